@@ -1,0 +1,109 @@
+"""A guide that is a product of conditional factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_models.batch import Batch
+from ppl_models.guides.factors import Factor
+
+
+class Factored(nn.Module):
+    """q(a | x) q(b | x, a) ...: row-wise factors sampled in the order they are given.
+
+    Sites that the batch observes are left out, so one guide serves labelled and unlabelled
+    rows. Discrete factors are marked for parallel enumeration, which Pyro's
+    ``TraceEnum_ELBO`` and the objectives of this package sum out.
+
+    Args:
+        factors: A factor by site name, each given only values from the data or from sites
+            before it.
+    """
+
+    def __init__(self, **factors: Factor) -> None:
+        super().__init__()
+        self.factors = nn.ModuleDict(factors)
+        for place, (name, factor) in enumerate(factors.items()):
+            later = set(list(factors)[place:]) & set(factor.given)
+            if later:
+                raise ValueError(
+                    f"factor {name!r} is given {sorted(later)}, which the guide samples later; "
+                    "expected sites from the data or from factors before it"
+                )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sample every site that the batch does not observe; returns all values by name."""
+        values = dict(batch)
+        with batch.plate():
+            for name, factor in self.factors.items():
+                if name in values:
+                    continue
+                q = factor(**self._inputs(name, values))
+                infer = {"enumerate": "parallel"} if q.has_enumerate_support else {}
+                values[name] = pyro.sample(name, q, infer=infer)
+        return values
+
+    def factor(self, name: str, values: Mapping[str, Tensor]) -> dist.TorchDistribution:
+        """One factor as a distribution, outside any trace.
+
+        Args:
+            name: Site of the factor.
+            values: A batch, or any mapping that holds the values the factor is given.
+
+        Raises:
+            ValueError: If the guide has no such factor, or a value it needs is missing.
+        """
+        if name not in self.factors:
+            raise ValueError(f"the guide has no factor {name!r}; it has {list(self.factors)}")
+        q: dist.TorchDistribution = self.factors[name](**self._inputs(name, values))
+        return q
+
+    def upstream(
+        self, name: str, values: Mapping[str, Tensor], draw: bool = False
+    ) -> dict[str, Tensor]:
+        """Values for all that a factor is given, filled in from the factors before it.
+
+        Args:
+            name: Site of the factor.
+            values: Observed values; they are kept.
+            draw: Draw the missing ones; by default they take their factor's mean, as the
+                papers do at test time.
+
+        Raises:
+            ValueError: If a missing value is discrete, which has no mean to stand for it.
+        """
+        known = dict(values)
+
+        def fill(site: str) -> None:
+            for parent in self.factors[site].given:
+                if parent in known or parent not in self.factors:
+                    continue
+                fill(parent)
+                q = self.factor(parent, known)
+                if draw:
+                    known[parent] = q.rsample() if q.has_rsample else q.sample()
+                elif q.has_rsample:
+                    known[parent] = q.mean
+                else:
+                    raise ValueError(
+                        f"factor {name!r} needs the discrete site {parent!r}, which has no "
+                        "mean; observe it or draw it (draw=True)"
+                    )
+
+        fill(name)
+        return known
+
+    def _inputs(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        given = self.factors[name].given
+        missing = [g for g in given if g not in values]
+        if missing:
+            raise ValueError(
+                f"factor {name!r} is given {list(given)}, but {missing} "
+                "is neither in the batch nor sampled before it"
+            )
+        return {g: values[g] for g in given}
+

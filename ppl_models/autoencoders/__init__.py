@@ -1,0 +1,1 @@
+"""Autoencoding variational Bayes and its kin."""

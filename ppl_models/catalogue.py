@@ -1,0 +1,130 @@
+"""The catalogue: which papers there are, imported only when one is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from ppl_models.config import unknown
+from ppl_models.pair import Pair
+
+# Name -> module:class. A test keeps it equal to the papers' folders.
+PAPERS: dict[str, str] = {
+    "vae": "ppl_models.autoencoders.vae:VAE",
+    "m1": "ppl_models.semisupervised.m1:M1",
+    "m2": "ppl_models.semisupervised.m2:M2",
+    "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
+}
+
+PairClass = TypeVar("PairClass", bound=type[Pair])
+
+
+class Sized(Protocol):
+    """What :func:`build` needs of a data set."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Size of each site: number of classes of a label, last dimension of a vector."""
+        ...
+
+
+_own: dict[str, type[Pair]] = {}
+
+
+def names() -> list[str]:
+    """Names of all pairs: the package's papers and those registered by the user."""
+    return sorted({*PAPERS, *_own})
+
+
+def register(name: str) -> Callable[[PairClass], PairClass]:
+    """Class decorator that puts a pair of your own into the catalogue.
+
+    Raises:
+        ValueError: If the name is one of the package's papers.
+    """
+    if name in PAPERS:
+        raise ValueError(f"the name {name!r} is taken by {PAPERS[name]}, choose another")
+
+    def add(cls: PairClass) -> PairClass:
+        _own[name] = cls
+        return cls
+
+    return add
+
+
+def get(name: str) -> type[Pair]:
+    """The class of a pair.
+
+    Args:
+        name: A name in the catalogue, ``package.module:Class`` or ``path/to/file.py:Class``.
+
+    Raises:
+        ValueError: If there is no such pair, naming the nearest.
+    """
+    if name in _own:
+        return _own[name]
+    if name not in PAPERS and ":" not in name:
+        raise ValueError(unknown("paper", name, names()))
+    where, _, cls = PAPERS.get(name, name).rpartition(":")
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else _import(where)
+        found = getattr(module, cls)
+    except (ImportError, AttributeError, OSError) as error:
+        raise ValueError(f"cannot load the pair {name!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Pair)):
+        raise ValueError(f"{name!r} is no Pair, expected a subclass of ppl_models.Pair")
+    return found
+
+
+def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: Any) -> Pair:
+    """A pair sized to the data, with reproducible initial weights.
+
+    Args:
+        name: See :func:`get`.
+        data: Data set that decides the sizes the config takes from it; the paper's without.
+        seed: Seed of the initial weights. The global random state is left as it was.
+        settings: Fields of the paper's config.
+
+    Raises:
+        ValueError: If a setting does not exist or is out of range, or the data lack a site.
+    """
+    cls = get(name)
+    fields = {f.name: f for f in dataclasses.fields(cls.Config)}  # type: ignore[arg-type]
+    for key in settings:
+        if key not in fields:
+            raise ValueError(unknown(f"setting of {name}", key, fields))
+    if data is not None:
+        for key, field in fields.items():
+            site = field.metadata.get("from_data")
+            if site is None or key in settings:
+                continue
+            if site not in data.sizes:
+                raise ValueError(
+                    f"{name} needs the site {site!r}, but the data have {sorted(data.sizes)}"
+                )
+            settings[key] = data.sizes[site]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(cls.Config(**settings))
+
+
+def _import(module: str) -> Any:
+    return importlib.import_module(module)
+
+
+def _import_file(path: Path) -> Any:
+    name = f"ppl_models_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is executed
+    spec.loader.exec_module(module)
+    return module

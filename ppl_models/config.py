@@ -1,0 +1,61 @@
+"""Config fields that explain themselves to the command line, the docs and sweeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    from_data: str | None = None,
+    choices: Iterable[str] | None = None,
+    minimum: float | None = None,
+) -> Any:
+    """A field of a config dataclass.
+
+    Args:
+        default: The paper's value.
+        doc: One line with the paper's symbol.
+        from_data: Name of a site whose size in the data set this field takes.
+        choices: Allowed values.
+        minimum: Least allowed value, for each entry of a tuple.
+    """
+    metadata = {
+        "doc": doc,
+        "from_data": from_data,
+        "choices": tuple(choices) if choices is not None else None,
+        "minimum": minimum,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Config:
+    """Base of a paper's frozen dataclass of settings; checks them when made."""
+
+    def __post_init__(self) -> None:
+        """Check choices and ranges.
+
+        Raises:
+            ValueError: Naming the field, its value and what was expected.
+        """
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rules = getattr(self, field.name), field.metadata
+            if rules.get("choices") and value not in rules["choices"]:
+                raise ValueError(unknown(field.name.replace("_", " "), value, rules["choices"]))
+            least = rules.get("minimum")
+            for entry in value if isinstance(value, tuple) else (value,):
+                if least is not None and not entry >= least:
+                    raise ValueError(f"{field.name} is {entry}, expected at least {least}")
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist, with the nearest one that does."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(known)}"

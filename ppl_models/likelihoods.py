@@ -1,0 +1,50 @@
+"""Likelihoods of a vector site, chosen by name in a paper's config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+from torch import Tensor
+from torch.distributions import constraints
+
+
+class SoftBernoulli(dist.Bernoulli):
+    r"""Bernoulli whose values may be grey: :math:`x \log p + (1 - x) \log(1 - p)`.
+
+    The cross-entropy that most papers on MNIST report as log p(x). On {0, 1} data it is the
+    Bernoulli density; on grey data it is not normalised, so its bounds compare models on
+    the same data but are no log-evidence. Draws are binary.
+    """
+
+    support = constraints.unit_interval
+    # The base class would answer {0, 1}: grey values must not be taken for enumerable.
+    has_enumerate_support = False
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A likelihood and the number of network outputs that one data dimension takes."""
+
+    outputs: int
+    build: Callable[[Tensor], dist.TorchDistribution]
+
+    def __call__(self, raw: Tensor) -> dist.TorchDistribution:
+        """Network output ``(..., outputs * D)`` to a distribution over vectors of size D."""
+        return self.build(raw)
+
+
+def _normal(raw: Tensor) -> dist.TorchDistribution:
+    loc, log_variance = raw.chunk(2, -1)
+    return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
+
+
+LIKELIHOODS: dict[str, Likelihood] = {
+    "soft_bernoulli": Likelihood(1, lambda raw: SoftBernoulli(logits=raw).to_event(1)),
+    "bernoulli": Likelihood(1, lambda raw: dist.Bernoulli(logits=raw).to_event(1)),
+    "continuous_bernoulli": Likelihood(
+        1, lambda raw: dist.ContinuousBernoulli(logits=raw).to_event(1)
+    ),
+    "normal": Likelihood(2, _normal),
+}

@@ -1,0 +1,114 @@
+"""Networks over several named inputs that broadcast late."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+}
+
+
+class Label(int):
+    """Declares an input as an integer label in ``0 .. C-1`` (or its one-hot relaxation)."""
+
+
+class Scalar(int):
+    """Declares an input as one number per row, with no event dimension: ``Scalar()``."""
+
+    def __new__(cls) -> Scalar:
+        return super().__new__(cls, 1)
+
+
+class SumLinear(nn.Module):
+    r"""A linear layer over several inputs: :math:`b + \sum_i W_i v_i`.
+
+    Equal to a linear layer on the concatenated inputs (labels as one-hot vectors), but each
+    product is formed at the shape of its own input and only the sums broadcast. An
+    enumerated label of shape ``(C, 1, 1)`` beside ``x`` of shape ``(B, D)`` therefore costs
+    ``B`` products with ``x``, not ``C B``, and ``x`` is never copied per label.
+
+    Args:
+        given: Size by input name; a plain integer is the size of a vector's last dimension,
+            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension.
+        units: Size of the output.
+    """
+
+    def __init__(self, given: Mapping[str, int], units: int) -> None:
+        super().__init__()
+        if not given:
+            raise ValueError("SumLinear needs at least one input")
+        self.given = dict(given)
+        # The bound of torch.nn.Linear on the concatenated input.
+        bound = 1.0 / math.sqrt(sum(given.values()))
+        self.weights = nn.ParameterDict()
+        for name, size in given.items():
+            shape = (size, units) if isinstance(size, Label) else (units, size)
+            self.weights[name] = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(units).uniform_(-bound, bound))
+
+    def forward(self, **values: Tensor) -> Tensor:
+        """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., units)``."""
+        bias: Tensor | None = self.bias
+        total: Tensor | None = None
+        for name, size in self.given.items():
+            value, weight = values[name], self.weights[name]
+            if isinstance(size, Label):
+                if value.is_floating_point():
+                    part = value @ weight
+                else:
+                    part = F.embedding(value, weight)
+            else:
+                if isinstance(size, Scalar):
+                    value = value.unsqueeze(-1)
+                # The bias rides on the first product, which saves a pass over the sum.
+                part = F.linear(value, weight, bias)
+                bias = None
+            total = part if total is None else total + part
+        assert total is not None
+        return total if bias is None else total + bias
+
+
+class Net(nn.Module):
+    """A perceptron over named inputs whose first layer broadcasts late.
+
+    Args:
+        given: Size by input name, as in :class:`SumLinear`.
+        hidden: Units of each hidden layer; empty for a linear map.
+        outputs: Size of the output.
+        activation: One of ``ACTIVATIONS``.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, int],
+        hidden: Sequence[int],
+        outputs: int,
+        activation: str = "softplus",
+    ) -> None:
+        super().__init__()
+        sizes = [*hidden, outputs]
+        self.first = SumLinear(given, sizes[0])
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [ACTIVATIONS[activation](), nn.Linear(before, after)]
+        self.rest = nn.Sequential(*layers)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(self.first.given)
+
+    def forward(self, **values: Tensor) -> Tensor:
+        """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""
+        out: Tensor = self.rest(self.first(**values))
+        return out

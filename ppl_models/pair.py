@@ -1,0 +1,115 @@
+"""A pair: one generative story and its guide, over the same batch."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyro
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+
+from ppl_models.batch import Batch
+from ppl_models.config import Config
+
+if TYPE_CHECKING:
+    from ppl_models.inference import Objective, Stage
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader wants to know of a paper before running it.
+
+    Attributes:
+        name: Name in the catalogue.
+        title: Title of the paper.
+        authors: Authors, as printed.
+        year: Year of publication.
+        arxiv: arXiv number, or a DOI.
+        task: The idea in a few words.
+        data: Meaning of each site that comes from the data, by site name.
+        latents: Meaning of each latent site, by site name.
+        labels: Sites that are observed in some rows and latent in others.
+        objectives: Objectives the pair was tried with; the paper's own first.
+        departs: Where this pair departs from the paper, and why.
+    """
+
+    name: str
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+    task: str
+    data: Mapping[str, str]
+    latents: Mapping[str, str]
+    labels: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ("elbo",)
+    departs: tuple[str, ...] = ()
+
+
+class Pair(nn.Module):
+    """A model and its guide; plain Pyro, with parameters in modules only.
+
+    A subclass sets ``Config`` and ``card``, builds its networks and its ``guide`` in
+    ``__init__`` and writes ``model(batch)``. The guide is a module called with the same
+    batch, usually :class:`ppl_models.guides.Factored`. All row-wise sites stand in
+    ``self.plate(batch)``.
+
+    Attributes:
+        config: The settings it was built with.
+        guide: The variational family, called with a batch.
+    """
+
+    Config: ClassVar[type[Config]]
+    card: ClassVar[Card]
+    guide: Any
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def model(self, batch: Batch) -> Any:
+        """The generative story, as Pyro sites inside ``self.plate(batch)``."""
+        raise NotImplementedError(f"{type(self).__name__} needs a model(batch)")
+
+    def objective(self) -> Objective:
+        """The objective that the paper trains with."""
+        from ppl_models import inference
+
+        return inference.EnumeratedELBO()
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The paper's training, as stages run in order; one unless overridden."""
+        from ppl_models import inference
+
+        return (inference.Stage(self.objective()),)
+
+    def plate(self, batch: Batch) -> AbstractContextManager[Any]:
+        """The data plate; also hands the parameters to Pyro's SVI where it collects them.
+
+        Parameters live in modules. Pyro's own ``SVI`` finds parameters by tracing
+        ``pyro.param`` statements, so they are announced only while such a trace is open:
+        training through :func:`ppl_models.inference.fit` never fills the global store.
+        """
+        if any(isinstance(h, TraceMessenger) and h.param_only for h in _PYRO_STACK):
+            pyro.module(_store_name(self), self)
+        return batch.plate()
+
+    def like(self) -> Tensor:
+        """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""
+        return next(self.parameters())
+
+
+_numbers = itertools.count()
+_names: weakref.WeakKeyDictionary[Pair, str] = weakref.WeakKeyDictionary()
+
+
+def _store_name(pair: Pair) -> str:
+    # One name per instance: under a shared name Pyro's global store would hand a second
+    # pair of the same class the parameters of the first.
+    return _names.setdefault(pair, f"{type(pair).__name__}.{next(_numbers)}")

@@ -1,0 +1,1 @@
+"""Semi-supervised models: some rows carry labels, most do not."""
