@@ -3,16 +3,6 @@
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
 from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
 from ppl_models.inference.schedule import Anneal
+from ppl_models.inference.stage import Stage, Training
 from ppl_models.inference.terms import Classification
 
-__all__ = [
-    "ELBO",
-    "IWELBO",
-    "Anneal",
-    "Classification",
-    "EnumeratedELBO",
-    "Evaluation",
-    "Objective",
-    "UnhandledSite",
-    "Weights",
-]

@@ -112,7 +112,9 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             settings[key] = data.sizes[site]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cls(cls.Config(**settings))
+        pair = cls(cls.Config(**settings))
+    pair.source = name
+    return pair
 
 
 def _import(module: str) -> Any:

@@ -62,6 +62,7 @@ class Pair(nn.Module):
 
     Attributes:
         config: The settings it was built with.
+        source: The name it was built by.
         guide: The variational family, called with a batch.
     """
 
@@ -72,6 +73,7 @@ class Pair(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.source = self.card.name
 
     def model(self, batch: Batch) -> Any:
         """The generative story, as Pyro sites inside ``self.plate(batch)``."""
@@ -97,6 +99,10 @@ class Pair(nn.Module):
         training through :func:`ppl_models.inference.fit` never fills the global store.
         """
         if any(isinstance(h, TraceMessenger) and h.param_only for h in _PYRO_STACK):
+            for name, parameter in self.named_parameters():
+                if not parameter.is_contiguous():
+                    # The store would keep a copy, and SVI would train that copy.
+                    raise ValueError(f"parameter {name!r} is not contiguous, Pyro's SVI needs it")
             pyro.module(_store_name(self), self)
         return batch.plate()
 

@@ -61,7 +61,7 @@ class LinearPair(Pair):
         super().__init__(config)
         C, L, D = config.classes, config.latent, config.data_dim
         columns = torch.linalg.qr(torch.randn(D, L))[0]
-        self.A = nn.Parameter(columns * (torch.rand(L) + 0.5))
+        self.A = nn.Parameter((columns * (torch.rand(L) + 0.5)).contiguous())
         self.means = nn.Parameter(torch.randn(C, D))
         prior = torch.randn(C) if config.label_prior else torch.zeros(C)
         self.prior_logits = nn.Parameter(prior)

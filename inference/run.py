@@ -1,0 +1,164 @@
+"""A finished run: the fitted pair, its training curve, and what to ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ppl_models.data import Dataset, Table
+from ppl_models.inference import checkpoint, predict
+from ppl_models.inference.objectives import Objective
+from ppl_models.inference.stage import Stage
+from ppl_models.pair import Pair
+
+if TYPE_CHECKING:
+    import arviz as az
+
+
+@dataclass
+class Run:
+    """A fitted pair.
+
+    Attributes:
+        pair: The pair, trained in place.
+        objective: Formula of the objective of the last stage.
+        seed: Seed of the training.
+        history: Training curve: lists of equal length under ``step``, ``stage``, ``loss`` (nats
+            per row) and ``seconds``.
+        validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
+    """
+
+    pair: Pair
+    objective: str
+    seed: int = 0
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"step": [], "stage": [], "loss": [], "seconds": []}
+    )
+    validation: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": []})
+
+    def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
+        """Add a point to the training curve."""
+        for key, value in zip(self.history, (step, stage, loss, seconds), strict=True):
+            self.history[key].append(value)
+
+    def record_validation(self, step: int, loss: float) -> None:
+        """Add a point to the validation curve."""
+        self.validation["step"].append(step)
+        self.validation["loss"].append(loss)
+
+    def label_probabilities(self, table: Table, site: str = "y", particles: int = 0) -> Tensor:
+        """See :func:`ppl_models.inference.predict.label_probabilities`."""
+        return predict.label_probabilities(self.pair, table, site, particles)
+
+    def error(self, table: Table, site: str = "y", particles: int = 0) -> float:
+        """See :func:`ppl_models.inference.predict.error`."""
+        return predict.error(self.pair, table, site, particles)
+
+    def loss_per_row(self, table: Table, objective: Objective) -> Tensor:
+        """See :func:`ppl_models.inference.predict.loss_per_row`."""
+        return predict.loss_per_row(self.pair, table, objective)
+
+    def posterior(self, table: Table, **options: Any) -> az.InferenceData:
+        """See :func:`ppl_models.inference.export.posterior`."""
+        from ppl_models.inference import export
+
+        attrs = {"objective": self.objective, "training_seed": self.seed}
+        return export.posterior(self.pair, table, history=self.history, attrs=attrs, **options)
+
+
+def describe_run(
+    pair: Pair, data: Dataset | Table, plan: tuple[Stage, ...], seed: int
+) -> dict[str, Any]:
+    """What a run is, as plain values; two runs with equal ``identity`` are the same run."""
+    config = dataclasses.asdict(pair.config)  # type: ignore[call-overload]
+    recipe = data.recipe if isinstance(data, Dataset) else {"name": data.name, "rows": len(data)}
+    stages = [
+        {
+            "name": stage.name,
+            "objective": repr(stage.objective),
+            **dataclasses.asdict(stage.training),
+        }
+        for stage in plan
+    ]
+    identity = {
+        "paper": pair.source,
+        "config": _plain(config),
+        "data": _plain(recipe),
+        "stages": _plain(stages),
+        "seed": seed,
+    }
+    return {
+        "paper": pair.source,
+        "status": "running",
+        "objective": str(plan[-1].objective),
+        "config": identity["config"],
+        "data": identity["data"],
+        "identity": identity,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in ("ppl-models", "pyro-ppl", "torch")},
+        },
+    }
+
+
+def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, Any]]:
+    """A run from its folder.
+
+    Args:
+        folder: Where ``fit`` wrote it.
+        pair: Where to find a pair of your own, as given to ``build``; a name of the
+            catalogue is read from the folder, but code files are never loaded on its word.
+
+    Returns:
+        The run and its description.
+
+    Raises:
+        RunFolderError: If the folder holds no run or a damaged one, or weights that do not fit.
+    """
+    from ppl_models import catalogue
+
+    folder = Path(folder)
+    description = checkpoint.read_description(folder)
+    state = checkpoint.read_state(folder)
+    source = description["paper"]
+    if pair is None and source not in catalogue.names():
+        raise checkpoint.RunFolderError(
+            f"{folder} was fitted with a pair of your own ({source}); name it (--pair {source})"
+        )
+    if pair is not None and pair != source:
+        raise checkpoint.RunFolderError(f"{folder} holds a run of {source}, not of {pair}")
+    settings = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description["config"].items()
+    }
+    built = catalogue.build(source, **settings)
+    try:
+        built.load_state_dict(state["model"])
+        run = Run(
+            built.eval(),
+            description["objective"],
+            description["identity"]["seed"],
+            state["history"],
+            state["validation"],
+        )
+    except (KeyError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise checkpoint.RunFolderError(
+            f"{folder / checkpoint.STATE} does not fit {source}: {reason}"
+        ) from None
+    return run, description
+
+
+def _plain(value: Any) -> Any:
+    # As it comes back from JSON, so that a resumed run compares equal.
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value

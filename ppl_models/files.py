@@ -1,0 +1,30 @@
+"""Writing files so that nothing half-written is left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write to a temporary name beside ``path``, then rename.
+
+    Args:
+        path: Final name; an existing file is replaced only when the new one is complete.
+        write: Called with the temporary name.
+
+    Raises:
+        OSError: With a one-line message naming the path; the temporary file is gone.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(name))
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        raise

@@ -1,0 +1,117 @@
+"""M1+M2: a class and a style explain a code, and the code explains the row.
+
+Story   y ~ Cat(1/C)   z2 ~ N(0, I)   z1 | y, z2 ~ N(mu, diag sigma^2)   x | z1 ~ p(dec(z1))
+Guide   q(z1 | x) q(y | z1) q(z2 | z1, y): y enumerated where it is missing
+Paper   Kingma, Rezende, Mohamed, Welling. NIPS 2014, arXiv 1406.5298, Sections 2.3 and 4.1
+Shapes  E enumeration and particle dimensions on the left, B rows, C classes, D data,
+        L1 code, L2 style
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ppl_models import guides, inference
+from ppl_models.autoencoders.vae import VAE, VAEConfig
+from ppl_models.batch import Batch
+from ppl_models.config import Config, setting
+from ppl_models.likelihoods import LIKELIHOODS
+from ppl_models.networks import Label, Net
+from ppl_models.pair import Card, Pair
+
+
+@dataclass(frozen=True)
+class M1M2Config(Config):
+    """Settings of the paper's MNIST experiment with 100 labels."""
+
+    data_dim: int = setting(784, "D, size of x", from_data="x", minimum=1)
+    classes: int = setting(10, "C, number of labels", from_data="y", minimum=2)
+    code: int = setting(50, "size of z1", minimum=1)
+    latent: int = setting(50, "size of z2", minimum=1)
+    hidden: tuple[int, ...] = setting((500, 500), "hidden units of M1", minimum=1)
+    hidden_top: tuple[int, ...] = setting((300,), "hidden units of M2", minimum=1)
+    likelihood: str = setting("soft_bernoulli", "p(x | z1)", choices=LIKELIHOODS)
+    alpha: float = setting(0.1, "alpha, weight of log q(y | z1); N / N_lab inside", minimum=0)
+    dead: float = setting(0.1, "codes whose mean varies less than this are dropped", minimum=0)
+
+
+class M1M2(Pair):
+    """The stack, trained greedily: M1 first, then M2 on fresh draws of its code."""
+
+    Config = M1M2Config
+    config: M1M2Config
+    card = Card(
+        name="m1m2",
+        title="Semi-supervised Learning with Deep Generative Models",
+        authors="Diederik P. Kingma, Danilo J. Rezende, Shakir Mohamed, Max Welling",
+        year=2014,
+        arxiv="1406.5298",
+        task="semi-supervised classification, two stochastic layers",
+        data={"x": "data vector (D)"},
+        latents={"y": "class (C)", "z2": "style (L2)", "z1": "code (L1)"},
+        labels=("y",),
+        objectives=("enumerated", "iwelbo"),
+        departs=("Adam with its bias correction and epsilon",),
+    )
+    active: Tensor
+
+    def __init__(self, config: M1M2Config) -> None:
+        super().__init__(config)
+        D, C, H = config.data_dim, config.classes, config.hidden_top
+        L1, L2 = config.code, config.latent
+        self.m1 = VAE(VAEConfig(D, L1, config.hidden, config.likelihood))
+        self.top = Net({"y": Label(C), "z2": L2}, H, 2 * L1)
+        self.guide = guides.Factored(
+            z1=self.m1.guide.factors["z"],
+            y=guides.Categorical(C, {"z1": L1}, H),
+            z2=guides.Normal(L2, {"z1": L1, "y": Label(C)}, H),
+        )
+        self.register_buffer("active", torch.ones(L1))
+
+    def model(self, batch: Batch) -> None:
+        """p(y) p(z2) p(z1 | y, z2) p(x | z1)."""
+        uniform = self.like().new_zeros(self.config.classes)
+        zero = self.like().new_zeros(self.config.latent)
+        with self.plate(batch):
+            y = pyro.sample("y", dist.Categorical(logits=uniform), obs=batch.get("y"))  # E x B
+            z2 = pyro.sample("z2", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L2
+            loc, log_variance = (self.top(y=y, z2=z2).unflatten(-1, (2, -1)) * self.active).unbind(-2)
+            z1 = dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
+            z1 = pyro.sample("z1", z1, obs=batch.get("z1"))  # E x B x L1
+            if "x" in batch or "z1" not in batch:  # where the code is the data, x is a leaf
+                x = self.m1.likelihood(self.m1.decoder(z=z1))  # E x B x D
+                pyro.sample("x", x, obs=batch.get("x"))
+
+    def encode(self, batch: Batch) -> Batch:
+        """The rows with a fresh draw of the live codes as their data."""
+        z1 = self.guide.factor("z1", batch).sample() * self.active
+        return batch.replace({"z1": z1, **batch.only("y")})
+
+    def drop_dead(self, batch: Batch) -> None:
+        """Leave codes that M1 does not use at their prior, and blind M2 to them."""
+        spread = self.guide.factor("z1", batch).mean.std(0)
+        self.active.copy_(spread > self.config.dead)
+        for name in ("y", "z2"):
+            self.guide.factors[name].net.first.weights["z1"].data.mul_(self.active)
+
+    def objective(self) -> inference.Objective:
+        """Of the second stage: M2's J^alpha (eq. 9) with the code as data."""
+        bound = inference.EnumeratedELBO(kl="analytic")
+        return bound + inference.Classification("y", self.config.alpha)
+
+    def stages(self) -> tuple[inference.Stage, ...]:
+        """M1 on every row, then M2 on its codes with M1 frozen."""
+        m1 = inference.Stage(self.m1.objective(), name="m1", pair=self.m1, sites=("x",))
+        m2 = inference.Stage(
+            self.objective(),
+            name="m2",
+            start=self.drop_dead,
+            prepare=self.encode,
+            freeze=("m1",),
+        )
+        return m1, m2
