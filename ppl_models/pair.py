@@ -79,17 +79,21 @@ class Pair(nn.Module):
         """The generative story, as Pyro sites inside ``self.plate(batch)``."""
         raise NotImplementedError(f"{type(self).__name__} needs a model(batch)")
 
-    def objective(self) -> Objective:
-        """The objective that the paper trains with."""
+    def objective(self, bound: Objective | None = None) -> Objective:
+        """The objective that the paper trains with.
+
+        Args:
+            bound: In place of the paper's bound; the paper's other terms stay.
+        """
         from ppl_models import inference
 
-        return inference.EnumeratedELBO()
+        return bound or inference.EnumeratedELBO()
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self, bound: Objective | None = None) -> tuple[Stage, ...]:
         """The paper's training, as stages run in order; one unless overridden."""
         from ppl_models import inference
 
-        return (inference.Stage(self.objective()),)
+        return (inference.Stage(self.objective(bound)),)
 
     def plate(self, batch: Batch) -> AbstractContextManager[Any]:
         """The data plate; also hands the parameters to Pyro's SVI where it collects them.

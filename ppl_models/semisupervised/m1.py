@@ -77,16 +77,17 @@ class M1(Pair):
         """Labelled rows with a fresh draw of the code as their data."""
         return batch.replace({"z": self.guide.factor("z", batch).sample(), "y": batch["y"]})
 
-    def objective(self) -> inference.Objective:
-        """Of the second stage: the classifier on labelled rows."""
-        return inference.Classification("y")
+    def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
+        """Of the autoencoder; the label is summed out and cancels."""
+        return bound or inference.EnumeratedELBO(kl="analytic")
 
-    def stages(self) -> tuple[inference.Stage, ...]:
+    def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """The autoencoder on every row, then the classifier on codes of the labelled ones."""
-        bound = inference.EnumeratedELBO(kl="analytic")
-        vae = inference.Stage(bound, name="vae", sites=("x",), freeze=("guide.factors.y",))
+        vae = inference.Stage(
+            self.objective(bound), name="vae", sites=("x",), freeze=("guide.factors.y",)
+        )
         classifier = inference.Stage(
-            self.objective(),
+            inference.Classification("y"),
             name="classifier",
             observed="y",
             prepare=self.encode,

@@ -99,16 +99,16 @@ class M1M2(Pair):
         for name in ("y", "z2"):
             self.guide.factors[name].net.first.weights["z1"].data.mul_(self.active)
 
-    def objective(self) -> inference.Objective:
+    def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """Of the second stage: M2's J^alpha (eq. 9) with the code as data."""
-        bound = inference.EnumeratedELBO(kl="analytic")
+        bound = bound or inference.EnumeratedELBO(kl="analytic")
         return bound + inference.Classification("y", self.config.alpha)
 
-    def stages(self) -> tuple[inference.Stage, ...]:
+    def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """M1 on every row, then M2 on its codes with M1 frozen."""
         m1 = inference.Stage(self.m1.objective(), name="m1", pair=self.m1, sites=("x",))
         m2 = inference.Stage(
-            self.objective(),
+            self.objective(bound),
             name="m2",
             start=self.drop_dead,
             prepare=self.encode,

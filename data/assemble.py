@@ -1,0 +1,81 @@
+"""From three full tables to a data set: labels hidden, and a recipe of what was done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import ppl_models
+from ppl_models.config import unknown
+from ppl_models.data.masking import hide_labels
+from ppl_models.data.table import Dataset, Table
+
+
+def assemble(
+    name: str,
+    train: Table,
+    validation: Table,
+    test: Table,
+    *,
+    labelled: int | Mapping[str, int] | None,
+    seed: int,
+    options: Mapping[str, Any],
+    source: str = "",
+) -> Dataset:
+    """Hide labels of the training rows and write down how the data set was made.
+
+    Args:
+        name: Name of the data set.
+        train: Training rows; some labels may be hidden already.
+        validation: Validation rows.
+        test: Test rows.
+        labelled: Training rows that keep their label, in all; by site where there are several
+            label sites. All of them if None.
+        seed: Seed of the choice.
+        options: What the loader was asked for, seed and labelled left out.
+        source: What :func:`ppl_models.data.load` calls these data; ``name`` if empty.
+
+    Raises:
+        ValueError: If there is no such label site, or too few labels.
+    """
+    if labelled is not None:
+        train = _hide(train, labelled, seed)
+        labelled = labelled if isinstance(labelled, int) else dict(labelled)
+    recipe = {
+        "name": source or name,
+        "options": {**options, "labelled": labelled, "seed": seed},
+        "seed": seed,
+        "version": ppl_models.__version__,
+        "digest": digest(train, validation, test),
+    }
+    return Dataset(name, train, validation, test, recipe)
+
+
+def _hide(table: Table, labelled: int | Mapping[str, int], seed: int) -> Table:
+    labels = [s for s, value in table.sites.items() if not value.is_floating_point()]
+    if isinstance(labelled, int):
+        if len(labels) != 1:
+            raise ValueError(
+                f"labelled is {labelled}, but {table.name} has the label sites {labels}; expected "
+                "one label site, or a number by site"
+            )
+        labelled = {labels[0]: labelled}
+    masks = dict(table.observed)
+    for site, count in labelled.items():
+        if site not in labels:
+            raise ValueError(f"labelled: {unknown('label site', site, labels)}")
+        # Two label sites are not kept in the same rows.
+        own = seed + labels.index(site)
+        masks[site] = hide_labels(table.sites[site], count, table.sizes[site], own)
+    return Table(table.name, table.sites, masks, table.numbers, table.classes, table.shapes)
+
+
+def digest(*tables: Table) -> str:
+    """SHA-256 of all values, hidden ones as the tables hold them, so that it covers masks."""
+    total = hashlib.sha256()
+    for table in tables:
+        for site, value in (*table.sites.items(), ("", table.numbers)):
+            total.update(f"{site} {tuple(value.shape)} {value.dtype} ".encode())
+            total.update(value.contiguous().numpy().data)
+    return total.hexdigest()

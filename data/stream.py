@@ -1,0 +1,125 @@
+"""The order in which training sees the rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.data.seeds import ORDER, generator
+from ppl_models.data.table import Regime, Table
+
+
+class Stream:
+    """Batches of a table, one per regime and step, in an order that only the seed decides.
+
+    Each regime runs through its rows in a new order each epoch; the epochs follow one another
+    without a gap, so every batch has the same number of rows and may straddle two epochs. A
+    regime with no more rows than its batch gives all of them at each step.
+
+    Args:
+        table: The rows, on any device.
+        batch_size: Rows per step, split over the regimes in proportion to their rows, at
+            least 1 each.
+        labelled_batch_size: Rows per step of each regime in which a partially observed site
+            is observed; ``batch_size`` is then for the other regimes.
+        seed: Seed of the order.
+
+    Attributes:
+        sizes: Rows per step of each regime, in the order of ``table.regimes()``.
+
+    Raises:
+        ValueError: If there are fewer rows per step than regimes.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        batch_size: int,
+        labelled_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if labelled_batch_size is not None and labelled_batch_size < 1:
+            raise ValueError(f"labelled_batch_size is {labelled_batch_size}, expected at least 1")
+        self.table, self.seed = table, seed
+        regimes = table.regimes()
+        apart = [
+            labelled_batch_size is not None and any(s in table.observed for s in r.sites)
+            for r in regimes
+        ]
+        shared = iter(
+            _shares(
+                batch_size, [len(r.index) for r, a in zip(regimes, apart, strict=True) if not a]
+            )
+        )
+        wanted = [labelled_batch_size if a else next(shared) for a in apart]
+        self.sizes = [
+            min(size or 0, len(r.index)) for size, r in zip(wanted, regimes, strict=True)
+        ]
+        self._lanes = [
+            _Lane(table, regime, size, seed, place)
+            for place, (regime, size) in enumerate(zip(regimes, self.sizes, strict=True))
+        ]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that one pass over the largest regime takes."""
+        return max(
+            (len(lane.regime.index), math.ceil(len(lane.regime.index) / lane.size))
+            for lane in self._lanes
+        )[1]
+
+    def step(self, i: int) -> tuple[Batch, ...]:
+        """The batches of step ``i``, one per regime; a function of the seed and ``i`` alone."""
+        return tuple(lane.step(i) for lane in self._lanes)
+
+
+class _Lane:
+    """The rows of one regime in order."""
+
+    def __init__(self, table: Table, regime: Regime, size: int, seed: int, place: int) -> None:
+        self.table, self.regime, self.size = table, regime, size
+        self.seed, self.place = seed, place
+        whole = size == len(regime.index)
+        self._all = table.gather(regime, regime.index) if whole else None
+        self._orders: dict[int, Tensor] = {}  # of the epoch at hand and the next
+
+    def step(self, i: int) -> Batch:
+        if self._all is not None:
+            return self._all
+        rows = len(self.regime.index)
+        epoch, start = divmod(i * self.size, rows)
+        index = self._order(epoch)[start : start + self.size]
+        if missing := self.size - len(index):
+            index = torch.cat((index, self._order(epoch + 1)[:missing]))
+        return self.table.gather(self.regime, index)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            draw = generator(self.seed, ORDER, self.place, epoch)
+            order = torch.randperm(len(self.regime.index), generator=draw)
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = self.regime.index[order.to(self.regime.index.device)]
+        return self._orders[epoch]
+
+
+def _shares(total: int, rows: list[int]) -> list[int]:
+    # Largest remainders, but nobody goes empty; exact integers, so it never drifts.
+    if not rows:
+        return []
+    if total < len(rows):
+        raise ValueError(
+            f"batch_size is {total}, expected at least {len(rows)}, one row for each kind of "
+            "rows (by what is observed in them)"
+        )
+    everyone = sum(rows)
+    shares = [max(1, total * n // everyone) for n in rows]
+    lack = [total * n - share * everyone for n, share in zip(rows, shares, strict=True)]
+    spare = total - sum(shares)
+    for place in sorted(range(len(rows)), key=lambda r: -lack[r])[: max(0, spare)]:
+        shares[place] += 1
+    while sum(shares) > total:
+        shares[shares.index(max(shares))] -= 1
+    return shares
