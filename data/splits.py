@@ -21,8 +21,7 @@ def split(
         parts: Number of rows of each part (integers), or its share (floats). Rows left over
             belong to no part.
         seed: Seed of the split.
-        labels: Labels ``(N,)``. The count of each class in each part is within 1 of its
-            proportion, per end of the part.
+        labels: Labels ``(N,)``. Each class has its proportion in each part, up to a few rows.
 
     Returns:
         Increasing row numbers of each part; no two parts share a row.
@@ -43,12 +42,15 @@ def split(
         )
     if sum(counts) > rows:
         raise ValueError(f"splits {tuple(parts)} need {sum(counts)} rows, but there are {rows}")
-    order = torch.randperm(rows, generator=generator(seed, SPLIT))
+    draw = generator(seed, SPLIT)
+    order = torch.randperm(rows, generator=draw)
     if labels is not None:
         # Spread each class evenly over (0, 1): any interval then holds its share of the class.
+        # Each starts at random, lest small classes all fall into the same part.
         order = order[labels[order].argsort(stable=True)]
         _, size = torch.unique_consecutive(labels[order], return_counts=True)
         first = (size.cumsum(0) - size).repeat_interleave(size)
-        place = (torch.arange(rows) - first + 0.5).double() / size.repeat_interleave(size)
+        start = torch.rand(len(size), generator=draw, dtype=torch.float64).repeat_interleave(size)
+        place = (torch.arange(rows) - first + start) / size.repeat_interleave(size)
         order = order[place.argsort(stable=True)]
     return tuple(order[start:end].sort().values for start, end in pairwise((0, *ends)))

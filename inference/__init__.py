@@ -1,8 +1,35 @@
 """Objectives, training, sampling, export and diagnostics, for any pair."""
 
+from ppl_models.inference.checkpoint import RunFolderError
+from ppl_models.inference.checks import NotFinite, check_data
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
+from ppl_models.inference.fit import fit
 from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
+from ppl_models.inference.predict import error, label_probabilities, loss_per_row
+from ppl_models.inference.run import Run, load
 from ppl_models.inference.schedule import Anneal
 from ppl_models.inference.stage import Stage, Training
 from ppl_models.inference.terms import Classification
 
+__all__ = [
+    "ELBO",
+    "IWELBO",
+    "Anneal",
+    "Classification",
+    "EnumeratedELBO",
+    "Evaluation",
+    "NotFinite",
+    "Objective",
+    "Run",
+    "RunFolderError",
+    "Stage",
+    "Training",
+    "UnhandledSite",
+    "Weights",
+    "check_data",
+    "error",
+    "fit",
+    "label_probabilities",
+    "load",
+    "loss_per_row",
+]

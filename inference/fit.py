@@ -166,7 +166,7 @@ class _Loop:
                     self.seconds += time.monotonic() - began
                     self._record(stage, value)
                     bar.update(self.step - bar.n)
-                    bar.set_postfix_str(f"loss/row {value:.3f}")
+                    bar.set_postfix_str(f"loss/row {value:.3f}", refresh=False)
                     self.sum, self.count, began = 0.0, 0, time.monotonic()
                 if self.folder is not None:
                     self._maybe_save()
@@ -252,6 +252,7 @@ class _Loop:
             unit="step",
             disable=not self.progress,
             dynamic_ncols=True,
+            mininterval=0.5,
         )
 
     def _maybe_save(self) -> None:

@@ -141,7 +141,7 @@ def test_small_mnist_is_pooled_and_stratified():
     torch.testing.assert_close(d.train.sites["x"][17].reshape(14, 14), image)
     assert d.train.sites["y"][17] == full.train.sites["y"][row]
     share = torch.bincount(full.train.sites["y"]) / 50_000
-    assert (torch.bincount(d.train.sites["y"]) - 3100 * share).abs().max() <= 1.001
+    assert (torch.bincount(d.train.sites["y"]) - 3100 * share).abs().max() <= 2
     json.dumps(d.recipe)
 
 

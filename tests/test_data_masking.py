@@ -73,7 +73,8 @@ def test_impossible_numbers(labelled, words):
 @settings(max_examples=50, deadline=None)
 @given(st.integers(10, 200), st.integers(1, 5), st.integers(0, 100))
 def test_splits_are_disjoint_and_stratified(rows, classes, seed):
-    y = torch.randint(classes, (rows,), generator=torch.Generator().manual_seed(seed)) - 1
+    u = torch.rand(rows, generator=torch.Generator().manual_seed(seed))
+    y = (classes * u**3).long() - 1  # uneven, and -1 is a class like another
     parts = split(rows, (0.7, 0.1, 0.2), seed, y)
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(rows))
     ends = [round(rows * share) for share in (0, 0.7, 0.8, 1.0)]
@@ -81,10 +82,18 @@ def test_splits_are_disjoint_and_stratified(rows, classes, seed):
     for part in parts:
         assert torch.equal(part, part.sort().values)
         for c in y.unique():
-            expected = (y == c).sum() * len(part) / rows
-            assert abs(int((y[part] == c).sum()) - expected) < 2.001
+            share = float((y == c).double().mean())
+            # at each end a row for the class itself, and its share of the other classes' rows
+            error = int((y[part] == c).sum()) - share * len(part)
+            assert abs(error) <= 2 * (1 + classes * share)
     again = split(rows, (0.7, 0.1, 0.2), seed, y)
     assert all(torch.equal(a, b) for a, b in zip(parts, again, strict=True))
+
+
+def test_rare_classes_are_spread_over_the_parts():
+    y = torch.cat((torch.zeros(300).long(), torch.arange(1, 101)))
+    first = split(len(y), (0.3, 0.7), 0, y)[0]
+    assert abs(int((y[first] > 0).sum()) - 30) < 4.5 * 4.6  # binomial standard deviation
 
 
 def test_splits_by_counts_and_without_labels():

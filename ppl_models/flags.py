@@ -1,0 +1,119 @@
+"""Flags of the command line, read off a paper's config, the training options and a loader."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ppl_models.config import unknown
+
+
+class UsageError(ValueError):
+    """A command line that does not fit."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises one line in place of printing the usage; a mistyped flag names its nearest."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message."""
+        raise UsageError(message)
+
+    def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, and name the nearest flag for one that does not exist."""
+        found, rest = self.parse_known_args(arguments)
+        if rest:
+            flags = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
+            if rest[0].startswith("-"):
+                raise UsageError(unknown("flag", rest[0].split("=")[0], flags))
+            raise UsageError(f"unexpected argument {rest[0]!r}")
+        return found
+
+
+def add_settings(parser: Parser, config: type, title: str, several: bool = False) -> list[str]:
+    """A flag per field of a config dataclass; fields that the data decide have none.
+
+    Args:
+        parser: Gets the flags.
+        config: The dataclass.
+        title: Heading in the help.
+        several: Accept several values, one per stage.
+
+    Returns:
+        Names of the fields with a flag; those not given on the command line stay out of the
+        parsed arguments.
+    """
+    group = parser.add_argument_group(title)
+    names = []
+    for field in dataclasses.fields(config):
+        if field.metadata.get("from_data"):
+            continue
+        default = field.default
+        many = several or isinstance(default, tuple)
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        one = default[0] if isinstance(default, tuple) else default
+        group.add_argument(
+            _flag(field.name),
+            dest=field.name,
+            type=_typed(type(one)),
+            nargs="+" if many else None,
+            metavar=field.name.upper(),
+            default=argparse.SUPPRESS,
+            help=f"{field.metadata['doc']} (default {shown})".replace("%", "%%"),
+        )
+        names.append(field.name)
+    return names
+
+
+def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[str, str]:
+    """A flag per option of a data set's loader.
+
+    Returns:
+        Option of the loader by name of the parsed argument.
+    """
+    group = parser.add_argument_group(title)
+    names = {}
+    for name, parameter in inspect.signature(loader).parameters.items():
+        dest = "data_seed" if name == "seed" else name
+        group.add_argument(
+            _flag(dest),
+            dest=dest,
+            type=_literal,
+            metavar=dest.upper(),
+            default=argparse.SUPPRESS,
+            help=f"(default {parameter.default})",
+        )
+        names[dest] = name
+    return names
+
+
+def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the named arguments that were given; lists come as tuples."""
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _typed(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return kind(text)
+
+    read.__name__ = {"int": "whole number", "float": "number"}.get(kind.__name__, kind.__name__)
+    return read
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
