@@ -157,18 +157,19 @@ def save(idata: az.InferenceData, path: str | Path) -> None:
         for name, group in idata.items()
     }
 
-    def write(temporary: Path) -> None:
-        try:
-            tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-        except RuntimeError as error:  # what HDF5 raises on closing a file on a full disk
-            raise OSError(str(error).splitlines()[0]) from error
-
+    # Built in memory: HDF5 that fails to write on a full disk keeps handles whose clean-up
+    # crashes the interpreter.
+    image = tree.to_netcdf(engine="h5netcdf", encoding=encoding)
     try:
-        write_atomically(path, write)
+        write_atomically(path, lambda temporary: _write(temporary, image))
     except OSError as error:
         if str(error).startswith("cannot write"):
             raise
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write(path: Path, image: Any) -> None:
+    path.write_bytes(image)
 
 
 def load(path: str | Path) -> az.InferenceData:

@@ -150,7 +150,7 @@ def provenance(
         "seed": seed,
         "rows_sha256": hashlib.sha256(numbers.tobytes()).hexdigest(),
         "card_json": dataclasses.asdict(pair.card),
-        "config_json": dataclasses.asdict(pair.config),  # type: ignore[call-overload]
+        "config_json": dataclasses.asdict(pair.config),
         **shapes,
         **(more or {}),
     }

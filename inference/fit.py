@@ -99,7 +99,7 @@ def fit(
             loop.interrupted = interrupted
             for place, stage in enumerate(plan):
                 if place >= loop.stage:
-                    watch = None if validation is None else _rows_of(stage, validation)
+                    watch = None if validation is None else _validation_of(stage, pair, validation)
                     loop.run_stage(place, stage, tables[place].to(where), watch)
             loop.finish()
     pair.eval()
@@ -319,6 +319,12 @@ def _rows_of(stage: Stage, table: Table) -> Table:
             )
         table = table.where_observed(stage.observed)
     return table.only(*stage.sites) if stage.sites else table
+
+
+def _validation_of(stage: Stage, pair: Pair, table: Table) -> Table:
+    # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
+    rows = _rows_of(stage, table)
+    return rows if stage.observed else rows.without(*pair.card.labels)
 
 
 def _device(name: str) -> torch.device:

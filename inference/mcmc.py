@@ -100,7 +100,7 @@ def nuts(
     dims = (*SAMPLE, "datum")
 
     def split(value: Tensor) -> Array:
-        return host(value.unflatten(0, (chains, draws)))
+        return host(value.reshape(chains, draws, *value.shape[1:]))
 
     posterior: Variables = {
         name: ((*dims, *event_dims(sites.latents[name])), split(value))

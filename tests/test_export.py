@@ -1,0 +1,465 @@
+"""InferenceData of the linear world, whose every number is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+from dataclasses import dataclass
+
+import arviz as az
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import xarray as xr
+from torch.distributions import Normal
+from worlds import LinearPair, draw, linear
+
+from ppl_models import guides
+from ppl_models.config import Config, setting
+from ppl_models.data import Table
+from ppl_models.inference import diagnostics, export
+from ppl_models.networks import Net
+from ppl_models.pair import Card, Pair
+
+N, S = 6, 2000
+NAMES = ("ape", "bee", "cat", "dog")
+
+
+def table(pair: LinearPair, rows: int = N, **options: object) -> Table:
+    x, y = draw(pair, rows)
+    return Table("w/test", {"x": x, "y": y}, numbers=3 * torch.arange(rows) + 7,
+                 classes={"y": NAMES}, **options)  # fmt: skip
+
+
+def exact(pair: LinearPair) -> LinearPair:
+    """Give it the exact guide: log p(y | x) is linear in x, as the classes share a covariance."""
+    net = pair.guide.factors["z"].net
+    labels = guides.Categorical(pair.config.classes, {"x": pair.config.data_dim})
+    cov = pair.A @ pair.A.T + pair.noise**2 * torch.eye(len(pair.A), dtype=pair.A.dtype)
+    weights = pair.means @ torch.linalg.inv(cov)
+    with torch.no_grad():
+        net.shift.zero_()
+        net.log_widen.zero_()
+        labels.double().net.first.weights["x"].copy_(weights)
+        bias = pair.prior_logits - 0.5 * (weights * pair.means).sum(-1)
+        labels.net.first.bias.copy_(bias)
+    pair.guide.factors["y"] = labels
+    return pair
+
+
+@pytest.fixture(scope="module")
+def world():
+    pair = linear()
+    rows = table(pair)
+    history = {"step": [0, 10, 20], "loss": [3.0, 2.0, 1.5], "stage": [0, 0, 0]}
+    attrs = {"objective": "the bound", "early": True, "nested": {"a": None, "b": [1, "c"]}}
+    idata = export.posterior(
+        pair, rows, draws=S, prior_draws=4000, block=4, seed=1, history=history, attrs=attrs
+    )
+    return pair, rows, idata
+
+
+def drawn(idata, name, group="posterior"):
+    """One chain's draws as a tensor ``(draw, ...)``."""
+    return torch.from_numpy(idata[group][name].values[0])
+
+
+def factors(pair, x):
+    """q(y | x) ``(N, C)``, and loc and scale of q(z | x, y) ``(N, C, L)``."""
+    probs = pair.guide.factor("y", {"x": x}).probs
+    y = torch.arange(pair.config.classes)
+    q = pair.guide.factor("z", {"x": x[:, None], "y": y}).base_dist
+    return probs.detach(), q.loc.detach(), q.scale.detach().expand_as(q.loc)
+
+
+# ---- draws and densities ------------------------------------------------------------------
+
+
+def test_labels_are_drawn_from_the_guide_exactly(world):
+    pair, rows, idata = world
+    probs, _, _ = factors(pair, rows.sites["x"])
+    stored = torch.from_numpy(idata.variational["y_probs"].values)
+    torch.testing.assert_close(stored, probs, rtol=1e-12, atol=0)
+    y = drawn(idata, "y")
+    assert y.dtype == torch.int64
+    share = torch.nn.functional.one_hot(y, 4).double().mean(0)
+    assert float(((share - probs) / (probs * (1 - probs) / S).sqrt()).abs().max()) < 4.5
+
+
+def test_codes_are_drawn_given_their_own_label(world):
+    pair, rows, idata = world
+    _, loc, scale = factors(pair, rows.sites["x"])
+    group = idata.variational
+    assert group["z_loc"].dims == ("datum", "y_class", "z_dim")
+    torch.testing.assert_close(torch.from_numpy(group["z_loc"].values), loc, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.from_numpy(group["z_scale"].values), scale, rtol=0, atol=1e-12)
+    n, y = torch.arange(N), drawn(idata, "y")
+    noise = (drawn(idata, "z") - loc[n, y]) / scale[n, y]
+    assert float(noise.mean(0).abs().max()) < 4.5 / math.sqrt(S)
+    assert float((noise.square().mean(0) - 1).abs().max()) < 4.5 * math.sqrt(2 / S)
+
+
+def test_log_p_and_log_q_are_those_of_the_draws(world):
+    pair, rows, idata = world
+    x = rows.sites["x"]
+    probs, loc, scale = factors(pair, x)
+    n, y, z = torch.arange(N), drawn(idata, "y"), drawn(idata, "z")
+    log_q = probs[n, y].log() + Normal(loc[n, y], scale[n, y]).log_prob(z).sum(-1)
+    mean = (z @ pair.A.T + pair.means[y]).detach()
+    log_p = pair.prior_logits.detach().log_softmax(0)[y]
+    log_p = log_p + Normal(0.0, 1.0).log_prob(z).sum(-1)
+    log_p = log_p + Normal(mean, pair.noise).log_prob(x).sum(-1)
+    for name, value in (("log_p", log_p), ("log_q", log_q), ("log_weight", log_p - log_q)):
+        torch.testing.assert_close(drawn(idata, name, "sample_stats"), value, rtol=0, atol=1e-10)
+
+
+def test_log_likelihood_sums_labels_out(world):
+    pair, rows, idata = world
+    means = (drawn(idata, "z") @ pair.A.T)[..., None, :] + pair.means
+    given_y = Normal(means, pair.noise).log_prob(rows.sites["x"][:, None]).sum(-1)
+    by_hand = (given_y + pair.prior_logits.log_softmax(0)).logsumexp(-1).detach()
+    torch.testing.assert_close(drawn(idata, "x", "log_likelihood"), by_hand, rtol=0, atol=1e-10)
+
+
+def test_bounds_are_those_of_the_known_evidence(world):
+    pair, rows, idata = world
+    x = rows.sites["x"]
+    joint, evidence = (v.detach() for v in pair.log_evidence(x))
+    weights = drawn(idata, "log_weight", "sample_stats")
+    found = {n: torch.from_numpy(v.values) for n, v in idata.diagnostics.items()}
+    ratio = (weights - evidence).exp()
+    error = ratio.std(0) / math.sqrt(S)
+    assert float((((found["iw_bound"] - evidence).exp() - 1) / error).abs().max()) < 4.5
+    probs, _, _ = factors(pair, x)
+    kl_z = 2 * (0.5 * (1.6**2 + 0.5**2 - 1) - math.log(1.6))
+    elbo = evidence - kl_z - (probs * (probs.log() - joint + evidence[:, None])).sum(-1)
+    error = weights.std(0) / math.sqrt(S)
+    assert float(((found["elbo"] - elbo) / error).abs().max()) < 4.5
+    assert bool((found["iw_bound"] > found["elbo"]).all())
+
+
+def test_an_exact_guide_has_constant_weights():
+    pair = exact(linear())
+    rows = table(pair, 20)
+    idata = export.posterior(pair, rows)
+    _, evidence = pair.log_evidence(rows.sites["x"])
+    found = idata.diagnostics
+    assert bool(np.isneginf(found["khat"]).all())
+    for name in ("elbo", "iw_bound"):
+        # The columns of A are orthogonal to single precision only.
+        np.testing.assert_allclose(found[name], evidence.detach(), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found["ess_is"], 200, rtol=1e-10)
+    assert diagnostics.verdict(idata).ok
+
+
+def test_predictive_draws_come_from_the_story(world):
+    pair, _, idata = world
+    A, means = pair.A.detach(), pair.means.detach()
+    y, z, x = (drawn(idata, n, g) for n, g in (
+        ("y", "posterior"), ("z", "posterior"), ("x", "posterior_predictive")))  # fmt: skip
+    noise = (x - z @ A.T - means[y]) / pair.noise
+    assert float(noise.mean().abs()) < 4.5 / math.sqrt(noise.numel())
+    assert float((noise.square().mean() - 1).abs()) < 4.5 * math.sqrt(2 / noise.numel())
+    y, z, x = (drawn(idata, n, g) for n, g in (
+        ("y", "prior"), ("z", "prior"), ("x", "prior_predictive")))  # fmt: skip
+    p = pair.prior_logits.detach().softmax(0)
+    share = torch.nn.functional.one_hot(y, 4).double().mean(0)
+    assert float(((share - p) / (p * (1 - p) / 4000).sqrt()).abs().max()) < 4.5
+    for noise in (z, (x - z @ A.T - means[y]) / pair.noise):
+        assert float(noise.mean().abs()) < 4.5 / math.sqrt(noise.numel())
+        assert float((noise.square().mean() - 1).abs()) < 4.5 * math.sqrt(2 / noise.numel())
+
+
+# ---- what is conditioned on ---------------------------------------------------------------
+
+
+def test_labels_of_the_table_are_not_looked_at():
+    pair = linear()
+    rows = table(pair)
+    other = Table("other", {"x": rows.sites["x"], "y": (rows.sites["y"] + 1) % 4})
+    a, b = (export.posterior(pair, t, draws=5) for t in (rows, other))
+    for group in ("posterior", "sample_stats", "log_likelihood", "variational"):
+        for name in a[group].data_vars:
+            np.testing.assert_array_equal(a[group][name].values, b[group][name].values)
+    np.testing.assert_array_equal(a.constant_data["y_true"], rows.sites["y"])
+
+
+def test_given_labels_are_observed():
+    pair = linear()
+    rows = table(pair)
+    idata = export.posterior(pair, rows, given=("x", "y"), draws=30)
+    x, y = rows.sites["x"], rows.sites["y"]
+    assert list(idata.posterior.data_vars) == ["z"]
+    assert set(idata.observed_data.data_vars) == {"x", "y"}
+    assert "constant_data" not in idata.groups()
+    log_prior = pair.prior_logits.log_softmax(0)[y].detach()
+    of_label = drawn(idata, "y", "log_likelihood")
+    torch.testing.assert_close(of_label, log_prior.expand(30, -1), rtol=0, atol=1e-12)
+    mean = drawn(idata, "z") @ pair.A.T + pair.means[y]
+    of_x = Normal(mean, pair.noise).log_prob(x).sum(-1).detach()
+    torch.testing.assert_close(drawn(idata, "x", "log_likelihood"), of_x, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        drawn(idata, "log_p", "sample_stats"),
+        of_x + log_prior + Normal(0.0, 1.0).log_prob(drawn(idata, "z")).sum(-1),
+        rtol=0, atol=1e-10,
+    )  # fmt: skip
+    # The predictive draws keep the label that was given.
+    assert list(idata.posterior_predictive.data_vars) == ["x"]
+
+
+def test_hidden_labels_stay_hidden_and_rows_keep_their_numbers():
+    pair = linear()
+    mask = torch.tensor([True, False, True, False, False, True])
+    rows = table(pair, observed={"y": mask})
+    idata = export.posterior(pair, rows, rows=[4, 0], draws=30)
+    np.testing.assert_array_equal(idata.posterior["datum"], [19, 7])
+    np.testing.assert_array_equal(idata.constant_data["y_true"], [-1, int(rows.sites["y"][0])])
+    np.testing.assert_array_equal(idata.constant_data["y_mask"], [False, True])
+    np.testing.assert_array_equal(idata.observed_data["x"], rows.sites["x"][[4, 0]])
+
+
+# ---- other pairs --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MixedConfig(Config):
+    data_dim: int = setting(2, "D")
+
+
+class Mixed(Pair):
+    """z ~ N(0, I); y one of three vectors; b a coin that the guide leaves to the model."""
+
+    Config = MixedConfig
+    config: MixedConfig
+    card = Card(
+        "mixed", "A mixed world", "-", 2026, "-", "test", {"x": "data"},
+        {"y": "class", "z": "code", "b": "coin"}, ("y", "b"),
+    )  # fmt: skip
+
+    def __init__(self, config: MixedConfig) -> None:
+        super().__init__(config)
+        self.decoder = Net({"y": 3, "z": 2, "b": 1}, (), config.data_dim)
+        self.guide = guides.Factored(
+            z=guides.Normal(2, {"x": 2}, (4,)), y=guides.OneHotCategorical(3, {"z": 2}, (4,))
+        )
+
+    def mean(self, y, z, b):
+        return self.decoder(y=y, z=z, b=3 * b.unsqueeze(-1))
+
+    def model(self, batch):
+        zero = self.like().new_zeros(3)
+        with self.plate(batch):
+            z = pyro.sample("z", dist.Normal(zero[:2], zero[:2] + 1).to_event(1))
+            y = pyro.sample("y", dist.OneHotCategorical(logits=zero + self.like().new_tensor([0, 1, 2])))
+            b = pyro.sample("b", dist.Bernoulli(zero[0] + 0.3))
+            x = dist.Normal(self.mean(y, z, b), 0.5).to_event(1)
+            pyro.sample("x", x, obs=batch.get("x"))
+
+
+def test_any_order_of_the_guide_and_labels_it_leaves_out():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair = Mixed(MixedConfig()).double()
+        x = torch.randn(4, 2, dtype=torch.float64)
+    idata = export.posterior(pair, Table("t", {"x": x}), draws=S, seed=2)
+    y, z, b = (drawn(idata, name) for name in ("y", "z", "b"))
+    q = pair.guide.factor("y", {"z": z})
+    log_q = pair.guide.factor("z", {"x": x}).log_prob(z) + q.logits.gather(-1, y[..., None])[..., 0]
+    prior_y, prior_b = torch.tensor([0.0, 1, 2]).double().log_softmax(0), torch.tensor([0.7, 0.3]).log()
+    joint = torch.stack([
+        torch.stack([
+            Normal(0.0, 1.0).log_prob(z).sum(-1) + prior_y[k] + prior_b[c]
+            + Normal(pair.mean(torch.eye(3).double()[k], z, torch.full((), c).double()), 0.5)
+            .log_prob(x).sum(-1)
+            for c in (0, 1)])
+        for k in range(3)]).detach()  # fmt: skip
+    s, n = torch.arange(S)[:, None], torch.arange(4)
+    at_y = joint.movedim((0, 1), (2, 3))[s, n, y]
+    close = dict(rtol=0, atol=1e-6)  # the coin's prior is in single precision
+    torch.testing.assert_close(drawn(idata, "log_q", "sample_stats"), log_q.detach(), **close)
+    torch.testing.assert_close(drawn(idata, "log_p", "sample_stats"), at_y.logsumexp(-1), **close)
+    log_prior_z = Normal(0.0, 1.0).log_prob(z).sum(-1)
+    by_hand = joint.logsumexp((0, 1)) - log_prior_z
+    torch.testing.assert_close(drawn(idata, "x", "log_likelihood"), by_hand, **close)
+    # The coin is drawn from the model's own conditional, at the y of its draw.
+    p = at_y.softmax(-1)[..., 1]
+    error = (p * (1 - p)).sum(0).sqrt()
+    assert float(((b - p).sum(0) / error).abs().max()) < 4.5
+    assert 0.05 < float(p.mean()) < 0.95
+    # The label's probabilities are averaged over z; the code's parameters know no label.
+    probs = torch.from_numpy(idata.variational["y_probs"].values)
+    torch.testing.assert_close(probs, q.probs.mean(0).detach(), **close)
+    assert idata.variational["z_loc"].dims == ("datum", "z_dim")
+    assert "b_probs" not in idata.variational
+
+
+# ---- care ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_else_is_touched(training):
+    pair = linear().train(training)
+    pair.guide.factors["y"].train(not training)
+    modes = [m.training for m in pair.modules()]
+    before = {n: p.clone() for n, p in pair.named_parameters()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    a, b = (export.posterior(pair, table(pair), draws=30, seed=s) for s in (3, 3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [m.training for m in pair.modules()] == modes
+    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in pair.named_parameters())
+    np.testing.assert_array_equal(a.posterior["z"], b.posterior["z"])
+
+
+def test_groups_too_large_keep_fewer_draws(monkeypatch):
+    pair, rows = linear(), table(linear())
+    whole = export.posterior(pair, rows, draws=40)
+    # 6 rows: 2 + 1 numbers per latent draw, 3 per predictive one, 4 labels.
+    monkeypatch.setattr(export, "POSTERIOR_CELLS", 6 * 3 * 25)
+    monkeypatch.setattr(export, "PREDICTIVE_CELLS", 6 * 3 - 1)
+    monkeypatch.setattr(export, "LIKELIHOOD_CELLS", 6 * 4 * 7)
+    some = export.posterior(pair, rows, draws=40)
+    kept = {n: v for n, v in some.attrs.items() if n.endswith("_draws")}
+    assert kept == {
+        "posterior_draws": 25, "posterior_predictive_draws": 0, "log_likelihood_draws": 7
+    }  # fmt: skip
+    assert "posterior_predictive" not in some.groups()
+    assert some.posterior.sizes["draw"] == 25
+    assert some.sample_stats.sizes["draw"] == some.attrs["log_likelihood_draws"] + 33
+    means = (drawn(some, "z")[:7] @ pair.A.T)[..., None, :] + pair.means
+    given_y = Normal(means, pair.noise).log_prob(rows.sites["x"][:, None]).sum(-1)
+    by_hand = (given_y + pair.prior_logits.log_softmax(0)).logsumexp(-1).detach()
+    torch.testing.assert_close(drawn(some, "x", "log_likelihood"), by_hand, rtol=0, atol=1e-10)
+    # Without the sum over labels the densities are those of the draws, too.
+    y, z = drawn(some, "y"), drawn(some, "z")
+    mean = z @ pair.A.T + pair.means[y]
+    log_p = (
+        pair.prior_logits.log_softmax(0)[y]
+        + Normal(0.0, 1.0).log_prob(z).sum(-1)
+        + Normal(mean, pair.noise).log_prob(rows.sites["x"]).sum(-1)
+    ).detach()
+    stored = drawn(some, "log_p", "sample_stats")[:25]
+    torch.testing.assert_close(stored, log_p, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(some.variational["y_probs"], whole.variational["y_probs"])
+
+
+class Elsewhere(LinearPair):
+    """With a site outside the data plate."""
+
+    def model(self, batch):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+        super().model(batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"draws": 0}, "draws is 0, expected at least 1"),
+        ({"block": 0}, "block is 0"),
+        ({"given": ("x", "label")}, "unknown site 'label'"),
+        ({"given": ("x", "y")}, r"site 'y' of w/test is hidden in row 10; .*where_observed"),
+        ({"given": ("y",), "rows": [0]}, "lacks the site 'x'"),
+        ({"rows": [0, 6]}, r"row 6 is not in w/test, expected positions in 0\.\.5"),
+        ({"rows": []}, "no rows chosen"),
+        ({"history": {"step": [1, 2], "loss": [1.0]}}, "equal lengths"),
+        ({"history": {"loss": [1.0]}}, "one 'step'"),
+        ({"attrs": {"a": object()}}, "cannot be stored"),
+    ],
+)
+def test_bad_options_are_named(options, words):
+    pair = linear()
+    rows = table(pair, observed={"y": torch.arange(N) != 1})
+    with pytest.raises(ValueError, match=words):
+        export.posterior(pair, rows, **options)
+
+
+def test_sites_that_are_not_a_rows_own_are_refused():
+    pair = linear()
+    pair.__class__ = Elsewhere
+    with pytest.raises(ValueError, match="'w' stands in the plates"):
+        export.posterior(pair, table(pair))
+    pair = linear()
+    pair.guide = guides.Factored(y=pair.guide.factors["y"])
+    with pytest.raises(ValueError, match="'z' is latent in the model, but the guide does not"):
+        export.posterior(pair, table(pair))
+
+
+# ---- the file -----------------------------------------------------------------------------
+
+
+def test_the_file_keeps_everything(world, tmp_path):
+    pair, _, idata = world
+    path = tmp_path / "posterior.nc"
+    export.save(idata, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        assert set(tree.children) == set(idata.groups())
+        for group in idata.groups():
+            assert tree[group].to_dataset().identical(idata[group]) or group == "posterior"
+            for name, values in idata[group].variables.items():
+                assert tree[group][name].dtype.kind == values.dtype.kind, (group, name)
+        posterior = tree["posterior"]
+        assert posterior["y"].dims == ("chain", "draw", "datum")
+        assert posterior["z"].dims == ("chain", "draw", "datum", "z_dim")
+        assert posterior["datum"].values.tolist() == [7, 10, 13, 16, 19, 22]
+        assert tree["variational"]["y_class"].values.tolist() == list(NAMES)
+        assert tree["training"]["step"].values.tolist() == [0, 10, 20]
+        assert tree["training"]["loss"].dims == ("chain", "step")
+        for attrs in (tree.attrs, posterior.attrs):
+            assert attrs["creation_library"] == "ppl-models"
+            assert attrs["inference_library"] == "pyro"
+            assert attrs["inference_method"] == "svi"
+            assert attrs["objective"] == "the bound"
+            assert attrs["early"] == 1
+            assert json.loads(attrs["nested"]) == {"a": None, "b": [1, "c"]}
+            assert list(attrs["sample_dims"]) == ["chain", "draw"]
+            assert list(attrs["sampled_variables"]) == ["y", "z"]
+            assert json.loads(attrs["card_json"])["name"] == "linear"
+            assert json.loads(attrs["config_json"])["classes"] == pair.config.classes
+            assert int(attrs["seed"]) == 1
+
+
+def test_arviz_reads_the_file(tmp_path):
+    pair = exact(linear(dtype=torch.float64)).float()
+    rows = table(pair, 8)
+    export.save(export.posterior(pair, rows), tmp_path / "p.nc")
+    idata = export.load(tmp_path / "p.nc")
+    assert idata.posterior["z"].dtype == np.float32
+    summary = az.summary(idata, var_names=["z"])
+    assert len(summary) == 16
+    loc = (idata.variational["y_probs"] * idata.variational["z_loc"]).sum("y_class")
+    error = summary["mcse_mean"].to_numpy()
+    assert (abs(summary["mean"].to_numpy() - loc.values.ravel()) < 4.5 * error + 1e-3).all()
+    loo = az.loo(idata, var_name="x", pointwise=True)
+    assert loo.loo_i.dims == ("datum",)
+    assert np.isfinite(loo.elpd_loo)
+
+
+def test_a_full_disk_leaves_nothing_behind(world, tmp_path):
+    _, _, idata = world
+    path = tmp_path / "p.nc"
+    path.write_bytes(b"before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"^cannot write .*p\.nc: .+$") as error:
+            export.save(idata, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["p.nc"]
+    assert path.read_bytes() == b"before"
+
+
+def test_files_that_cannot_be(world, tmp_path):
+    _, _, idata = world
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        export.save(idata, tmp_path / "none" / "p.nc")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        export.load(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.nc is damaged or no netCDF4 file"):
+        export.load(tmp_path / "text.nc")

@@ -1,0 +1,293 @@
+"""Training: stages, frozen parameters, early stop, guards, and runs that resume exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+import ppl_models as zoo
+from ppl_models import data, inference
+from ppl_models.inference import Stage, Training
+
+SMALL = {"hidden": (8,), "latent": 2}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", train=200, validation=50, test=50, labelled=30)
+
+
+def m2(digits, **settings):
+    return zoo.build("m2", digits, **{**SMALL, **settings})
+
+
+def fit(pair, rows, **options):
+    return inference.fit(pair, rows, progress=False, **{"epochs": 2, "batch_size": 50, **options})
+
+
+def same(a, b):
+    return all(torch.equal(x, b[n]) for n, x in a.items())
+
+
+def test_the_global_random_state_is_left_alone_and_a_seed_decides_all(digits):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, two, other = m2(digits), m2(digits), m2(digits)
+    fit(one, digits, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(6)
+    fit(two, digits, seed=1)
+    fit(other, digits, seed=2)
+    assert same(one.state_dict(), two.state_dict())
+    assert not same(one.state_dict(), other.state_dict())
+
+
+def test_the_first_step_is_adam_on_the_loss_per_row(digits):
+    """One step by hand: both kinds of rows, one gradient, the weight prior's w / N."""
+    pair, hand = m2(digits), m2(digits)
+    table = digits.train
+    run = fit(pair, table, epochs=1, batch_size=200, weight_prior=3.0)
+    assert run.history["step"] == [1]
+    batches = data.Stream(table, 200).step(0)
+    assert [b.count for b in batches] == [30, 170]
+    torch.manual_seed(0)
+    loss = hand.objective().differentiable_loss(hand.model, hand.guide, batches) / 200
+    loss.backward()
+    adam = torch.optim.Adam(hand.parameters(), 1e-3, weight_decay=3.0 / 200)
+    adam.step()
+    for (name, a), b in zip(pair.named_parameters(), hand.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+    assert run.history["loss"] == pytest.approx([float(loss.detach())], rel=1e-5)
+
+
+def test_an_objective_in_place_of_the_papers(digits):
+    pair = m2(digits)
+    run = fit(pair, digits, objective=inference.IWELBO(3))
+    assert run.objective == str(inference.IWELBO(3))
+    run = fit(m2(digits), digits, objective=pair.objective(inference.IWELBO(3)))
+    assert run.objective.startswith("log sum_y 1/3") and "N_labelled" in run.objective
+
+
+def test_schedules_see_the_progress(digits):
+    seen = []
+
+    class Spy(inference.EnumeratedELBO):
+        def rows(self, run):
+            seen.append(self.progress)
+            return super().rows(run)
+
+    fit(m2(digits), digits.train.only("x"), objective=Spy(), epochs=2)
+    assert seen == [i / 8 for i in range(8)]
+
+
+def test_m1_trains_its_stages_apart(digits):
+    pair = zoo.build("m1", digits, hidden=(8,), latent=2, classifier=(4,))
+    names = dict(pair.named_parameters())
+    start = {n: p.detach().clone() for n, p in names.items()}
+    vae, classifier = pair.stages()
+    fit(pair, digits, stages=(vae,))
+    for name, p in names.items():
+        assert torch.equal(p, start[name]) == name.startswith("guide.factors.y"), name
+    middle = {n: p.detach().clone() for n, p in names.items()}
+    fit(pair, digits, stages=(classifier,))
+    for name, p in names.items():
+        assert torch.equal(p, middle[name]) != name.startswith("guide.factors.y"), name
+    assert all(p.requires_grad for p in pair.parameters())
+
+
+def test_m1m2_leaves_dead_codes_at_their_prior(digits):
+    pair = zoo.build("m1m2", digits, hidden=(8,), code=3, latent=2, hidden_top=(4,))
+    m1, m2_stage = pair.stages()
+    with torch.no_grad():  # the second code's mean does not depend on x: it is dead
+        pair.guide.factors["z1"].net.rest[-1].weight[1].zero_()
+        pair.guide.factors["z1"].net.rest[-1].weight[0].mul_(30)
+        pair.guide.factors["z1"].net.rest[-1].weight[2].mul_(30)
+    fit(pair, digits, stages=(m2_stage,))
+    assert pair.active.tolist() == [1, 0, 1]
+    batch = pair.encode(next(digits.train.batches()))
+    assert not batch["z1"][:, 1].any()
+    for name in ("y", "z2"):
+        assert not pair.guide.factors[name].net.first.weights["z1"][:, 1].any()
+    trace = zoo.Batch({}, torch.arange(4000))
+    import pyro
+
+    z1 = pyro.poutine.trace(pair.model).get_trace(trace).nodes["z1"]["fn"].base_dist
+    assert not z1.loc[:, 1].any() and bool((z1.scale[:, 1] == 1).all())
+
+
+def test_early_stop_keeps_the_best_weights(digits):
+    pair = m2(digits)
+    run = fit(pair, digits, epochs=200, learning_rate=0.3, patience=3)
+    losses = run.validation["loss"]
+    assert len(losses) < 200 and losses.index(min(losses)) == len(losses) - 4
+    # The kept weights have the best loss: measured again with the same draws.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        total = sum(
+            float(pair.objective().per_datum(pair.model, pair.guide, b).sum().detach())
+            for b in digits.validation.without("y").batches(limit=1000)
+        )
+    assert total / 50 == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_callbacks_and_curve(digits):
+    steps = []
+    run = fit(m2(digits), digits, callbacks=(lambda r, s: steps.append((s, r.history["loss"][-1])),))
+    assert [s for s, _ in steps] == run.history["step"] == list(range(1, 11))
+    assert [v for _, v in steps] == run.history["loss"]
+
+
+# ---- guards ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.25])
+def test_data_outside_the_support_are_refused_before_training(bad):
+    x = torch.rand(40, 4)
+    row = int(data.from_arrays(x=x.numpy(), y=[0, 1] * 20).train.numbers[3])
+    x[row, 2] = bad
+    with pytest.raises(ValueError, match=rf"'x'.*row {row}.*column 2"):
+        d = data.from_arrays(x=x.numpy(), y=[0, 1] * 20)
+        fit(zoo.build("m2", d, **SMALL), d)
+
+
+def test_sizes_that_do_not_fit_are_refused(digits):
+    with pytest.raises(ValueError, match=r"'x'.*\(64,\).*\(784,\)"):
+        fit(zoo.build("m2", **SMALL), digits)
+    with pytest.raises(ValueError, match="lacks the site 'x'"):
+        fit(m2(digits), digits.train.only("y"))
+    with pytest.raises(ValueError, match="freezes 'decodr'"):
+        fit(m2(digits), digits, stages=(Stage(inference.EnumeratedELBO(), freeze=("decodr",)),))
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        fit(m2(digits), digits, epoch=3)
+    with pytest.raises(ValueError, match="2 values, expected one or 1"):
+        fit(m2(digits), digits, epochs=(1, 2))
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        fit(m2(digits), digits, learning_rate=-1)
+
+
+def test_a_loss_that_is_not_finite_names_site_and_row(digits):
+    pair = m2(digits)
+
+    class Poison(inference.EnumeratedELBO):
+        def rows(self, run):
+            if run.batch.rows.eq(target).any():
+                place = int(run.batch.rows.eq(target).nonzero()[0])
+                run.batch["x"][place, 3] = float("nan")
+            return super().rows(run)
+
+    target = int(digits.train.numbers[40])
+    with pytest.raises(inference.NotFinite, match=rf"site 'z' is nan at row {target}|site 'y'.*{target}"):
+        fit(pair, digits.train.only("x"), objective=Poison(), epochs=3)
+
+
+# ---- resume ------------------------------------------------------------------------------
+
+
+def curve(history):
+    return {name: values for name, values in history.items() if name != "seconds"}
+
+
+@pytest.mark.parametrize("paper", ["m2", "m1m2"])
+@pytest.mark.parametrize("stop", [1, 5, 9])
+def test_an_interrupted_run_resumes_bit_for_bit(digits, tmp_path, paper, stop):
+    def build():
+        small = SMALL if paper == "m2" else {**SMALL, "hidden_top": (4,), "code": 3, "dead": 0.0}
+        return zoo.build(paper, digits, **small)
+
+    whole = build()
+    reference = fit(whole, digits, epochs=3, seed=3)
+    part, seen = build(), []
+
+    def interrupt(run, step):
+        seen.append(step)
+        if len(seen) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step"):
+        fit(part, digits, epochs=3, seed=3, out=tmp_path / "run", callbacks=(interrupt,))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    again = build()
+    run = fit(again, digits, epochs=3, seed=3, out=tmp_path / "run", resume=True)
+    assert same(whole.state_dict(), again.state_dict())
+    assert curve(run.history) == curve(reference.history)
+    loaded, description = inference.load(tmp_path / "run")
+    assert description["status"] == "finished"
+    assert same(whole.state_dict(), loaded.pair.state_dict())
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.json", "state.pt"]
+
+
+def test_a_folder_of_another_run_is_refused(digits, tmp_path):
+    out = tmp_path / "run"
+    fit(m2(digits), digits, out=out)
+    with pytest.raises(inference.RunFolderError, match="holds a run of m2"):
+        fit(m2(digits), digits, out=out)
+    with pytest.raises(inference.RunFolderError, match="config"):
+        fit(m2(digits, latent=3), digits, out=out, resume=True)
+    with pytest.raises(inference.RunFolderError, match="seed"):
+        fit(m2(digits), digits, out=out, resume=True, seed=9)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(inference.RunFolderError, match="is no run"):
+        fit(m2(digits), digits, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
+def test_damaged_files_are_one_line_errors(digits, tmp_path, share):
+    out = tmp_path / "run"
+    fit(m2(digits), digits, out=out)
+    for name in ("state.pt", "run.json"):
+        whole = (out / name).read_bytes()
+        (out / name).write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(inference.RunFolderError, match=f"{name}.*damaged") as error:
+            inference.load(out)
+        assert "\n" not in str(error.value)
+        (out / name).write_bytes(whole)
+    inference.load(out)
+
+
+def test_weights_are_never_unpickled_as_code(digits, tmp_path):
+    out = tmp_path / "run"
+    fit(m2(digits), digits, out=out)
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "pwned"),)
+
+    torch.save({"model": Evil()}, out / "state.pt")
+    with pytest.raises(inference.RunFolderError, match="damaged"):
+        inference.load(out)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_full_disk_leaves_the_old_state(digits, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    out = tmp_path / "run"
+    fit(m2(digits), digits, out=out)
+    before = (out / "state.pt").read_bytes()
+
+    def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"cannot write .*state.pt: No space left"):
+        fit(m2(digits), digits, out=out, resume=True)
+    assert (out / "state.pt").read_bytes() == before
+    assert sorted(p.name for p in out.iterdir()) == ["run.json", "state.pt"]
+
+
+def test_training_options_per_stage():
+    stages = (Stage(inference.ELBO(), name="a"), Stage(inference.ELBO(), name="b"))
+    changed = inference.stage.with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
+    assert [s.training for s in changed] == [
+        Training(epochs=3, learning_rate=0.1),
+        Training(epochs=4, learning_rate=0.1),
+    ]
+    assert dataclasses.replace(Training(), epochs=1).epochs == 1
