@@ -1,5 +1,7 @@
 """Objectives, training, sampling, export and diagnostics, for any pair."""
 
+from typing import TYPE_CHECKING, Any
+
 from ppl_models.inference.checkpoint import RunFolderError
 from ppl_models.inference.checks import NotFinite, check_data
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
@@ -10,6 +12,9 @@ from ppl_models.inference.run import Run, load
 from ppl_models.inference.schedule import Anneal
 from ppl_models.inference.stage import Stage, Training
 from ppl_models.inference.terms import Classification
+
+if TYPE_CHECKING:
+    from ppl_models.inference.mcmc import nuts
 
 __all__ = [
     "ELBO",
@@ -32,4 +37,14 @@ __all__ = [
     "label_probabilities",
     "load",
     "loss_per_row",
+    "nuts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # ArviZ takes as long to import as all the rest: only for those who sample or export.
+    if name == "nuts":
+        from ppl_models.inference.mcmc import nuts
+
+        return nuts
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

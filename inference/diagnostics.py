@@ -7,7 +7,8 @@ The limits, and why:
   2024, arXiv 1507.02646). Its standard error is about (1 + k) / sqrt(3 sqrt(S)), 0.2 at
   S = 200, so that one row in ten of a good guide (k = 0.3) passes the threshold by chance:
   a fifth of the rows (:data:`KHAT_SHARE`) is twice that. k-hat sees a guide that is too narrow;
-  one that is too wide hides from it.
+  one that is
+  a little too wide hides from it.
 - **Gap** between iw_bound and elbo of a row, an estimate of KL(q || p). For log weights that are
   Normal the effective share of the draws is exp(-2 gap): above log(S) / 2 nats less than one
   draw in S counts, and the guide's draws stand for nothing but the guide.
@@ -104,11 +105,13 @@ def per_row(log_weights: Array, khat_rows: int) -> dict[str, Array]:
     chosen = np.unique(np.linspace(0, rows - 1, min(rows, khat_rows)).round().astype(int))
     shapes = np.full(rows, np.nan)
     shapes[chosen] = khat(weights[:, chosen])
+    with np.errstate(invalid="ignore"):
+        bound = np.logaddexp.reduce(weights, 0) - math.log(draws)
     return {
         "khat": shapes,
         "ess_is": importance_ess(weights),
         "elbo": weights.mean(0),
-        "iw_bound": np.logaddexp.reduce(weights, 0) - math.log(draws),
+        "iw_bound": bound,
     }
 
 
@@ -180,7 +183,7 @@ def _tails(shapes: Array, draws: int) -> tuple[bool, str]:
     if share <= KHAT_SHARE:
         return True, line
     return False, (
-        f"{line}, expected at most {KHAT_SHARE:.0%}; the guide is too narrow or misses a part: "
+        f"{line}, expected at most {KHAT_SHARE:.0%}; the guide is too narrow or far too wide: "
         "train longer or with IWELBO, or give the guide a richer family"
     )
 

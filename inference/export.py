@@ -289,7 +289,7 @@ def _fill(store: _Store, pair: Pair, batch: Batch, sites: Sites, row: int) -> No
             store.put(
                 "posterior", name, places[name] if name in places else q.values[name], draw, row
             )
-        for name, value in scores.log_likelihood.items():
+        for name, value in scores.log_likelihood().items():
             store.put("log_likelihood", name, value, draw, row)
         for label, probs in q.probs.items():
             store.add_probs(label, count * probs, row)

@@ -129,13 +129,29 @@ class Scores:
     Attributes:
         log_joint: ``(E..., S, B)``.
         labels: The enumerated labels, in the order of their dimensions.
-        log_likelihood: Of each observed site ``(S, B)``, labels summed out:
-            log sum_y p(all) - log sum_y p(all but the site).
+        logs: Log density of every site, given the sites before it.
+        data: Names of the observed sites.
     """
 
     log_joint: Tensor
     labels: tuple[str, ...]
-    log_likelihood: dict[str, Tensor]
+    logs: dict[str, Tensor]
+    data: tuple[str, ...]
+
+    def log_likelihood(self) -> dict[str, Tensor]:
+        """Of each observed site ``(S, B)``, labels summed out.
+
+        It is log sum_y p(all) - log sum_y p(all but the site).
+        """
+        found = {}
+        for name in self.data:
+            if self.labels:
+                rest = _add({n: v for n, v in self.logs.items() if n != name})
+                rest = rest.expand(self.log_joint.shape)
+                found[name] = self.marginal() - _sum_out(rest)
+            else:
+                found[name] = self.logs[name].expand(self.log_joint.shape)
+        return found
 
     def marginal(self) -> Tensor:
         """Log density with the labels summed out ``(S, B)``."""
@@ -149,7 +165,7 @@ class Scores:
             index = places[label].expand(*joint.shape[:dim], 1, *joint.shape[dim + 1 :])
             joint = joint.gather(dim, index).squeeze(dim)
             left.remove(label)
-        return Scores(joint, tuple(left), {})
+        return Scores(joint, tuple(left), {}, ())
 
     def draw(self) -> dict[str, Tensor]:
         """One exact draw of all labels given everything else, as places ``(S, B)``."""
@@ -192,25 +208,17 @@ def score(
     nodes = dict(_random(trace))
     order = tuple(sorted(labels, key=lambda name: nodes[name]["infer"]["_enumerate_dim"]))
     sizes = [len(nodes[name]["fn"].enumerate_support(expand=False)) for name in order]
-    shape = (*sizes, draws, batch.count)
     logs = {
         name: scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
         for name, node in nodes.items()
     }
+    log_joint = _add(logs).expand(*sizes, draws, batch.count)
+    return Scores(log_joint, order, logs, tuple(name for name in batch if name in nodes))
 
-    def joint(without: str = "") -> Tensor:
-        terms = [value for name, value in logs.items() if name != without]
-        total = sum(terms[1:], terms[0]) if terms else torch.zeros(())
-        return total.expand(shape)
 
-    log_joint = joint()
-    likelihood = {}
-    for name in batch:
-        if name in nodes:
-            likelihood[name] = (
-                _sum_out(log_joint) - _sum_out(joint(name)) if order else logs[name].expand(shape)
-            )
-    return Scores(log_joint, order, likelihood)
+def _add(logs: Mapping[str, Tensor]) -> Tensor:
+    terms = list(logs.values())
+    return sum(terms[1:], terms[0]) if terms else torch.zeros(())
 
 
 def _sum_out(log_joint: Tensor) -> Tensor:

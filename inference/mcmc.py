@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
+from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
 from ppl_models.batch import Batch
@@ -137,6 +138,42 @@ def _fixed(pair: Pair) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+def potential_energy(
+    pair: Pair, batch: Batch, sites: Sites
+) -> tuple[Callable[[dict[str, Tensor]], Tensor], dict[str, Tensor], dict[str, Any]]:
+    """Minus the log density of the codes, labels summed out, on the real line.
+
+    Pyro's own potential for the model has the same values; its general contraction of plates
+    and labels costs two to ten times as much as this sum per row.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        sites: Its sites, from ``find_sites(pair, batch, guide=False)``.
+
+    Returns:
+        The function of unconstrained codes by site name, a random start, and the transforms
+        that lead from the codes to the real line.
+    """
+
+    def mark(site: Any) -> dict[str, Any]:
+        return {"enumerate": "parallel"} if site["name"] in sites.labels else {}
+
+    start, _, transforms, _ = initialize_model(
+        poutine.infer_config(pair.model, mark), (batch,), max_plate_nesting=1
+    )
+
+    def potential(codes: dict[str, Tensor]) -> Tensor:
+        values = {name: transforms[name].inv(code) for name, code in codes.items()}
+        one = {name: value.unsqueeze(0) for name, value in values.items()}
+        energy = -score(pair.model, batch, one, sites.labels, 1).marginal().sum()
+        for name, code in codes.items():
+            energy = energy + transforms[name].log_abs_det_jacobian(values[name], code).sum()
+        return energy
+
+    return potential, start, transforms
+
+
 def _chain(
     pair: Pair,
     batch: Batch,
@@ -148,11 +185,8 @@ def _chain(
 ) -> tuple[dict[str, Tensor], dict[str, Array]]:
     """One chain: draws ``(S, B, *event)`` by site, and statistics ``(S,)`` of each draw."""
     torch.manual_seed(seed)
-
-    def mark(site: Any) -> dict[str, Any]:
-        return {"enumerate": "parallel"} if site["name"] in sites.labels else {}
-
-    kernel = NUTS(poutine.infer_config(pair.model, mark), max_plate_nesting=1)
+    potential, start, transforms = potential_energy(pair, batch, sites)
+    kernel = NUTS(potential_fn=potential, transforms=transforms)
     stats: dict[str, list[Any]] = {
         name: [] for name in ("lp", "acceptance_rate", "step_size", "diverging")
     }
@@ -169,8 +203,16 @@ def _chain(
         stats["step_size"].append(float(kernel.step_size))
         stats["diverging"].append(done in kernel._divergences)
 
-    run = MCMC(kernel, draws, warmup, disable_progbar=not progress, hook_fn=note)
-    run.run(batch)
+    run = MCMC(
+        kernel,
+        draws,
+        warmup,
+        initial_params=start,
+        disable_progbar=not progress,
+        hook_fn=note,
+        transforms=transforms,
+    )
+    run.run()
     found = {name: value.detach() for name, value in run.get_samples().items()}
     return found, {name: np.asarray(value) for name, value in stats.items()}
 
@@ -189,6 +231,6 @@ def _scores(
         for label, places in scores.draw().items():
             found.setdefault(label, []).append(places)
             found.setdefault(f"{label}_probs", []).append(scores.probs(label))
-        for name, value in scores.log_likelihood.items():
+        for name, value in scores.log_likelihood().items():
             found.setdefault(f"log {name}", []).append(value)
     return {name: torch.cat(parts) for name, parts in found.items()}

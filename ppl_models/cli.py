@@ -221,7 +221,14 @@ def _write_posterior(
     if method == "nuts":
         from ppl_models.inference.mcmc import nuts
 
-        idata = nuts(run.pair, table, rows, draws=options.draws, progress=not options.quiet)
+        idata = nuts(
+            run.pair,
+            table,
+            rows,
+            draws=options.draws,
+            warmup=options.draws,
+            progress=not options.quiet,
+        )
     else:
         idata = run.posterior(table, rows=rows, draws=options.draws)
     path = getattr(options, "file", None) or folder / POSTERIOR
@@ -238,7 +245,7 @@ def _export(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], i
         "--method",
         choices=("guide", "nuts"),
         default="guide",
-        help="draws from the guide, or NUTS on the same rows with labels summed out",
+        help="draws from the guide, or NUTS with labels summed out (--draws to warm up, and kept)",
     )
     _posterior_flags(parser)
 
@@ -247,12 +254,14 @@ def _export(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], i
 
         result, description = inference.load(options.folder, options.pair)
         recipe = description["data"]
-        if "options" not in recipe or recipe["name"] not in (*data.names(), recipe.get("path")):
+        if recipe["name"] not in data.names() and not recipe["name"].endswith(".npz"):
             raise UsageError(
                 f"{options.folder} was fitted on arrays in memory ({recipe['name']}); export it "
                 "from Python with run.posterior(table)"
             )
         dataset = data.load(recipe["name"], **recipe["options"])
+        if dataset.recipe["digest"] != recipe["digest"]:
+            raise UsageError(f"the data {recipe['name']} have changed since {options.folder}")
         _print(_write_posterior(result, dataset, options.folder, options), options.json)
         return 0
 

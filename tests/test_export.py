@@ -95,7 +95,9 @@ def test_codes_are_drawn_given_their_own_label(world):
     group = idata.variational
     assert group["z_loc"].dims == ("datum", "y_class", "z_dim")
     torch.testing.assert_close(torch.from_numpy(group["z_loc"].values), loc, rtol=0, atol=1e-12)
-    torch.testing.assert_close(torch.from_numpy(group["z_scale"].values), scale, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        torch.from_numpy(group["z_scale"].values), scale, rtol=0, atol=1e-12
+    )
     n, y = torch.arange(N), drawn(idata, "y")
     noise = (drawn(idata, "z") - loc[n, y]) / scale[n, y]
     assert float(noise.mean(0).abs().max()) < 4.5 / math.sqrt(S)
@@ -253,7 +255,9 @@ class Mixed(Pair):
         zero = self.like().new_zeros(3)
         with self.plate(batch):
             z = pyro.sample("z", dist.Normal(zero[:2], zero[:2] + 1).to_event(1))
-            y = pyro.sample("y", dist.OneHotCategorical(logits=zero + self.like().new_tensor([0, 1, 2])))
+            y = pyro.sample(
+                "y", dist.OneHotCategorical(logits=zero + self.like().new_tensor([0, 1, 2]))
+            )
             b = pyro.sample("b", dist.Bernoulli(zero[0] + 0.3))
             x = dist.Normal(self.mean(y, z, b), 0.5).to_event(1)
             pyro.sample("x", x, obs=batch.get("x"))
@@ -267,8 +271,13 @@ def test_any_order_of_the_guide_and_labels_it_leaves_out():
     idata = export.posterior(pair, Table("t", {"x": x}), draws=S, seed=2)
     y, z, b = (drawn(idata, name) for name in ("y", "z", "b"))
     q = pair.guide.factor("y", {"z": z})
-    log_q = pair.guide.factor("z", {"x": x}).log_prob(z) + q.logits.gather(-1, y[..., None])[..., 0]
-    prior_y, prior_b = torch.tensor([0.0, 1, 2]).double().log_softmax(0), torch.tensor([0.7, 0.3]).log()
+    log_q = (
+        pair.guide.factor("z", {"x": x}).log_prob(z) + q.logits.gather(-1, y[..., None])[..., 0]
+    )
+    prior_y, prior_b = (
+        torch.tensor([0.0, 1, 2]).double().log_softmax(0),
+        torch.tensor([0.7, 0.3]).log(),
+    )
     joint = torch.stack([
         torch.stack([
             Normal(0.0, 1.0).log_prob(z).sum(-1) + prior_y[k] + prior_b[c]
@@ -278,7 +287,7 @@ def test_any_order_of_the_guide_and_labels_it_leaves_out():
         for k in range(3)]).detach()  # fmt: skip
     s, n = torch.arange(S)[:, None], torch.arange(4)
     at_y = joint.movedim((0, 1), (2, 3))[s, n, y]
-    close = dict(rtol=0, atol=1e-6)  # the coin's prior is in single precision
+    close = {"rtol": 0, "atol": 1e-6}  # the coin's prior is in single precision
     torch.testing.assert_close(drawn(idata, "log_q", "sample_stats"), log_q.detach(), **close)
     torch.testing.assert_close(drawn(idata, "log_p", "sample_stats"), at_y.logsumexp(-1), **close)
     log_prior_z = Normal(0.0, 1.0).log_prob(z).sum(-1)
@@ -398,7 +407,7 @@ def test_the_file_keeps_everything(world, tmp_path):
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         assert set(tree.children) == set(idata.groups())
         for group in idata.groups():
-            assert tree[group].to_dataset().identical(idata[group]) or group == "posterior"
+            assert tree[group].to_dataset().equals(idata[group])
             for name, values in idata[group].variables.items():
                 assert tree[group][name].dtype.kind == values.dtype.kind, (group, name)
         posterior = tree["posterior"]
@@ -433,7 +442,8 @@ def test_arviz_reads_the_file(tmp_path):
     loc = (idata.variational["y_probs"] * idata.variational["z_loc"]).sum("y_class")
     error = summary["mcse_mean"].to_numpy()
     assert (abs(summary["mean"].to_numpy() - loc.values.ravel()) < 4.5 * error + 1e-3).all()
-    loo = az.loo(idata, var_name="x", pointwise=True)
+    with pytest.warns(UserWarning, match="shape parameter"):  # codes that saw their own row
+        loo = az.loo(idata, var_name="x", pointwise=True)
     assert loo.loo_i.dims == ("datum",)
     assert np.isfinite(loo.elpd_loo)
 

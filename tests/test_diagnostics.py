@@ -1,0 +1,162 @@
+"""k-hat and its neighbours against known weights, and verdicts on made-up posteriors."""
+
+from __future__ import annotations
+
+import math
+
+import arviz as az
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch.distributions import Normal
+
+from ppl_models.inference import diagnostics
+from ppl_models.inference.diagnostics import importance_ess, khat, khat_threshold, verdict
+
+
+def normal_weights(scale: float, draws: int, rows: int = 200, dims: int = 10) -> np.ndarray:
+    """Log weights of draws from N(0, scale^2 I) for the target N(0, I)."""
+    g = torch.Generator().manual_seed(0)
+    z = scale * torch.randn(draws, rows, dims, generator=g, dtype=torch.float64)
+    return (Normal(0.0, 1.0).log_prob(z) - Normal(0.0, scale).log_prob(z)).sum(-1).numpy()
+
+
+def test_khat_tells_a_narrow_guide():
+    """The table of Gaussian guides in ten dimensions: 0.3, 0.7 and 1 at S = 500."""
+    for scale, median in ((0.9, 0.26), (0.7, 0.70), (0.5, 0.98)):
+        assert np.median(khat(normal_weights(scale, 500))) == pytest.approx(median, abs=0.1)
+    weights = normal_weights(0.7, 500, 5)
+    np.testing.assert_array_equal(khat(weights), az.psislw(weights.T)[1])
+
+
+def test_khat_of_weights_that_arviz_gets_wrong():
+    g = np.random.default_rng(0)
+    weights = np.tile(g.normal(size=(100, 1)), 7)
+    weights[:, 0] = -3.0
+    weights[:, 1] = -3.0 + 1e-9 * weights[:, 6]
+    weights[:, 2] = np.where(np.arange(100) < 60, 2.0, weights[:, 6] - 10)
+    weights[4, 3] = np.nan
+    weights[4, 4] = np.inf
+    weights[4, 5] = -np.inf
+    shapes = khat(weights)
+    assert np.isneginf(shapes[:3]).all()
+    assert np.isposinf(shapes[3:5]).all()
+    assert np.isfinite(shapes[5:]).all()
+    assert np.isposinf(khat(np.full((100, 1), -np.inf))).all()
+    assert np.isnan(khat(weights[:24])).all()
+
+
+@pytest.mark.parametrize(
+    ("draws", "limit"), [(100, 0.5), (500, 0.6295), (2000, 0.6971), (10**5, 0.7)]
+)
+def test_threshold_grows_with_the_draws(draws, limit):
+    assert khat_threshold(draws) == pytest.approx(limit, abs=1e-4)
+
+
+def test_effective_draws():
+    weights = np.log([[1.0, 1.0, 3.0], [1.0, 1e-300, 1.0], [1.0, 1e-300, np.nan]])
+    np.testing.assert_allclose(importance_ess(weights), [3, 1, np.nan])
+    assert importance_ess(np.log([[3e-200], [1e-200]])) == pytest.approx(16 / 10)
+
+
+def test_rows_whose_khat_is_left_out():
+    weights = normal_weights(0.9, 100, 11)
+    found = diagnostics.per_row(weights, 3)
+    assert np.flatnonzero(~np.isnan(found["khat"])).tolist() == [0, 5, 10]
+    assert found["khat"][5] == khat(weights[:, [5]])[0]
+    np.testing.assert_allclose(found["iw_bound"], np.log(np.exp(weights).mean(0)))
+
+
+# ---- verdicts -----------------------------------------------------------------------------
+
+
+def made_up(weights=None, loss=None, stage=None, **nuts) -> az.InferenceData:
+    groups = {}
+    if weights is not None:
+        dims = ("chain", "draw", "datum")
+        groups["sample_stats"] = xr.Dataset({"log_weight": (dims, weights[None])})
+        found = diagnostics.per_row(weights, 1000)
+        groups["diagnostics"] = xr.Dataset({n: (("datum",), v) for n, v in found.items()})
+    if loss is not None:
+        curve = {"loss": (("chain", "step"), np.asarray(loss)[None])}
+        if stage is not None:
+            curve["stage"] = (("chain", "step"), np.asarray(stage)[None])
+        groups["training"] = xr.Dataset(curve)
+    if nuts:
+        groups["posterior"] = xr.Dataset({"z": (("chain", "draw"), nuts["z"])})
+        groups["sample_stats"] = xr.Dataset({"diverging": (("chain", "draw"), nuts["diverging"])})
+    return az.InferenceData(attrs={"inference_method": "nuts" if nuts else "svi"}, **groups)
+
+
+def noise(*shape):
+    return np.random.default_rng(1).normal(size=shape)
+
+
+def test_good_and_bad_guides():
+    good = verdict(made_up(normal_weights(0.9, 200)))
+    assert good.ok
+    assert len(good.findings) == 3
+    bad = verdict(made_up(normal_weights(0.5, 200)))
+    assert not bad.ok
+    assert "of 200 rows, expected at most 20%" in bad.findings[1]
+    assert "IWELBO" in bad.findings[1]
+    share = float((khat(normal_weights(0.5, 200)) > khat_threshold(200)).mean())
+    assert f"in {share:.1%} of" in bad.findings[1]
+    # KL(q || p) of scale 1.6 in ten dimensions is 3.1 nats, of 1.5 it is 2.2; log(200) / 2 = 2.65.
+    wide, less = (verdict(made_up(normal_weights(scale, 200))) for scale in (1.6, 1.5))
+    assert "far from the posterior" in wide.findings[2]
+    assert "far from the posterior" not in less.findings[2]
+    few = verdict(made_up(normal_weights(0.9, 20)))
+    assert "needs at least 25 draws, got 20" in few.findings[1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "stage", "ok", "words"),
+    [
+        (100 * np.exp(-np.arange(200) / 10) + noise(200), None, True, "changed by"),
+        (100 - 0.4 * np.arange(200) + noise(200), None, False, "train longer"),
+        (100 - np.arange(200) + 0.01 * np.arange(200) ** 2 + noise(200), None, False, "it rises"),
+        # A first stage that falls, a second one that does not move.
+        (np.r_[100 - np.arange(100), noise(100)], [0] * 100 + [1] * 100, True, "changed by"),
+        (noise(9), None, True, "9 points, too few"),
+    ],
+    ids=["settled", "falling", "rising", "stages", "short"],
+)
+def test_slope_of_the_training_loss(loss, stage, ok, words):
+    found = verdict(made_up(loss=loss, stage=stage))
+    assert found.ok == ok
+    assert words in found.findings[1]
+
+
+def test_values_that_are_not_finite_are_counted():
+    loss = noise(30)
+    loss[3] = np.nan
+    weights = normal_weights(0.9, 200, 8)
+    weights[2, 5:7] = np.nan
+    found = verdict(made_up(weights, loss))
+    assert not found.ok
+    assert "2 of 1600 in sample_stats/log_weight, 1 of 30 in training/loss" in found.findings[0]
+
+
+def test_chains():
+    z, quiet = noise(2, 400), np.zeros((2, 400), bool)
+    assert verdict(made_up(z=z, diverging=quiet)).ok
+    apart = verdict(made_up(z=z + np.array([[0], [3]]), diverging=quiet))
+    assert not apart.ok
+    assert "expected R-hat up to 1.05" in apart.findings[1]
+    diverging = quiet.copy()
+    diverging[0, :3] = True
+    found = verdict(made_up(z=z, diverging=diverging))
+    assert not found.ok
+    assert "3 divergent" in found.findings[2]
+
+
+def test_nothing_to_check():
+    with pytest.raises(ValueError, match="nothing to check"):
+        verdict(az.InferenceData(prior=xr.Dataset({"z": ("draw", noise(3))})))
+
+
+def test_threshold_of_so_few_draws_that_nothing_can_be_told():
+    assert khat_threshold(10) == 0
+    assert math.isclose(khat_threshold(11), 1 - 1 / math.log10(11))
