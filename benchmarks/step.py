@@ -124,7 +124,10 @@ def contenders(hidden: int, rows: int):
 
     naive = Naive(hidden)
     svi = SVI(
-        naive.model, naive.guide, pyro.optim.Adam({"lr": 3e-4}), TraceEnum_ELBO(max_plate_nesting=1)
+        naive.model,
+        naive.guide,
+        pyro.optim.Adam({"lr": 3e-4}),
+        TraceEnum_ELBO(max_plate_nesting=1),
     )
     torch_copies, torch_floor = HandWritten(hidden, True), HandWritten(hidden, False)
     return {
@@ -155,15 +158,21 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    print(f"{'H/B':>8} {'ours ms':>8} {'pyro ms':>8} {'torch ms':>8} {'floor ms':>8}"
-          f" {'pyro/ours':>10} {'ours/torch':>10} {'floor/torch':>11}")
+    print(
+        f"{'H/B':>8} {'ours ms':>8} {'pyro ms':>8} {'torch ms':>8} {'floor ms':>8}"
+        f" {'pyro/ours':>10} {'ours/torch':>10} {'floor/torch':>11}"
+    )
     for hidden, batch in SIZES:
         ms = measure(contenders(hidden, batch), args.repeats)
         pyro.clear_param_store()
         ratios = (ms["pyro"] / ms["ours"], ms["ours"] / ms["torch"], ms["floor"] / ms["torch"])
         rows.append({"hidden": hidden, "batch": batch, "ms": ms})
-        print(f"{f'{hidden}/{batch}':>8} " + " ".join(f"{v:8.2f}" for v in ms.values())
-              + f" {ratios[0]:10.2f} {ratios[1]:10.2f} {ratios[2]:11.2f}", flush=True)
+        print(
+            f"{f'{hidden}/{batch}':>8} "
+            + " ".join(f"{v:8.2f}" for v in ms.values())
+            + f" {ratios[0]:10.2f} {ratios[1]:10.2f} {ratios[2]:11.2f}",
+            flush=True,
+        )
     if args.out:
         args.out.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -56,7 +56,9 @@ class FactorMixture(Pair):
     def model(self, batch: Batch) -> None:
         C, L = self.config.classes, self.config.factors
         with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(logits=self.means.new_zeros(C)), obs=batch.get("y"))
+            y = pyro.sample(
+                "y", dist.Categorical(logits=self.means.new_zeros(C)), obs=batch.get("y")
+            )
             z = pyro.sample("z", dist.Normal(self.means.new_zeros(L), 1.0).to_event(1))
             loc = self.means[y] + (self.directions[y] @ z.unsqueeze(-1)).squeeze(-1)
             noise = self.log_noise.exp()

@@ -27,6 +27,7 @@ class Factored(nn.Module):
     def __init__(self, **factors: Factor) -> None:
         super().__init__()
         self.factors = nn.ModuleDict(factors)
+        self.given = {name: factor.given for name, factor in factors.items()}
         for place, (name, factor) in enumerate(factors.items()):
             later = set(list(factors)[place:]) & set(factor.given)
             if later:
@@ -79,7 +80,7 @@ class Factored(nn.Module):
         known = dict(values)
 
         def fill(site: str) -> None:
-            for parent in self.factors[site].given:
+            for parent in self.given[site]:
                 if parent in known or parent not in self.factors:
                     continue
                 fill(parent)
@@ -98,7 +99,7 @@ class Factored(nn.Module):
         return known
 
     def _inputs(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        given = self.factors[name].given
+        given = self.given[name]
         missing = [g for g in given if g not in values]
         if missing:
             raise ValueError(
@@ -106,4 +107,3 @@ class Factored(nn.Module):
                 "is neither in the batch nor sampled before it"
             )
         return {g: values[g] for g in given}
-

@@ -105,8 +105,7 @@ def explain(pair: nn.Module, step: int, run_again: Any, batches: tuple[Batch, ..
     for name, parameter in pair.named_parameters():
         if not bool(parameter.isfinite().all()):
             return NotFinite(
-                f"step {step}: parameter {name!r} is no longer finite; "
-                "try a smaller learning rate"
+                f"step {step}: parameter {name!r} is no longer finite; try a smaller learning rate"
             )
     for batch in batches:
         for trace in run_again(batch):

@@ -7,8 +7,7 @@ The limits, and why:
   2024, arXiv 1507.02646). Its standard error is about (1 + k) / sqrt(3 sqrt(S)), 0.2 at
   S = 200, so that one row in ten of a good guide (k = 0.3) passes the threshold by chance:
   a fifth of the rows (:data:`KHAT_SHARE`) is twice that. k-hat sees a guide that is too narrow;
-  one that is
-  a little too wide hides from it.
+  one that is a little too wide hides from it.
 - **Gap** between iw_bound and elbo of a row, an estimate of KL(q || p). For log weights that are
   Normal the effective share of the draws is exp(-2 gap): above log(S) / 2 nats less than one
   draw in S counts, and the guide's draws stand for nothing but the guide.

@@ -146,7 +146,9 @@ class Evaluation:
                 terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
             elif not analytic_kl:
                 terms.add("q", name, site, _log_q(site, score and score.nodes[name]))
-        replayed, bridges, shared = guide, [], ()
+        replayed = guide
+        bridges: list[tuple[Tensor, int]] = []
+        shared: tuple[int, ...] = ()
         if bridge:
             replayed, bridges, shared = _bridged(guide, sampled, len(labels) - particle_dim)
 
@@ -343,7 +345,7 @@ def _kl(name: str, q: Any, p: Any) -> Tensor:
         kl: Tensor = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
         raise UnhandledSite(
-            f'site {name!r} has no closed-form KL({_family(q["fn"])} || {_family(p["fn"])}); '
+            f"site {name!r} has no closed-form KL({_family(q['fn'])} || {_family(p['fn'])}); "
             'use kl="sampled"'
         ) from None
     return kl

@@ -25,7 +25,7 @@ from ppl_models.inference.export_sites import Sites
 DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
 
 
-class Many(Messenger):  # type: ignore[misc]
+class Many(Messenger):
     """Draws every latent site of a row S times, in a dimension left of the rows.
 
     Attributes:

@@ -75,7 +75,9 @@ def fit(
         NotFinite: If the loss becomes NaN or infinite, naming site and row.
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
-    table, validation = (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
+    table, validation = (
+        (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
+    )
     plan = with_training(pair.stages() if stages is None else stages, training)
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
@@ -132,7 +134,8 @@ class _Loop:
         self.optimiser: torch.optim.Optimizer | None = None
         self.pending: dict[str, Any] | None = None  # optimiser state to restore
         self.seconds = 0.0
-        self.sum, self.count = 0.0, 0  # losses since the last point of the curve
+        self.count = 0  # losses since the last point of the curve
+        self.sum: Tensor | float = 0.0
         self.saved = time.monotonic()
 
     def run_stage(self, place: int, stage: Stage, table: Table, validation: Table | None) -> None:
@@ -189,7 +192,7 @@ class _Loop:
             with torch.no_grad():
                 batches = tuple(stage.prepare(batch) for batch in batches)
         on_cpu = self.device.type == "cpu"
-        before = torch.get_rng_state() if on_cpu else None
+        before = torch.get_rng_state()
         # Pyro's own checks read tensors on the host at every site; the first step has them.
         with pyro.validation_enabled(self.step == 0):
             loss = stage.objective.differentiable_loss(trained.model, trained.guide, batches)
@@ -344,9 +347,7 @@ def _optimiser(pair: Pair, stage: Stage, rows: int) -> torch.optim.Optimizer:
     for prefix in stage.freeze:
         if not any(_under(name, prefix) for name, _ in pair.named_parameters()):
             raise ValueError(f"stage {stage.name!r} freezes {prefix!r}, which is no parameter")
-    frozen = {
-        id(p) for n, p in pair.named_parameters() if any(_under(n, f) for f in stage.freeze)
-    }
+    frozen = {id(p) for n, p in pair.named_parameters() if any(_under(n, f) for f in stage.freeze)}
     parameters = [p for p in names.values() if id(p) not in frozen]
     if not parameters:
         raise ValueError(f"stage {stage.name!r} freezes every parameter, expected one to train")

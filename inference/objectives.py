@@ -28,7 +28,7 @@ from ppl_models.inference.schedule import Anneal
 Batches = Batch | Iterable[Batch]
 
 
-class Objective(PyroELBO):  # type: ignore[misc]
+class Objective(PyroELBO):
     """A loss per row of a batch, shared by all that an objective can be asked for.
 
     A subclass writes :meth:`rows` and :attr:`formula`.
@@ -305,8 +305,7 @@ class IWELBO(_Bound):
             raise ValueError(f"distil is {distil}, expected at least 0")
         if grad == "stl" and (particles != 1 or lam != 1):
             raise ValueError(
-                'grad="stl" is biased for this bound unless particles=1 and lam=1; '
-                'use grad="dreg"'
+                'grad="stl" is biased for this bound unless particles=1 and lam=1; use grad="dreg"'
             )
         self.particles, self.lam, self.grad, self.distil = particles, lam, grad, distil
 
@@ -333,12 +332,10 @@ class IWELBO(_Bound):
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws of this bound."""
-        return run.weights(
-            self.particles, path=self.grad != "plain", bridge=self.grad == "dreg"
-        )
+        return run.weights(self.particles, path=self.grad != "plain", bridge=self.grad == "dreg")
 
     def bound(self, w: Weights) -> Tensor:
-        """:math:`L_\\lambda` per row ``(B,)``, differentiable as ``grad`` says."""
+        """The bound L_lambda per row ``(B,)``, differentiable as ``grad`` says."""
         lam = self.current_lam
         if w.rescaled is not None and (self.particles > 1 or lam != 1):
             raise ValueError(

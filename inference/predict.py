@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
@@ -66,9 +65,7 @@ def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: i
 
 def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:
     """An objective's loss of every row ``(N,)``, nats, with what the table observes."""
-    return _by_rows(
-        pair, table, lambda b: objective.per_datum(pair.model, pair.guide, b), seed
-    )
+    return _by_rows(pair, table, lambda b: objective.per_datum(pair.model, pair.guide, b), seed)
 
 
 def _by_rows(pair: Pair, table: Table, of: Callable[[Batch], Tensor], seed: int) -> Tensor:
@@ -93,6 +90,6 @@ def _by_rows(pair: Pair, table: Table, of: Callable[[Batch], Tensor], seed: int)
     finally:
         pair.train(training)
     values = torch.cat(blocks)
-    out: Any = torch.empty_like(values)
+    out = torch.empty_like(values)
     out[torch.cat(order).to(values.device)] = values
-    return out  # type: ignore[no-any-return]
+    return out

@@ -66,17 +66,17 @@ class Run:
 
     def posterior(self, table: Table, **options: Any) -> az.InferenceData:
         """See :func:`ppl_models.inference.export.posterior`."""
-        from ppl_models.inference import export
+        from ppl_models.inference.export import posterior
 
         attrs = {"objective": self.objective, "training_seed": self.seed}
-        return export.posterior(self.pair, table, history=self.history, attrs=attrs, **options)
+        return posterior(self.pair, table, history=self.history, attrs=attrs, **options)
 
 
 def describe_run(
     pair: Pair, data: Dataset | Table, plan: tuple[Stage, ...], seed: int
 ) -> dict[str, Any]:
     """What a run is, as plain values; two runs with equal ``identity`` are the same run."""
-    config = dataclasses.asdict(pair.config)  # type: ignore[call-overload]
+    config = dataclasses.asdict(pair.config)
     recipe = data.recipe if isinstance(data, Dataset) else {"name": data.name, "rows": len(data)}
     stages = [
         {
@@ -133,7 +133,7 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
         )
     if pair is not None and pair != source:
         raise checkpoint.RunFolderError(f"{folder} holds a run of {source}, not of {pair}")
-    settings = {
+    settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in description["config"].items()
     }

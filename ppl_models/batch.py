@@ -50,7 +50,7 @@ class Batch(Mapping[str, Tensor]):
         for name, value in self._sites.items():
             if value.shape[:1] != rows.shape:
                 raise ValueError(
-                    f"site {name!r} has shape {tuple(value.shape)}, expected {len(rows)} rows first"
+                    f"site {name!r} has shape {tuple(value.shape)}, expected {len(rows)} rows"
                 )
         self.rows = rows
         self.size = len(rows) if size is None else size
@@ -87,9 +87,7 @@ class Batch(Mapping[str, Tensor]):
 
     def replace(self, sites: Mapping[str, Tensor]) -> Batch:
         """The same rows with other observed sites."""
-        return Batch(
-            sites, self.rows, size=self.size, total=self.total, observed=self.observed
-        )
+        return Batch(sites, self.rows, size=self.size, total=self.total, observed=self.observed)
 
     def only(self, *names: str) -> Batch:
         """The same rows with just these sites observed (those that are there)."""

@@ -33,7 +33,7 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     sizes = itertools.count(FIRST_SIZE)
-    for field in dataclasses.fields(cls.Config):  # type: ignore[arg-type]
+    for field in dataclasses.fields(cls.Config):
         default, site = field.default, field.metadata.get("from_data")
         if site is not None:
             settings[field.name] = CLASSES if site in cls.card.labels else DATA_SIZE
@@ -80,7 +80,7 @@ class FixedDraws:
         return getattr(self.guide, name)
 
 
-class _Fix(Messenger):  # type: ignore[misc]
+class _Fix(Messenger):
     def __init__(self, values: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.values = values

@@ -96,7 +96,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
         ValueError: If a setting does not exist or is out of range, or the data lack a site.
     """
     cls = get(name)
-    fields = {f.name: f for f in dataclasses.fields(cls.Config)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls.Config)}
     for key in settings:
         if key not in fields:
             raise ValueError(unknown(f"setting of {name}", key, fields))

@@ -34,6 +34,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Base of a paper's frozen dataclass of settings; checks them when made."""
 
@@ -43,7 +44,7 @@ class Config:
         Raises:
             ValueError: Naming the field, its value and what was expected.
         """
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
             value, rules = getattr(self, field.name), field.metadata
             if rules.get("choices") and value not in rules["choices"]:
                 raise ValueError(unknown(field.name.replace("_", " "), value, rules["choices"]))

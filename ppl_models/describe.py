@@ -42,7 +42,7 @@ def describe(name: str) -> dict[str, Any]:
     card = dataclasses.asdict(cls.card)
     config = [
         {"name": field.name, "default": field.default, **field.metadata}
-        for field in dataclasses.fields(cls.Config)  # type: ignore[arg-type]
+        for field in dataclasses.fields(cls.Config)
     ]
     stages = [
         {

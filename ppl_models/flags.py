@@ -19,8 +19,8 @@ class UsageError(ValueError):
 class Parser(argparse.ArgumentParser):
     """Raises one line in place of printing the usage; a mistyped flag names its nearest."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         """Raise the message."""

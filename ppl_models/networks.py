@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +26,7 @@ class Label(int):
 class Scalar(int):
     """Declares an input as one number per row, with no event dimension: ``Scalar()``."""
 
-    def __new__(cls) -> Scalar:
+    def __new__(cls) -> Scalar:  # noqa: D102 - no argument, unlike an int
         return super().__new__(cls, 1)
 
 
@@ -63,10 +64,8 @@ class SumLinear(nn.Module):
         for name, size in self.given.items():
             value, weight = values[name], self.weights[name]
             if isinstance(size, Label):
-                if value.is_floating_point():
-                    part = value @ weight
-                else:
-                    part = F.embedding(value, weight)
+                relaxed = value.is_floating_point()
+                part = value @ weight if relaxed else F.embedding(value, weight)
             else:
                 if isinstance(size, Scalar):
                     value = value.unsqueeze(-1)
@@ -99,7 +98,7 @@ class Net(nn.Module):
         sizes = [*hidden, outputs]
         self.first = SumLinear(given, sizes[0])
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in itertools.pairwise(sizes):
             layers += [ACTIVATIONS[activation](), nn.Linear(before, after)]
         self.rest = nn.Sequential(*layers)
 

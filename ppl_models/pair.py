@@ -15,7 +15,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.config import Config
+from ppl_models.config import Config as Settings
 
 if TYPE_CHECKING:
     from ppl_models.inference import Objective, Stage
@@ -66,11 +66,11 @@ class Pair(nn.Module):
         guide: The variational family, called with a batch.
     """
 
-    Config: ClassVar[type[Config]]
+    Config: ClassVar[type[Settings]]
     card: ClassVar[Card]
     guide: Any
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Settings) -> None:
         super().__init__()
         self.config = config
         self.source = self.card.name
@@ -108,7 +108,8 @@ class Pair(nn.Module):
                     # The store would keep a copy, and SVI would train that copy.
                     raise ValueError(f"parameter {name!r} is not contiguous, Pyro's SVI needs it")
             pyro.module(_store_name(self), self)
-        return batch.plate()
+        plate: AbstractContextManager[Any] = batch.plate()
+        return plate
 
     def like(self) -> Tensor:
         """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""

@@ -146,7 +146,7 @@ class PairContract:
 
     def test_config_explains_itself(self, subject: Pair) -> None:
         """A frozen dataclass with a line of documentation per field."""
-        for field in dataclasses.fields(subject.Config):  # type: ignore[arg-type]
+        for field in dataclasses.fields(subject.Config):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(subject.config, field.name, field.default)
             assert field.metadata.get("doc"), f"setting {field.name!r} has no documentation"
@@ -216,7 +216,7 @@ class PairContract:
     ) -> None:
         """So they do under every choice of the config; the loss is then finite, too."""
         cls = catalogue.get(name)
-        fields = dataclasses.fields(cls.Config)  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls.Config)
         choices = [{f.name: c} for f in fields for c in f.metadata.get("choices") or ()]
         for choice in choices or [{}]:
             pair = catalogue.build(name, **{**small, **choice})

@@ -17,7 +17,8 @@ from ppl_models.cli import main
 from ppl_models.flags import Parser, add_loader, add_settings
 from ppl_models.inference import Training
 
-FIT = "fit m2 --data digits --train 200 --validation 20 --test 30 --labelled 30 --hidden 8 --latent 2"
+FIT = "fit m2 --data digits --train 200 --validation 20 --test 30 --labelled 30"
+FIT += " --hidden 8 --latent 2"
 QUICK = f"{FIT} --epochs 2 --draws 30 --quiet"
 
 
@@ -59,7 +60,9 @@ def test_fit_export_check(capsys, tmp_path):
     idata = az.from_netcdf(str(tmp_path / "a" / "posterior.nc"), engine="h5netcdf")
     assert idata.posterior["z"].shape == (1, 30, 30, 2)
     assert idata.posterior.sizes["datum"] == 30
-    code, out, _ = run(capsys, f"export {tmp_path}/a --split validation --rows 7 --draws 30 --json")
+    code, out, _ = run(
+        capsys, f"export {tmp_path}/a --split validation --rows 7 --draws 30 --json"
+    )
     assert code == 0
     again = az.from_netcdf(json.loads(out)["posterior"], engine="h5netcdf")
     assert again.posterior["y"].shape == (1, 30, 7)
@@ -188,7 +191,8 @@ def test_ctrl_c_is_resumable_to_the_same_weights(tmp_path):
     import torch
 
     a, b = (
-        torch.load(tmp_path / n / "state.pt", weights_only=True)["model"] for n in ("whole", "part")
+        torch.load(tmp_path / n / "state.pt", weights_only=True)["model"]
+        for n in ("whole", "part")
     )
     assert all(torch.equal(v, b[k]) for k, v in a.items())
 

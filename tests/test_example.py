@@ -1,4 +1,4 @@
-"""A user's own pair, outside the package: the contract, the command line, and what README shows."""
+"""A user's own pair, outside the package: contract, command line and README."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_m1_trains_its_stages_apart(digits):
 
 def test_m1m2_leaves_dead_codes_at_their_prior(digits):
     pair = zoo.build("m1m2", digits, hidden=(8,), code=3, latent=2, hidden_top=(4,))
-    m1, m2_stage = pair.stages()
+    _, m2_stage = pair.stages()
     with torch.no_grad():  # the second code's mean does not depend on x: it is dead
         pair.guide.factors["z1"].net.rest[-1].weight[1].zero_()
         pair.guide.factors["z1"].net.rest[-1].weight[0].mul_(30)
@@ -137,7 +137,9 @@ def test_early_stop_keeps_the_best_weights(digits):
 
 def test_callbacks_and_curve(digits):
     steps = []
-    run = fit(m2(digits), digits, callbacks=(lambda r, s: steps.append((s, r.history["loss"][-1])),))
+    run = fit(
+        m2(digits), digits, callbacks=(lambda r, s: steps.append((s, r.history["loss"][-1])),)
+    )
     assert [s for s, _ in steps] == run.history["step"] == list(range(1, 11))
     assert [v for _, v in steps] == run.history["loss"]
 
@@ -150,9 +152,13 @@ def test_data_outside_the_support_are_refused_before_training(bad):
     x = torch.rand(40, 4)
     row = int(data.from_arrays(x=x.numpy(), y=[0, 1] * 20).train.numbers[3])
     x[row, 2] = bad
-    with pytest.raises(ValueError, match=rf"'x'.*row {row}.*column 2"):
+
+    def train():
         d = data.from_arrays(x=x.numpy(), y=[0, 1] * 20)
         fit(zoo.build("m2", d, **SMALL), d)
+
+    with pytest.raises(ValueError, match=rf"'x'.*row {row}.*column 2"):
+        train()
 
 
 def test_sizes_that_do_not_fit_are_refused(digits):
@@ -181,7 +187,9 @@ def test_a_loss_that_is_not_finite_names_site_and_row(digits):
             return super().rows(run)
 
     target = int(digits.train.numbers[40])
-    with pytest.raises(inference.NotFinite, match=rf"site 'z' is nan at row {target}|site 'y'.*{target}"):
+    with pytest.raises(
+        inference.NotFinite, match=rf"site 'z' is nan at row {target}|site 'y'.*{target}"
+    ):
         fit(pair, digits.train.only("x"), objective=Poison(), epochs=3)
 
 

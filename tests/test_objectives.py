@@ -15,8 +15,8 @@ from worlds import LinearPair, draw, linear
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
-from ppl_models.networks import Label, Scalar
 from ppl_models.inference import ELBO, IWELBO, Anneal, Classification, EnumeratedELBO, Evaluation
+from ppl_models.networks import Label, Scalar
 
 B = 6
 
@@ -49,9 +49,7 @@ def hand_bound(log_w: Tensor, log_q_y: Tensor, lam: float) -> Tensor:
     for b in range(rows):
         ell = [torch.logsumexp(log_w[y, :, b], 0) - math.log(K) for y in range(C)]
         D = torch.logsumexp(torch.stack(ell), 0)
-        kl = sum(
-            log_q_y[y, b].exp() * (log_q_y[y, b] - (ell[y] - D)) for y in range(C)
-        )
+        kl = sum(log_q_y[y, b].exp() * (log_q_y[y, b] - (ell[y] - D)) for y in range(C))
         out.append(D - lam * kl)
     return torch.stack(out)
 
@@ -119,8 +117,12 @@ def test_iwelbo_is_the_hand_sum(particles, lam, regime, scale, dtype):
         batch.scale * objective.per_datum(pair.model, pair.guide, batch).sum()
         for batch in batches(pair, scale, regime, dtype)
     )
-    torch.testing.assert_close(total, expected, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0)
-    assert first == pytest.approx(float(again.detach()), rel=1e-6 if dtype == torch.float32 else 1e-12)
+    torch.testing.assert_close(
+        total, expected, rtol=1e-5 if dtype == torch.float32 else 1e-12, atol=0
+    )
+    assert first == pytest.approx(
+        float(again.detach()), rel=1e-6 if dtype == torch.float32 else 1e-12
+    )
 
 
 @pytest.mark.parametrize("scale", [1, 10])
@@ -227,7 +229,9 @@ def test_sites_outside_the_plate_count_once_over_split_batches():
         def model(self, batch):
             w = pyro.sample("w", pyro.distributions.Normal(self.A.new_tensor(0.0), 1.0))
             with self.plate(batch):
-                z = pyro.sample("z", pyro.distributions.Normal(self.A.new_zeros(2), 1.0).to_event(1))
+                z = pyro.sample(
+                    "z", pyro.distributions.Normal(self.A.new_zeros(2), 1.0).to_event(1)
+                )
                 x = pyro.distributions.Normal(z @ self.A.T + w, self.noise).to_event(1)
                 pyro.sample("x", x, obs=batch["x"])
 
@@ -377,7 +381,9 @@ def test_gradients_of_all_parameters_are_those_of_the_hand_sum(lam):
     log_w, log_q = hand_weights(pair, batch, run.weights(5).guide.nodes["z"]["value"])
     hand = -hand_bound(log_w, log_q, lam)
     for a, b in zip(
-        torch.autograd.grad(rows.sum(), list(pair.parameters()), allow_unused=True, retain_graph=True),
+        torch.autograd.grad(
+            rows.sum(), list(pair.parameters()), allow_unused=True, retain_graph=True
+        ),
         torch.autograd.grad(hand.sum(), list(pair.parameters()), allow_unused=True),
         strict=True,
     ):
@@ -395,9 +401,7 @@ def test_distillation_is_cross_entropy_from_the_frozen_posterior():
     torch.testing.assert_close(taught - plain, -2.0 * 0.75 * (pi * log_q).sum(0))
     others = [pair.A, pair.means, pair.guide.factors["z"].net.shift]
     for p in others:
-        a, b = (
-            torch.autograd.grad(r.sum(), p, retain_graph=True)[0] for r in (plain, taught)
-        )
+        a, b = (torch.autograd.grad(r.sum(), p, retain_graph=True)[0] for r in (plain, taught))
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
 
@@ -591,9 +595,9 @@ def test_per_datum_gradients_by_vmap_are_those_of_a_loop(objective, labelled):
 
     with pyro.validation_enabled(False):
         torch.manual_seed(0)
-        batched = torch.func.vmap(
-            torch.func.grad(loss), in_dims=(None, 0, 0), randomness="same"
-        )(parameters, x, y)
+        batched = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="same")(
+            parameters, x, y
+        )
         for b in range(B):
             torch.manual_seed(0)
             one = torch.func.grad(loss)(parameters, x[b], y[b])

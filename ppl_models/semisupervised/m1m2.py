@@ -80,7 +80,9 @@ class M1M2(Pair):
         with self.plate(batch):
             y = pyro.sample("y", dist.Categorical(logits=uniform), obs=batch.get("y"))  # E x B
             z2 = pyro.sample("z2", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L2
-            loc, log_variance = (self.top(y=y, z2=z2).unflatten(-1, (2, -1)) * self.active).unbind(-2)
+            loc, log_variance = (self.top(y=y, z2=z2).unflatten(-1, (2, -1)) * self.active).unbind(
+                -2
+            )
             z1 = dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
             z1 = pyro.sample("z1", z1, obs=batch.get("z1"))  # E x B x L1
             if "x" in batch or "z1" not in batch:  # where the code is the data, x is a leaf

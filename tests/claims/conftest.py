@@ -14,7 +14,7 @@ COLUMNS = ("claim", "paper", "ours", "baseline", "holds", "settings", "minutes",
 HEAD = """# Reproduction
 
 What the claims tests measured, beside the papers' numbers: mean and standard deviation over the
-seeds, in the units named. Baselines were trained in the same run. Misses stay in the table. Written by
+seeds. Baselines were trained in the same run. Misses stay in the table. Written by
 `pytest -m claims`, one row per claim; numbers of papers marked * are recalled, not read.
 
 """
