@@ -134,7 +134,7 @@ class Evaluation:
         draw = _Draw(particles, particle_dim, enumerate_labels)
         enumeration = EnumMessenger(first_available_dim=particle_dim - 1)
         guide = poutine.trace(enumeration(draw(self.guide))).get_trace(self.batch)
-        sampled = dict(_latent(guide))
+        sampled = dict(latent_sites(guide))
         for name, site in sampled.items():
             _check_differentiable(name, site, enumerate_labels)
         labels = [name for name, site in sampled.items() if _enumerated(site)]
@@ -157,7 +157,7 @@ class Evaluation:
             EnumMessenger()(poutine.replay(mark(self.model), trace=replayed))
         ).get_trace(self.batch)
         summed = _model_only(model, sampled)
-        for name, site in _random(model):
+        for name, site in random_sites(model):
             if analytic_kl and name in sampled and name not in labels:
                 terms.add("q", name, site, _kl(name, guide.nodes[name], site))
             else:
@@ -186,7 +186,7 @@ class Evaluation:
         # The guide at the same values cut from the graph: what is left of the gradient of
         # its log density is the direct dependence on the parameters.
         cut = guide.copy()
-        for name, site in _latent(guide):
+        for name, site in latent_sites(guide):
             if name not in labels:
                 cut.nodes[name] = {**site, "value": site["value"].detach()}
         return poutine.trace(poutine.replay(draw(self.guide), trace=cut)).get_trace(self.batch)
@@ -208,11 +208,11 @@ class _Draw(Messenger):
         fn = msg["fn"]
         if msg["done"] or msg["is_observed"] or _is_plate(msg):
             return
-        if self.enumerate_labels and _enumerable(fn):
+        if self.enumerate_labels and enumerable(fn):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
         else:
             msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "enumerate"}
-            if self.particles > 1 and _is_local(msg):
+            if self.particles > 1 and is_local(msg):
                 shape = [1] * (-self.dim - len(fn.batch_shape)) + list(fn.batch_shape)
                 shape[self.dim] = self.particles
                 msg["fn"] = fn.expand(torch.Size(shape))
@@ -231,7 +231,7 @@ class _Terms:
 
     def add(self, kind: str, name: str, site: Any, log_prob: Tensor) -> None:
         scale, mask = site["scale"], site["mask"]
-        if not _is_local(site):
+        if not is_local(site):
             value = scale_and_mask(log_prob, scale, mask).sum()
             self.outside = self.outside + (value if kind == "p" else -value)
             return
@@ -262,14 +262,16 @@ class _Terms:
         return value.sum(inner)
 
 
-def _random(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
+def random_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
+    """Sample sites of a trace, observed or not, without the plates' own."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not _is_plate(site):
             yield name, site
 
 
-def _latent(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
-    for name, site in _random(trace):
+def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
+    """Sample sites of a trace that are not observed."""
+    for name, site in random_sites(trace):
         if not site["is_observed"]:
             yield name, site
 
@@ -278,7 +280,8 @@ def _is_plate(site: Any) -> bool:
     return type(site["fn"]).__name__ == "_Subsample"
 
 
-def _is_local(site: Any) -> bool:
+def is_local(site: Any) -> bool:
+    """Whether a site stands inside the data plate."""
     return any(frame.name == DATA for frame in site["cond_indep_stack"])
 
 
@@ -286,21 +289,22 @@ def _enumerated(site: Any) -> bool:
     return site["infer"].get("_enumerate_dim") is not None
 
 
-def _enumerable(fn: Any) -> bool:
+def enumerable(fn: Any) -> bool:
+    """Whether all values of a distribution can be listed in one dimension."""
     # Independent says yes for a vector of discrete values and fails when asked for them.
     return fn.has_enumerate_support and not (isinstance(fn, dist.Independent) and fn.event_dim)
 
 
 def _check_differentiable(name: str, site: Any, enumerate_labels: bool) -> None:
     fn = site["fn"]
-    if _enumerated(site) and not _is_local(site):
+    if _enumerated(site) and not is_local(site):
         raise UnhandledSite(
             f"site {name!r} is discrete and stands outside the data plate; this objective sums "
             "labels row by row, expected it inside plate 'data'"
         )
     if _enumerated(site) or fn.has_rsample:
         return
-    if _enumerable(fn) and not enumerate_labels:
+    if enumerable(fn) and not enumerate_labels:
         raise UnhandledSite(
             f"site {name!r} is discrete ({type(fn).__name__}) and this objective does not sum "
             "it out; use EnumeratedELBO or IWELBO, or observe it"
@@ -318,7 +322,7 @@ def _family(fn: Any) -> str:
 
 def _model_only(model: poutine.Trace, sampled: dict[str, Any]) -> list[str]:
     summed = []
-    for name, site in _latent(model):
+    for name, site in latent_sites(model):
         if name not in sampled:
             if not _enumerated(site):
                 raise UnhandledSite(

@@ -19,7 +19,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.inference.evaluation import _is_local, _latent, _random
+from ppl_models.inference.evaluation import is_local, latent_sites, random_sites
 from ppl_models.inference.export_sites import Sites
 
 DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
@@ -39,7 +39,7 @@ class Many(Messenger):
         self.before: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or not _is_local(msg):
+        if msg["done"] or msg["is_observed"] or not is_local(msg):
             return
         fn = msg["fn"]
         self.before[msg["name"]] = fn
@@ -78,7 +78,7 @@ def draw_guide(
         trace = poutine.trace(guide).get_trace(batch)
     log_q = batch.rows.new_zeros((), dtype=torch.float32)
     values, probs = {}, {}
-    for name, node in _latent(trace):
+    for name, node in latent_sites(trace):
         values[name] = node["value"]
         log_q = log_q + scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
         support = sites.latents[name].support
@@ -205,7 +205,7 @@ def score(
     marked = poutine.infer_config(poutine.condition(model, data=dict(values)), mark)
     with EnumMessenger(first_available_dim=DRAW_DIM - 1):
         trace = poutine.trace(marked).get_trace(batch)
-    nodes = dict(_random(trace))
+    nodes = dict(random_sites(trace))
     order = tuple(sorted(labels, key=lambda name: nodes[name]["infer"]["_enumerate_dim"]))
     sizes = [len(nodes[name]["fn"].enumerate_support(expand=False)) for name in order]
     logs = {
@@ -236,4 +236,4 @@ def draw_data(
     """
     with Many(draws):
         trace = poutine.trace(poutine.condition(model, data=dict(values))).get_trace(batch)
-    return {name: node["value"] for name, node in _latent(trace)}
+    return {name: node["value"] for name, node in latent_sites(trace)}

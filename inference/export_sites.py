@@ -17,7 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data import Table
 from ppl_models.inference.checks import check_data
-from ppl_models.inference.evaluation import _enumerable, _is_local, _latent, _random
+from ppl_models.inference.evaluation import enumerable, is_local, latent_sites, random_sites
 from ppl_models.pair import Pair
 
 STEP_CELLS = 10_000_000  # numbers in the widest layer of a network at a time
@@ -175,9 +175,9 @@ def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
     with poutine.block(), torch.no_grad():
         q = poutine.trace(pair.guide).get_trace(batch) if guide else poutine.Trace()
         p = poutine.trace(pair.model).get_trace(batch)
-    for name, site in (*_random(q), *_random(p)):
+    for name, site in (*random_sites(q), *random_sites(p)):
         frames = [frame.name for frame in site["cond_indep_stack"]]
-        if not _is_local(site) or len(frames) > 1:
+        if not is_local(site) or len(frames) > 1:
             raise ValueError(
                 f"site {name!r} stands in the plates {frames}, expected plate 'data' alone "
                 "(pair.plate(batch))"
@@ -187,7 +187,7 @@ def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
                 f"site {name!r} counts {float(site['scale']):g} times per row, expected once: the "
                 f"size of plate 'data' must be the {batch.count} rows of the batch"
             )
-    guided, of_model = dict(_latent(q)), dict(_latent(p))
+    guided, of_model = dict(latent_sites(q)), dict(latent_sites(p))
     for name in guided:
         if name not in of_model:
             raise ValueError(f"the guide samples site {name!r}, which is not latent in the model")
@@ -198,7 +198,7 @@ def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
                 f"site {name!r} is latent in the model, but the guide does not sample it; give "
                 "the guide a factor for it, or condition on it"
             )
-    data = {n: _site(n, s["fn"]) for n, s in _random(p) if s["is_observed"]}
+    data = {n: _site(n, s["fn"]) for n, s in random_sites(p) if s["is_observed"]}
     for name in batch:
         if name not in data and name not in pair.card.data:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
@@ -206,7 +206,7 @@ def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
 
 
 def _site(name: str, fn: Any) -> Site:
-    support = fn.enumerate_support(expand=False) if _enumerable(fn) else None
+    support = fn.enumerate_support(expand=False) if enumerable(fn) else None
     if support is not None:
         support = support.reshape(-1, *fn.event_shape).detach()
     return Site(name, tuple(fn.event_shape), support)
