@@ -35,6 +35,7 @@ def check_data(pair: Pair, table: Table) -> None:
         )
     for regime in table.regimes():
         first = next(table.batches(regime.index[:2]))
+        first = first.to(pair.like().device, pair.like().dtype)
         with poutine.block(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
             trace = poutine.trace(pair.model).get_trace(first)
         for name in regime.sites:

@@ -37,6 +37,7 @@ def fit(
     objective: Objective | None = None,
     *,
     stages: tuple[Stage, ...] | None = None,
+    freeze: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
@@ -56,6 +57,7 @@ def fit(
         data: A data set (its training rows are used), or the rows themselves.
         objective: In place of the paper's own, in the last stage.
         stages: In place of the paper's own stages.
+        freeze: Prefixes of the names of parameters that no stage changes, e.g. ``("decoder",)``.
         seed: Seed of all draws and of the order of rows.
         device: ``"auto"`` takes a GPU if there is one.
         out: Folder for the run: its description and a state that can be resumed, written
@@ -79,6 +81,7 @@ def fit(
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
     plan = with_training(pair.stages() if stages is None else stages, training)
+    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     check_data(pair, table)
@@ -102,7 +105,8 @@ def fit(
             for place, stage in enumerate(plan):
                 if place >= loop.stage:
                     watch = None if validation is None else _validation_of(stage, pair, validation)
-                    loop.run_stage(place, stage, tables[place].to(where), watch)
+                    rows = tables[place].to(where, pair.like().dtype)
+                    loop.run_stage(place, stage, rows, watch)
             loop.finish()
     pair.eval()
     return run
@@ -144,7 +148,7 @@ class _Loop:
             self.stage, self.step, self.best, self.pending = place, 0, {}, None
         if stage.start is not None and self.step == 0:
             with torch.no_grad():
-                stage.start(next(table.batches(limit=START_ROWS)))
+                stage.start(next(table.without(*self.pair.card.labels).batches(limit=START_ROWS)))
         options = stage.training
         stream = Stream(
             table, options.batch_size, options.labelled_batch_size or None, seed=self.seed + place
@@ -227,7 +231,7 @@ class _Loop:
             torch.manual_seed(self.seed)
             total = 0.0
             for batch in table.batches(limit=1000):
-                batch = batch.to(self.device)
+                batch = batch.to(self.device, self.pair.like().dtype)
                 if stage.prepare is not None:
                     batch = stage.prepare(batch)
                 rows = stage.objective.per_datum(trained.model, trained.guide, batch)

@@ -120,6 +120,25 @@ def test_m1m2_leaves_dead_codes_at_their_prior(digits):
     assert not z1.loc[:, 1].any() and bool((z1.scale[:, 1] == 1).all())
 
 
+def test_frozen_parameters_stay(digits):
+    pair = m2(digits)
+    start = {n: p.detach().clone() for n, p in pair.named_parameters()}
+    fit(pair, digits, freeze=("decoder", "guide.factors.y"))
+    for name, p in pair.named_parameters():
+        assert torch.equal(p, start[name]) != name.startswith("guide.factors.z"), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_takes_the_same_steps(digits):
+    """Analytic on both: with frozen noise the classifier's steps agree to float tolerance."""
+    runs = [
+        fit(m2(digits), digits.train.where_observed("y"), inference.Classification("y"), device=d)
+        for d in ("cpu", "cuda")
+    ]
+    assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-4)
+    fit(m2(digits), digits, device="cuda")  # enumerated, labelled and unlabelled rows
+
+
 def test_early_stop_keeps_the_best_weights(digits):
     pair = m2(digits)
     run = fit(pair, digits, epochs=200, learning_rate=0.3, patience=3)
