@@ -50,6 +50,7 @@ from ppl_models.cases import (
     small_settings,
     subset,
 )
+from ppl_models.data import Table
 from ppl_models.describe import describe
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.inference.parse import parse_objective
@@ -292,8 +293,6 @@ class PairContract:
 
     def test_hidden_labels_are_never_seen(self, subject: Pair) -> None:
         """Whatever stands under the mask, loss and gradient stay the same to the bit."""
-        from ppl_models.data import Table
-
         card = subject.card
         if not card.labels:
             pytest.skip("no site is observed in some rows only")

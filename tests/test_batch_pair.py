@@ -78,7 +78,7 @@ def test_casting_leaves_labels_and_rows_as_integers():
 def test_batches_that_do_not_fit_are_errors():
     with pytest.raises(ValueError, match=r"'y' has shape \(3,\), expected 4 rows"):
         Batch({"x": X, "y": Y[:3]})
-    with pytest.raises(ValueError, match=r"'x' has shape \(4, 3\), expected 2 rows first"):
+    with pytest.raises(ValueError, match=r"'x' has shape \(4, 3\), expected 2 rows"):
         Batch({"x": X}, torch.arange(2))
     with pytest.raises(ValueError, match="an empty batch needs rows="):
         Batch({})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pyro
 import pytest
 import torch
@@ -25,6 +28,17 @@ class TestOneClass(PairContract):
 
     pair = M2
     settings = {"latent": 1, "likelihood": "normal"}  # noqa: RUF012
+
+
+class TestExampleOfTheGuide(PairContract):
+    """The file printed in CONTRIBUTING.md."""
+
+    @pytest.fixture
+    def entry(self, tmp_path):
+        text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+        (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Pair):" in c)
+        (tmp_path / "mixture.py").write_text(code)
+        return f"{tmp_path / 'mixture.py'}:Mixture"
 
 
 # ---- broken pairs ------------------------------------------------------------------------
