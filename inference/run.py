@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ppl_models.config import plain
 from ppl_models.data import Dataset, Table
 from ppl_models.inference import checkpoint, predict
 from ppl_models.inference.objectives import Objective
@@ -88,9 +89,9 @@ def describe_run(
     ]
     identity = {
         "paper": pair.source,
-        "config": _plain(config),
-        "data": _plain(recipe),
-        "stages": _plain(stages),
+        "config": plain(config),
+        "data": plain(recipe),
+        "stages": plain(stages),
         "seed": seed,
     }
     return {
@@ -153,12 +154,3 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
             f"{folder / checkpoint.STATE} does not fit {source}: {reason}"
         ) from None
     return run, description
-
-
-def _plain(value: Any) -> Any:
-    # As it comes back from JSON, so that a resumed run compares equal.
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value

@@ -54,6 +54,15 @@ class Config:
                     raise ValueError(f"{field.name} is {entry}, expected at least {least}")
 
 
+def plain(value: Any) -> Any:
+    """Settings as they come back from JSON: keys as text, tuples as lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist, with the nearest one that does."""
     known = sorted(known)

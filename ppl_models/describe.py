@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_models import catalogue
+from ppl_models.config import plain
 from ppl_models.files import write_atomically
 from ppl_models.pair import Pair
 
@@ -54,12 +55,12 @@ def describe(name: str) -> dict[str, Any]:
         for stage in catalogue.build(name).stages()
     ]
     return {
-        **_plain(card),
+        **plain(card),
         "module": cls.__module__,
         "about": about.strip(),
         "story": inspect.cleandoc(story),
-        "config": _plain(config),
-        "stages": _plain(stages),
+        "config": plain(config),
+        "stages": plain(stages),
     }
 
 
@@ -184,14 +185,6 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     # A bar inside a cell would start the next one.
     cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value
 
 
 def main() -> None:
