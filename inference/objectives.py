@@ -67,6 +67,10 @@ class Objective(PyroELBO):
     ) -> Tensor:
         """The loss of each row, unreduced and without N / B; works under ``torch.func``.
 
+        Under ``vmap`` take ``randomness="same"`` (every row then sees the same noise):
+        torch's own Normal draws cannot differ from row to row there. Pyro's checks must be off
+        (``pyro.validation_enabled(False)``).
+
         Args:
             model: The model.
             guide: The guide.

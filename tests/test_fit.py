@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+from copy import deepcopy
 
 import pytest
 import torch
@@ -137,6 +138,15 @@ def test_a_gpu_takes_the_same_steps(digits):
     ]
     assert runs[0].history["loss"] == pytest.approx(runs[1].history["loss"], rel=1e-4)
     fit(m2(digits), digits, device="cuda")  # enumerated, labelled and unlabelled rows
+
+
+def test_m1m2_shares_its_autoencoder_without_two_names(digits):
+    pair = zoo.build("m1m2", digits, hidden=(8,), code=3, latent=2, hidden_top=(4,))
+    assert len(pair.state_dict()) == len({v.data_ptr() for v in pair.state_dict().values()})
+    ids = {id(p) for p in pair.parameters()}
+    assert all(id(p) in ids for p in pair.m1.parameters())
+    copy = deepcopy(pair)
+    assert copy.m1.decoder is copy.decoder is not pair.decoder
 
 
 def test_early_stop_keeps_the_best_weights(digits):

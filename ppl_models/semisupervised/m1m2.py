@@ -3,8 +3,7 @@
 Story   y ~ Cat(1/C)   z2 ~ N(0, I)   z1 | y, z2 ~ N(mu, diag sigma^2)   x | z1 ~ p(dec(z1))
 Guide   q(z1 | x) q(y | z1) q(z2 | z1, y): y enumerated where it is missing
 Paper   Kingma, Rezende, Mohamed, Welling. NIPS 2014, arXiv 1406.5298, Sections 2.3 and 4.1
-Shapes  E enumeration and particle dimensions on the left, B rows, C classes, D data,
-        L1 code, L2 style
+Shapes  E enumeration and particles on the left, B rows, C classes, D data, L1 code, L2 style
 """
 
 from __future__ import annotations
@@ -58,16 +57,18 @@ class M1M2(Pair):
         objectives=("enumerated", "iwelbo"),
         departs=("Adam with its bias correction and epsilon",),
     )
+    m1: VAE
     active: Tensor
 
     def __init__(self, config: M1M2Config) -> None:
         super().__init__(config)
         D, C, H = config.data_dim, config.classes, config.hidden_top
         L1, L2 = config.code, config.latent
-        self.m1 = VAE(VAEConfig(D, L1, config.hidden, config.likelihood))
+        m1 = VAE(VAEConfig(D, L1, config.hidden, config.likelihood))
+        self.__dict__["m1"], self.decoder = m1, m1.decoder  # a view: parts have one name only
         self.top = Net({"y": Label(C), "z2": L2}, H, 2 * L1)
         self.guide = guides.Factored(
-            z1=self.m1.guide.factors["z"],
+            z1=m1.guide.factors["z"],
             y=guides.Categorical(C, {"z1": L1}, H),
             z2=guides.Normal(L2, {"z1": L1, "y": Label(C)}, H),
         )
@@ -80,13 +81,12 @@ class M1M2(Pair):
         with self.plate(batch):
             y = pyro.sample("y", dist.Categorical(logits=uniform), obs=batch.get("y"))  # E x B
             z2 = pyro.sample("z2", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L2
-            loc, log_variance = (self.top(y=y, z2=z2).unflatten(-1, (2, -1)) * self.active).unbind(
-                -2
-            )
+            loc, log_variance = self.top(y=y, z2=z2).chunk(2, -1)
+            loc, log_variance = loc * self.active, log_variance * self.active
             z1 = dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
             z1 = pyro.sample("z1", z1, obs=batch.get("z1"))  # E x B x L1
             if "x" in batch or "z1" not in batch:  # where the code is the data, x is a leaf
-                x = self.m1.likelihood(self.m1.decoder(z=z1))  # E x B x D
+                x = self.m1.likelihood(self.decoder(z=z1))  # E x B x D
                 pyro.sample("x", x, obs=batch.get("x"))
 
     def encode(self, batch: Batch) -> Batch:
@@ -114,6 +114,6 @@ class M1M2(Pair):
             name="m2",
             start=self.drop_dead,
             prepare=self.encode,
-            freeze=("m1",),
+            freeze=("decoder", "guide.factors.z1"),
         )
         return m1, m2
