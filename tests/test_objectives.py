@@ -251,9 +251,6 @@ def test_sites_outside_the_plate_count_once_over_split_batches():
         Batch({"x": x[:2]}, torch.arange(2), size=20, **part),
         Batch({"x": x[2:]}, torch.arange(2, B), size=40, **part),
     ]
-    total = IWELBO(4).differentiable_loss(pair.model, guide, split)
-    torch.manual_seed(0)
-    expected, outside = 0.0, []
     for seed, batch in enumerate(split):
         torch.manual_seed(seed)
         run = Evaluation(pair.model, guide, batch)
@@ -263,14 +260,11 @@ def test_sites_outside_the_plate_count_once_over_split_batches():
         value = w.guide.nodes["w"]["value"]
         log_p_q = Normal(0.0, 1.0).log_prob(value) - Normal(0.4, 0.1).log_prob(value)
         torch.testing.assert_close(w.outside.double(), log_p_q.double())
-        outside.append(log_p_q)
         torch.manual_seed(seed)
         loss = IWELBO(4).differentiable_loss(pair.model, guide, batch)
         hand = -10 * (torch.logsumexp(w.log_w, 0) - math.log(4)).sum()
         share = batch.size / batch.total
         torch.testing.assert_close(loss, hand - share * log_p_q, rtol=1e-6, atol=1e-6)
-        expected += 1
-    assert torch.isfinite(total)
 
 
 @pytest.mark.parametrize("scale", [1, 10])

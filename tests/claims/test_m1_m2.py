@@ -152,9 +152,9 @@ def test_m2_beats_the_supervised_network_and_needs_alpha(record):
         holds="yes" if loss >= 0.10 else "no",
         settings=settings,
     )
-    # The spec's check is the first; against the converged network the gain is reported only.
-    assert gain["25 passes"] >= 0.06
     assert loss >= 0.10
+    # A miss as it stands: an undertrained baseline would pass, but is no fair one.
+    assert gain["converged"] >= 0.06
 
 
 def test_enumeration_is_exact_and_its_gradient_quieter(record):
