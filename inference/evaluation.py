@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -32,13 +32,14 @@ class Weights:
 
     Attributes:
         log_p: Log joint of the model; sites enumerated in the model alone are summed out.
-        log_q: Log density of the guide's reparameterised sites (0.0 if there are none).
+        log_q: Log density of the guide's drawn sites (0.0 if there are none).
         log_q_labels: Log q of the sites enumerated in the guide, ``(E..., 1, B)``, or None.
         outside: Log p - log q of sites outside the data plate, a scalar.
         rescaled: Name of a site whose weight is not just the plate's N / B, or None.
         bridges: Values that the model received for the guide's draws, by site name, each
             with its number of event dimensions (for gradients that scale the path).
         shared: Label dimensions that the draws do not depend on.
+        log_q_cut: The part of ``log_q`` whose draws carry no gradient (0.0 if there are none).
         guide: Trace of the guide.
         model: Trace of the model.
     """
@@ -52,6 +53,7 @@ class Weights:
     model: poutine.Trace
     bridges: list[tuple[Tensor, int]] = field(default_factory=list)
     shared: tuple[int, ...] = ()
+    log_q_cut: Tensor | float = 0.0
 
     @property
     def log_w(self) -> Tensor:
@@ -105,6 +107,7 @@ class Evaluation:
         analytic_kl: bool = False,
         path: bool = False,
         bridge: bool = False,
+        cut: Literal["none", "discrete", "all"] = "none",
     ) -> Weights:
         """Trace guide and model once; the same request is answered from the first run.
 
@@ -117,26 +120,37 @@ class Evaluation:
                 parameters, so that only the path through the draws remains.
             bridge: Hand the model copies of the draws, expanded over all labels, whose
                 gradient can be scaled apart from the draws' own.
+            cut: Which drawn sites may carry no gradient through their values: by default none
+                (a site that can be neither enumerated nor reparameterised is an error);
+                ``"discrete"``, those that cannot be reparameterised, for score-function
+                gradients; ``"all"``, whose draws are detached, for wake-sleep.
 
         Raises:
             UnhandledSite: Naming the discrete site that nobody sums out or relaxes, or the
                 latent site without a counterpart.
         """
-        key = (particles, enumerate_labels, analytic_kl, path, bridge)
+        key = (particles, enumerate_labels, analytic_kl, path, bridge, cut)
         if key not in self._weights:
             self._weights[key] = self._run(*key)
         return self._weights[key]
 
     def _run(
-        self, particles: int, enumerate_labels: bool, analytic_kl: bool, path: bool, bridge: bool
+        self,
+        particles: int,
+        enumerate_labels: bool,
+        analytic_kl: bool,
+        path: bool,
+        bridge: bool,
+        cut: str,
     ) -> Weights:
         particle_dim = -1 - self.plate_nesting
-        draw = _Draw(particles, particle_dim, enumerate_labels)
+        draw = _Draw(particles, particle_dim, enumerate_labels, detach=cut == "all")
         enumeration = EnumMessenger(first_available_dim=particle_dim - 1)
         guide = poutine.trace(enumeration(draw(self.guide))).get_trace(self.batch)
         sampled = dict(latent_sites(guide))
         for name, site in sampled.items():
-            _check_differentiable(name, site, enumerate_labels)
+            if cut == "none":
+                _check_differentiable(name, site, enumerate_labels)
         labels = [name for name, site in sampled.items() if _enumerated(site)]
 
         terms = _Terms(self.batch.scale, self.plate_nesting)
@@ -145,7 +159,10 @@ class Evaluation:
             if name in labels:
                 terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
             elif not analytic_kl:
-                terms.add("q", name, site, _log_q(site, score and score.nodes[name]))
+                log_q = _log_q(site, score and score.nodes[name])
+                terms.add("q", name, site, log_q)
+                if cut == "all" or not site["fn"].has_rsample:
+                    terms.add("cut", name, site, log_q)
         replayed = guide
         bridges: list[tuple[Tensor, int]] = []
         shared: tuple[int, ...] = ()
@@ -180,6 +197,7 @@ class Evaluation:
             model,
             bridges,
             shared,
+            terms.total.get("cut", 0.0),
         )
 
     def _score(self, guide: poutine.Trace, labels: list[str], draw: _Draw) -> poutine.Trace:
@@ -200,9 +218,12 @@ class _Draw(Messenger):
     a batch.
     """
 
-    def __init__(self, particles: int, dim: int, enumerate_labels: bool) -> None:
+    def __init__(
+        self, particles: int, dim: int, enumerate_labels: bool, detach: bool = False
+    ) -> None:
         super().__init__()
         self.particles, self.dim, self.enumerate_labels = particles, dim, enumerate_labels
+        self.detach = detach
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
@@ -219,6 +240,10 @@ class _Draw(Messenger):
                 frame = CondIndepStackFrame("particles", self.dim, self.particles, 0)
                 msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if self.detach and not msg["is_observed"] and not _is_plate(msg):
+            msg["value"] = msg["value"].detach()
+
 
 class _Terms:
     """Adds up log densities, each reduced to ``(E..., K, B)`` without the plate's N / B."""
@@ -232,6 +257,8 @@ class _Terms:
     def add(self, kind: str, name: str, site: Any, log_prob: Tensor) -> None:
         scale, mask = site["scale"], site["mask"]
         if not is_local(site):
+            if kind == "cut":
+                return
             value = scale_and_mask(log_prob, scale, mask).sum()
             self.outside = self.outside + (value if kind == "p" else -value)
             return
