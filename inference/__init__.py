@@ -7,10 +7,12 @@ from ppl_models.inference.checks import NotFinite, check_data
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
 from ppl_models.inference.fit import fit
 from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
+from ppl_models.inference.players import Player
 from ppl_models.inference.predict import error, label_probabilities, loss_per_row
 from ppl_models.inference.run import Run, load
 from ppl_models.inference.schedule import Anneal
 from ppl_models.inference.stage import Stage, Training
+from ppl_models.inference.stops import StopGradient
 from ppl_models.inference.terms import Classification
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ __all__ = [
     "Evaluation",
     "NotFinite",
     "Objective",
+    "Player",
     "Run",
     "RunFolderError",
     "Stage",
+    "StopGradient",
     "Training",
     "UnhandledSite",
     "Weights",

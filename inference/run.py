@@ -83,6 +83,7 @@ def describe_run(
         {
             "name": stage.name,
             "objective": repr(stage.objective),
+            "players": [repr(player) for player in stage.players],
             **dataclasses.asdict(stage.training),
         }
         for stage in plan

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting, unknown
 from ppl_models.inference.objectives import Objective
+from ppl_models.inference.players import Player
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -48,6 +49,9 @@ class Stage:
         start: Called once before the stage with a batch of up to 1,000 rows without labels.
         prepare: Turns each batch into the one that is trained on, without gradient.
         freeze: Prefixes of the names of parameters that stay as they are.
+        players: Further sides of a game, each with its own loss, parameters and optimiser.
+        simultaneous: Take every side's gradient before any moves; by default they move in
+            turn, the pair first, and each sees the others' last move.
         training: How it is optimised.
     """
 
@@ -59,6 +63,8 @@ class Stage:
     start: Callable[[Batch], None] | None = None
     prepare: Callable[[Batch], Batch] | None = None
     freeze: tuple[str, ...] = ()
+    players: tuple[Player, ...] = ()
+    simultaneous: bool = False
     training: Training = field(default_factory=Training)
 
 
