@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_models.inference.checkpoint import RunFolderError
 from ppl_models.inference.checks import NotFinite, check_data
+from ppl_models.inference.debug import Check, Report, debug
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
 from ppl_models.inference.fit import fit
 from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
@@ -22,12 +23,14 @@ __all__ = [
     "ELBO",
     "IWELBO",
     "Anneal",
+    "Check",
     "Classification",
     "EnumeratedELBO",
     "Evaluation",
     "NotFinite",
     "Objective",
     "Player",
+    "Report",
     "Run",
     "RunFolderError",
     "Stage",
@@ -36,6 +39,7 @@ __all__ = [
     "UnhandledSite",
     "Weights",
     "check_data",
+    "debug",
     "error",
     "fit",
     "label_probabilities",
