@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECORDS, TABLE = ROOT / "reproduction.json", ROOT / "REPRODUCTION.md"
-COLUMNS = ("claim", "paper", "ours", "baseline", "holds", "settings", "minutes", "command")
+COLUMNS = ("claim", "paper", "ours", "baseline", "holds", "note", "settings", "minutes", "command")
 HEAD = """# Reproduction
 
 What the claims tests measured, beside the papers' numbers: mean and standard deviation over the

@@ -111,6 +111,17 @@ def test_hundred_labels(record):
 
 # ---- must show, section 10 of the spec ----------------------------------------------------
 
+# Why two checks miss, as far as is known.
+CONVERGED = (
+    "M2 is where the calibration had it (19.6); the supervised network is better than its 30.1, "
+    "which training cut short explains. The paper's own weight prior and small start of q(y|x) "
+    "move both alike (seeds 0-2: 24.2 against 19.2)"
+)
+DRAWS = (
+    "the stack is where the calibration had it (22.2, 24.2); the perceptron is better than its "
+    "28.0 and 31.0, and draws regularise it as they do the stack"
+)
+
 A = {"hidden": (128,), "latent": 10}
 A_FIT = {"epochs": 25, "batch_size": 50, "labelled_batch_size": 100, "learning_rate": 2e-3}
 
@@ -142,6 +153,7 @@ def test_m2_beats_the_supervised_network_and_needs_alpha(record):
             ours=spread(errors["alpha 1"]),
             baseline=f"supervised only, {name}: {spread(errors[name])}",
             holds="yes" if gain[name] >= 0.06 else "no",
+            note={"converged": CONVERGED, "25 passes": "an undertrained baseline"}[name],
             settings=settings,
         )
     record(
@@ -234,15 +246,20 @@ def encode_means(pair, batch: Batch) -> Batch:
 
 
 def test_the_stack_beats_a_perceptron_on_the_same_features(record):
+    """The features that the stack learns from are fresh draws; the means are another baseline."""
     found = run_all(stack, [(seed,) for seed in range(4)])
-    ours, alone, noisy = zip(*found, strict=True)
-    gain = statistics.mean(alone) - statistics.mean(ours)
-    record(
-        "m1-m2: 4, M1+M2 at least 3 points below a perceptron on M1's codes",
-        paper="3.33 against 11.82 (TSVM)*",
-        ours=spread(ours),
-        baseline=f"perceptron on mean codes {spread(alone)}, on fresh draws {spread(noisy)}",
-        holds="yes" if gain >= 0.03 else "no",
-        settings="14 x 14, 8,000 unlabelled, z1 20, 30 + 60 passes, alpha 0.3; seeds 0-3",
-    )
-    assert gain >= 0.03
+    ours, means, draws = zip(*found, strict=True)
+    gain = {}
+    for name, alone in (("fresh draws", draws), ("means", means)):
+        gain[name] = statistics.mean(alone) - statistics.mean(ours)
+        record(
+            f"m1-m2: 4, M1+M2 at least 3 points below a perceptron on M1's codes, {name}",
+            paper="3.33 against 11.82 (TSVM)*",
+            ours=spread(ours),
+            baseline=f"perceptron on {name} of the codes: {spread(alone)}",
+            holds="yes" if gain[name] >= 0.03 else "no",
+            note={"fresh draws": DRAWS, "means": "not the features that the stack sees"}[name],
+            settings="14 x 14, 8,000 unlabelled, z1 20, 30 + 60 passes, alpha 0.3; seeds 0-3",
+        )
+    # A miss as it stands: the baseline on means, which it beats, does not see the same features.
+    assert gain["fresh draws"] >= 0.03
