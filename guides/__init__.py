@@ -1,6 +1,31 @@
-"""Variational families: amortised factors and their composition."""
+"""Variational families: amortised factors, their composition, and automatic guides."""
 
 from ppl_models.guides.factored import Factored
-from ppl_models.guides.factors import Bernoulli, Categorical, Factor, Normal, OneHotCategorical
+from ppl_models.guides.factors import (
+    Bernoulli,
+    Categorical,
+    Constrained,
+    Factor,
+    Normal,
+    OneHotCategorical,
+)
+from ppl_models.guides.flows import Flow
+from ppl_models.guides.graph import faithful_inverse
+from ppl_models.guides.inverse import dependencies, inverse
+from ppl_models.guides.mixed import Globals, Mixed
 
-__all__ = ["Bernoulli", "Categorical", "Factor", "Factored", "Normal", "OneHotCategorical"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Constrained",
+    "Factor",
+    "Factored",
+    "Flow",
+    "Globals",
+    "Mixed",
+    "Normal",
+    "OneHotCategorical",
+    "dependencies",
+    "faithful_inverse",
+    "inverse",
+]

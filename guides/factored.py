@@ -36,9 +36,17 @@ class Factored(nn.Module):
                     "expected sites from the data or from factors before it"
                 )
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Sample every site that the batch does not observe; returns all values by name."""
-        values = dict(batch)
+    def forward(
+        self, batch: Batch, outside: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Sample every site that the batch does not observe; returns all values by name.
+
+        Args:
+            batch: The batch.
+            outside: Values of sites outside the data plate, without a dimension for rows,
+                that factors may be given.
+        """
+        values = {**(outside or {}), **batch}
         with batch.plate():
             for name, factor in self.factors.items():
                 if name in values:
@@ -75,7 +83,8 @@ class Factored(nn.Module):
                 papers do at test time.
 
         Raises:
-            ValueError: If a missing value is discrete, which has no mean to stand for it.
+            ValueError: If a missing value has no mean to stand for it: it is discrete, or its
+                factor (a flow) has none in closed form.
         """
         known = dict(values)
 
@@ -87,13 +96,8 @@ class Factored(nn.Module):
                 q = self.factor(parent, known)
                 if draw:
                     known[parent] = q.rsample() if q.has_rsample else q.sample()
-                elif q.has_rsample:
-                    known[parent] = q.mean
                 else:
-                    raise ValueError(
-                        f"factor {name!r} needs the discrete site {parent!r}, which has no "
-                        "mean; observe it or draw it (draw=True)"
-                    )
+                    known[parent] = _mean(name, parent, q)
 
         fill(name)
         return known
@@ -107,3 +111,20 @@ class Factored(nn.Module):
                 "is neither in the batch nor sampled before it"
             )
         return {g: values[g] for g in given}
+
+
+def _mean(name: str, parent: str, q: dist.TorchDistribution) -> Tensor:
+    kind = "site"
+    if q.has_rsample:
+        try:
+            mean: Tensor = q.mean
+        except NotImplementedError:
+            pass
+        else:
+            return mean
+    else:
+        kind = "discrete site"
+    raise ValueError(
+        f"factor {name!r} needs the {kind} {parent!r}, which has no mean; observe it or draw it "
+        "(draw=True)"
+    )

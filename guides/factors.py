@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pyro.distributions as dist
 from torch import Tensor, nn
+from torch.distributions import Transform, biject_to
 
-from ppl_models.networks import Net
+from ppl_models.guides.supports import SUPPORTS
+from ppl_models.networks import Net, Scalar
 
 
 class Factor(nn.Module):
@@ -48,7 +50,10 @@ class Factor(nn.Module):
 
 
 class Normal(Factor):
-    """A diagonal Normal over vectors of ``size``; the network gives mean and log-variance."""
+    """A diagonal Normal over vectors of ``size``; the network gives mean and log-variance.
+
+    With ``Scalar()`` for the size it is one number per row, without event dimension.
+    """
 
     def __init__(
         self,
@@ -59,11 +64,54 @@ class Normal(Factor):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(2 * size, given, hidden, activation, net)
+        self.scalar = isinstance(size, Scalar)
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
-        """Batch shape ``(...)``, event shape ``(size,)``."""
+        """Batch shape ``(...)``, event shape ``(size,)`` or ``()``."""
         loc, log_variance = raw.chunk(2, -1)
-        return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
+        scale = (0.5 * log_variance).exp()
+        if self.scalar:
+            return dist.Normal(loc.squeeze(-1), scale.squeeze(-1))
+        return dist.Normal(loc, scale).to_event(1)
+
+
+class Constrained(Normal):
+    """A Normal carried to a support: log-normal, logit-normal, or on the simplex.
+
+    Args:
+        size: Size of the constrained vector; ``Scalar()`` for one number per row.
+        given: Size by name of the values it conditions on.
+        support: One of ``guides.supports.SUPPORTS``: positive, nonnegative, unit_interval,
+            simplex.
+        hidden: Units of each hidden layer.
+        activation: Name of the activation.
+        net: A network of your own instead, with two outputs per unconstrained number.
+
+    Raises:
+        ValueError: If the support is none of those.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        given: Mapping[str, int],
+        support: str,
+        hidden: Sequence[int] = (),
+        activation: str = "softplus",
+        net: nn.Module | None = None,
+    ) -> None:
+        if support not in SUPPORTS:
+            raise ValueError(f"support is {support!r}, expected one of {', '.join(SUPPORTS)}")
+        free = biject_to(SUPPORTS[support]).inverse_shape((size,))[0]
+        super().__init__(
+            size if isinstance(size, Scalar) else free, given, hidden, activation, net
+        )
+        self.support = support
+
+    def distribution(self, raw: Tensor) -> dist.TorchDistribution:
+        """Batch shape ``(...)``, event shape ``(size,)`` or ``()``."""
+        transform: Transform = biject_to(SUPPORTS[self.support])
+        return dist.TransformedDistribution(super().distribution(raw), [transform])
 
 
 class Categorical(Factor):

@@ -195,3 +195,53 @@ def test_the_labels_probabilities_add_up_to_one():
         trace = poutine.trace(FixedDraws(pair.guide, label)).get_trace(seen)
         total += log_density({n: trace.nodes[n] for n in label}).exp().detach()
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
+
+
+# ---- supports ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [Scalar(), L], ids=["number", "vector"])
+@pytest.mark.parametrize("support", ["positive", "nonnegative", "unit_interval"])
+def test_constrained_factors_have_the_density_of_their_transform(support, size):
+    torch.manual_seed(0)
+    factor = guides.Constrained(size, {"x": D}, support, (6,)).double()
+    normal = guides.Normal(size, {"x": D}, net=factor.net)
+    q, base = factor(**batch()), normal(**batch())
+    assert q.batch_shape == (B,) and q.event_shape == base.event_shape
+    assert q.event_shape == (() if isinstance(size, Scalar) else (L,))
+    value = q.sample((20,))
+    if support == "unit_interval":
+        assert ((value > 0) & (value < 1)).all()
+        free, jacobian = value.logit(), -(value * (1 - value)).log()
+    else:
+        assert (value > 0).all()
+        free, jacobian = value.log(), -value.log()
+    jacobian = jacobian if isinstance(size, Scalar) else jacobian.sum(-1)
+    expected = base.log_prob(free) + jacobian
+    torch.testing.assert_close(q.log_prob(value), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_factor_on_the_simplex_is_normalised():
+    torch.manual_seed(0)
+    q = guides.Constrained(2, {"x": D}, "simplex", (6,)).double()(**batch())
+    assert q.event_shape == (2,)
+    p = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+    density = q.log_prob(torch.stack([p, 1 - p], -1).unsqueeze(1)).exp()
+    # The Jacobian of sticks is that of the first coordinate alone.
+    torch.testing.assert_close(density.mean(0), torch.ones(B).double(), rtol=0, atol=1e-5)
+
+
+def test_constrained_refuses_a_support_it_does_not_know():
+    with pytest.raises(ValueError, match="support is 'circle', expected one of positive"):
+        guides.Constrained(L, {"x": D}, "circle")
+
+
+def test_values_outside_the_plate_are_handed_to_the_factors_that_are_given_them():
+    guide = guides.Factored(z=guides.Normal(L, {"x": D, "w": L}, (6,))).double()
+    seen, w = batch(), torch.ones(L, dtype=torch.float64)
+    trace = poutine.trace(guide).get_trace(seen, {"w": w})
+    theirs = guide.factor("z", {**seen, "w": w.expand(B, L)})
+    z = trace.nodes["z"]
+    torch.testing.assert_close(z["fn"].log_prob(z["value"]), theirs.log_prob(z["value"]))
+    with pytest.raises(ValueError, match=r"given \['x', 'w'\], but \['w'\]"):
+        guide(seen)

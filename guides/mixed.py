@@ -1,0 +1,193 @@
+"""Guides over global sites, and globals together with amortised rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
+from torch import Tensor, nn
+from torch.distributions import Transform, biject_to
+
+from ppl_models.batch import Batch
+from ppl_models.guides.factored import Factored
+from ppl_models.guides.reading import is_local, quietly
+from ppl_models.guides.supports import SUPPORTS, support_of
+
+
+class Globals(nn.Module):
+    """q over all latent sites outside the data plate: a Normal, carried to each support.
+
+    Family, parameters and starting values are those of one of Pyro's autoguides. Each site is
+    sampled as a distribution of its own, given the sites before it where the family
+    correlates them, so that objectives can score it at any value and take a divergence in
+    closed form where there is one (Pyro's autoguides sample hidden auxiliary sites and
+    Deltas instead). All dimensions of a site, plates of its own included, are event
+    dimensions here. The parameters exist from the start, and the random state is left as it
+    was.
+
+    Args:
+        model: The model, called with the batch.
+        batch: Any batch; the model is traced on it once.
+        auto: Makes the autoguide from a model: ``AutoNormal``,
+            ``AutoLowRankMultivariateNormal``, or a ``functools.partial`` of either with its
+            options.
+
+    Raises:
+        ValueError: If the model has no latent site outside the data plate, one is neither
+            real nor of a support in ``guides.supports.SUPPORTS``, or the autoguide is
+            another one.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[Batch], Any],
+        batch: Batch,
+        auto: Callable[[Callable[[Batch], Any]], Any] = AutoNormal,
+    ) -> None:
+        super().__init__()
+        with quietly(batch):
+            trace = poutine.trace(poutine.block(model, hide_fn=_not_global)).get_trace(batch)
+            self.sites = {
+                name: _Site(trace.nodes[name]["value"], support_of(name, trace.nodes[name]["fn"]))
+                for name in trace.stochastic_nodes
+            }
+            if not self.sites:
+                raise ValueError("the model has no latent site outside the data plate")
+            self.auto = auto(poutine.block(model, hide_fn=_not_global))
+            if not isinstance(self.auto, AutoNormal | AutoLowRankMultivariateNormal):
+                raise ValueError(
+                    f"auto makes a {type(self.auto).__name__}, expected AutoNormal or "
+                    "AutoLowRankMultivariateNormal"
+                )
+            self.auto._setup_prototype(batch)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sample every global site; returns their values by name."""
+        values: dict[str, Tensor] = {}
+        for name, q in self.factors(values):
+            values[name] = pyro.sample(name, q)
+        return values
+
+    def factors(
+        self, values: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, dist.TorchDistribution]]:
+        """Each site's distribution, given the values of the sites before it.
+
+        Args:
+            values: By name; read when the next factor is asked for, so that the caller may
+                put each site's value in on the way.
+
+        Yields:
+            Name and distribution, without batch dimensions, in the model's order.
+        """
+        if isinstance(self.auto, AutoNormal):
+            yield from self._independent()
+        else:
+            yield from self._correlated(values)
+
+    def _independent(self) -> Iterator[tuple[str, dist.TorchDistribution]]:
+        for name, site in self.sites.items():
+            read = attrgetter(name)
+            loc, scale = read(self.auto.locs), read(self.auto.scales)
+            q = dist.Normal(loc, scale).to_event(loc.dim())
+            yield name, site.carry(q)
+
+    def _correlated(
+        self, values: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, dist.TorchDistribution]]:
+        # u = loc + W e + sqrt(d) n with e, n standard Normal. Given the sites so far,
+        # e ~ N(m, S S'): a low-rank Normal again for the next one.
+        joint = self.auto.get_posterior()
+        W = joint.cov_factor
+        rank = W.shape[-1]
+        m, S = W.new_zeros(rank), torch.eye(rank, dtype=W.dtype, device=W.device)
+        start = 0
+        for name, site in self.sites.items():
+            part = slice(start, start + site.size)
+            start += site.size
+            d = joint.cov_diag[part]
+            loc, factor = joint.loc[part] + W[part] @ m, W[part] @ S
+            yield name, site.carry(dist.LowRankMultivariateNormal(loc, factor, d))
+            if start == len(joint.loc):
+                return
+            rest = site.free(values[name]).reshape(-1) - loc
+            scaled = factor / d.unsqueeze(-1)
+            root = torch.linalg.cholesky(
+                torch.eye(rank, dtype=W.dtype, device=W.device) + factor.T @ scaled
+            )
+            step = torch.cholesky_solve((scaled.T @ rest).unsqueeze(-1), root).squeeze(-1)
+            m = m + S @ step
+            S = torch.linalg.solve_triangular(root, S.T, upper=False).T
+
+
+class _Site:
+    """How one global site is made from unconstrained numbers."""
+
+    def __init__(self, value: Tensor, support: str | None) -> None:
+        self.support = support
+        self.shape = self.free(value).shape
+        self.size = math.prod(self.shape)
+
+    @property
+    def transform(self) -> Transform | None:
+        return None if self.support is None else biject_to(SUPPORTS[self.support])
+
+    def free(self, value: Tensor) -> Tensor:
+        """The unconstrained numbers of a value."""
+        return value if self.transform is None else self.transform.inv(value)
+
+    def carry(self, q: dist.TorchDistribution) -> dist.TorchDistribution:
+        """A distribution over unconstrained numbers, flat or of the site's shape, at the site."""
+        steps: list[Transform] = []
+        if q.event_shape != self.shape:
+            steps.append(dist.transforms.ReshapeTransform(q.event_shape, self.shape))
+        if self.transform is not None:
+            steps.append(self.transform)
+        return dist.TransformedDistribution(q, steps) if steps else q
+
+
+class Mixed(nn.Module):
+    """Globals once per data set, rows amortised: q(globals) prod_rows q(locals | row, globals).
+
+    The rows are the batch's own, in its plate with its N / B; none are drawn anew.
+
+    Args:
+        globals_: Guide of the sites outside the data plate.
+        locals_: Guide of the rows. Its factors may be given global sites by name
+            (``guides.inverse(..., see_globals=True)`` does so where the model calls for it).
+    """
+
+    def __init__(self, globals_: Globals, locals_: Factored) -> None:
+        super().__init__()
+        self.globals_, self.locals_ = globals_, locals_
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Sample globals, then rows; returns all values by name."""
+        values: dict[str, Tensor] = self.locals_(batch, self.globals_(batch))
+        return values
+
+    def factor(self, name: str, values: Mapping[str, Tensor]) -> dist.TorchDistribution:
+        """A row-wise factor, as :meth:`Factored.factor`; globals it needs are in ``values``."""
+        return self.locals_.factor(name, values)
+
+    def upstream(
+        self, name: str, values: Mapping[str, Tensor], draw: bool = False
+    ) -> dict[str, Tensor]:
+        """As :meth:`Factored.upstream`; globals that a factor needs are in ``values``."""
+        return self.locals_.upstream(name, values, draw)
+
+
+def _not_global(msg: Any) -> bool:
+    return bool(
+        msg["type"] != "sample"
+        or msg["is_observed"]
+        or is_local(msg)
+        or type(msg["fn"]).__name__ == "_Subsample"
+    )
