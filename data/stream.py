@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,40 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.data.seeds import ORDER, generator
 from ppl_models.data.table import Regime, Table
+from ppl_models.data.window import Windows, stored
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a step's batch that one of several processes takes.
+
+    Attributes:
+        start: Position of its first row in the batch.
+        count: Number of its rows, at least 1.
+        of: Number of rows B of the whole batch.
+        weight: Its share of the batch, ``count / of``; the shares of all processes add up to
+            1. It is 0 where there are fewer rows than processes and none is left for this
+            one: it looks at a row that counts for nothing, so as to take the same steps.
+    """
+
+    start: int
+    count: int
+    of: int
+    weight: float
+
+
+def part(rows: int, process: int = 0, processes: int = 1) -> Part:
+    """The part of one process; parts differ by at most one row.
+
+    Args:
+        rows: Rows B of the whole batch.
+        process: Number of the process.
+        processes: Number of processes.
+    """
+    start, stop = rows * process // processes, rows * (process + 1) // processes
+    if start == stop:
+        return Part(min(start, rows - 1), 1, rows, 0.0)
+    return Part(start, stop - start, rows, (stop - start) / rows)
 
 
 class Stream:
@@ -19,6 +54,11 @@ class Stream:
     without a gap, so every batch has the same number of rows and may straddle two epochs. A
     regime with no more rows than its batch gives all of them at each step.
 
+    Vectors of a file of :func:`ppl_models.data.write` are read ahead in windows of shuffled
+    blocks, and shuffled there; the memory they take is that of :func:`ppl_models.data.open`,
+    shared by the regimes. Where a regime fits into its share it is read once, and its order is
+    the one it has in memory.
+
     Args:
         table: The rows, on any device.
         batch_size: Rows per step, split over the regimes in proportion to their rows, at
@@ -26,9 +66,12 @@ class Stream:
         labelled_batch_size: Rows per step of each regime in which a partially observed site
             is observed; ``batch_size`` is then for the other regimes.
         seed: Seed of the order.
+        process: Number of this process, of several that share each batch.
+        processes: Number of processes.
 
     Attributes:
         sizes: Rows per step of each regime, in the order of ``table.regimes()``.
+        parts: This process's part of them.
 
     Raises:
         ValueError: If there are fewer rows per step than regimes.
@@ -40,6 +83,8 @@ class Stream:
         batch_size: int,
         labelled_batch_size: int | None = None,
         seed: int = 0,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         if labelled_batch_size is not None and labelled_batch_size < 1:
             raise ValueError(f"labelled_batch_size is {labelled_batch_size}, expected at least 1")
@@ -58,9 +103,10 @@ class Stream:
         self.sizes = [
             min(size or 0, len(r.index)) for size, r in zip(wanted, regimes, strict=True)
         ]
+        self.parts = [part(size, process, processes) for size in self.sizes]
         self._lanes = [
-            _Lane(table, regime, size, seed, place)
-            for place, (regime, size) in enumerate(zip(regimes, self.sizes, strict=True))
+            _Lane(table, regime, share, seed, place, len(regimes))
+            for place, (regime, share) in enumerate(zip(regimes, self.parts, strict=True))
         ]
 
     @property
@@ -72,29 +118,40 @@ class Stream:
         )[1]
 
     def step(self, i: int) -> tuple[Batch, ...]:
-        """The batches of step ``i``, one per regime; a function of the seed and ``i`` alone."""
+        """This process's rows of step ``i``, one batch per regime.
+
+        A function of the seed, ``i`` and the number of processes alone.
+        """
         return tuple(lane.step(i) for lane in self._lanes)
 
 
 class _Lane:
     """The rows of one regime in order."""
 
-    def __init__(self, table: Table, regime: Regime, size: int, seed: int, place: int) -> None:
-        self.table, self.regime, self.size = table, regime, size
+    def __init__(
+        self, table: Table, regime: Regime, share: Part, seed: int, place: int, places: int
+    ) -> None:
+        self.table, self.regime, self.size = table, regime, share.of
         self.seed, self.place = seed, place
-        whole = size == len(regime.index)
-        self._all = table.gather(regime, regime.index) if whole else None
+        self.own = slice(share.start, share.start + share.count)
+        whole = share.of == len(regime.index)
+        self._all = table.gather(regime, regime.index[self.own]) if whole else None
         self._orders: dict[int, Tensor] = {}  # of the epoch at hand and the next
+        from_file = not whole and stored(table, regime)
+        self._windows = Windows(table, regime, seed, place, places) if from_file else None
 
     def step(self, i: int) -> Batch:
         if self._all is not None:
             return self._all
+        if self._windows is not None:
+            own = self.own
+            return self._windows.take(i * self.size + own.start, own.stop - own.start)
         rows = len(self.regime.index)
         epoch, start = divmod(i * self.size, rows)
         index = self._order(epoch)[start : start + self.size]
         if missing := self.size - len(index):
             index = torch.cat((index, self._order(epoch + 1)[:missing]))
-        return self.table.gather(self.regime, index)
+        return self.table.gather(self.regime, index[self.own])
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:

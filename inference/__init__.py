@@ -1,58 +1,98 @@
 """Objectives, training, sampling, export and diagnostics, for any pair."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ppl_models.inference.checkpoint import RunFolderError
 from ppl_models.inference.checks import NotFinite, check_data
 from ppl_models.inference.debug import Check, Report, debug
+from ppl_models.inference.elbo import ELBO, EnumeratedELBO
 from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
 from ppl_models.inference.fit import fit
-from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
+from ppl_models.inference.iwelbo import IWELBO
+from ppl_models.inference.kl import Capacity, FreeBits
+from ppl_models.inference.methods import Method, Methods, methods
+from ppl_models.inference.objectives import Objective
 from ppl_models.inference.players import Player
 from ppl_models.inference.predict import error, label_probabilities, loss_per_row
+from ppl_models.inference.relaxed import RelaxedELBO
+from ppl_models.inference.renyi import Renyi
 from ppl_models.inference.run import Run, load
 from ppl_models.inference.schedule import Anneal
+from ppl_models.inference.score import ScoreELBO
+from ppl_models.inference.self_normalised import SelfNormalisedELBO, supervision
 from ppl_models.inference.stage import Stage, Training
 from ppl_models.inference.stops import StopGradient
-from ppl_models.inference.terms import Classification
+from ppl_models.inference.terms import Classification, Penalty
+from ppl_models.inference.tmc import TMC
+from ppl_models.inference.wake_sleep import WakeSleep
 
 if TYPE_CHECKING:
-    from ppl_models.inference.mcmc import nuts
+    from ppl_models.inference.evidence import log_evidence
+    from ppl_models.inference.importance_sampling import importance, sir
+    from ppl_models.inference.maximum import map
+    from ppl_models.inference.mcmc import hmc, nuts
+
+# ArviZ takes as long to import as all the rest: only for those who sample or export.
+_LATE = {
+    "hmc": "mcmc",
+    "importance": "importance_sampling",
+    "log_evidence": "evidence",
+    "map": "maximum",
+    "nuts": "mcmc",
+    "sir": "importance_sampling",
+}
 
 __all__ = [
     "ELBO",
     "IWELBO",
+    "TMC",
     "Anneal",
+    "Capacity",
     "Check",
     "Classification",
     "EnumeratedELBO",
     "Evaluation",
+    "FreeBits",
+    "Method",
+    "Methods",
     "NotFinite",
     "Objective",
+    "Penalty",
     "Player",
+    "RelaxedELBO",
+    "Renyi",
     "Report",
     "Run",
     "RunFolderError",
+    "ScoreELBO",
+    "SelfNormalisedELBO",
     "Stage",
     "StopGradient",
     "Training",
     "UnhandledSite",
+    "WakeSleep",
     "Weights",
     "check_data",
     "debug",
     "error",
     "fit",
+    "hmc",
+    "importance",
     "label_probabilities",
     "load",
+    "log_evidence",
     "loss_per_row",
+    "map",
+    "methods",
     "nuts",
+    "sir",
+    "supervision",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # ArviZ takes as long to import as all the rest: only for those who sample or export.
-    if name == "nuts":
-        from ppl_models.inference.mcmc import nuts
-
-        return nuts
+    if name in _LATE:
+        module = import_module(f"ppl_models.inference.{_LATE[name]}")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

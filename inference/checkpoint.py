@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ppl_models.files import write_atomically
+from ppl_models.files import temporary, write_atomically
 
 DESCRIPTION, STATE = "run.json", "state.pt"
 FORMAT = 1
@@ -35,6 +35,9 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> dict[st
         RunFolderError: If the folder holds another run, or one and ``resume`` is off.
         OSError: If the folder cannot be written.
     """
+    for name in (DESCRIPTION, STATE):  # what a kill in the midst of a write left behind
+        for part in folder.glob(temporary(Path(name), "*").name):
+            part.unlink(missing_ok=True)
     if (folder / DESCRIPTION).exists():
         there = read_description(folder)
         if not resume:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data import Dataset, Table
-from ppl_models.inference.evaluation import DATA, enumerable, is_local, latent_sites, random_sites
+from ppl_models.inference.latents import DATA, enumerable, is_local, latent_sites, random_sites
 from ppl_models.inference.objectives import Objective
 from ppl_models.inference.stage import Stage
 from ppl_models.pair import Pair
@@ -95,7 +95,7 @@ def debug(
         The table, of which ``ok`` says whether all is well.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in _kinds(data)]
+    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
     found: list[Check] = []
     reached: set[str] = set()
     with (
@@ -116,11 +116,12 @@ def debug(
     return report
 
 
-def _kinds(data: Batch | Table | Dataset) -> list[Batch]:
+def kinds(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
+    """The first rows of each kind, by what is observed in them; a batch as it is."""
     if isinstance(data, Batch):
         return [data]
     table = data.train if isinstance(data, Dataset) else data
-    return [next(table.batches(r.index[:ROWS])) for r in table.regimes()]
+    return [next(table.batches(r.index[:rows])) for r in table.regimes()]
 
 
 def _check(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
@@ -18,47 +19,67 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
+from ppl_models.inference.latents import (
+    DATA,
+    UnhandledSite,
+    check_differentiable,
+    combinations,
+    enumerable,
+    enumerated,
+    family,
+    is_local,
+    is_plate,
+    latent_sites,
+    model_only,
+    random_sites,
+)
+from ppl_models.inference.survey import LargeGridError, Survey, run_within, survey
+from ppl_models.inference.weights import Collector, Weights
 
-DATA = "data"  # name of the plate over rows
+__all__ = [
+    "COMBINATIONS",
+    "DATA",
+    "Ask",
+    "Draw",
+    "Evaluation",
+    "Piece",
+    "UnhandledSite",
+    "Weights",
+    "enumerable",
+    "is_local",
+    "latent_sites",
+    "random_sites",
+]
+
+COMBINATIONS = 4096  # largest joint grid of labels that is formed unasked
 
 
-class UnhandledSite(ValueError):
-    """A latent site that the objective can neither sum out nor differentiate through."""
+@dataclass(frozen=True)
+class Ask:
+    """What log weights are asked for; see :meth:`Evaluation.weights`."""
+
+    particles: int = 1
+    enumerate_labels: bool = True
+    analytic_kl: bool = False
+    path: bool = False
+    bridge: bool = False
+    cut: str = "none"
+    cap: int = COMBINATIONS
 
 
-@dataclass
-class Weights:
-    """Log weights of one run; dimensions ``(E..., K, B)`` as in ``bounds``.
+@dataclass(frozen=True)
+class Piece:
+    """Some of the values of one enumerated site of the guide.
 
     Attributes:
-        log_p: Log joint of the model; sites enumerated in the model alone are summed out.
-        log_q: Log density of the guide's drawn sites (0.0 if there are none).
-        log_q_labels: Log q of the sites enumerated in the guide, ``(E..., 1, B)``, or None.
-        outside: Log p - log q of sites outside the data plate, a scalar.
-        rescaled: Name of a site whose weight is not just the plate's N / B, or None.
-        bridges: Values that the model received for the guide's draws, by site name, each
-            with its number of event dimensions (for gradients that scale the path).
-        shared: Label dimensions that the draws do not depend on.
-        log_q_cut: The part of ``log_q`` whose draws carry no gradient (0.0 if there are none).
-        guide: Trace of the guide.
-        model: Trace of the model.
+        site: Name of the site.
+        values: First value and the one after the last, by place in the support.
+        drawn: Values of draws that do not depend on it, by site name.
     """
 
-    log_p: Tensor
-    log_q: Tensor | float
-    log_q_labels: Tensor | None
-    outside: Tensor | float
-    rescaled: str | None
-    guide: poutine.Trace
-    model: poutine.Trace
-    bridges: list[tuple[Tensor, int]] = field(default_factory=list)
-    shared: tuple[int, ...] = ()
-    log_q_cut: Tensor | float = 0.0
-
-    @property
-    def log_w(self) -> Tensor:
-        """``(E..., K, B)``."""
-        return self.log_p - self.log_q
+    site: str
+    values: tuple[int, int]
+    drawn: Mapping[str, Tensor]
 
 
 class Evaluation:
@@ -80,7 +101,7 @@ class Evaluation:
     ) -> None:
         self.model, self.guide, self.batch = model, guide, batch
         self.plate_nesting = plate_nesting
-        self._weights: dict[tuple[Any, ...], Weights] = {}
+        self._weights: dict[Ask, Weights] = {}
         self._factors: dict[str, dist.TorchDistribution] = {}
 
     def factor(self, name: str) -> dist.TorchDistribution:
@@ -108,6 +129,7 @@ class Evaluation:
         path: bool = False,
         bridge: bool = False,
         cut: Literal["none", "discrete", "all"] = "none",
+        cap: int = COMBINATIONS,
     ) -> Weights:
         """Trace guide and model once; the same request is answered from the first run.
 
@@ -124,83 +146,85 @@ class Evaluation:
                 (a site that can be neither enumerated nor reparameterised is an error);
                 ``"discrete"``, those that cannot be reparameterised, for score-function
                 gradients; ``"all"``, whose draws are detached, for wake-sleep.
+            cap: Largest number of combinations of labels in one tensor. Vectors of discrete
+                values with at most so many are listed too, unless ``cut`` lets them be drawn.
 
         Raises:
-            UnhandledSite: Naming the discrete site that nobody sums out or relaxes, or the
-                latent site without a counterpart.
+            UnhandledSite: Naming the discrete site that nobody sums out or relaxes, the
+                latent site without a counterpart, or the labels with too many combinations.
         """
-        key = (particles, enumerate_labels, analytic_kl, path, bridge, cut)
-        if key not in self._weights:
-            self._weights[key] = self._run(*key)
-        return self._weights[key]
+        return self.weights_for(
+            Ask(particles, enumerate_labels, analytic_kl, path, bridge, cut, cap)
+        )
 
-    def _run(
-        self,
-        particles: int,
-        enumerate_labels: bool,
-        analytic_kl: bool,
-        path: bool,
-        bridge: bool,
-        cut: str,
-    ) -> Weights:
+    def weights_for(self, ask: Ask) -> Weights:
+        """The same from one record of what is asked for."""
+        if ask not in self._weights:
+            self._weights[ask] = self.run(ask)
+        return self._weights[ask]
+
+    def run(self, ask: Ask, piece: Piece | None = None) -> Weights:
+        """Trace guide and model anew.
+
+        Args:
+            ask: What for.
+            piece: Enumerate only a part of the values of one site.
+        """
+        key = self._key(ask, piece and piece.site, piece and piece.values[1] - piece.values[0])
+        device = self.batch.rows.device
+        return run_within(
+            self.guide, key, ask.cap, device, lambda limit: self._run(ask, limit, piece)
+        )
+
+    def survey(self, ask: Ask) -> Survey:
+        """What a run would form, found out without values or random numbers."""
+        key = self._key(ask, "survey")
+        return survey(self.guide, key, lambda: self._run(ask, math.inf))
+
+    def _key(self, *what: Hashable) -> Hashable:
+        return (frozenset(self.batch), self.plate_nesting, *what)
+
+    def _run(self, ask: Ask, limit: float, piece: Piece | None = None) -> Weights:
         particle_dim = -1 - self.plate_nesting
-        draw = _Draw(particles, particle_dim, enumerate_labels, detach=cut == "all")
-        enumeration = EnumMessenger(first_available_dim=particle_dim - 1)
-        guide = poutine.trace(enumeration(draw(self.guide))).get_trace(self.batch)
+        draw = Draw(ask, particle_dim, limit)
+        run_guide = EnumMessenger(first_available_dim=particle_dim - 1)(draw(self.guide))
+        if piece is not None:
+            run_guide = _Part(piece)(run_guide)
+        guide = _trace(run_guide, self.batch, detach=ask.cut == "all")
         sampled = dict(latent_sites(guide))
         for name, site in sampled.items():
-            if cut == "none":
-                _check_differentiable(name, site, enumerate_labels)
-        labels = [name for name, site in sampled.items() if _enumerated(site)]
-
-        terms = _Terms(self.batch.scale, self.plate_nesting)
-        score = self._score(guide, labels, draw) if path and not analytic_kl else None
-        for name, site in sampled.items():
-            if name in labels:
-                terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
-            elif not analytic_kl:
-                log_q = _log_q(site, score and score.nodes[name])
-                terms.add("q", name, site, log_q)
-                if cut == "all" or not site["fn"].has_rsample:
-                    terms.add("cut", name, site, log_q)
+            if ask.cut == "none":
+                check_differentiable(name, site, ask.enumerate_labels, ask.cap)
+        labels = {name: site for name, site in sampled.items() if enumerated(site)}
         replayed = guide
         bridges: list[tuple[Tensor, int]] = []
         shared: tuple[int, ...] = ()
-        if bridge:
+        if ask.bridge:
             replayed, bridges, shared = _bridged(guide, sampled, len(labels) - particle_dim)
-
-        mark = _Draw(1, particle_dim, enumerate_labels)
+        mark = Draw(dataclasses.replace(ask, particles=1), particle_dim, limit)
         model = poutine.trace(
             EnumMessenger()(poutine.replay(mark(self.model), trace=replayed))
         ).get_trace(self.batch)
-        summed = _model_only(model, sampled)
+        summed = model_only(model, sampled)
+
+        terms = Collector(self.batch.scale, self.plate_nesting, labels, summed)
+        score = self._score(guide, labels, draw) if ask.path and not ask.analytic_kl else None
+        for name, site in sampled.items():
+            if name in labels:
+                terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
+            elif not ask.analytic_kl:
+                log_q = _log_q(site, score and score.nodes[name])
+                terms.add("q", name, site, log_q)
+                if ask.cut == "all" or not site["fn"].has_rsample:
+                    terms.add("cut", name, site, log_q)
         for name, site in random_sites(model):
-            if analytic_kl and name in sampled and name not in labels:
+            if ask.analytic_kl and name in sampled and name not in labels:
                 terms.add("q", name, site, _kl(name, guide.nodes[name], site))
             else:
                 terms.add("p", name, site, site["fn"].log_prob(site["value"]))
-        log_p = terms.total["p"]
-        if summed:  # their dimensions stand left of the guide's
-            log_p = torch.logsumexp(log_p, tuple(range(len(summed))))
-        log_q_labels = terms.total.get("labels")
-        if log_q_labels is not None and log_q_labels.shape[-2] > 1:
-            # q(y | z_k) varies with the draw: the bound holds for any distribution of y, and
-            # the mean over draws is one.
-            log_q_labels = torch.logsumexp(log_q_labels, -2, keepdim=True) - math.log(particles)
-        return Weights(
-            log_p,
-            terms.total.get("q", 0.0),
-            log_q_labels,
-            terms.outside,
-            terms.rescaled,
-            guide,
-            model,
-            bridges,
-            shared,
-            terms.total.get("cut", 0.0),
-        )
+        return terms.weights(ask.cap, guide, model, bridges, shared)
 
-    def _score(self, guide: poutine.Trace, labels: list[str], draw: _Draw) -> poutine.Trace:
+    def _score(self, guide: poutine.Trace, labels: Mapping[str, Any], draw: Draw) -> poutine.Trace:
         # The guide at the same values cut from the graph: what is left of the gradient of
         # its log density is the direct dependence on the parameters.
         cut = guide.copy()
@@ -210,7 +234,37 @@ class Evaluation:
         return poutine.trace(poutine.replay(draw(self.guide), trace=cut)).get_trace(self.batch)
 
 
-class _Draw(Messenger):
+def _trace(guide: Callable[[Batch], Any], batch: Batch, detach: bool) -> poutine.Trace:
+    trace = poutine.trace()
+    # Handlers see a finished draw from the outside in: the trace would record it attached.
+    with _Detach() if detach else contextlib.nullcontext(), trace:
+        guide(batch)
+    return trace.get_trace()
+
+
+class _Detach(Messenger):
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not is_plate(msg):
+            msg["value"] = msg["value"].detach()
+
+
+class _Part(Messenger):
+    """Keeps some values of an enumerated site; draws that do not depend on it are given."""
+
+    def __init__(self, piece: Piece) -> None:
+        super().__init__()
+        self.piece = piece
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] == self.piece.site and enumerated(msg):
+            first, last = self.piece.values
+            axis = msg["infer"]["_enumerate_dim"] - msg["fn"].event_dim
+            msg["value"] = msg["value"].narrow(axis, first, last - first)
+        elif msg["name"] in self.piece.drawn:
+            msg["value"], msg["done"] = self.piece.drawn[msg["name"]], True
+
+
+class Draw(Messenger):
     """Marks discrete latent sites for enumeration and draws the others K times per row.
 
     The K draws take a dimension of their own left of all plates. Sites outside the data
@@ -218,149 +272,37 @@ class _Draw(Messenger):
     a batch.
     """
 
-    def __init__(
-        self, particles: int, dim: int, enumerate_labels: bool, detach: bool = False
-    ) -> None:
+    def __init__(self, ask: Ask, dim: int, limit: float) -> None:
         super().__init__()
-        self.particles, self.dim, self.enumerate_labels = particles, dim, enumerate_labels
-        self.detach = detach
+        self.ask, self.dim, self.limit = ask, dim, limit
+        self.sizes: dict[str, int] = {}  # of the labels met so far
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
-        if msg["done"] or msg["is_observed"] or _is_plate(msg):
+        if msg["done"] or msg["is_observed"] or is_plate(msg):
             return
-        if self.enumerate_labels and enumerable(fn):
+        if self.ask.enumerate_labels and self.ask.cut == "none":
+            fn = msg["fn"] = combinations(fn, self.ask.cap)
+        if self.ask.enumerate_labels and enumerable(fn):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
         else:
             msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "enumerate"}
-            if self.particles > 1 and is_local(msg):
+            given = len(fn.batch_shape) >= -self.dim and fn.batch_shape[self.dim] > 1
+            msg["infer"]["_given_draws"] = given
+            if self.ask.particles > 1 and is_local(msg):
                 shape = [1] * (-self.dim - len(fn.batch_shape)) + list(fn.batch_shape)
-                shape[self.dim] = self.particles
+                shape[self.dim] = self.ask.particles
                 msg["fn"] = fn.expand(torch.Size(shape))
-                frame = CondIndepStackFrame("particles", self.dim, self.particles, 0)
+                frame = CondIndepStackFrame("particles", self.dim, self.ask.particles, 0)
                 msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if self.detach and not msg["is_observed"] and not _is_plate(msg):
-            msg["value"] = msg["value"].detach()
-
-
-class _Terms:
-    """Adds up log densities, each reduced to ``(E..., K, B)`` without the plate's N / B."""
-
-    def __init__(self, plate_scale: float, plate_nesting: int) -> None:
-        self.plate_scale, self.plate_nesting = plate_scale, plate_nesting
-        self.total: dict[str, Tensor] = {}
-        self.outside: Tensor | float = 0.0
-        self.rescaled: str | None = None
-
-    def add(self, kind: str, name: str, site: Any, log_prob: Tensor) -> None:
-        scale, mask = site["scale"], site["mask"]
-        if not is_local(site):
-            if kind == "cut":
-                return
-            value = scale_and_mask(log_prob, scale, mask).sum()
-            self.outside = self.outside + (value if kind == "p" else -value)
+        if msg["is_observed"] or is_plate(msg) or not enumerated(msg):
             return
-        if isinstance(scale, Tensor) or scale != self.plate_scale:
-            self.rescaled = name
-            scale = scale / self.plate_scale
-        else:
-            scale = 1.0
-        value = scale_and_mask(log_prob, scale, mask)
-        if value.dim() > 1 or self.plate_nesting > 1:
-            value = self._rows(name, site, value)
-        else:
-            value = value.unsqueeze(0)
-        self.total[kind] = self.total[kind] + value if kind in self.total else value
-
-    def _rows(self, name: str, site: Any, value: Tensor) -> Tensor:
-        # Sum plates inside a row's own: dimensions -2 .. -plate_nesting.
-        nesting = self.plate_nesting
-        value = value.reshape((1,) * (nesting + 1 - value.dim()) + value.shape)
-        inner = tuple(range(-nesting, -1))
-        if not inner:
-            return value
-        if _enumerated(site) and len(site["cond_indep_stack"]) > 1:
-            raise UnhandledSite(
-                f"site {name!r} would be enumerated inside a plate within the rows, which "
-                "this objective does not sum exactly"
-            )
-        return value.sum(inner)
-
-
-def random_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
-    """Sample sites of a trace, observed or not, without the plates' own."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not _is_plate(site):
-            yield name, site
-
-
-def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
-    """Sample sites of a trace that are not observed."""
-    for name, site in random_sites(trace):
-        if not site["is_observed"]:
-            yield name, site
-
-
-def _is_plate(site: Any) -> bool:
-    return type(site["fn"]).__name__ == "_Subsample"
-
-
-def is_local(site: Any) -> bool:
-    """Whether a site stands inside the data plate."""
-    return any(frame.name == DATA for frame in site["cond_indep_stack"])
-
-
-def _enumerated(site: Any) -> bool:
-    return site["infer"].get("_enumerate_dim") is not None
-
-
-def enumerable(fn: Any) -> bool:
-    """Whether all values of a distribution can be listed in one dimension."""
-    # Independent says yes for a vector of discrete values and fails when asked for them.
-    return fn.has_enumerate_support and not (isinstance(fn, dist.Independent) and fn.event_dim)
-
-
-def _check_differentiable(name: str, site: Any, enumerate_labels: bool) -> None:
-    fn = site["fn"]
-    if _enumerated(site) and not is_local(site):
-        raise UnhandledSite(
-            f"site {name!r} is discrete and stands outside the data plate; this objective sums "
-            "labels row by row, expected it inside plate 'data'"
-        )
-    if _enumerated(site) or fn.has_rsample:
-        return
-    if enumerable(fn) and not enumerate_labels:
-        raise UnhandledSite(
-            f"site {name!r} is discrete ({type(fn).__name__}) and this objective does not sum "
-            "it out; use EnumeratedELBO or IWELBO, or observe it"
-        )
-    raise UnhandledSite(
-        f"site {name!r} ({_family(fn)}) can be neither enumerated nor reparameterised, so its "
-        "guide would get no correct gradient; expected a finite support of scalars or one-hot "
-        "vectors, a reparameterised distribution or a relaxation"
-    )
-
-
-def _family(fn: Any) -> str:
-    return type(fn.base_dist if isinstance(fn, dist.Independent) else fn).__name__
-
-
-def _model_only(model: poutine.Trace, sampled: dict[str, Any]) -> list[str]:
-    summed = []
-    for name, site in latent_sites(model):
-        if name not in sampled:
-            if not _enumerated(site):
-                raise UnhandledSite(
-                    f"site {name!r} is latent in the model, but the guide does not sample it; "
-                    "give the guide a factor for it, or put its values in the batch"
-                )
-            summed.append(name)
-    for name in sampled:
-        if name not in model.nodes:
-            raise UnhandledSite(f"the guide samples site {name!r}, which the model lacks")
-    return summed
+        axis = msg["infer"]["_enumerate_dim"] - msg["fn"].event_dim
+        self.sizes[msg["name"]] = msg["value"].shape[axis]
+        if len(self.sizes) > 1 and math.prod(self.sizes.values()) > self.limit:
+            raise LargeGridError
 
 
 def _log_q(site: Any, score: Any) -> Tensor:
@@ -376,7 +318,7 @@ def _kl(name: str, q: Any, p: Any) -> Tensor:
         kl: Tensor = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
         raise UnhandledSite(
-            f"site {name!r} has no closed-form KL({_family(q['fn'])} || {_family(p['fn'])}); "
+            f"site {name!r} has no closed-form KL({family(q['fn'])} || {family(p['fn'])}); "
             'use kl="sampled"'
         ) from None
     return kl
@@ -386,7 +328,7 @@ def _bridged(
     guide: poutine.Trace, sampled: dict[str, Any], dims: int
 ) -> tuple[poutine.Trace, list[tuple[Tensor, int]], tuple[int, ...]]:
     """Copies of the draws over all labels, and the label dimensions they do not depend on."""
-    labels = [site for site in sampled.values() if _enumerated(site)]
+    labels = [site for site in sampled.values() if enumerated(site)]
     sizes = [1] * dims
     for site in labels:
         dim = site["infer"]["_enumerate_dim"]
@@ -395,9 +337,9 @@ def _bridged(
     replayed, bridges, shares = guide.copy(), [], set()
     names = list(sampled)
     for place, (name, site) in enumerate(sampled.items()):
-        if _enumerated(site):
+        if enumerated(site):
             continue
-        after = [n for n in names[place:] if _enumerated(sampled[n])]
+        after = [n for n in names[place:] if enumerated(sampled[n])]
         if after:
             raise UnhandledSite(
                 f"the guide samples the enumerated site {after[0]!r} after {name!r}; the doubly "

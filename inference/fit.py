@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 
 from ppl_models.data import Dataset, Table
-from ppl_models.inference import checkpoint
+from ppl_models.inference import checkpoint, distributed
 from ppl_models.inference.checks import check_data
 from ppl_models.inference.loop import Loop, interruptible
 from ppl_models.inference.objectives import Objective
@@ -40,6 +42,12 @@ def fit(
     The pair is trained in place and stays on the device. The caller's global random state is
     left as it was.
 
+    Started by ``torchrun``, the processes share each batch and train one pair: the curve is
+    that of one process up to rounding (see :class:`ppl_models.inference.draws.Draws` for the
+    draws of which that holds), for objectives whose rows do not look at each other. Every
+    process calls ``fit`` with the same arguments; the first one writes, shows progress and
+    calls back.
+
     Args:
         pair: The pair.
         data: A data set (its training rows are used), or the rows themselves.
@@ -55,7 +63,9 @@ def fit(
         progress: Show a progress bar with loss per row and steps per second.
         callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
         training: Fields of :class:`Training` that differ from the paper's; a tuple gives one
-            value per stage.
+            value per stage. ``compile=True`` compiles the steps (see
+            :mod:`ppl_models.inference.compiled`; it takes up to a minute per stage to start
+            with), ``precision="bf16"`` runs the networks in bfloat16.
 
     Returns:
         The run.
@@ -63,6 +73,7 @@ def fit(
     Raises:
         ValueError: If data, options or folder do not fit, before any work is done.
         NotFinite: If the loss becomes NaN or infinite, naming site and row.
+        LostProcess: If another process of the run has died.
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
     table, validation = (
@@ -75,27 +86,33 @@ def fit(
     check_data(pair, table)
     tables = [_rows_of(stage, table) for stage in plan]
 
-    where = _device(device)
-    run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
-    description = describe_run(pair, data, plan, seed)
-    folder = None if out is None else Path(out)
-    state = None if folder is None else checkpoint.claim(folder, description, resume)
-    pair.to(where)
-    pair.train()
-    loop = Loop(run, plan, seed, where, folder, description, progress, callbacks)
-    loop.checkpoint_seconds = checkpoint_seconds
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(seed)
-        if state is not None:
-            loop.restore(state)
-        with interruptible(folder is not None) as interrupted:
-            loop.interrupted = interrupted
-            for place, stage in enumerate(plan):
-                if place >= loop.stage:
-                    watch = None if validation is None else _validation_of(stage, pair, validation)
-                    rows = tables[place].to(where, pair.like().dtype)
-                    loop.run_stage(place, stage, rows, watch)
-            loop.finish()
+    with distributed.group(device) as processes:
+        where = _device(device)
+        distributed.check_modules(pair, processes)
+        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
+        description = describe_run(pair, data, plan, seed)
+        processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
+        folder = None if out is None else Path(out)
+        state = None
+        if folder is not None:
+            claim = functools.partial(checkpoint.claim, folder, description, resume)
+            state = processes.from_first(claim)
+        pair.to(where)
+        pair.train()
+        loop = Loop(run, plan, seed, where, folder, description, progress, callbacks, processes)
+        loop.checkpoint_seconds = checkpoint_seconds
+        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+            torch.manual_seed(seed)
+            if state is not None:
+                loop.restore(state)
+            with interruptible(folder is not None) as interrupted:
+                loop.interrupted = interrupted
+                for place, stage in enumerate(plan):
+                    if place >= loop.stage:
+                        watch = validation and _validation_of(stage, pair, validation)
+                        rows = tables[place].to(where, pair.like().dtype)
+                        loop.run_stage(place, stage, rows, watch)
+                loop.finish()
     pair.eval()
     return run
 

@@ -19,9 +19,13 @@ from tqdm import tqdm
 from ppl_models.batch import Batch
 from ppl_models.data import Stream, Table
 from ppl_models.inference import checkpoint
-from ppl_models.inference.checks import explain
+from ppl_models.inference.checks import NotFinite, explain
+from ppl_models.inference.compiled import Compiled, compiled_sides
+from ppl_models.inference.distributed import Processes
+from ppl_models.inference.draws import Draws
 from ppl_models.inference.evaluation import Evaluation
 from ppl_models.inference.players import Side, constant, sides, under
+from ppl_models.inference.precision import bfloat16, networks_of
 from ppl_models.inference.run import Run
 from ppl_models.inference.stage import Stage, Training
 from ppl_models.pair import Pair
@@ -46,14 +50,19 @@ class Loop:
         description: dict[str, Any],
         progress: bool,
         callbacks: tuple[Callable[[Run, int], None], ...],
+        processes: Processes,
     ) -> None:
         self.result, self.pair, self.plan, self.seed = run, run.pair, plan, seed
         self.device, self.folder, self.description = device, folder, description
-        self.progress, self.callbacks = progress, callbacks
+        self.progress = progress and processes.first
+        self.callbacks = callbacks if processes.first else ()
+        self.processes = processes
+        self.draws = Draws(seed, processes.rank, processes.count, device)
         self.stage, self.step = 0, 0
         self.done_before = 0  # steps of the stages before this one
         self.best: dict[str, Any] = {}
         self.sides: list[Side] = []
+        self.compiled: dict[str, Compiled] = {}  # by side
         self.pending: list[dict[str, Any]] | None = None  # state of the sides to restore
         self.seconds = 0.0
         self.count = 0  # losses since the last point of the curve
@@ -69,16 +78,30 @@ class Loop:
                 stage.start(next(table.without(*self.pair.card.labels).batches(limit=START_ROWS)))
         options = stage.training
         stream = Stream(
-            table, options.batch_size, options.labelled_batch_size or None, seed=self.seed + place
+            table,
+            options.batch_size,
+            options.labelled_batch_size or None,
+            seed=self.seed + place,
+            process=self.processes.rank,
+            processes=self.processes.count,
         )
+        self.draws.parts = stream.parts
         total = options.epochs * stream.steps_per_epoch
         self.sides = sides(self.pair, stage, len(table))
         for side, state in zip(self.sides, self.pending or (), strict=False):
             side.restore(state)
+        self.processes.alike(self._tensors())
         trained = stage.pair or self.pair
+        self.compiled = {}
+        if options.compile:
+            self.compiled = compiled_sides(self.sides, trained, self.processes.count)
         every = max(1, total // RECORDS)
         began = time.monotonic()
-        with constant(_frozen(self.pair, stage)), self._bar(stage, total) as bar:
+        with (
+            constant(_frozen(self.pair, stage)),
+            self._precision(stage, trained, stream),
+            self._bar(stage, total) as bar,
+        ):
             while self.step < total:
                 for side in self.sides:
                     side.objective.at(self.step / total)
@@ -110,8 +133,11 @@ class Loop:
         self, stage: Stage, trained: Pair, batches: tuple[Batch, ...], rows: int
     ) -> Tensor | float:
         if stage.prepare is not None:
+            key = self.stage, self.step, len(self.sides), 0
             with torch.no_grad():
-                batches = tuple(stage.prepare(batch) for batch in batches)
+                batches = self.draws.prepared(stage.prepare, batches, key)
+        if self.compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # gradients are kept until the next one
         if len(self.sides) == 1:
             loss = self._gradient(self.sides[0], stage, trained, batches, rows)
             self.sides[0].optimiser.step()
@@ -120,8 +146,8 @@ class Loop:
         for place, side in enumerate(self.sides):
             others = [p for s in self.sides if s is not side for p in s.parameters]
             with constant(others):
-                for _ in range(side.steps):
-                    loss = self._gradient(side, stage, trained, batches, rows)
+                for turn in range(side.steps):
+                    loss = self._gradient(side, stage, trained, batches, rows, (place, turn))
                     if not stage.simultaneous:
                         side.optimiser.step()
             first = loss if place == 0 else first
@@ -131,22 +157,57 @@ class Loop:
         return first
 
     def _gradient(
-        self, side: Side, stage: Stage, trained: Pair, batches: tuple[Batch, ...], rows: int
+        self,
+        side: Side,
+        stage: Stage,
+        trained: Pair,
+        batches: tuple[Batch, ...],
+        rows: int,
+        turn: tuple[int, int] = (0, 0),
     ) -> Tensor | float:
         side.optimiser.zero_grad(set_to_none=True)
         on_cpu = self.device.type == "cpu"
         before = torch.get_rng_state()
         # Pyro's own checks read tensors on the host at every site; the first step has them.
-        with pyro.validation_enabled(self.step == 0):
-            loss = side.objective.differentiable_loss(trained.model, trained.guide, batches)
-        loss = loss / rows
+        first = self.step == 0
+        compiled = None
+        if side.name in self.compiled and not first:
+            compiled = self.compiled[side.name].gradient(batches, rows)
+        if compiled is None:
+            with pyro.validation_enabled(first):
+                key = self.stage, self.step, *turn
+                loss = self.draws.loss(side.objective, trained.model, trained.guide, batches, key)
+            loss = loss / rows
+        else:
+            loss = compiled
+        if self.processes.count > 1:
+            loss.backward()
+            stop = self.interrupted.is_set()
+            loss = self.processes.sum_gradients(loss, side.parameters, stop)
         if on_cpu:  # no cost here; on a GPU the curve's points are checked instead
             value = loss.item()
             if not math.isfinite(value):
                 torch.set_rng_state(before)
                 self._finite(value, stage, trained, batches)
-        loss.backward()
+        if self.processes.count == 1 and compiled is None:
+            loss.backward()
         return value if on_cpu else loss.detach()
+
+    def _precision(
+        self, stage: Stage, trained: Pair, stream: Stream
+    ) -> contextlib.AbstractContextManager[None]:
+        if stage.training.precision == "full":
+            return contextlib.nullcontext()
+
+        def run() -> None:
+            batches = stream.step(self.step)
+            if stage.prepare is not None:
+                batches = tuple(stage.prepare(batch) for batch in batches)
+            for side in self.sides:
+                side.objective.differentiable_loss(trained.model, trained.guide, batches)
+
+        roots = [trained, *(s.module for s in self.sides if s.module is not None)]
+        return bfloat16(networks_of(roots, run), self.device)
 
     def _finite(
         self, value: float, stage: Stage, trained: Pair, batches: tuple[Batch, ...]
@@ -156,12 +217,18 @@ class Loop:
 
         def again(batch: Batch) -> Iterator[Any]:
             nesting = stage.objective.max_plate_nesting
-            with torch.no_grad(), pyro.validation_enabled(False):
+            place = next(i for i, b in enumerate(batches) if b is batch)
+            draws = self.draws.again(place, self.stage, self.step, 0, 0)
+            with torch.no_grad(), pyro.validation_enabled(False), draws:
                 w = Evaluation(trained.model, trained.guide, batch, nesting).weights()
             yield w.guide
             yield w.model
 
-        raise explain(self.pair, self.step, again, batches)
+        error = explain(self.pair, self.step, again, batches)
+        if self.processes.count == 1:
+            raise error
+        notes = self.processes.notes(str(error))  # the row is one process's
+        raise NotFinite(next((note for note in notes if " at row " in note), notes[0]))
 
     def _stale(self, stage: Stage, trained: Pair, table: Table, options: Training) -> bool:
         # Validation must not move the training's random state.
@@ -181,7 +248,7 @@ class Loop:
             self.best = {"loss": loss, "model": model, "age": 0}
         else:
             self.best["age"] += 1
-        return bool(self.best["age"] >= options.patience)
+        return self.processes.any(self.best["age"] >= options.patience)
 
     def _record(self, stage: Stage, loss: float) -> None:
         step = self.done_before + self.step
@@ -201,8 +268,9 @@ class Loop:
         )
 
     def _maybe_save(self) -> None:
-        if self.interrupted.is_set():
+        if self.processes.stopping(self.step, self.interrupted.is_set()):
             self.save("interrupted")
+            self.processes.any(False)  # nobody leaves before it is written
             raise KeyboardInterrupt(f"interrupted at step {self.step} of stage {self.stage + 1}")
         if time.monotonic() - self.saved >= self.checkpoint_seconds:
             self.save("running")
@@ -210,6 +278,8 @@ class Loop:
     def save(self, status: str) -> None:
         """Write state, then description: a description never claims more than the state."""
         assert self.folder is not None
+        if not self.processes.first:
+            return
         state = {
             "model": self.pair.state_dict(),
             "sides": [side.state() for side in self.sides],
@@ -247,6 +317,12 @@ class Loop:
             ) from None
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"])
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in (self.pair, *(side.module for side in self.sides)):
+            if module is not None:
+                yield from module.parameters()
+                yield from module.buffers()
 
     def finish(self) -> None:
         """Mark the run as finished, past its last stage."""

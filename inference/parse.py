@@ -8,12 +8,26 @@ import re
 from typing import Any
 
 from ppl_models.config import unknown
-from ppl_models.inference.objectives import ELBO, IWELBO, EnumeratedELBO, Objective
+from ppl_models.inference.elbo import ELBO, EnumeratedELBO
+from ppl_models.inference.iwelbo import IWELBO
+from ppl_models.inference.objectives import Objective
+from ppl_models.inference.relaxed import RelaxedELBO
+from ppl_models.inference.renyi import Renyi
+from ppl_models.inference.score import ScoreELBO
+from ppl_models.inference.self_normalised import SelfNormalisedELBO
+from ppl_models.inference.tmc import TMC
+from ppl_models.inference.wake_sleep import WakeSleep
 
 BOUNDS: dict[str, type[Objective]] = {
     "elbo": ELBO,
     "enumerated": EnumeratedELBO,
     "iwelbo": IWELBO,
+    "tmc": TMC,
+    "renyi": Renyi,
+    "wake_sleep": WakeSleep,
+    "self_normalised": SelfNormalisedELBO,
+    "score": ScoreELBO,
+    "relaxed": RelaxedELBO,
 }
 
 
@@ -21,8 +35,8 @@ def parse_objective(text: str) -> Objective:
     """A bound from its name and options.
 
     Args:
-        text: ``elbo``, ``enumerated`` or ``iwelbo``, optionally with options in parentheses;
-            words need no quotes, e.g. ``iwelbo(particles=8, grad=dreg)``.
+        text: A name in ``BOUNDS``, e.g. ``elbo`` or ``wake_sleep``, optionally with options in
+            parentheses; words need no quotes, e.g. ``iwelbo(particles=8, grad=dreg)``.
 
     Raises:
         ValueError: Naming the unknown bound or option, with the nearest known one.

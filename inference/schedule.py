@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -30,13 +31,31 @@ class Anneal:
 
     def __call__(self, progress: float) -> float:
         """The value when this share of the steps is done."""
-        if progress < self.start:
-            return self.first
         if progress >= self.end:
             return self.last
+        if progress <= self.start:
+            return self.first
         share = (progress - self.start) / (self.end - self.start)
         return self.first + share * (self.last - self.first)
 
     def __str__(self) -> str:
         """E.g. ``1 -> 0``."""
         return f"{self.first:g} -> {self.last:g}"
+
+
+def value_at(number: float | Anneal, progress: float) -> float:
+    """A number that may be a schedule, when this share of the steps is done."""
+    return number(progress) if isinstance(number, Anneal) else number
+
+
+def written(number: float | Anneal) -> str:
+    """As a formula shows it: ``0.5`` or ``(1 -> 0)``."""
+    return f"({number})" if isinstance(number, Anneal) else f"{number:g}"
+
+
+def check_range(option: str, number: float | Anneal, least: float = -math.inf) -> None:
+    """Raise a ValueError where a number, or an end of a schedule, is below ``least`` or nan."""
+    for value in (number.first, number.last) if isinstance(number, Anneal) else (number,):
+        if not least <= value < math.inf:
+            bound = "a finite number" if least == -math.inf else f"a finite number >= {least:g}"
+            raise ValueError(f"{option} is {value}, expected {bound}")

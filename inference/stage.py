@@ -31,6 +31,10 @@ class Training(Config):
     weight_prior: float = setting(
         0.0, "precision of a Normal prior on all weights, counted once per data set", minimum=0
     )
+    compile: bool = setting(False, "compile the steps; takes about a minute to start with")
+    precision: str = setting(
+        "full", "of the networks; densities keep the full one", choices=("full", "bf16")
+    )
     patience: int = setting(
         0, "epochs without a better validation loss before stopping; 0 never stops", minimum=0
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,20 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Warnings of libraries underneath are not the user's to act on.
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", "training is not compiled")
     logging.getLogger().setLevel(logging.ERROR)
     try:
         command, options = _command(arguments)
         return command(options)
     except KeyboardInterrupt as stop:
-        return _say(f"{stop or 'interrupted'}; add --resume to go on from there", 130)
+        return _say(f"{stop or 'interrupted'}; add --resume to go on from there", 130, once=True)
+    except UsageError as problem:
+        return _say(f"error: {problem}", 2, once=True)
     except (ValueError, FileNotFoundError) as problem:
         return _say(f"error: {problem}", 2)
     except (ArithmeticError, OSError, RuntimeError) as problem:
         return _say(f"error: {str(problem) or type(problem).__name__}", 1)
 
 
-def _say(line: str, code: int) -> int:
-    print(f"ppl-models: {' '.join(line.split())}", file=sys.stderr)
+def _say(line: str, code: int, once: bool = False) -> int:
+    # Under torchrun: what is the same in all processes is said by the first alone.
+    if not once or os.environ.get("RANK", "0") == "0":
+        print(f"ppl-models: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 
@@ -114,6 +120,12 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        help="seconds between two writes of the state (default 60)",
+    )
+    parser.add_argument(
         "--baseline",
         action="store_true",
         help="also train the label network alone on the labelled rows, and print its error",
@@ -134,6 +146,7 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
 
     def run(options: argparse.Namespace) -> int:
         from ppl_models import inference
+        from ppl_models.inference.distributed import group
 
         bound = parse_objective(options.objective) if options.objective else None
         load = {loader_names[n]: v for n, v in chosen(options, list(loader_names)).items()}
@@ -143,17 +156,22 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
             for name, value in chosen(options, settings).items()
         }
         pair = catalogue.build(options.name, dataset, seed=options.seed, **own)
-        result = inference.fit(
-            pair,
-            dataset,
-            stages=pair.stages(bound),
-            seed=options.seed,
-            device=options.device,
-            out=options.out,
-            resume=options.resume,
-            progress=not options.quiet,
-            **chosen(options, training),
-        )
+        with group(options.device) as processes:
+            result = inference.fit(
+                pair,
+                dataset,
+                stages=pair.stages(bound),
+                seed=options.seed,
+                device=options.device,
+                out=options.out,
+                resume=options.resume,
+                checkpoint_seconds=options.checkpoint_seconds,
+                progress=not options.quiet,
+                **chosen(options, training),
+            )
+            errors = _errors(result, dataset, options.baseline, options.seed)
+        if not processes.first:
+            return 0
         report = {
             "paper": options.name,
             "data": dataset.name,
@@ -161,7 +179,7 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
             "steps": int(result.history["step"][-1]),
             "seconds": round(result.history["seconds"][-1], 1),
             "loss": result.history["loss"][-1],
-            **_errors(result, dataset, options.baseline, options.seed),
+            **errors,
             **_write_posterior(result, dataset, options.out, options),
         }
         _print(report, options.json)

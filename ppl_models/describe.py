@@ -2,7 +2,8 @@
 
     python -m ppl_models.describe docs/
 
-writes ``docs/papers/<name>.md`` for every paper and ``docs/papers/index.md``.
+writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, and
+``docs/methods.md``, the table of objectives and algorithms.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_models import catalogue
+from ppl_models import catalogue, methods_page
 from ppl_models.config import plain
 from ppl_models.files import write_atomically
 from ppl_models.pair import Pair
@@ -124,7 +125,7 @@ def pages() -> dict[str, str]:
 
 
 def write(docs: Path) -> None:
-    """Write all pages under ``docs/papers``.
+    """Write all pages under ``docs/papers``, and ``docs/methods.md``.
 
     Args:
         docs: The docs' folder.
@@ -138,6 +139,7 @@ def write(docs: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in pages().items():
         _write(folder / name, text)
+    _write(docs / "methods.md", methods_page.page(methods_page.rows()))
 
 
 def _write(path: Path, text: str) -> None:
@@ -170,7 +172,9 @@ def _allowed(setting: dict[str, Any]) -> str:
 
 def _options(training: dict[str, Any]) -> str:
     return ", ".join(
-        f"{key.replace('_', ' ')} {value:g}" for key, value in training.items() if value
+        f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+        for key, value in training.items()
+        if value
     )
 
 

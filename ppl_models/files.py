@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def temporary(path: Path, writer: int | str) -> Path:
+    """The name that a process (or ``"*"``, as a pattern for all) writes to meanwhile."""
+    return path.with_name(f".{path.name}.{writer}.part")
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write to a temporary name beside ``path``, then rename.
 
@@ -17,11 +22,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OSError: With a one-line message naming the path; the temporary file is gone.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = temporary(path, os.getpid())
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        write(part)
+        os.replace(part, path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)

@@ -56,6 +56,16 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
         if field.metadata.get("from_data"):
             continue
         default = field.default
+        if isinstance(default, bool):
+            group.add_argument(
+                _flag(field.name),
+                dest=field.name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=f"{field.metadata['doc']} (default {default})",
+            )
+            names.append(field.name)
+            continue
         many = several or isinstance(default, tuple)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         one = default[0] if isinstance(default, tuple) else default

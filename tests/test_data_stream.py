@@ -161,3 +161,30 @@ def test_a_step_on_a_gpu_waits_for_nothing():
         torch.cuda.set_sync_debug_mode("default")
     for a, b in zip(batches, on_cpu.step(1), strict=True):
         assert torch.equal(a.rows.cpu(), b.rows)
+
+
+# ---- several processes -------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(2, 60), st.integers(1, 5))
+def test_processes_share_each_batch(labelled, unlabelled, batch_size, processes):
+    t = table(labelled, unlabelled)
+    one = Stream(t, batch_size, seed=1)
+    shared = [
+        Stream(t, batch_size, seed=1, process=p, processes=processes) for p in range(processes)
+    ]
+    assert all(s.steps_per_epoch == one.steps_per_epoch for s in shared)
+    for place, size in enumerate(one.sizes):
+        parts = [s.parts[place] for s in shared]
+        assert sum(p.weight for p in parts) == pytest.approx(1, abs=1e-15)
+        assert max(p.weight for p in parts) - min(p.weight for p in parts) <= 1 / size + 1e-15
+        assert all(p.of == size for p in parts)
+        for i in range(7):
+            batch = one.step(i)[place]
+            mine = [s.step(i)[place] for s in shared]
+            counted = [b.rows for b, p in zip(mine, parts, strict=True) if p.weight]
+            assert torch.equal(torch.cat(counted), batch.rows)
+            for b, p in zip(mine, parts, strict=True):  # one that has none looks at any one
+                assert torch.equal(b.rows, batch.rows[p.start : p.start + p.count])
+                assert (b.size, b.total) == (batch.size, batch.total)

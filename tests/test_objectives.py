@@ -501,7 +501,7 @@ def test_dreg_is_unbiased(particles, lam, labelled):
 
 def test_dreg_normalised_within_labels_fails_the_same_test(monkeypatch):
     """A test of the test: the wrong weights of the notes are caught."""
-    from ppl_models.inference import objectives
+    from ppl_models.inference import iwelbo
 
     def within(log_w, log_q, lam, shared=()):
         pi = torch.logsumexp(log_w, -2, keepdim=True).softmax(0)
@@ -511,7 +511,7 @@ def test_dreg_normalised_within_labels_fails_the_same_test(monkeypatch):
     x, _ = draw(pair, 1, seed=2)
     batch = Batch({"x": x})
     plain = gradients(pair, batch, IWELBO(3, lam=0.0, distil=0.0), 5 * REPEATS, 0)
-    monkeypatch.setattr(objectives, "dreg_coefficients", within)
+    monkeypatch.setattr(iwelbo, "dreg_coefficients", within)
     wrong = gradients(pair, batch, IWELBO(3, lam=0.0, distil=0.0, grad="dreg"), 5 * REPEATS, 1)
     assert z_score(plain, wrong) > 6
 
