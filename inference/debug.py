@@ -17,7 +17,16 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data import Dataset, Table
-from ppl_models.inference.latents import DATA, enumerable, is_local, latent_sites, random_sites
+from ppl_models.inference.evaluation import COMBINATIONS
+from ppl_models.inference.latents import (
+    DATA,
+    combinations,
+    enumerable,
+    is_local,
+    is_plate,
+    latent_sites,
+    random_sites,
+)
 from ppl_models.inference.objectives import Objective
 from ppl_models.inference.stage import Stage
 from ppl_models.pair import Pair
@@ -167,6 +176,8 @@ def _check(
 
 class _Enumerate(poutine.messenger.Messenger):
     def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not is_plate(msg):
+            msg["fn"] = combinations(msg["fn"], COMBINATIONS)
         if not msg["is_observed"] and enumerable(msg["fn"]):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
 
@@ -180,7 +191,7 @@ def _sites(model: poutine.Trace, guide: poutine.Trace) -> tuple[list[str], str]:
         if name not in wanted
     ]
     for name, site in wanted.items():
-        if name not in given and not enumerable(site["fn"]):
+        if name not in given and not enumerable(combinations(site["fn"], COMBINATIONS)):
             problems.append(
                 f"nobody samples {name!r}: the guide lacks it, it cannot be enumerated"
             )

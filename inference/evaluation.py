@@ -339,6 +339,11 @@ def _bridged(
     for place, (name, site) in enumerate(sampled.items()):
         if enumerated(site):
             continue
+        if not is_local(site):
+            raise UnhandledSite(
+                f"site {name!r} stands outside the data plate, where the doubly reparameterised "
+                'gradient has no weight per row; use grad="plain"'
+            )
         after = [n for n in names[place:] if enumerated(sampled[n])]
         if after:
             raise UnhandledSite(

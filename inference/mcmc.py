@@ -83,7 +83,7 @@ def hmc(
     table: Table,
     rows: Sequence[int] | Tensor | None = None,
     *,
-    trajectory: float = math.pi / 2,
+    trajectory: float = 2.0,
     given: Sequence[str] | None = None,
     draws: int = 500,
     warmup: int = 500,
@@ -97,9 +97,9 @@ def hmc(
         pair: As for :func:`nuts`.
         table: As for :func:`nuts`.
         rows: As for :func:`nuts`.
-        trajectory: Length of a trajectory in posterior standard deviations. A quarter of a
-            Normal's period, the default, leads to independent draws; a whole one, Pyro's
-            default, leads back to where it started.
+        trajectory: Length of a trajectory in posterior standard deviations; as many whole steps
+            as fit are taken. A quarter of a Normal's period (1.6) leads to independent draws, a
+            whole one (6.3) back to where it started.
         given: As for :func:`nuts`.
         draws: As for :func:`nuts`.
         warmup: As for :func:`nuts`.

@@ -77,6 +77,38 @@ class Planted(Pair):
                     pyro.sample("x", dist.Normal(x, 1.0).to_event(1), obs=batch.get("x"))
 
 
+@dataclass(frozen=True)
+class BitsConfig(Config):
+    bits: int = setting(4, "k")
+
+
+class BitVector(Pair):
+    """x ~ N(W b, 1) with k bits in one vector."""
+
+    Config = BitsConfig
+    config: BitsConfig
+    card = Card("bits", "Bits", "-", 2026, "-", "test", {"x": "data"}, {"b": "bits"})
+
+    def __init__(self, config: BitsConfig) -> None:
+        super().__init__(config)
+        self.net = nn.Linear(config.bits, 2)
+        self.logits = nn.Parameter(torch.zeros(config.bits))
+        self.guide = self._guide
+
+    def model(self, batch: Batch) -> None:
+        with self.plate(batch):
+            b = pyro.sample("b", self.prior(torch.zeros_like(self.logits)))
+            pyro.sample("x", dist.Normal(self.net(b), 1.0).to_event(1), obs=batch.get("x"))
+
+    def _guide(self, batch: Batch) -> None:
+        with self.plate(batch):
+            pyro.sample("b", self.prior(self.logits))
+
+    @staticmethod
+    def prior(logits: torch.Tensor) -> dist.TorchDistribution:
+        return dist.Bernoulli(logits=logits).to_event(1)
+
+
 def rows(**sites: torch.Tensor) -> Table:
     torch.manual_seed(0)
     y = torch.arange(ROWS) % 3
@@ -135,6 +167,17 @@ def test_an_objective_that_does_not_take_the_pair_is_named() -> None:
     report = inference.debug(planted(""), rows(), inference.ELBO())
     (problem,) = (c for c in report.problems if c.name == "loss")
     assert problem.rows == "x" and "site 'y' is discrete" in problem.problem
+
+
+def test_a_short_vector_of_bits_is_summed_out_and_a_long_one_is_not() -> None:
+    for bits, values in ((4, 16), (40, None)):
+        pair = BitVector(BitsConfig(bits))
+        found = inference.debug(pair, Table("bits", {"x": torch.randn(3, 2)}))
+        (check,) = (c for c in found.checks if c.name == "enumeration")
+        if values:
+            assert check.detail == f"b ({values} values)" and not check.problem
+        else:
+            assert "'b' can be neither enumerated nor reparameterised" in check.problem
 
 
 def test_nothing_is_left_behind() -> None:

@@ -16,6 +16,7 @@ from worlds import LinearPair, draw, linear
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
 from ppl_models.inference import ELBO, IWELBO, Anneal, Classification, EnumeratedELBO, Evaluation
+from ppl_models.inference.probes import probe, probe_table
 from ppl_models.networks import Label, Scalar
 
 B = 6
@@ -689,6 +690,11 @@ def test_unhandled_sites_are_errors_that_name_them():
 
     with pytest.raises(inference.UnhandledSite, match="'z' is latent in the model"):
         EnumeratedELBO().loss(pair.model, nothing, batch)
+
+    shared = probe("global")
+    (numbers,) = probe_table().batches()
+    with pytest.raises(inference.UnhandledSite, match="'shared' stands outside the data plate"):
+        IWELBO(2, grad="dreg").loss(shared.model, shared.guide, numbers)
 
     def rescaled(batch):
         with pyro.poutine.scale(scale=0.5):
