@@ -37,7 +37,7 @@ def rows() -> list[dict[str, str]]:
 
 
 def _choices(function: Any) -> dict[str, list[Any]]:
-    target = function.__init__ if isinstance(function, type) else function
+    target = vars(function)["__init__"] if isinstance(function, type) else function
     hints = get_type_hints(target)
     return {
         name: [True, False] if hint is bool else list(get_args(hint))
