@@ -30,7 +30,7 @@ from ppl_models.pair import Pair
 
 METHODS = ("ais", "smc", "iw")
 STARTS = ("guide", "prior")
-POPULATIONS = 10  # of SMC; their spread is its standard error
+POPULATIONS = 20  # of SMC; their spread is its standard error
 STEEPNESS = 4.0  # of the sigmoid on which temperatures lie
 
 
@@ -60,7 +60,7 @@ def log_evidence(
         rows: Positions in the table; all by default.
         method: ``"ais"``, ``"smc"`` or ``"iw"``.
         given: Sites to condition on; the card's data sites by default.
-        draws: Particles per row; for ``"smc"`` a multiple of 10, the independent populations.
+        draws: Particles per row; for ``"smc"`` a multiple of 20, the independent populations.
         temperatures: How many steps lead from the start to the posterior (on a sigmoid, closer
             at both ends: Wu et al. 2017, arXiv 1611.04273), or the inverse temperatures
             themselves, increasing to 1.

@@ -126,7 +126,7 @@ def provenance(
         pair: The pair.
         table: The rows, with what was conditioned on.
         sites: The random variables.
-        method: ``"svi"`` or ``"nuts"``.
+        method: ``"svi"``, or the function of ``inference`` that made the draws.
         seed: Seed of the draws.
         more: Further attributes; they win.
     """

@@ -22,7 +22,7 @@ from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import diagnostics
 from ppl_models.inference.evaluation import Evaluation
-from ppl_models.inference.export import KHAT_ROWS
+from ppl_models.inference.export import POSTERIOR_CELLS
 from ppl_models.inference.export_draws import score
 from ppl_models.inference.export_groups import (
     SAMPLE,
@@ -67,7 +67,8 @@ def importance(
         seed: Seed; the global random state stays as it was.
 
     Returns:
-        ``proposal``: draws of the guide, which count by their weights (labels as integers);
+        ``proposal``: draws of the guide, which count by their weights (labels as integers; the
+        first ones only where all would exceed 5e7 numbers);
         ``sample_stats``: ``log_weight`` over ``(chain, draw, datum)``, nats; ``diagnostics``
         per row: ``log_evidence`` = log of the mean weight and its standard error
         ``log_evidence_error``, ``ess_is``, ``khat`` (PSIS), ``elbo``, ``iw_bound``;
@@ -86,10 +87,11 @@ def importance(
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
+        kept = max(1, POSTERIOR_CELLS // (len(seen) * _cells(sites)))
         for part in propose(pair, seen, sites, draws, enumerate_labels):
             weights.append(host(part.log_weight))
             for name, value in part.values.items():
-                values.setdefault(name, []).append(host(value))
+                values.setdefault(name, []).append(host(value[:kept]))
     log_weight = np.concatenate(weights, 1)
     proposal = {name: np.concatenate(parts, 1) for name, parts in values.items()}
     drawn: dict[str, Variables] = {
@@ -279,6 +281,11 @@ def check_counts(**options: tuple[int, int]) -> None:
             raise ValueError(f"{name} is {value}, expected at least {least}")
 
 
+def _cells(sites: Sites) -> int:
+    """Numbers in one draw of a row."""
+    return max(1, sum(math.prod(site.shape) for site in sites.latents.values()))
+
+
 def _draws(sites: Sites, values: dict[str, Array]) -> Variables:
     return {
         name: ((*SAMPLE, "datum", *event_dims(sites.latents[name])), array[None])
@@ -295,7 +302,7 @@ def _finish(
         groups.add(name, variables)
     evidence, error = log_mean(log_weight)
     told = {"log_evidence": evidence, "log_evidence_error": error}
-    told |= diagnostics.per_row(log_weight, KHAT_ROWS)
+    told |= diagnostics.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
     groups.add("observed_data", observations(seen))
     groups.add("constant_data", constants(table, list(seen.sites)))

@@ -25,7 +25,14 @@ ROWS = 3  # of each kind, that a method is tried on
 
 # Functions of this package, with the fewest draws that show whether they run.
 _CHAIN = {"draws": 1, "warmup": 1, "chains": 1, "progress": False}
-ALGORITHMS: Mapping[str, Mapping[str, Any]] = {"nuts": _CHAIN}
+ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
+    "nuts": _CHAIN,
+    "hmc": _CHAIN,
+    "importance": {"draws": 2},
+    "sir": {"draws": 1, "proposals": 2},
+    "log_evidence": {"draws": 2, "temperatures": 2},
+    "map": {"iterations": 1},
+}
 
 
 @dataclass(frozen=True)

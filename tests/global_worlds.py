@@ -28,7 +28,7 @@ class SharedConfig(Config):
 
 
 class SharedPair(Pair):
-    """w ~ N(0, 2^2 I) for all rows; y ~ Cat, z ~ N(0, 1) per row; x ~ N(w + a z + m_y, 0.5^2)."""
+    """w ~ N(0, 2^2 I) for all rows; y ~ Cat, z ~ N(0, 1) per row; x ~ N(w + a z + m_y, 0.8^2)."""
 
     Config = SharedConfig
     config: SharedConfig
@@ -36,7 +36,7 @@ class SharedPair(Pair):
         "shared", "A world with a shared mean", "-", 2026, "-", "test", {"x": "data"},
         {"w": "mean", "y": "class", "z": "code"}, ("y",),
     )  # fmt: skip
-    noise, spread = 0.5, 2.0
+    noise, spread = 0.8, 2.0
 
     def __init__(self, config: SharedConfig) -> None:
         super().__init__(config)

@@ -26,7 +26,7 @@ from ppl_models.networks import Label, Scalar
 from ppl_models.pair import Card, Pair
 
 SURE = 0.9995
-POPULATIONS = 10  # of SMC
+POPULATIONS = 20  # of SMC
 
 
 def world(rows=4, dtype=torch.float64, narrow=None):
@@ -279,7 +279,7 @@ def test_bad_options_are_named():
         ({"start": "priors"}, "unknown start 'priors': did you mean 'prior'"),
         ({"rows": [9]}, "row 9 is not in w/test"),
         ({"draws": 1}, "draws is 1, expected at least 2"),
-        ({"draws": 15, "method": "smc"}, "draws is 15, expected a multiple of 10"),
+        ({"draws": 30, "method": "smc"}, "draws is 30, expected a multiple of 20"),
         ({"leapfrogs": 0}, "leapfrogs is 0"),
         ({"temperatures": 0}, "temperatures is 0"),
         ({"temperatures": [0.5, 0.4, 1]}, r"temperatures is \[0.5, 0.4, 1.0\], expected"),

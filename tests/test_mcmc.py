@@ -37,7 +37,7 @@ def world():
     rows = table(pair)
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    idata = mcmc.nuts(pair, rows, ROWS, draws=260, warmup=80, seed=1, progress=False)
+    idata = mcmc.nuts(pair, rows, ROWS, draws=230, warmup=80, seed=1, progress=False)
     assert torch.equal(torch.get_rng_state(), state)
     return pair, rows, idata
 
@@ -80,17 +80,17 @@ def test_codes_and_labels_agree_with_the_exact_posterior(world):
 def test_hmc_agrees_too():
     pair = linear()
     rows = table(pair)
-    idata = mcmc.hmc(pair, rows, ROWS, draws=300, warmup=80, seed=2, progress=False)
+    idata = mcmc.hmc(pair, rows, ROWS, draws=240, warmup=100, seed=2, progress=False)
     check_moments(idata.posterior, linear_moments(pair, rows.sites["x"][ROWS]))
     assert idata.attrs["inference_method"] == "hmc"
     # Trajectories of a quarter period forget where they started.
-    assert (az.ess(idata, var_names="z")["z"].values > 200).all()
+    assert (az.ess(idata, var_names="z")["z"].values > 150).all()
 
 
 def test_the_mean_of_all_rows_is_sampled_outside_the_plate():
     """Conjugate: Normal data of known variance, 12 rows, more than the default for codes."""
     pair, rows = shared(12, codes=False, classes=1)
-    idata = mcmc.hmc(pair, rows, draws=300, warmup=60, progress=False)
+    idata = mcmc.hmc(pair, rows, draws=200, warmup=60, progress=False)
     assert idata.posterior["w"].dims == ("chain", "draw", "w_dim")
     x = rows.sites["x"]
     precision = 1 / pair.spread**2 + len(x) / pair.noise**2
@@ -100,14 +100,14 @@ def test_the_mean_of_all_rows_is_sampled_outside_the_plate():
     like = Normal(w, pair.noise).log_prob(x).sum(-1)
     np.testing.assert_allclose(idata.log_likelihood["x"], like, rtol=1e-10)
     lp = like.sum(-1) + Normal(0.0, pair.spread).log_prob(w).sum((-1, -2))
-    np.testing.assert_allclose(idata.sample_stats["lp"], lp, rtol=1e-10)
+    np.testing.assert_allclose(idata.sample_stats["lp"], lp, rtol=1e-8)
     assert idata.attrs["sampled_variables"] == ["w"]
 
 
 def test_globals_codes_and_labels_are_sampled_together():
     pair, table_ = shared(6)
     rows = [0, 2, 3, 5]
-    idata = mcmc.nuts(pair, table_, rows, draws=150, warmup=80, seed=4, progress=False)
+    idata = mcmc.nuts(pair, table_, rows, draws=130, warmup=70, seed=4, progress=False)
     expected = pair.exact(table_.sites["x"][rows])
     check_moments(idata.posterior, expected)
     assert idata.posterior["z"].dims == ("chain", "draw", "datum", "z_dim")

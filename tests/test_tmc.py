@@ -13,7 +13,7 @@ from enumerated_worlds import same, world
 from torch.distributions import Normal
 
 from ppl_models.batch import Batch
-from ppl_models.inference import IWELBO, TMC, Evaluation, UnhandledSite, tmc
+from ppl_models.inference import IWELBO, TMC, Evaluation, UnhandledSite
 
 ROWS = 3
 
@@ -161,15 +161,6 @@ def test_the_estimate_of_the_evidence_is_unbiased_and_tighter_than_iwelbo():
     gap = ours - iwelbo
     assert float(gap.mean()) > 4 * float(gap.std()) / math.sqrt(len(gap))
     assert float(ours.mean()) < exact
-
-
-def test_without_the_mixture_the_same_test_sees_the_bias(monkeypatch):
-    def own(site, moved, draw_dim, dim):
-        return tmc._moved(site["fn"].log_prob(site["value"]), draw_dim, dim, 0)
-
-    monkeypatch.setattr(tmc, "_log_mixture", own)
-    error, deviation = bias(TMC(4))
-    assert abs(error) > 10 * deviation
 
 
 def test_sites_in_a_plate_within_the_row_are_averaged_entry_by_entry():
