@@ -120,6 +120,8 @@ class _Concrete(dist.RelaxedOneHotCategorical):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         draw: Tensor = super().rsample(sample_shape)
+        # Cold scores are large, and their rounding shows in the sum.
+        draw = draw / draw.sum(-1, keepdim=True)
         return draw.clamp_min(torch.finfo(draw.dtype).tiny)
 
 
