@@ -5,54 +5,117 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ppl_models.config import unknown
 from ppl_models.data.arrays import from_arrays
+from ppl_models.data.blocks import Blocks
 from ppl_models.data.masking import hide_labels
+from ppl_models.data.store import is_stored, open, write
 from ppl_models.data.stream import Stream
+from ppl_models.data.supervision import correlate, repeat, supervise, unpair, weak_pairs
 from ppl_models.data.table import Dataset, Regime, Table
 
 __all__ = [
+    "Blocks",
     "Dataset",
     "Regime",
     "Stream",
     "Table",
+    "correlate",
     "from_arrays",
     "hide_labels",
+    "is_file",
     "load",
     "loader",
     "names",
+    "open",
+    "remake",
+    "repeat",
+    "supervise",
+    "unpair",
+    "weak_pairs",
+    "write",
 ]
 
 LOADERS = {
+    "blob": "ppl_models.data.render.squares:load_blob",
+    "candle_like": "ppl_models.data.render.candle:load",
+    "captions": "ppl_models.data.render.paired:load_captions",
+    "cars3d": "ppl_models.data.readers.views:load_cars3d",
+    "cifar10": "ppl_models.data.readers.cifar:load",
+    "color_dsprites": "ppl_models.data.render.dsprites:load_color",
     "digits": "ppl_models.data.digits:load",
+    "dsprites": "ppl_models.data.render.dsprites:load_dsprites",
+    "dsprites_official": "ppl_models.data.readers.grids:load_dsprites",
+    "faces": "ppl_models.data.render.faces:load_faces",
+    "few_shot": "ppl_models.data.render.fewshot:load",
+    "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
+    "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",
     "mnist": "ppl_models.data.mnist:load",
+    "morpho_mnist": "ppl_models.data.render.morpho:load",
+    "mpi3d": "ppl_models.data.readers.grids:load_mpi3d",
+    "multi_digits": "ppl_models.data.render.faces:load_multi_digits",
+    "noisy_dsprites": "ppl_models.data.render.dsprites:load_noisy",
+    "noisy_images": "ppl_models.data.render.noisy:load",
+    "omniglot": "ppl_models.data.readers.omniglot:load",
+    "paired_digits": "ppl_models.data.render.paired:load_digits",
+    "pendulum": "ppl_models.data.render.pendulum:load",
+    "pendulum_dear": "ppl_models.data.render.pendulum:load_dear",
+    "pendulum_vectors": "ppl_models.data.render.pendulum:load_vectors",
+    "shapes3d": "ppl_models.data.readers.grids:load_shapes3d",
+    "shapes3d_like": "ppl_models.data.render.shapes3d:load",
+    "smallnorb": "ppl_models.data.readers.views:load_smallnorb",
+    "stroke_digits": "ppl_models.data.render.strokes:load",
+    "textured_dsprites": "ppl_models.data.render.dsprites:load_textured",
+    "xyobject": "ppl_models.data.render.squares:load_xyobject",
+    "xysquare": "ppl_models.data.render.squares:load_xysquare",
+    "xysquares": "ppl_models.data.render.squares:load_xysquares",
 }
 
 
+FILES = {  # by the ending of a path
+    ".h5": "ppl_models.data.readers.arrays_h5:load_file",
+    ".h5ad": "ppl_models.data.readers.anndata:load_file",
+    ".npz": "ppl_models.data.arrays:load_file",
+}
+STORED = "ppl_models.data.store:load_file"
+
+
 def names() -> list[str]:
-    """Names of the data sets; any path of an ``.npz`` file is one too."""
+    """Names of the data sets; any path of a file of :func:`is_file` is one too."""
     return sorted(LOADERS)
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is the path of a file: ``.h5``, ``.h5ad`` or ``.npz``."""
+    return Path(name).suffix in FILES
 
 
 def loader(name: str) -> Callable[..., Dataset]:
     """The function that loads a data set; its signature says which options there are.
 
     Args:
-        name: One of :func:`names`, or the path of an ``.npz`` file.
+        name: One of :func:`names`, or the path of a file.
 
     Raises:
         ValueError: If there is no such data set, naming the nearest.
     """
-    if name.endswith(".npz"):
-        from ppl_models.data.arrays import load_file
-
-        return functools.partial(load_file, name)
+    if is_file(name):
+        ending = Path(name).suffix
+        place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
+        return functools.partial(_function(place), name)
     if name not in LOADERS:
-        raise ValueError(f"{unknown('data set', name, LOADERS)}, or the path of an .npz file")
-    module, _, function = LOADERS[name].partition(":")
+        raise ValueError(
+            f"{unknown('data set', name, LOADERS)}, or the path of an {', '.join(FILES)} file"
+        )
+    return _function(LOADERS[name])
+
+
+def _function(place: str) -> Callable[..., Dataset]:
+    module, _, function = place.partition(":")
     found: Callable[..., Dataset] = getattr(importlib.import_module(module), function)
     return found
 
@@ -61,7 +124,8 @@ def load(name: str, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:
-        name: One of :func:`names`, or the path of an ``.npz`` file with an array per site.
+        name: One of :func:`names`, or the path of a file: an ``.h5`` of :func:`write`, an
+            ``.h5`` or ``.npz`` with an array per site, or an ``.h5ad`` of AnnData.
         options: See the loader, ``help(data.loader(name))``.
 
     Raises:
@@ -74,3 +138,16 @@ def load(name: str, **options: Any) -> Dataset:
         if option not in known:
             raise ValueError(unknown(f"option of {name}", option, known))
     return function(**options)
+
+
+def remake(recipe: Mapping[str, Any]) -> Dataset:
+    """Make a data set again from its recipe, with the steps taken since it was loaded.
+
+    Args:
+        recipe: ``dataset.recipe``; whether its ``digest`` comes out is the caller's to see.
+
+    Raises:
+        FileNotFoundError: If its files are not there.
+        ValueError: If the set, an option or a step is unknown.
+    """
+    return repeat(load(recipe["name"], **recipe["options"]), recipe.get("steps", ()))

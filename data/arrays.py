@@ -60,7 +60,7 @@ def from_arrays(
     """
     sites = {"x": x, **({} if y is None else {"y": y}), **more}
     options = {"splits": list(splits), "classes": _plain(classes), "shapes": _plain(shapes)}
-    return _build(
+    return build(
         sites, name, labelled, classes or {}, splits, shapes or {}, seed, options, source=name
     )
 
@@ -98,12 +98,10 @@ def load_file(
             f"({' '.join(str(error).split()) or type(error).__name__})"
         ) from None
     options = {"splits": list(splits)}
-    return _build(
-        sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path)
-    )
+    return build(sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path))
 
 
-def _build(
+def build(
     sites: Mapping[str, Any],
     name: str,
     labelled: int | Mapping[str, int] | None,
@@ -114,6 +112,7 @@ def _build(
     options: Mapping[str, Any],
     source: str,
 ) -> Dataset:
+    """What :func:`from_arrays` does, for readers, which have a name for the source."""
     if len(splits) != 3:
         raise ValueError(f"splits are {splits}, expected three: training, validation, test")
     for site in (*classes, *shapes):

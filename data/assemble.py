@@ -8,8 +8,11 @@ from typing import Any
 
 import ppl_models
 from ppl_models.config import unknown
-from ppl_models.data.masking import hide_labels
+from ppl_models.data.column import Column
+from ppl_models.data.masking import Kept, keep
 from ppl_models.data.table import Dataset, Table
+
+Labelled = int | float | Mapping[str, Kept]
 
 
 def assemble(
@@ -18,7 +21,7 @@ def assemble(
     validation: Table,
     test: Table,
     *,
-    labelled: int | Mapping[str, int] | None,
+    labelled: Labelled | None,
     seed: int,
     options: Mapping[str, Any],
     source: str = "",
@@ -30,8 +33,9 @@ def assemble(
         train: Training rows; some labels may be hidden already.
         validation: Validation rows.
         test: Test rows.
-        labelled: Training rows that keep their label, in all; by site where there are several
-            label sites. All of them if None.
+        labelled: Training rows that keep their label, in all, or their share; by site where
+            there are several label sites, and there by class name if wanted (see
+            :func:`ppl_models.data.masking.keep`). All of them if None.
         seed: Seed of the choice.
         options: What the loader was asked for, seed and labelled left out.
         source: What :func:`ppl_models.data.load` calls these data; ``name`` if empty.
@@ -41,7 +45,7 @@ def assemble(
     """
     if labelled is not None:
         train = _hide(train, labelled, seed)
-        labelled = labelled if isinstance(labelled, int) else dict(labelled)
+        labelled = dict(labelled) if isinstance(labelled, Mapping) else labelled
     recipe = {
         "name": source or name,
         "options": {**options, "labelled": labelled, "seed": seed},
@@ -52,23 +56,21 @@ def assemble(
     return Dataset(name, train, validation, test, recipe)
 
 
-def _hide(table: Table, labelled: int | Mapping[str, int], seed: int) -> Table:
+def _hide(table: Table, labelled: Labelled, seed: int) -> Table:
     labels = [s for s, value in table.sites.items() if not value.is_floating_point()]
-    if isinstance(labelled, int):
+    if not isinstance(labelled, Mapping):
         if len(labels) != 1:
             raise ValueError(
                 f"labelled is {labelled}, but {table.name} has the label sites {labels}; expected "
                 "one label site, or a number by site"
             )
         labelled = {labels[0]: labelled}
-    masks = dict(table.observed)
-    for site, count in labelled.items():
+    for site in labelled:
         if site not in labels:
             raise ValueError(f"labelled: {unknown('label site', site, labels)}")
-        # Two label sites are not kept in the same rows.
-        own = seed + labels.index(site)
-        masks[site] = hide_labels(table.sites[site], count, table.sizes[site], own)
-    return Table(table.name, table.sites, masks, table.numbers, table.classes, table.shapes)
+    # By the place among the labels: whether there are vectors, too, must not change the choice.
+    places = {site: seed + labels.index(site) for site in labelled}
+    return table.hide({s: keep(table, s, kept, places[s]) for s, kept in labelled.items()})
 
 
 def digest(*tables: Table) -> str:
@@ -77,5 +79,9 @@ def digest(*tables: Table) -> str:
     for table in tables:
         for site, value in (*table.sites.items(), ("", table.numbers)):
             total.update(f"{site} {tuple(value.shape)} {value.dtype} ".encode())
-            total.update(value.contiguous().numpy().data)
+            total.update(
+                value.fingerprint()
+                if isinstance(value, Column)
+                else value.contiguous().numpy().data
+            )
     return total.hexdigest()

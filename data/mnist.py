@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_models.data import idx
 from ppl_models.data.assemble import assemble
+from ppl_models.data.readers.files import download
 from ppl_models.data.splits import split
 from ppl_models.data.table import Dataset, Table
 
@@ -23,7 +24,6 @@ MD5 = {  # of the official gzip files
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
-TIMEOUT = (2, 20)  # seconds to connect to one address, and between two pieces of an answer
 HELD_OUT = 10_000  # last rows of the official training file, as in Kingma et al. 2014
 
 
@@ -142,20 +142,4 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _download(folder: Path) -> str:
-    # Pooch loads to a temporary name and compares the checksum before it renames.
-    import pooch
-
-    for name, md5 in MD5.items():
-        try:
-            pooch.retrieve(
-                f"{URL}{name}.gz",
-                known_hash=f"md5:{md5}",
-                fname=f"{name}.gz",
-                path=folder,
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT),
-            )
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors
-            # A wrong checksum explains itself; what requests says of a lost network is long.
-            why = str(error).splitlines()[0] if type(error) is ValueError else ""
-            return f"downloading {URL}{name}.gz failed, {why or type(error).__name__}"
-    return ""
+    return download({f"{n}.gz": (f"{URL}{n}.gz", md5) for n, md5 in MD5.items()}, folder)

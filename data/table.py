@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.data.column import Column
 
 MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
 
@@ -38,7 +39,7 @@ class Table:
     Args:
         name: Name for messages, such as ``"digits/train"``.
         sites: Vectors ``(N, D)`` or numbers ``(N,)`` of floating type, or int64 labels
-            ``(N, ...)``, by site name.
+            ``(N, ...)``, by site name; columns for vectors that do not stand in memory.
         observed: Masks ``(N,)``, True where a site is observed, for the sites that are
             hidden in some rows.
         numbers: Row numbers ``(N,)`` in the source data set; ``arange(N)`` when left out.
@@ -57,7 +58,7 @@ class Table:
     def __init__(
         self,
         name: str,
-        sites: Mapping[str, Tensor],
+        sites: Mapping[str, Tensor | Column],
         observed: Mapping[str, Tensor] | None = None,
         numbers: Tensor | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
@@ -66,7 +67,8 @@ class Table:
         if not sites and numbers is None:
             raise ValueError(f"{name} has no sites, expected at least one")
         self.name = name
-        self.sites = dict(sites)
+        # A column answers to what is asked of a tensor here.
+        self.sites = cast(dict[str, Tensor], dict(sites))
         if numbers is None:
             first = next(iter(self.sites.values()))
             numbers = torch.arange(len(first), device=first.device)
@@ -91,7 +93,8 @@ class Table:
                 hidden = (~mask).reshape(-1, *[1] * (value.dim() - 1))
                 fill = float("nan") if value.is_floating_point() else -1
                 self.sites[site] = value.masked_fill(hidden, fill)
-            self._check_values(site, self.sites[site], mask)
+            if not isinstance(value, Column):  # whose source has been checked
+                self._check_values(site, self.sites[site], mask)
         self.observed = _partial(masks)
 
     def _check_form(self, site: str, value: Tensor) -> None:
@@ -233,7 +236,10 @@ class Table:
             raise ValueError(f"no rows chosen of {self.name}, expected at least one")
         index = index.to(self.numbers.device)
         return self._like(
-            sites={s: v[index] for s, v in self.sites.items()},
+            sites={
+                s: v.rows(index) if isinstance(v, Column) else v[index]
+                for s, v in self.sites.items()
+            },
             observed=_partial({s: m[index] for s, m in self.observed.items()}),
             numbers=self.numbers[index],
         )
@@ -272,6 +278,16 @@ class Table:
             raise ValueError(f"site {site!r} is observed in no row of {self.name}")
         return self.rows(self.observed[site].nonzero().flatten())
 
+    def hide(self, masks: Mapping[str, Tensor]) -> Table:
+        """The same rows with more hidden.
+
+        Args:
+            masks: Masks ``(N,)`` by site, True where what is observed stays so.
+        """
+        kept = {s: self.observed[s] & m if s in self.observed else m for s, m in masks.items()}
+        observed = {**self.observed, **kept}
+        return Table(self.name, self.sites, observed, self.numbers, self.classes, self.shapes)
+
     def to(self, *args: torch.device | torch.dtype | str) -> Table:
         """Move to a device, or cast floating sites to a dtype (labels stay)."""
         dtype = next((a for a in args if isinstance(a, torch.dtype)), None)
@@ -308,6 +324,8 @@ class Dataset:
         test: Rows to report on, with all labels.
         recipe: What made it, as plain values: ``load(recipe["name"], **recipe["options"])``
             makes it again where the data came from a loader; ``digest`` tells whether it did.
+        roles: What a site is where it is no plain observation or label: ``factor``,
+            ``intervention`` or ``group``.
     """
 
     name: str
@@ -315,6 +333,7 @@ class Dataset:
     validation: Table
     test: Table
     recipe: dict[str, Any]
+    roles: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = (self.train, self.validation, self.test)

@@ -1,0 +1,140 @@
+"""Columns: sites whose rows are made when they are asked for, from a file or by a renderer."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 14  # rows made at a time where all are wanted
+
+
+class Source(Protocol):
+    """Where the rows of a column come from.
+
+    Attributes:
+        shape: Shape ``(N, ...)`` of all rows.
+        dtype: Floating type of the values.
+        digest: What tells these values from others, such as a checksum.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See the class."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See the class."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """See the class."""
+        ...
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Values ``(n, ...)`` of these rows ``(n,)``, on the CPU."""
+        ...
+
+
+class Column:
+    """Floating values of a site of a :class:`Table` that do not stand in memory.
+
+    It answers to what a table and its readers ask of a tensor; what needs all values at once,
+    such as :meth:`numpy`, makes them all.
+
+    Args:
+        source: Where rows come from; its values are finite.
+        index: Rows ``(N,)`` of the source; all of them when left out.
+    """
+
+    def __init__(self, source: Source, index: Tensor | None = None) -> None:
+        self.source = source
+        self.index = torch.arange(source.shape[0]) if index is None else index
+        self.dtype = source.dtype
+        self.device = torch.device("cpu")
+        self.hidden: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(N, ...)``."""
+        return torch.Size((len(self.index), *self.source.shape[1:]))
+
+    def __len__(self) -> int:
+        """Number of rows N."""
+        return len(self.index)
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def is_floating_point(self) -> bool:
+        """Always."""
+        return True
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        """Values of some rows: a slice, a tensor of positions or a mask."""
+        return self.index_select(0, torch.arange(len(self))[_on_cpu(rows)])
+
+    def index_select(self, dim: int, rows: Tensor) -> Tensor:
+        """Values ``(n, ...)`` at positions ``(n,)``; ``dim`` is 0."""
+        rows = rows.cpu()
+        values = self.source.read(self.index[rows]).to(self.dtype)
+        if self.hidden is not None:
+            values[self.hidden[rows]] = float("nan")
+        return values.to(self.device)
+
+    def rows(self, rows: Tensor) -> Column:
+        """The column of these rows, still not in memory."""
+        rows = rows.cpu()
+        return self._like(
+            index=self.index[rows], hidden=None if self.hidden is None else self.hidden[rows]
+        )
+
+    def masked_fill(self, mask: Tensor, value: float) -> Column:
+        """The column with NaN in the masked rows; ``mask`` is ``(N, 1, ...)``."""
+        mask = mask.flatten().cpu()
+        hidden = mask if self.hidden is None else self.hidden | mask
+        return self._like(hidden=hidden if bool(hidden.any()) else None)
+
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Column:
+        """The column whose values come on another device or in another type."""
+        return self._like(
+            device=self.device if device is None else torch.device(device),
+            dtype=self.dtype if dtype is None else dtype,
+        )
+
+    def cpu(self) -> Column:
+        """The column whose values come on the CPU."""
+        return self.to(device="cpu")
+
+    def contiguous(self) -> Column:
+        """The column itself."""
+        return self
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All values."""
+        values = np.empty(self.shape, torch.empty((), dtype=self.dtype).numpy().dtype)
+        for start in range(0, len(self), BLOCK):
+            values[start : start + BLOCK] = self[start : start + BLOCK].cpu().numpy()
+        return values
+
+    def fingerprint(self) -> bytes:
+        """Bytes that tell the values from others, without making them."""
+        hidden = b"" if self.hidden is None else self.hidden.numpy().tobytes()
+        return self.source.digest.encode() + self.index.numpy().tobytes() + hidden
+
+    def _like(self, **changes: Any) -> Column:
+        new = copy.copy(self)
+        new.__dict__.update(changes)
+        return new
+
+
+def _on_cpu(rows: Any) -> Any:
+    return rows.cpu() if isinstance(rows, Tensor) else rows

@@ -1,0 +1,85 @@
+"""h5 files with one array per site, such as the microarrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ppl_models.config import unknown
+from ppl_models.data.arrays import SPLITS, Splits, build
+from ppl_models.data.readers.files import find, reading
+from ppl_models.data.table import Dataset
+
+MICROARRAYS = ("alon", "golub", "singh")
+
+
+def load_file(
+    path: str,
+    labelled: int | None = None,
+    splits: Splits = SPLITS,
+    seed: int = 0,
+) -> Dataset:
+    """A data set from an h5 file with one array per site at its top.
+
+    Args:
+        path: The file.
+        labelled: Training rows that keep their label, balanced over the classes; all if None.
+        splits: Shares, or numbers, of training, validation and test rows.
+        seed: Seed of the split and of the labels that are kept.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, naming it, or its arrays do not fit together.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
+    options = {"splits": list(splits)}
+    name = Path(path).stem
+    return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
+
+
+def load_microarray(
+    study: str = "golub",
+    root: str | Path | None = None,
+    labelled: int | None = None,
+    splits: Splits = SPLITS,
+    seed: int = 0,
+) -> Dataset:
+    """Microarrays: sites ``x`` (genes of each subject, as published) and ``y`` (diagnosis).
+
+    Args:
+        study: ``alon`` (colon, 62 x 2,000), ``golub`` (leukaemia, 72 x 7,129) or ``singh``
+            (prostate, 102 x 12,600).
+        root: Folder of the h5 file; ``$PPL_DATA/microarray``, ``$PPL_DATA`` and the user's
+            cache folder if None.
+        labelled: Training rows that keep their label, balanced; all if None.
+        splits: Shares, or numbers, of training, validation and test rows.
+        seed: Seed of the split and of the labels that are kept.
+
+    Raises:
+        FileNotFoundError: If the file is not there, saying where to put it.
+        ValueError: If there is no such set, or the file is damaged.
+    """
+    if study not in MICROARRAYS:
+        raise ValueError(unknown("microarray", study, MICROARRAYS))
+    (path,) = find("microarray", ((f"{study}.h5",),), root)
+    options = {
+        "study": study,
+        "root": None if root is None else str(root),
+        "splits": list(splits),
+    }
+    return build(read(path), study, labelled, {}, splits, {}, seed, options, source="microarray")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The arrays of a file by name; bytes as text."""
+    with reading(path, "an h5 file with an array per site"), h5py.File(path) as file:
+        arrays = {
+            site: array[()] for site, array in file.items() if isinstance(array, h5py.Dataset)
+        }
+        if not arrays:
+            raise ValueError("it has no arrays")
+    return {s: a.astype(np.str_) if a.dtype.kind == "S" else a for s, a in arrays.items()}

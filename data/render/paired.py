@@ -1,0 +1,176 @@
+"""Two views of one thing, for multimodal models (Joy et al. 2022, arXiv 2106.12570)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppl_models.data import digits
+from ppl_models.data.render.strokes import DIGITS, styled
+from ppl_models.data.render.tables import Array, from_parts
+from ppl_models.data.seeds import numpy_generator
+from ppl_models.data.table import Dataset
+
+KINDS = {
+    "crown": ("white", "black", "red", "brown"),
+    "wing": ("grey", "blue", "barred", "spotted"),
+    "belly": ("cream", "yellow", "streaked", "plain"),
+    "bill": ("short", "long", "hooked", "curved"),
+    "tail": ("forked", "square", "round", "fan"),
+    "leg": ("orange", "pink", "dark", "pale"),
+}
+SYNONYMS = {
+    "crown": "cap", "wing": "pinion", "belly": "underside",
+    "bill": "beak", "tail": "rump", "leg": "shank",
+}  # fmt: skip
+# "V0 N0" are value and name of the first attribute that is mentioned.
+SENTENCES = (
+    "a bird with V0 N0 and V1 N1 and V2 N2 .",
+    "this bird has V0 N0 , V1 N1 and V2 N2 .",
+    "N0 is V0 , N1 is V1 , N2 is V2 .",
+)
+_PLAIN = {w for s in SENTENCES for w in s.split() if not w[-1].isdigit()}
+VOCABULARY = tuple(
+    sorted(_PLAIN | {*KINDS, *SYNONYMS.values()} | {v for kind in KINDS.values() for v in kind})
+)
+
+
+def load_digits(
+    train: int = 8_000,
+    validation: int = 200,
+    test: int = 397,
+    labelled: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Real digits ``s`` (8 x 8) beside styled stroke digits ``t`` (12 x 12) of the same class.
+
+    An offline stand-in for MNIST-SVHN: 1,200 of scikit-learn's digits for training (each in
+    several pairs), 200 and 397 others for validation and test. Site ``y`` is the digit.
+    :func:`ppl_models.data.unpair` leaves a share of the rows with both, 1 to 0.0625 in the
+    paper.
+
+    Args:
+        train: Training pairs.
+        validation: Validation pairs.
+        test: Test pairs.
+        labelled: Training rows that keep ``y``; all if None.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    source = digits.load(train=1_200, validation=200, test=397, seed=seed)
+    parts = []
+    for place, (table, rows) in enumerate(
+        zip((source.train, source.validation, source.test), (train, validation, test), strict=True)
+    ):
+        draw = numpy_generator(seed, place)
+        # Each digit is used before any is used again.
+        turns = [draw.permutation(len(table)) for _ in range(-(-rows // len(table)))]
+        chosen = np.concatenate(turns)[:rows]
+        y = table.sites["y"].numpy()[chosen]
+        s = table.sites["x"].numpy()[chosen].reshape(-1, 8, 8)
+        parts.append({"s": s, "t": styled(y, draw), "y": y})
+    options = {"train": train, "validation": validation, "test": test}
+    return from_parts(
+        "paired_digits",
+        parts,
+        options=options,
+        labelled=labelled,
+        seed=seed,
+        classes={"y": DIGITS},
+    )
+
+
+def load_captions(
+    train: int = 8_000,
+    validation: int = 500,
+    test: int = 1_000,
+    labelled: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Features ``s`` (64 numbers) of made-up birds beside captions ``t`` (12 words).
+
+    An offline stand-in for CUB: six attributes of four values each, label sites of their own;
+    ``s`` is a fixed random network of all of them plus noise of 0.1; a caption names three
+    of them, drawn at random, each by either of two names, in one of three sentences. Site
+    ``t`` holds words by their place in :data:`VOCABULARY`.
+
+    Args:
+        train: Training pairs.
+        validation: Validation pairs.
+        test: Test pairs.
+        labelled: Training rows that keep an attribute, by its name; all if None.
+        seed: Seed of everything.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    weights = numpy_generator(seed, 4)
+    first, second = weights.normal(0, 0.5, (24, 64)), weights.normal(0, 64**-0.5, (64, 64))
+    parts = []
+    for place, rows in enumerate((train, validation, test)):
+        draw = numpy_generator(seed, place)
+        values = draw.integers(4, size=(rows, 6))
+        hidden = np.tanh(np.eye(4)[values].reshape(rows, 24) @ first)
+        s = np.tanh(hidden @ second) + draw.normal(0, 0.1, (rows, 64))
+        parts.append(
+            {"s": s, "t": captions(values, draw), **dict(zip(KINDS, values.T, strict=True))}
+        )
+    options = {"train": train, "validation": validation, "test": test}
+    return from_parts(
+        "captions",
+        parts,
+        options=options,
+        labelled=labelled,
+        seed=seed,
+        classes={"t": VOCABULARY, **KINDS},
+    )
+
+
+def captions(values: Array, generator: np.random.Generator) -> Array:
+    """Words ``(n, 12)`` that name three attributes of each bird ``(n, 6)``."""
+    n, code = len(values), {word: place for place, word in enumerate(VOCABULARY)}
+    named = generator.permuted(np.tile(np.arange(6), (n, 1)), axis=1)[:, :3]
+    noun = np.array([[code[kind], code[SYNONYMS[kind]]] for kind in KINDS])
+    adjective = np.array([[code[value] for value in kind] for kind in KINDS.values()])
+    slots = {}
+    for k, kind in enumerate(named.T):
+        slots[f"N{k}"] = noun[kind, generator.integers(2, size=n)]
+        slots[f"V{k}"] = adjective[kind, values[np.arange(n), kind]]
+    said = np.stack(
+        [
+            np.stack([slots[w] if w in slots else np.full(n, code[w]) for w in s.split()], axis=1)
+            for s in SENTENCES
+        ]
+    )
+    chosen: Array = said[generator.integers(len(SENTENCES), size=n), np.arange(n)]
+    return chosen
+
+
+def pair_by_class(
+    first: Array, second: Array, generator: np.random.Generator
+) -> tuple[Array, Array]:
+    """Rows of two labelled sets side by side, each used once, as often as both have the class.
+
+    This is how MNIST and SVHN are paired, or MNIST and Fashion-MNIST.
+
+    Args:
+        first: Labels of one set ``(n,)``.
+        second: Labels of the other ``(m,)``.
+        generator: Decides who is paired with whom.
+
+    Returns:
+        Rows of the first set, in random order, and of the second beside them.
+    """
+    rows: list[tuple[Array, Array]] = []
+    for label in np.intersect1d(first, second):
+        own, other = (
+            generator.permutation(np.flatnonzero(labels == label)) for labels in (first, second)
+        )
+        both = min(len(own), len(other))
+        rows.append((own[:both], other[:both]))
+    left, right = (np.concatenate([pair[side] for pair in rows]) for side in (0, 1))
+    order = generator.permutation(len(left))
+    return left[order], right[order]
