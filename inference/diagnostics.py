@@ -23,48 +23,34 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import arviz as az
 import numpy as np
+import xarray as xr
+
+from ppl_models.inference.export_groups import groups_of
+from ppl_models.inference.pareto import LEAST_DRAWS, khat
+
+__all__ = [
+    "LEAST_DRAWS",
+    "Verdict",
+    "importance_ess",
+    "khat",
+    "khat_threshold",
+    "per_row",
+    "verdict",
+]
 
 Array = np.ndarray[Any, Any]
+Groups = Mapping[str, xr.Dataset]
 
+PART_CELLS = 1 << 22  # numbers read from a file at a time
 KHAT_SHARE = 0.2
 SLOPE_SHARE = 0.01
 RHAT, ESS_PER_CHAIN = 1.05, 100
-LEAST_DRAWS = 25  # the tail of fewer draws has under 5 of them, and ArviZ fits none
-CONSTANT = 1e-6  # nats; log weights that differ by less are equal
-
-
-def khat(log_weights: Array) -> Array:
-    """Pareto shape of the importance weights of each row (PSIS).
-
-    Args:
-        log_weights: ``(draw, datum)``, nats.
-
-    Returns:
-        ``(datum,)``: -inf where the weights, or the largest of them, are all equal (an exact
-        guide, or weights at their bound), +inf where one is not finite, NaN for fewer than 25
-        draws, which cannot tell.
-    """
-    weights = np.asarray(log_weights, dtype=np.float64)
-    draws, rows = weights.shape
-    if draws < LEAST_DRAWS:
-        return np.full(rows, np.nan)
-    tail = int(np.ceil(min(draws / 5, 3 * math.sqrt(draws)))) + 1
-    # A draw of weight zero (-inf) is no failure; NaN, +inf and nothing but zeros are.
-    finite = np.isfinite(weights.max(0)) & ~np.isnan(weights).any(0)
-    largest = np.partition(weights, draws - tail, axis=0)[draws - tail :]
-    with np.errstate(invalid="ignore"):
-        constant = finite & (largest.max(0) - largest.min(0) < CONSTANT)
-    shapes = np.full(rows, np.inf)
-    shapes[constant] = -np.inf
-    fit = finite & ~constant
-    if fit.any():
-        shapes[fit] = az.psislw(weights[:, fit].T)[1]
-    return shapes
 
 
 def khat_threshold(draws: int) -> float:
@@ -88,26 +74,21 @@ def importance_ess(log_weights: Array) -> Array:
     return ess
 
 
-def per_row(log_weights: Array, khat_rows: int) -> dict[str, Array]:
+def per_row(log_weights: Array) -> dict[str, Array]:
     """The diagnostics of each row.
 
     Args:
         log_weights: ``(draw, datum)``, nats.
-        khat_rows: Most rows whose k-hat is computed, evenly spread; NaN for the others.
 
     Returns:
         ``khat``, ``ess_is``, ``elbo`` (mean log weight) and ``iw_bound`` (log mean weight), each
         ``(datum,)``.
     """
-    draws, rows = log_weights.shape
     weights = np.asarray(log_weights, dtype=np.float64)
-    chosen = np.unique(np.linspace(0, rows - 1, min(rows, khat_rows)).round().astype(int))
-    shapes = np.full(rows, np.nan)
-    shapes[chosen] = khat(weights[:, chosen])
     with np.errstate(invalid="ignore"):
-        bound = np.logaddexp.reduce(weights, 0) - math.log(draws)
+        bound = np.logaddexp.reduce(weights, 0) - math.log(len(weights))
     return {
-        "khat": shapes,
+        "khat": khat(weights),
         "ess_is": importance_ess(weights),
         "elbo": weights.mean(0),
         "iw_bound": bound,
@@ -127,7 +108,7 @@ class Verdict:
     findings: list[str]
 
 
-def verdict(idata: az.InferenceData) -> Verdict:
+def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     """Check a posterior from what its InferenceData holds.
 
     Args:
@@ -136,30 +117,33 @@ def verdict(idata: az.InferenceData) -> Verdict:
     Raises:
         ValueError: If it holds nothing to check.
     """
-    checks = [_finite(idata)]
-    if "diagnostics" in idata.groups():
-        draws = int(idata.sample_stats.sizes["draw"])
-        values = {name: value.values for name, value in idata.diagnostics.items()}
+    groups = groups_of(idata)
+    checks = [_finite(groups)]
+    if "diagnostics" in groups:
+        draws = int(groups["sample_stats"].sizes["draw"])
+        values = {str(name): value.values for name, value in groups["diagnostics"].items()}
         checks += [_tails(values["khat"], draws), _gap(values, draws)]
-    if "training" in idata.groups() and "loss" in idata.training:
-        checks += _slope(idata)
-    if idata.attrs.get("inference_method") == "nuts":
-        checks += _chains(idata)
+    if "training" in groups and "loss" in groups["training"]:
+        checks += _slope(groups["training"])
+    if idata.attrs.get("inference_method") in ("nuts", "hmc"):
+        checks += _chains(groups)
     if len(checks) == 1:
         raise ValueError(
-            f"nothing to check in groups {idata.groups()}, expected 'diagnostics', 'training' "
-            "or a posterior by NUTS"
+            f"nothing to check in groups {list(groups)}, expected 'diagnostics', 'training' "
+            "or a posterior by NUTS or HMC"
         )
     return Verdict(all(ok for ok, _ in checks), [line for _, line in checks])
 
 
-def _finite(idata: az.InferenceData) -> tuple[bool, str]:
+def _finite(groups: Groups) -> tuple[bool, str]:
     bad = []
     for group in ("posterior", "sample_stats", "log_likelihood", "training"):
-        if group not in idata.groups():
-            continue
-        for name, values in idata[group].data_vars.items():
-            count = int((~np.isfinite(values.values)).sum())
+        for name, values in groups.get(group, xr.Dataset()).data_vars.items():
+            count = sum(int((~np.isfinite(part.values)).sum()) for part in _parts(values))
+            if group == "training":
+                # A chain has no values at steps that only others took.
+                there = groups[group].notnull().to_dataarray().any("variable")
+                count -= int((~there & there.any("chain")).sum())
             if count:
                 bad.append(f"{count} of {values.size} in {group}/{name}")
     if not bad:
@@ -168,6 +152,14 @@ def _finite(idata: az.InferenceData) -> tuple[bool, str]:
         f"values that are not finite: {', '.join(bad)}; look for data outside the likelihood's "
         "support, or train with a smaller learning rate"
     )
+
+
+def _parts(values: xr.DataArray) -> Iterator[xr.DataArray]:
+    """Some rows at a time: what lies in a file may be more than memory holds."""
+    rows = values.sizes.get("datum", 1)
+    step = max(1, PART_CELLS * rows // max(1, values.size))
+    for start in range(0, rows, step):
+        yield values[{"datum": slice(start, start + step)}] if "datum" in values.dims else values
 
 
 def _tails(shapes: Array, draws: int) -> tuple[bool, str]:
@@ -200,15 +192,20 @@ def _gap(values: dict[str, Array], draws: int) -> tuple[bool, str]:
     )
 
 
-def _slope(idata: az.InferenceData) -> list[tuple[bool, str]]:
-    loss = idata.training["loss"].values[0]
-    if "stage" in idata.training:
-        stage = idata.training["stage"].values[0]
+def _slope(training: xr.Dataset) -> list[tuple[bool, str]]:
+    return [_slope_of(training.isel(chain=chain)) for chain in range(training.sizes["chain"])]
+
+
+def _slope_of(training: xr.Dataset) -> tuple[bool, str]:
+    training = training.isel(step=~np.isnan(training["loss"].values))
+    loss = training["loss"].values
+    if "stage" in training and len(loss):
+        stage = training["stage"].values
         loss = loss[stage == stage[-1]]
     loss = loss[np.isfinite(loss)]
     count = max(10, math.ceil(len(loss) / 5))
     if len(loss) < 2 * count:
-        return [(True, f"the training curve has {len(loss)} points, too few to tell its slope")]
+        return True, f"the training curve has {len(loss)} points, too few to tell its slope"
     last = loss[-count:]
     step = np.arange(count) - (count - 1) / 2
     slope = float(step @ last / (step @ step))
@@ -221,19 +218,20 @@ def _slope(idata: az.InferenceData) -> list[tuple[bool, str]]:
         f"over the stage by {-gained:.3g}"
     )
     if abs(change) <= max(3 * error, SLOPE_SHARE * abs(gained)):
-        return [(True, line)]
+        return True, line
     advice = "train longer" if change < 0 else "it rises: use a smaller learning rate"
-    return [(False, f"{line}; {advice}")]
+    return False, f"{line}; {advice}"
 
 
-def _chains(idata: az.InferenceData) -> list[tuple[bool, str]]:
-    continuous = [n for n, v in idata.posterior.data_vars.items() if v.dtype.kind == "f"]
-    chains = int(idata.posterior.sizes["chain"])
+def _chains(groups: Groups) -> list[tuple[bool, str]]:
+    posterior = groups["posterior"]
+    continuous = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
+    chains = int(posterior.sizes["chain"])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # values that never move have no R-hat
-        rhat = az.rhat(idata, var_names=continuous).to_array().max().item()
-        ess = az.ess(idata, var_names=continuous).to_array().min().item()
-    diverging = int(idata.sample_stats["diverging"].sum())
+        rhat = az.rhat(continuous).to_dataarray().max().item()
+        ess = az.ess(continuous).to_dataarray().min().item()
+    diverging = int(groups["sample_stats"]["diverging"].sum())
     good = (chains == 1 or rhat <= RHAT) and ess >= ESS_PER_CHAIN * chains
     line = f"largest R-hat {rhat:.3f} over {chains} chains, least effective draws {ess:.0f}"
     advice = (

@@ -2,61 +2,66 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import arviz as az
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data import Table
-from ppl_models.files import write_atomically
-from ppl_models.inference import diagnostics
-from ppl_models.inference.export_draws import draw_data, draw_guide, guide_parameters, score
+from ppl_models.inference import export_file
+from ppl_models.inference.export_blocks import Rows, capacity, prior
 from ppl_models.inference.export_groups import (
-    SAMPLE,
-    Array,
+    ARVIZ,
     Groups,
+    Memory,
+    Store,
     Variables,
     constants,
-    event_dims,
-    host,
+    digest,
+    groups_of,
     observations,
     plain_attr,
     provenance,
     training,
 )
+from ppl_models.inference.export_outside import draw_outside
 from ppl_models.inference.export_sites import (
-    Sites,
     conditioned,
     find_sites,
     positions,
     undisturbed,
 )
+from ppl_models.inference.target import rows_at_a_time
 from ppl_models.pair import Pair
 
 # Most numbers that a group of draws holds; it keeps fewer draws where there would be more.
 # A label summed out in the log-likelihood costs a decoder call per class, which is counted.
 POSTERIOR_CELLS = PREDICTIVE_CELLS = 50_000_000
 LIKELIHOOD_CELLS = 10_000_000
-KHAT_ROWS = 10_000  # rows whose k-hat is computed; a millisecond each
+LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
+CHECKED_ROWS = 16_384  # rows compared with the model's support at a time
 
 
 def posterior(
-    pair: Pair,
+    pair: Pair | Sequence[Pair],
     table: Table,
     *,
+    path: str | Path | None = None,
     draws: int = 200,
     prior_draws: int = 500,
     given: Sequence[str] | None = None,
     rows: Sequence[int] | Tensor | None = None,
+    draws_for: Sequence[int] | Tensor | None = None,
     seed: int = 0,
-    block: int = 500,
-    history: Mapping[str, Sequence[float]] | None = None,
+    block: int | None = None,
+    history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> az.InferenceData:
     """What the guide and the model say about the rows of a table.
@@ -64,116 +69,103 @@ def posterior(
     The pair's mode and parameters and the global random state stay as they were.
 
     Args:
-        pair: The pair.
+        pair: The pair; several of one kind, fitted from different seeds, are the chains.
         table: The rows. Only the sites in ``given`` are conditioned on; labels that are known
             besides are kept in ``constant_data``.
+        path: Write to this file (netCDF4) block by block, in memory that does not grow with
+            the rows; what is returned reads from it. A file of that name is replaced only
+            when the new one is complete. In memory when left out.
         draws: Draws S of the guide per row.
         prior_draws: Draws from the prior; 0 for none.
         given: Sites to condition on; the card's data sites by default.
         rows: Positions in the table; all by default.
-        seed: Seed of the draws.
-        block: Rows worked on at a time.
-        history: Training curve: lists of equal length, one of them ``step``.
+        draws_for: Those of the rows whose draws are kept; all by default. They come first.
+            What is known of a row without draws (``variational``, ``diagnostics``,
+            ``constant_data``) is kept for all rows.
+        seed: Seed of the draws; chain c has ``seed + c``.
+        block: Rows worked on at a time; by default as many as fit into a step of memory.
+        history: Training curve: lists of equal length, one of them ``step``; one per chain.
         attrs: Further attributes, such as ``objective``.
 
     Returns:
         Groups, with dimensions ``chain`` (1), ``draw``, ``datum`` (row numbers), ``y_class``
         (class names) and ``z_dim``, for a label y and a code z:
 
-        - ``posterior``: draws of every latent site from the guide, labels as integers.
+        - ``posterior``: draws of every latent site from the guide, labels as integers; those
+          of sites outside the data plate, which all rows share, have no ``datum``.
         - ``variational``: ``y_probs`` = q(y | x) (averaged over the draws where the guide draws
           y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
-          they depend on the label.
-        - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row.
+          they depend on the label; by chain where there are several.
+        - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
+          what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
         - ``posterior_predictive``: data sites drawn anew given each draw.
         - ``prior`` and ``prior_predictive``: one new row per draw.
-        - ``observed_data``: what was conditioned on; ``constant_data``: other labels
-          (``y_true``, -1 where hidden) and where they are known (``y_mask``).
+        - ``observed_data``: what was conditioned on, for rows with draws; ``constant_data``:
+          other labels (``y_true``, -1 where hidden) and where they are known (``y_mask``).
         - ``diagnostics``: per row ``khat``, ``ess_is``, ``elbo`` = mean of the log weights and
-          ``iw_bound`` = log of the mean weight, in nats.
+          ``iw_bound`` = log of the mean weight, in nats; by chain where there are several.
         - ``training``: the training curve over ``(chain, step)``.
 
         Draw groups that would exceed 5e7 numbers (``log_likelihood``: 1e7) hold the first of
         the draws only; how many is in the attributes ``posterior_draws`` etc.; 0 means that the
-        group is left out.
+        group is left out. Under ArviZ 1 it is a DataTree.
 
     Raises:
         ValueError: If an option is out of range, a site is missing or hidden in a row, a value
-            is outside the model's support, or a latent site is not a row's own.
+            is outside the model's support, a latent site is neither a row's own nor sampled by
+            the guide for all rows, or several pairs are not of one kind.
+        OSError: If the file cannot be written, in one line; nothing is left behind.
     """
     for name, value, least in (
         ("draws", draws, 1),
         ("prior_draws", prior_draws, 0),
-        ("block", block, 1),
+        ("block", 1 if block is None else block, 1),
     ):
         if value < least:
             raise ValueError(f"{name} is {value}, expected at least {least}")
-    curve, steps = training(history)
+    pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
+    curve, steps = _curves(history, len(pairs))
     more = {name: plain_attr(value) for name, value in (attrs or {}).items()}
-    index = positions(table, rows)
-    with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
-        sites = find_sites(pair, _batch(pair, seen, 0, min(2, len(seen))))
-        store = _Store(sites, draws, len(seen))
-        groups = Groups(table.rows(index), sites)
-        parameters: list[Variables] = []
-        for start in range(0, len(seen), block):
-            batch = _batch(pair, seen, start, min(start + block, len(seen)))
-            parameters.append(_variational(pair, batch, sites))
-            _fill(store, pair, batch, sites, start)
-        priors = _prior(pair, batch, sites, prior_draws)
-    sizes = store.add_to(groups)
-    groups.add("variational", {**store.label_probs(), **_joined(parameters)})
-    for name, variables in priors.items():
-        groups.add(name, variables)
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
-    groups.coordinates["step"] = np.asarray(steps)
-    groups.add("training", curve)
-    return groups.finish({**provenance(pair, seen, sites, "svi", seed, more), **sizes})
+    index, drawn = _order(table, rows, draws_for)
+    with undisturbed(pairs[0], seed), torch.no_grad():
+        for part in index.split(CHECKED_ROWS):
+            seen = conditioned(pairs[0], table, given, part)
+    task = _Task(pairs, table, tuple(seen.sites), index, drawn, draws, prior_draws, seed, block)
+
+    def fill(store: Store) -> None:
+        groups, told = task.fill(store)
+        groups.coordinates["step"] = np.asarray(steps)
+        groups.add("training", curve)
+        groups.describe({**told, **more})
+
+    if path is None:
+        memory = Memory()
+        fill(memory)
+        return memory.inference_data()
+    export_file.write(Path(path), fill)
+    return load(path)
 
 
-def save(idata: az.InferenceData, path: str | Path) -> None:
-    """Write netCDF4 (HDF5); a file of that name is replaced only when the new one is complete.
+def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
+    """Write InferenceData to netCDF4 (HDF5), some rows at a time.
 
-    Integers and masks are compressed; floating draws are not: their digits are random, so that
-    gzip takes 20 times longer for a tenth of the size.
+    A file of that name is replaced only when the new one is complete. Integers and masks are
+    compressed; floating draws are not: their digits are random, so that gzip takes 20 times
+    longer for a tenth of the size.
 
     Raises:
         OSError: In one line, if the folder is missing, cannot be written or is full; nothing
             is left behind.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: {path.parent} is no folder")
-    tree = idata.to_datatree()
-    encoding = {
-        f"/{name}": {
-            v: {"zlib": True, "complevel": 4, "shuffle": True}
-            for v, values in group.data_vars.items()
-            if values.dtype.kind in "iub"
-        }
-        for name, group in idata.items()
-    }
-
-    # Built in memory: HDF5 that fails to write on a full disk keeps handles whose clean-up
-    # crashes the interpreter.
-    image = tree.to_netcdf(engine="h5netcdf", encoding=encoding)
-    try:
-        write_atomically(path, lambda temporary: _write(temporary, image))
-    except OSError as error:
-        if str(error).startswith("cannot write"):
-            raise
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _write(path: Path, image: Any) -> None:
-    path.write_bytes(image)
+    groups, attrs = groups_of(idata), idata.attrs
+    export_file.write(Path(path), lambda file: export_file.copy(groups, attrs, file))
 
 
 def load(path: str | Path) -> az.InferenceData:
-    """Read what :func:`save` wrote; arrays are read from the file when they are used.
+    """Read a file of :func:`posterior` or :func:`save`; arrays are read when they are used.
+
+    Plain xarray reads it, too: ``xarray.open_datatree(path, engine="h5netcdf")``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -183,6 +175,8 @@ def load(path: str | Path) -> az.InferenceData:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an InferenceData (.nc)")
     try:
+        if ARVIZ >= 1:
+            return xr.open_datatree(path, engine="h5netcdf")
         return az.from_netcdf(str(path), engine="h5netcdf")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
@@ -190,146 +184,133 @@ def load(path: str | Path) -> az.InferenceData:
         ) from None
 
 
-class _Store:
-    """Arrays of all rows, filled block by block; draws beyond a group's limit are dropped."""
+@dataclass(frozen=True)
+class _Task:
+    """What is to be exported: fields as the options of :func:`posterior`.
 
-    def __init__(self, sites: Sites, draws: int, rows: int) -> None:
-        self.sites, self.draws, self.rows = sites, draws, rows
-        latent, data = sites.latents.values(), sites.data.values()
-        classes = sites.classes(sites.labels)
-        per_draw = {
-            "posterior": (POSTERIOR_CELLS, sum(math.prod(s.shape) for s in latent)),
-            "posterior_predictive": (PREDICTIVE_CELLS, sum(math.prod(s.shape) for s in data)),
-            "log_likelihood": (LIKELIHOOD_CELLS, classes * len(sites.data)),
+    Attributes:
+        names: The sites that are conditioned on.
+        index: The rows ``(n,)``, those with draws first.
+        drawn: How many have draws.
+    """
+
+    pairs: list[Pair]
+    table: Table
+    names: tuple[str, ...]
+    index: Tensor
+    drawn: int
+    draws: int
+    prior_draws: int
+    seed: int
+    block: int | None
+
+    def fill(self, store: Store) -> tuple[Groups, dict[str, Any]]:
+        """Write all groups but the training curve; returns the attributes, too."""
+        # Labels are few numbers per row; what is conditioned on may be more than memory holds.
+        labels = self.table.only(*self.table.classes).rows(self.index)
+        for chain, pair in enumerate(self.pairs):
+            with undisturbed(pair, self.seed + chain), torch.no_grad():
+                work = self._work(pair)
+                if not chain:
+                    groups = Groups(labels, work.sites, store, len(self.pairs), self.drawn)
+                self._add(groups, work, chain)
+        groups.add("constant_data", constants(labels, self.names))
+        sites, seen = work.sites, self.table.only(*self.names)
+        told = provenance(self.pairs[0], seen, sites, "svi", self.seed, {})
+        told["rows_sha256"] = digest(self.table.numbers[self.index])
+        told["sampled_variables"] = [*work.outside.sites, *sites.latents]
+        sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
+        return groups, {**told, **sizes}
+
+    def _work(self, pair: Pair) -> Rows:
+        few = self._batch(pair, self.index[:2])
+        outside = draw_outside(pair, few, self.draws)
+        sites = find_sites(outside.at(0) if outside.sites else pair, few)
+        limits = {
+            "posterior": POSTERIOR_CELLS,
+            "posterior_predictive": PREDICTIVE_CELLS,
+            "log_likelihood": LIKELIHOOD_CELLS,
         }
-        self.kept = {
-            group: min(draws, limit // max(1, rows * cells))
-            for group, (limit, cells) in per_draw.items()
-        }
-        self.kept["posterior"] = max(1, self.kept["posterior"])
-        self.kept["sample_stats"] = draws
-        self.arrays: dict[tuple[str, str], Array] = {}
-        self.probs: dict[str, Array] = {}
+        kept = capacity(sites, self.draws, self.drawn, limits)
+        return Rows(pair, sites, outside, self.draws, kept)
 
-    def put(self, group: str, name: str, value: Tensor, draw: int, row: int) -> None:
-        """Values ``(S', B, ...)`` of the draws from ``draw`` and rows from ``row`` on."""
-        kept = self.kept[group]
-        if draw >= kept:
-            return
-        key = (group, name)
-        array = host(value)
-        if key not in self.arrays:
-            self.arrays[key] = np.empty((kept, self.rows, *array.shape[2:]), array.dtype)
-        part = array[: kept - draw]
-        self.arrays[key][draw : draw + len(part), row : row + part.shape[1]] = part
+    def _add(self, groups: Groups, work: Rows, chain: int) -> None:
+        block = self.block or _block(work)
+        for start, stop in _spans(self.drawn, len(self.index), block):
+            index, has_draws = self.index[start:stop], start < self.drawn
+            rows = work if has_draws else work.without_draws()
+            for group, variables in rows.block(self._batch(work.pair, index)).items():
+                groups.add(group, self._by_chain(variables), chain, start)
+            if has_draws and not chain:
+                seen = self.table.only(*self.names).rows(index)
+                groups.add("observed_data", observations(seen), row=start)
+        groups.add("posterior", work.outside.posterior(), chain)
+        groups.add("sample_stats", work.outside.stats(), chain)
+        groups.add("variational", self._by_chain(work.outside.parameters), chain)
+        story = prior(work.pair, work.sites, work.outside, self.prior_draws)
+        for group, variables in story.items():
+            groups.add(group, variables, chain)
 
-    def add_probs(self, label: str, probs: Tensor, row: int) -> None:
-        """Add a label's probabilities ``(B, C)``, summed over some draws."""
-        array = host(probs)
-        if label not in self.probs:
-            self.probs[label] = np.zeros((self.rows, array.shape[1]))
-        self.probs[label][row : row + len(array)] += array
+    def _batch(self, pair: Pair, index: Tensor) -> Batch:
+        # Each row counts once: the size of the plate is the rows of the block.
+        like = pair.like()
+        (batch,) = self.table.only(*self.names).rows(index).batches()
+        return Batch(batch, batch.rows).to(like.device, like.dtype)
 
-    def label_probs(self) -> Variables:
-        """The guide's label probabilities, in the precision of its other numbers."""
-        dtype = self.arrays["sample_stats", "log_p"].dtype
+    def _by_chain(self, variables: Variables) -> Variables:
+        """With a dimension for chains, where there are several."""
+        if len(self.pairs) == 1:
+            return variables
         return {
-            f"{label}_probs": (("datum", f"{label}_class"), (total / self.draws).astype(dtype))
-            for label, total in self.probs.items()
+            name: (dims, array) if "chain" in dims else (("chain", *dims), array[None])
+            for name, (dims, array) in variables.items()
         }
 
-    def add_to(self, groups: Groups) -> dict[str, int]:
-        """Add all draws and their diagnostics; returns the number of draws by group."""
-        known = {**self.sites.data, **self.sites.latents}
-        for group in self.kept:
-            values = {name: array for (g, name), array in self.arrays.items() if g == group}
-            has_event = group in ("posterior", "posterior_predictive")
-            groups.add(
-                group,
-                {
-                    name: (
-                        (*SAMPLE, "datum", *(event_dims(known[name]) if has_event else ())),
-                        array[None],
-                    )
-                    for name, array in values.items()
-                },
+
+def _of_one_kind(pairs: Sequence[Pair]) -> list[Pair]:
+    if not pairs:
+        raise ValueError("no pair given, expected at least one")
+    first = pairs[0]
+    for other in pairs[1:]:
+        if (other.source, other.config) != (first.source, first.config):
+            raise ValueError(
+                f"chains of {first.source} with {first.config} and {other.source} with "
+                f"{other.config}, expected fits of one pair"
             )
-        weights = self.arrays["sample_stats", "log_weight"]
-        found = diagnostics.per_row(weights, KHAT_ROWS)
-        groups.add("diagnostics", {name: (("datum",), value) for name, value in found.items()})
-        return {f"{g}_draws": self.kept[g] for g in self.kept if g != "sample_stats"}
+    return list(pairs)
 
 
-def _batch(pair: Pair, table: Table, start: int, stop: int) -> Batch:
-    # Each row counts once: the size of the plate is the rows of the block.
-    like = pair.like()
-    (batch,) = table.batches(torch.arange(start, stop))
-    return Batch(batch, batch.rows).to(like.device, like.dtype)
+def _curves(history: Any, chains: int) -> tuple[Variables, list[float]]:
+    histories = [history] if isinstance(history, Mapping) else list(history or [])
+    if not any(histories):
+        return {}, []
+    if len(histories) != chains:
+        raise ValueError(f"{len(histories)} histories, expected one for each of {chains} chains")
+    return training(histories)
 
 
-def _fill(store: _Store, pair: Pair, batch: Batch, sites: Sites, row: int) -> None:
-    """Draw and score one block of rows, some draws at a time."""
-    draw = 0
-    while draw < store.draws:
-        scored = draw < store.kept["log_likelihood"]
-        # Sites only the model has must be summed out; the guide's, for the likelihood.
-        labels = [n for n in sites.labels if scored or n not in sites.guided]
-        stop = store.kept["log_likelihood"] if scored else store.draws
-        count = min(sites.draws_at_a_time(pair, batch.count, labels), stop - draw)
-        q = draw_guide(pair.guide, batch, sites, count)
-        places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
-        fixed = {name: value for name, value in q.values.items() if name not in labels}
-        scores = score(pair.model, batch, fixed, labels, count)
-        joint = scores.at(places)
-        log_p = joint.marginal()
-        places |= joint.draw()
-        for name, value in (("log_p", log_p), ("log_q", q.log_q), ("log_weight", log_p - q.log_q)):
-            store.put("sample_stats", name, value, draw, row)
-        for name in sites.latents:
-            store.put(
-                "posterior", name, places[name] if name in places else q.values[name], draw, row
-            )
-        for name, value in scores.log_likelihood().items():
-            store.put("log_likelihood", name, value, draw, row)
-        for label, probs in q.probs.items():
-            store.add_probs(label, count * probs, row)
-        if draw < store.kept["posterior_predictive"]:
-            values = dict(q.values)
-            for name in set(places) - set(values):
-                values[name] = sites.latents[name].values()[places[name]]
-            new = draw_data(pair.model, batch.without(*pair.card.data), values, count)
-            for name in sites.data:
-                if name in new:
-                    value = sites.data[name].stored(new[name])
-                    store.put("posterior_predictive", name, value, draw, row)
-        draw += count
+def _order(table: Table, rows: Any, draws_for: Any) -> tuple[Tensor, int]:
+    """Positions of the rows, those first whose draws are kept, and how many these are."""
+    index = positions(table, rows)
+    if draws_for is None:
+        return index, len(index)
+    chosen = positions(table, draws_for)
+    missing = chosen[~torch.isin(chosen, index)]
+    if len(missing):
+        raise ValueError(f"draws_for has row {int(missing[0])}, expected some of the rows")
+    return torch.cat([chosen, index[~torch.isin(index, chosen)]]), len(chosen)
 
 
-def _variational(pair: Pair, batch: Batch, sites: Sites) -> Variables:
-    found: Variables = {}
-    for name, (labels, loc, scale) in guide_parameters(pair.guide, batch, sites).items():
-        dims = ("datum", *(f"{label}_class" for label in labels), *event_dims(sites.latents[name]))
-        found[f"{name}_loc"], found[f"{name}_scale"] = (dims, host(loc)), (dims, host(scale))
-    return found
+def _spans(drawn: int, rows: int, block: int) -> Iterator[tuple[int, int]]:
+    """Blocks, none of which has rows with draws and rows without."""
+    for first, last in ((0, drawn), (drawn, rows)):
+        for start in range(first, last, block):
+            yield start, min(start + block, last)
 
 
-def _joined(blocks: list[Variables]) -> Variables:
-    return {
-        name: (dims, np.concatenate([block[name][1] for block in blocks]))
-        for name, (dims, _) in blocks[0].items()
-    }
-
-
-def _prior(pair: Pair, batch: Batch, sites: Sites, draws: int) -> dict[str, Variables]:
-    """One new row per draw from the story, nothing observed."""
-    if not draws:
-        return {}
-    like = pair.like()
-    empty = Batch({}, torch.arange(draws, device=like.device))
-    new = draw_data(pair.model, empty, {}, 1)
-    groups: dict[str, Variables] = {"prior": {}, "prior_predictive": {}}
-    for name, site in {**sites.data, **sites.latents}.items():
-        group = "prior_predictive" if name in pair.card.data else "prior"
-        # The one draw per row comes first: it is the chain.
-        groups[group][name] = ((*SAMPLE, *event_dims(site)), host(site.stored(new[name])))
-    return groups
+def _block(work: Rows) -> int:
+    """Rows whose widest layer fits into a step of memory, for all draws of a step."""
+    at_once = 1 if work.outside.sites else work.draws
+    fit = rows_at_a_time(work.pair, work.sites, work.sites.labels, at_once)
+    # Powers of two divide into HDF5 chunks of any size.
+    return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)

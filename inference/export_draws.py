@@ -54,6 +54,22 @@ class Many(Messenger):
         msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
 
+class Given(Messenger):
+    """Gives sites their values and hides them from all handlers outside.
+
+    Args:
+        values: By site name.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values:
+            msg["value"], msg["done"], msg["stop"] = self.values[msg["name"]], True, True
+
+
 @dataclass
 class GuideDraws:
     """Draws of the guide.

@@ -148,7 +148,7 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    seen = table.rows(index).only(*given)
+    seen = table.only(*given).rows(index)
     for name, mask in seen.observed.items():
         row = int(seen.numbers[~mask][0])
         raise ValueError(

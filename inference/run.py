@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -65,12 +66,28 @@ class Run:
         """See :func:`ppl_models.inference.predict.loss_per_row`."""
         return predict.loss_per_row(self.pair, table, objective)
 
-    def posterior(self, table: Table, **options: Any) -> az.InferenceData:
-        """See :func:`ppl_models.inference.export.posterior`."""
+    def posterior(
+        self, table: Table, *, restarts: Sequence[Run] = (), **options: Any
+    ) -> az.InferenceData:
+        """See :func:`ppl_models.inference.export.posterior`.
+
+        Args:
+            table: The rows.
+            restarts: Fits of the same pair from other seeds, which are further chains.
+            options: ``path``, to write it to a file in memory that does not grow with the rows,
+                ``rows``, ``draws``, ``draws_for`` and more.
+        """
         from ppl_models.inference.export import posterior
 
-        attrs = {"objective": self.objective, "training_seed": self.seed}
-        return posterior(self.pair, table, history=self.history, attrs=attrs, **options)
+        runs = (self, *restarts)
+        seeds = [run.seed for run in runs]
+        return posterior(
+            [run.pair for run in runs],
+            table,
+            history=[run.history for run in runs],
+            attrs={"objective": self.objective, "training_seed": seeds if restarts else self.seed},
+            **options,
+        )
 
 
 def describe_run(

@@ -1,4 +1,4 @@
-"""The command line: ``ppl-models list | show | fit | export | check``.
+"""The command line: ``ppl-models list | show | fit | export | check | report | compare | data``.
 
 Exit codes: 0 done; 1 it failed on the way; 2 the command, data or folder do not fit, and nothing
 was done; 3 ``check``: the posterior is not to be trusted; 130 interrupted, and resumable.
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Warnings of libraries underneath are not the user's to act on.
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", "training is not compiled")
+    warnings.formatwarning = lambda message, *_, **__: f"ppl-models: {message}\n"
     logging.getLogger().setLevel(logging.ERROR)
     try:
         command, options = _command(arguments)
@@ -62,6 +63,9 @@ def _command(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int],
         "fit": ("train a pair and write its posterior", _fit),
         "export": ("write the posterior of a run again", _export),
         "check": ("say whether a run's posterior can be trusted", _check),
+        "report": ("write a page that shows a run and its posterior", _report),
+        "compare": ("compare posteriors of the same rows", _compare),
+        "data": ("data sets: list, show, build or preview them", _data),
     }
     for name, (text, _) in makers.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -112,7 +116,7 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
     from ppl_models.inference.stage import Training
 
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
-    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a .npz file")
+    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
     parser.add_argument("--objective", help="other bound, e.g. 'iwelbo(particles=8, lam=0.5)'")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
@@ -235,11 +239,12 @@ def _write_posterior(
 
     table: Table = getattr(dataset, options.split)
     rows = range(min(options.rows, len(table)))
+    path = getattr(options, "file", None) or folder / POSTERIOR
     method = getattr(options, "method", "guide")
-    if method == "nuts":
-        from ppl_models.inference.mcmc import nuts
+    if method != "guide":
+        from ppl_models import inference
 
-        idata = nuts(
+        idata = getattr(inference, method)(
             run.pair,
             table,
             rows,
@@ -247,10 +252,9 @@ def _write_posterior(
             warmup=options.draws,
             progress=not options.quiet,
         )
+        export.save(idata, path)
     else:
-        idata = run.posterior(table, rows=rows, draws=options.draws)
-    path = getattr(options, "file", None) or folder / POSTERIOR
-    export.save(idata, path)
+        idata = run.posterior(table, path=path, rows=rows, draws=options.draws)
     return {"posterior": str(path), "trusted": verdict(idata).ok}
 
 
@@ -261,9 +265,9 @@ def _export(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], i
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
         "--method",
-        choices=("guide", "nuts"),
+        choices=("guide", "nuts", "hmc"),
         default="guide",
-        help="draws from the guide, or NUTS with labels summed out (--draws to warm up, and kept)",
+        help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
     )
     _posterior_flags(parser)
 
@@ -272,12 +276,12 @@ def _export(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], i
 
         result, description = inference.load(options.folder, options.pair)
         recipe = description["data"]
-        if recipe["name"] not in data.names() and not recipe["name"].endswith(".npz"):
+        if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
             raise UsageError(
                 f"{options.folder} was fitted on arrays in memory ({recipe['name']}); export it "
                 "from Python with run.posterior(table)"
             )
-        dataset = data.load(recipe["name"], **recipe["options"])
+        dataset = data.remake(recipe)
         if dataset.recipe["digest"] != recipe["digest"]:
             raise UsageError(f"the data {recipe['name']} have changed since {options.folder}")
         _print(_write_posterior(result, dataset, options.folder, options), options.json)
@@ -305,6 +309,24 @@ def _check(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], in
         return 0 if found.ok else 3
 
     return run
+
+
+def _report(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
+    from ppl_models.report_commands import report
+
+    return report(parser, rest)
+
+
+def _compare(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
+    from ppl_models.report_commands import compare
+
+    return compare(parser, rest)
+
+
+def _data(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
+    from ppl_models.data_commands import command
+
+    return command(parser, rest)
 
 
 def _print(report: dict[str, Any], as_json: bool) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import resource
 from dataclasses import dataclass
 
-import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-import xarray as xr
+from export_worlds import N, S, drawn, exact, factors, table
 from torch.distributions import Normal
-from worlds import LinearPair, draw, linear
+from worlds import linear
 
 from ppl_models import guides
 from ppl_models.config import Config, setting
@@ -24,55 +21,12 @@ from ppl_models.inference import diagnostics, export
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
 
-N, S = 6, 2000
-NAMES = ("ape", "bee", "cat", "dog")
-
-
-def table(pair: LinearPair, rows: int = N, **options: object) -> Table:
-    x, y = draw(pair, rows)
-    return Table("w/test", {"x": x, "y": y}, numbers=3 * torch.arange(rows) + 7,
-                 classes={"y": NAMES}, **options)  # fmt: skip
-
-
-def exact(pair: LinearPair) -> LinearPair:
-    """Give it the exact guide: log p(y | x) is linear in x, as the classes share a covariance."""
-    net = pair.guide.factors["z"].net
-    labels = guides.Categorical(pair.config.classes, {"x": pair.config.data_dim})
-    cov = pair.A @ pair.A.T + pair.noise**2 * torch.eye(len(pair.A), dtype=pair.A.dtype)
-    weights = pair.means @ torch.linalg.inv(cov)
-    with torch.no_grad():
-        net.shift.zero_()
-        net.log_widen.zero_()
-        labels.double().net.first.weights["x"].copy_(weights)
-        bias = pair.prior_logits - 0.5 * (weights * pair.means).sum(-1)
-        labels.net.first.bias.copy_(bias)
-    pair.guide.factors["y"] = labels
-    return pair
-
 
 @pytest.fixture(scope="module")
 def world():
     pair = linear()
     rows = table(pair)
-    history = {"step": [0, 10, 20], "loss": [3.0, 2.0, 1.5], "stage": [0, 0, 0]}
-    attrs = {"objective": "the bound", "early": True, "nested": {"a": None, "b": [1, "c"]}}
-    idata = export.posterior(
-        pair, rows, draws=S, prior_draws=4000, block=4, seed=1, history=history, attrs=attrs
-    )
-    return pair, rows, idata
-
-
-def drawn(idata, name, group="posterior"):
-    """One chain's draws as a tensor ``(draw, ...)``."""
-    return torch.from_numpy(idata[group][name].values[0])
-
-
-def factors(pair, x):
-    """q(y | x) ``(N, C)``, and loc and scale of q(z | x, y) ``(N, C, L)``."""
-    probs = pair.guide.factor("y", {"x": x}).probs
-    y = torch.arange(pair.config.classes)
-    q = pair.guide.factor("z", {"x": x[:, None], "y": y}).base_dist
-    return probs.detach(), q.loc.detach(), q.scale.detach().expand_as(q.loc)
+    return pair, rows, export.posterior(pair, rows, draws=S, prior_draws=4000, block=4, seed=1)
 
 
 # ---- draws and densities ------------------------------------------------------------------
@@ -303,177 +257,3 @@ def test_any_order_of_the_guide_and_labels_it_leaves_out():
     torch.testing.assert_close(probs, q.probs.mean(0).detach(), **close)
     assert idata.variational["z_loc"].dims == ("datum", "z_dim")
     assert "b_probs" not in idata.variational
-
-
-# ---- care ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_nothing_else_is_touched(training):
-    pair = linear().train(training)
-    pair.guide.factors["y"].train(not training)
-    modes = [m.training for m in pair.modules()]
-    before = {n: p.clone() for n, p in pair.named_parameters()}
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    a, b = (export.posterior(pair, table(pair), draws=30, seed=s) for s in (3, 3))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [m.training for m in pair.modules()] == modes
-    assert all(torch.equal(p, before[n]) and p.grad is None for n, p in pair.named_parameters())
-    np.testing.assert_array_equal(a.posterior["z"], b.posterior["z"])
-
-
-def test_groups_too_large_keep_fewer_draws(monkeypatch):
-    pair, rows = linear(), table(linear())
-    whole = export.posterior(pair, rows, draws=40)
-    # 6 rows: 2 + 1 numbers per latent draw, 3 per predictive one, 4 labels.
-    monkeypatch.setattr(export, "POSTERIOR_CELLS", 6 * 3 * 25)
-    monkeypatch.setattr(export, "PREDICTIVE_CELLS", 6 * 3 - 1)
-    monkeypatch.setattr(export, "LIKELIHOOD_CELLS", 6 * 4 * 7)
-    some = export.posterior(pair, rows, draws=40)
-    kept = {n: v for n, v in some.attrs.items() if n.endswith("_draws")}
-    assert kept == {
-        "posterior_draws": 25, "posterior_predictive_draws": 0, "log_likelihood_draws": 7
-    }  # fmt: skip
-    assert "posterior_predictive" not in some.groups()
-    assert some.posterior.sizes["draw"] == 25
-    assert some.sample_stats.sizes["draw"] == some.attrs["log_likelihood_draws"] + 33
-    means = (drawn(some, "z")[:7] @ pair.A.T)[..., None, :] + pair.means
-    given_y = Normal(means, pair.noise).log_prob(rows.sites["x"][:, None]).sum(-1)
-    by_hand = (given_y + pair.prior_logits.log_softmax(0)).logsumexp(-1).detach()
-    torch.testing.assert_close(drawn(some, "x", "log_likelihood"), by_hand, rtol=0, atol=1e-10)
-    # Without the sum over labels the densities are those of the draws, too.
-    y, z = drawn(some, "y"), drawn(some, "z")
-    mean = z @ pair.A.T + pair.means[y]
-    log_p = (
-        pair.prior_logits.log_softmax(0)[y]
-        + Normal(0.0, 1.0).log_prob(z).sum(-1)
-        + Normal(mean, pair.noise).log_prob(rows.sites["x"]).sum(-1)
-    ).detach()
-    stored = drawn(some, "log_p", "sample_stats")[:25]
-    torch.testing.assert_close(stored, log_p, rtol=0, atol=1e-10)
-    np.testing.assert_allclose(some.variational["y_probs"], whole.variational["y_probs"])
-
-
-class Elsewhere(LinearPair):
-    """With a site outside the data plate."""
-
-    def model(self, batch):
-        pyro.sample("w", dist.Normal(0.0, 1.0))
-        super().model(batch)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"draws": 0}, "draws is 0, expected at least 1"),
-        ({"block": 0}, "block is 0"),
-        ({"given": ("x", "label")}, "unknown site 'label'"),
-        ({"given": ("x", "y")}, r"site 'y' of w/test is hidden in row 10; .*where_observed"),
-        ({"given": ("y",), "rows": [0]}, "lacks the site 'x'"),
-        ({"rows": [0, 6]}, r"row 6 is not in w/test, expected positions in 0\.\.5"),
-        ({"rows": []}, "no rows chosen"),
-        ({"history": {"step": [1, 2], "loss": [1.0]}}, "equal lengths"),
-        ({"history": {"loss": [1.0]}}, "one 'step'"),
-        ({"attrs": {"a": object()}}, "cannot be stored"),
-    ],
-)
-def test_bad_options_are_named(options, words):
-    pair = linear()
-    rows = table(pair, observed={"y": torch.arange(N) != 1})
-    with pytest.raises(ValueError, match=words):
-        export.posterior(pair, rows, **options)
-
-
-def test_sites_that_are_not_a_rows_own_are_refused():
-    pair = linear()
-    pair.__class__ = Elsewhere
-    with pytest.raises(ValueError, match="'w' stands in the plates"):
-        export.posterior(pair, table(pair))
-    pair = linear()
-    pair.guide = guides.Factored(y=pair.guide.factors["y"])
-    with pytest.raises(ValueError, match="'z' is latent in the model, but the guide does not"):
-        export.posterior(pair, table(pair))
-
-
-# ---- the file -----------------------------------------------------------------------------
-
-
-def test_the_file_keeps_everything(world, tmp_path):
-    pair, _, idata = world
-    path = tmp_path / "posterior.nc"
-    export.save(idata, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["posterior.nc"]
-    with xr.open_datatree(path, engine="h5netcdf") as tree:
-        assert set(tree.children) == set(idata.groups())
-        for group in idata.groups():
-            assert tree[group].to_dataset().equals(idata[group])
-            for name, values in idata[group].variables.items():
-                assert tree[group][name].dtype.kind == values.dtype.kind, (group, name)
-        posterior = tree["posterior"]
-        assert posterior["y"].dims == ("chain", "draw", "datum")
-        assert posterior["z"].dims == ("chain", "draw", "datum", "z_dim")
-        assert posterior["datum"].values.tolist() == [7, 10, 13, 16, 19, 22]
-        assert tree["variational"]["y_class"].values.tolist() == list(NAMES)
-        assert tree["training"]["step"].values.tolist() == [0, 10, 20]
-        assert tree["training"]["loss"].dims == ("chain", "step")
-        for attrs in (tree.attrs, posterior.attrs):
-            assert attrs["creation_library"] == "ppl-models"
-            assert attrs["inference_library"] == "pyro"
-            assert attrs["inference_method"] == "svi"
-            assert attrs["objective"] == "the bound"
-            assert attrs["early"] == 1
-            assert json.loads(attrs["nested"]) == {"a": None, "b": [1, "c"]}
-            assert list(attrs["sample_dims"]) == ["chain", "draw"]
-            assert list(attrs["sampled_variables"]) == ["y", "z"]
-            assert json.loads(attrs["card_json"])["name"] == "linear"
-            assert json.loads(attrs["config_json"])["classes"] == pair.config.classes
-            assert int(attrs["seed"]) == 1
-
-
-def test_arviz_reads_the_file(tmp_path):
-    pair = exact(linear(dtype=torch.float64)).float()
-    rows = table(pair, 8)
-    export.save(export.posterior(pair, rows), tmp_path / "p.nc")
-    idata = export.load(tmp_path / "p.nc")
-    assert idata.posterior["z"].dtype == np.float32
-    summary = az.summary(idata, var_names=["z"])
-    assert len(summary) == 16
-    loc = (idata.variational["y_probs"] * idata.variational["z_loc"]).sum("y_class")
-    error = summary["mcse_mean"].to_numpy()
-    assert (abs(summary["mean"].to_numpy() - loc.values.ravel()) < 4.5 * error + 1e-3).all()
-    with pytest.warns(UserWarning, match="shape parameter"):  # codes that saw their own row
-        loo = az.loo(idata, var_name="x", pointwise=True)
-    assert loo.loo_i.dims == ("datum",)
-    # Codes are of their own row alone, so without the row log p(x) is what is left.
-    evidence = pair.double().log_evidence(rows.sites["x"].double())[1].detach().numpy()
-    weights = np.exp(-idata.log_likelihood["x"].values[0].astype(float))  # draws x rows
-    error = weights.std(0) / weights.mean(0) / np.sqrt(len(weights))
-    assert (abs(loo.loo_i.values - evidence) < 4.5 * error).all()
-
-
-def test_a_full_disk_leaves_nothing_behind(world, tmp_path):
-    _, _, idata = world
-    path = tmp_path / "p.nc"
-    path.write_bytes(b"before")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"^cannot write .*p\.nc: .+$") as error:
-            export.save(idata, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(error.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["p.nc"]
-    assert path.read_bytes() == b"before"
-
-
-def test_files_that_cannot_be(world, tmp_path):
-    _, _, idata = world
-    with pytest.raises(FileNotFoundError, match="is no folder"):
-        export.save(idata, tmp_path / "none" / "p.nc")
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        export.load(tmp_path / "none.nc")
-    (tmp_path / "text.nc").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.nc is damaged or no netCDF4 file"):
-        export.load(tmp_path / "text.nc")

@@ -1,0 +1,242 @@
+"""What the parts of a code do: data as one of them moves and all else stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import arviz as az
+import numpy as np
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.config import unknown
+from ppl_models.inference.evaluation import random_sites
+from ppl_models.inference.export_groups import Array
+from ppl_models.inference.export_sites import undisturbed
+from ppl_models.inference.plots.checks import axes
+from ppl_models.inference.plots.samples import data_sites, image_shape, images, mosaic
+from ppl_models.pair import Pair
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STEPS, MOST = 9, 10  # values of each part, parts shown
+ENDS = (0.025, 0.975)  # of the posterior draws of all rows
+
+
+class _Follow(Messenger):
+    """Latent sites keep a row's values unless what they depend on has moved.
+
+    Rows of the batch differ in one site only; a site whose density at the kept value differs
+    between them depends on it, and takes its mean (a label: its most probable value).
+    """
+
+    def __init__(self, kept: dict[str, Tensor], moved: str) -> None:
+        super().__init__()
+        self.kept, self.moved = kept, moved
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, fn = msg["name"], msg["fn"]
+        if msg["done"] or msg["is_observed"] or name not in self.kept:
+            return
+        value = self.kept[name]
+        if name != self.moved:
+            density = fn.log_prob(value)
+            if not torch.allclose(density, density.flatten()[0], rtol=1e-4, atol=1e-4):
+                value = _centre(fn)
+        msg["value"], msg["done"] = value, True
+
+
+def _centre(fn: Any) -> Tensor:
+    if fn.has_enumerate_support:
+        values: Tensor = fn.enumerate_support()
+        best = fn.log_prob(values).argmax(0)
+        index = best.reshape(1, *best.shape, *[1] * len(fn.event_shape))
+        return torch.take_along_dim(values, index, 0).squeeze(0)
+    try:
+        mean: Tensor = fn.mean
+    except NotImplementedError:
+        mean = fn.sample((200,)).mean(0)
+    return mean
+
+
+def means(pair: Pair, kept: dict[str, Tensor], moved: str, rows: int) -> dict[str, Tensor]:
+    """Mean of every data site as one latent site moves.
+
+    Args:
+        pair: The pair.
+        kept: A value ``(rows, *event)`` of every latent site, equal in all rows but for one.
+        moved: The site that differs.
+        rows: Number of rows.
+
+    Returns:
+        ``(rows, *event)`` by data site.
+    """
+    with undisturbed(pair, 0), torch.no_grad(), _Follow(kept, moved):
+        batch = Batch({}, torch.arange(rows, device=pair.like().device))
+        nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
+    return {
+        name: _centre(node["fn"]).expand(rows, *node["fn"].event_shape)
+        for name, node in nodes.items()
+        if name not in kept
+    }
+
+
+def traversal(
+    pair: Pair,
+    idata: az.InferenceData,
+    site: str | None = None,
+    row: int = 0,
+    data: str | None = None,
+    dims: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The mean of a data site as one latent site moves away from a row's own draw.
+
+    The starting point is the row's draw of largest joint density. What depends on the moved
+    site follows by its mean, all else stays.
+
+    A code: a line for each of its entries, moved over the central 95 % of the posterior draws
+    of all rows. A label: a line for each of eight rows, a column for each class. Images, or, for
+    vectors, the change of every entry of the data between both ends (labels: from the mean of
+    all classes), in standard deviations of the data.
+
+    Args:
+        pair: The fitted pair.
+        idata: Its posterior.
+        site: The latent site; the last one that is no label by default.
+        row: Position of the row to start from (labels: the first of eight).
+        data: The data site; the first by default.
+        dims: Entries of the code; the ten that vary most between rows by default.
+        ax: Axes to draw into.
+
+    Raises:
+        ValueError: If a site, row or entry is not there.
+    """
+    latents = latent_sites(idata)
+    codes = [name for name in latents if idata.posterior[name].dtype.kind == "f"]
+    site = (codes or latents)[-1] if site is None else site
+    if site not in latents:
+        raise ValueError(unknown("latent site", site, latents))
+    known = data_sites(idata)
+    data = known[0] if data is None and known else data
+    if data not in known:
+        raise ValueError(unknown("data site", data, known))
+    count = idata.posterior.sizes["datum"]
+    if not 0 <= row < count:
+        raise ValueError(f"row is {row}, expected a position in 0..{count - 1}")
+    if site in codes:
+        shown, names = _code(pair, idata, site, row, data, dims)
+        label, columns = f"entry of {site}", ["low"] + [""] * (STEPS - 2) + ["high"]
+    else:
+        shown, names, columns = _label(pair, idata, site, row, data)
+        label = "row"
+    ax = axes(ax)
+    shape = image_shape(idata, data)
+    if shape is not None:
+        flat = shown.reshape(-1, *shown.shape[2:])
+        down, across = mosaic(ax, images(flat, shape), shown.shape[1])
+        few = -(-len(columns) // 30)
+        ax.set_xticks(across[::few], columns[::few], rotation=90 if len(columns) > 12 else 0)
+        ax.tick_params(length=0)
+    else:
+        real = idata.observed_data[data].values.reshape(count, -1)
+        if site in codes:
+            change = shown[:, -1] - shown[:, 0]
+        else:
+            change, names, label = shown[0] - shown[0].mean(0), columns, site
+        change = change.reshape(len(change), -1) / (real.std(0) + 1e-12)
+        most = np.abs(change).max() or 1.0
+        drawn = ax.imshow(change, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        ax.figure.colorbar(drawn, ax=ax, label="change, sd of the data")
+        ax.set_xlabel(f"entry of {data}")
+        down = np.arange(len(change))
+    few = -(-len(names) // 20)
+    ax.set_yticks(down[::few], names[::few])
+    ax.set_ylabel(label)
+    return ax
+
+
+def latent_sites(idata: az.InferenceData) -> list[str]:
+    """Latent sites of the rows, in the order in which the guide draws them."""
+    posterior = idata.posterior.data_vars
+    names = [str(n) for n in np.atleast_1d(idata.attrs.get("sampled_variables", list(posterior)))]
+    return [n for n in names if n in posterior and "datum" in posterior[n].dims]
+
+
+def _code(
+    pair: Pair,
+    idata: az.InferenceData,
+    site: str,
+    row: int,
+    data: str,
+    dims: Sequence[int] | None,
+) -> tuple[Array, list[str]]:
+    draws = idata.posterior[site].stack(sample=("chain", "draw")).transpose("datum", "sample", ...)
+    values = draws.values.reshape(*draws.shape[:2], -1)
+    active = values.mean(1).var(0)
+    chosen = np.argsort(-active)[:MOST].tolist() if dims is None else list(dims)
+    bad = [dim for dim in chosen if not 0 <= dim < len(active)]
+    if bad:
+        raise ValueError(f"dims has {bad[0]}, expected entries in 0..{len(active) - 1}")
+    ends = np.quantile(values.reshape(-1, len(active)), ENDS, axis=0)
+    start = _start(pair, idata, row, STEPS)
+    found = []
+    for dim in chosen:
+        moved = start[site].clone().reshape(STEPS, -1)
+        low, high = ends[:, dim].tolist()
+        moved[:, dim] = torch.linspace(low, high, STEPS).to(moved)
+        kept = {**start, site: moved.reshape(start[site].shape)}
+        found.append(means(pair, kept, site, STEPS)[data].cpu().numpy())
+    return np.stack(found), [str(dim) for dim in chosen]
+
+
+def _label(
+    pair: Pair, idata: az.InferenceData, site: str, row: int, data: str
+) -> tuple[Array, list[str], list[str]]:
+    support = _supports(pair, idata)[site]
+    count = idata.posterior.sizes["datum"]
+    rows = [(row + shift) % count for shift in range(min(8, count))]
+    found = []
+    for one in rows:
+        start = _start(pair, idata, one, len(support))
+        found.append(means(pair, {**start, site: support}, site, len(support))[data].cpu().numpy())
+    numbers = [str(idata.posterior["datum"].values[one]) for one in rows]
+    group = idata.get("variational", idata.posterior)
+    names = group[f"{site}_class"].values if f"{site}_class" in group else range(len(support))
+    return np.stack(found), numbers, [str(name) for name in names]
+
+
+def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str, Tensor]:
+    """The draw of largest joint density of a row, as many times as there are rows."""
+    stats = idata.sample_stats.isel(datum=row)["log_p"].stack(sample=("chain", "draw"))
+    kept = idata.posterior.sizes["draw"] * idata.posterior.sizes["chain"]
+    place = int(stats.values[:kept].argmax())
+    supports, like = _supports(pair, idata), pair.like()
+    start = {}
+    for name in latent_sites(idata):
+        draws = idata.posterior[name].isel(datum=row).stack(sample=("chain", "draw"))
+        value = torch.as_tensor(draws.transpose("sample", ...).values[place], device=like.device)
+        if name in supports:
+            value = supports[name][value.long()]
+        elif value.is_floating_point():
+            value = value.to(like.dtype)
+        start[name] = value.expand(rows, *value.shape).clone()
+    return start
+
+
+def _supports(pair: Pair, idata: az.InferenceData) -> dict[str, Tensor]:
+    """Values of every label, which the posterior stores as places among them."""
+    with undisturbed(pair, 0), torch.no_grad():
+        batch = Batch({}, torch.arange(1, device=pair.like().device))
+        nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
+    found = {}
+    for name in latent_sites(idata):
+        fn = nodes[name]["fn"]
+        if fn.has_enumerate_support:
+            found[name] = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
+    return found
