@@ -77,8 +77,11 @@ class Column:
         return True
 
     def __getitem__(self, rows: Any) -> Tensor:
-        """Values of some rows: a slice, a tensor of positions or a mask."""
-        return self.index_select(0, torch.arange(len(self))[_on_cpu(rows)])
+        """Values of one row, or of some: a slice, a tensor of positions or a mask."""
+        chosen = torch.arange(len(self))[_on_cpu(rows)]
+        if not chosen.dim():
+            return self.index_select(0, chosen[None])[0]
+        return self.index_select(0, chosen)
 
     def index_select(self, dim: int, rows: Tensor) -> Tensor:
         """Values ``(n, ...)`` at positions ``(n,)``; ``dim`` is 0."""

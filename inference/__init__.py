@@ -28,18 +28,35 @@ from ppl_models.inference.tmc import TMC
 from ppl_models.inference.wake_sleep import WakeSleep
 
 if TYPE_CHECKING:
+    from ppl_models.inference.calibration import calibration_error, label_calibration, sbc
+    from ppl_models.inference.collapse import active_units, aggregate_posterior
     from ppl_models.inference.evidence import log_evidence
+    from ppl_models.inference.gaps import against_nuts, amortisation_gap, held_out
     from ppl_models.inference.importance_sampling import importance, sir
     from ppl_models.inference.maximum import map
     from ppl_models.inference.mcmc import hmc, nuts
+    from ppl_models.inference.repair import bad_rows, refine, replaced
+    from ppl_models.inference.restarts import agreement
 
 # ArviZ takes as long to import as all the rest: only for those who sample or export.
 _LATE = {
+    "active_units": "collapse",
+    "against_nuts": "gaps",
+    "aggregate_posterior": "collapse",
+    "agreement": "restarts",
+    "amortisation_gap": "gaps",
+    "bad_rows": "repair",
+    "calibration_error": "calibration",
+    "held_out": "gaps",
     "hmc": "mcmc",
     "importance": "importance_sampling",
+    "label_calibration": "calibration",
     "log_evidence": "evidence",
     "map": "maximum",
     "nuts": "mcmc",
+    "refine": "repair",
+    "replaced": "repair",
+    "sbc": "calibration",
     "sir": "importance_sampling",
 }
 
@@ -73,12 +90,21 @@ __all__ = [
     "UnhandledSite",
     "WakeSleep",
     "Weights",
+    "active_units",
+    "against_nuts",
+    "aggregate_posterior",
+    "agreement",
+    "amortisation_gap",
+    "bad_rows",
+    "calibration_error",
     "check_data",
     "debug",
     "error",
     "fit",
+    "held_out",
     "hmc",
     "importance",
+    "label_calibration",
     "label_probabilities",
     "load",
     "log_evidence",
@@ -86,6 +112,9 @@ __all__ = [
     "map",
     "methods",
     "nuts",
+    "refine",
+    "replaced",
+    "sbc",
     "sir",
     "supervision",
 ]

@@ -67,6 +67,25 @@ def lambda_bound(ell: Tensor, log_q: Tensor | None, lam: float) -> Tensor:
     return bound.squeeze(0)
 
 
+def mean_bound(log_w: Tensor, log_q: Tensor | None) -> Tensor:
+    r"""The lower bound with the draws averaged outside the log.
+
+    :math:`\frac1K \sum_k \sum_y q(y|x,z_k)\,[\log w_{y,k} - \log q(y|x,z_k)]`: where labels
+    depend on the draws, each draw is weighted by its own q, so that K does not change the
+    expectation.
+
+    Args:
+        log_w: ``(E..., K, B)``.
+        log_q: Log q of the labels, ``(E..., K or 1, B)``; None where no label is missing.
+
+    Returns:
+        ``(B,)``.
+    """
+    if log_q is None or log_q.shape[PARTICLE_DIM] == 1:
+        return lambda_bound(log_mean_weight(log_w, inside=False), log_q, 1.0)
+    return (log_q.exp() * (log_w - log_q)).sum(_labels(log_w, log_q)).mean(0)
+
+
 def label_posterior(ell: Tensor, labels: tuple[int, ...]) -> Tensor:
     r""":math:`\log \pi = \log \mathrm{softmax}_y(\ell)`, jointly over all label dimensions."""
     return ell - torch.logsumexp(ell, labels, keepdim=True)

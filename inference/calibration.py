@@ -298,7 +298,10 @@ def calibration_error(
     )
     count = order.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        told = {"bin_confidence": confidence @ order / count, "bin_accuracy": right @ order / count}
+        told = {
+            "bin_confidence": confidence @ order / count,
+            "bin_accuracy": right @ order / count,
+        }
     implied = math.sqrt(float((confidence * (1 - confidence)).sum())) / rows
     over = float(confidence.mean() - right.mean())
     return xr.Dataset(

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from ppl_models.inference.bounds import lambda_bound, log_mean_weight
+from ppl_models.inference.bounds import mean_bound
 from ppl_models.inference.chunks import elbo_in_pieces
 from ppl_models.inference.contraction import BACKENDS, backend
 from ppl_models.inference.evaluation import COMBINATIONS, Ask, Evaluation, Weights
@@ -101,7 +101,7 @@ class ELBO(Bound):
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""
         w = self.weights(run)
-        loss = -lambda_bound(log_mean_weight(w.log_w, inside=False), w.log_q_labels, 1.0)
+        loss = -mean_bound(w.log_w, w.log_q_labels_by_draw)
         analytic = self.kl == "analytic"
         return loss + reweighted(run, w, analytic, self.beta, self.free_bits, self.progress)
 

@@ -23,6 +23,7 @@ from ppl_models.inference.latents import (
     DATA,
     UnhandledSite,
     check_differentiable,
+    check_prior,
     combinations,
     enumerable,
     enumerated,
@@ -219,7 +220,9 @@ class Evaluation:
                     terms.add("cut", name, site, log_q)
         for name, site in random_sites(model):
             if ask.analytic_kl and name in sampled and name not in labels:
-                terms.add("q", name, site, _kl(name, guide.nodes[name], site))
+                kl = _kl(name, guide.nodes[name], site)
+                check_prior(name, kl, summed)
+                terms.add("q", name, site, kl)
             else:
                 terms.add("p", name, site, site["fn"].log_prob(site["value"]))
         return terms.weights(ask.cap, guide, model, bridges, shared)

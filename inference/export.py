@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data import Table
-from ppl_models.inference import export_file
+from ppl_models.inference import export_file, export_read
 from ppl_models.inference.export_blocks import Rows, capacity, prior
 from ppl_models.inference.export_groups import (
     ARVIZ,
@@ -23,6 +23,7 @@ from ppl_models.inference.export_groups import (
     Memory,
     Store,
     Variables,
+    as_inference_data,
     constants,
     digest,
     groups_of,
@@ -175,6 +176,9 @@ def load(path: str | Path) -> az.InferenceData:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an InferenceData (.nc)")
     try:
+        found = export_read.read(path)
+        if found is not None:
+            return as_inference_data(*found)
         if ARVIZ >= 1:
             return xr.open_datatree(path, engine="h5netcdf")
         return az.from_netcdf(str(path), engine="h5netcdf")

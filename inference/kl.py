@@ -18,6 +18,7 @@ from ppl_models.inference.evaluation import (
     is_local,
     latent_sites,
 )
+from ppl_models.inference.latents import check_prior, model_only
 from ppl_models.inference.objectives import Objective, check_choice, check_particles
 from ppl_models.inference.per_row import is_summed, label_dims, log_q_labels, rowwise
 from ppl_models.inference.schedule import Anneal, check_range, value_at, written
@@ -103,6 +104,8 @@ def site_kl(
             ) from None
     else:
         gap = q.log_prob(value) - p.log_prob(value)
+    batch = gap.flatten(gap.dim() - event).select(-1, 0) if event else gap
+    check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
     labels = log_q_labels(run, w)
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
     kl = torch.stack([_expected(rowwise(run, q_site, part), labels) for part in parts])

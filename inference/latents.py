@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -113,6 +113,27 @@ def check_differentiable(name: str, site: Any, enumerate_labels: bool, cap: int)
         "guide would get no correct gradient; expected a finite support of scalars or one-hot "
         "vectors, a reparameterised distribution or a relaxation"
     )
+
+
+def check_prior(name: str, kl: Tensor, summed: Mapping[str, Any]) -> None:
+    """Refuse the KL of a site whose prior depends on a site of the model alone.
+
+    Args:
+        name: The site.
+        kl: Its KL, or log q - log p, of the batch shape of the site.
+        summed: Sites that are enumerated in the model alone, by name.
+
+    Raises:
+        UnhandledSite: Naming both sites.
+    """
+    for other, site in summed.items():
+        dim = site["infer"]["_enumerate_dim"]
+        if kl.dim() >= -dim and kl.shape[dim] > 1:
+            raise UnhandledSite(
+                f"the prior of site {name!r} depends on site {other!r}, which is summed out in "
+                "the model alone, so that its KL cannot be taken by itself; give the guide a "
+                'factor for that site, or use kl="sampled" with beta=1 and no free bits'
+            )
 
 
 def family(fn: Any) -> str:

@@ -102,7 +102,8 @@ class Loop:
             self._precision(stage, trained, stream),
             self._bar(stage, total) as bar,
         ):
-            while self.step < total:
+            stale = bool(options.patience) and self.best.get("age", 0) >= options.patience
+            while self.step < total and not stale:
                 for side in self.sides:
                     side.objective.at(self.step / total)
                 batches = stream.step(self.step)
@@ -117,13 +118,13 @@ class Loop:
                     bar.update(self.step - bar.n)
                     bar.set_postfix_str(f"loss/row {value:.3f}", refresh=False)
                     self.sum, self.count, began = 0.0, 0, time.monotonic()
-                if self.folder is not None:
-                    self._maybe_save()
                 if options.patience and self.step % stream.steps_per_epoch == 0:
                     if validation is None:
                         raise ValueError("patience needs validation rows, got a table without")
-                    if self._stale(stage, trained, validation, options):
-                        break
+                    stale = self._stale(stage, trained, validation, options)
+                # After the look at the validation rows: a resumed run does not repeat it.
+                if self.folder is not None:
+                    self._maybe_save()
         if self.best:
             self.pair.load_state_dict(self.best.pop("model"))
             self.best = {}

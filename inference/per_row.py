@@ -42,7 +42,7 @@ def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
 
     ``Weights.log_q_labels`` is the average of it over the draws.
     """
-    if w.log_q_labels is None:  # which also objects to labels that have no joint tensor
+    if w.log_q_labels_by_draw is None:  # which also objects to labels that have no joint tensor
         return None
     parts = [
         rowwise(run, site, site["fn"].log_prob(site["value"]))

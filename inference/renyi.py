@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_models.inference.bounds import lambda_bound, log_mean_weight
+from ppl_models.inference.bounds import mean_bound
 from ppl_models.inference.evaluation import Evaluation, Weights
 from ppl_models.inference.objectives import Bound, check_particles, check_unscaled
-from ppl_models.inference.per_row import label_dims
+from ppl_models.inference.per_row import at_every_label, label_dims
 from ppl_models.inference.schedule import Anneal, check_range, value_at, written
 
 NEAR_ONE = 1e-3  # closer to alpha = 1 the difference of logs loses its digits
@@ -65,12 +65,14 @@ class Renyi(Bound):
         w = self.weights(run)
         power = 1 - value_at(self.alpha, self.progress)
         if power == 0:
-            return -lambda_bound(log_mean_weight(w.log_w, inside=False), w.log_q_labels, 1.0)
+            return -mean_bound(w.log_w, w.log_q_labels_by_draw)
         check_unscaled(w)
-        log_q = torch.zeros_like(w.log_p[..., :1, :]) if w.log_q_labels is None else w.log_q_labels
+        log_q = w.log_q_labels_by_draw
+        log_q = torch.zeros_like(w.log_p[..., :1, :]) if log_q is None else log_q
         log_w = w.log_w - log_q
         every = (*label_dims(log_w), -2)
-        log_share = log_q - math.log(self.particles)
+        log_w = at_every_label(log_w, log_q)
+        log_share = log_q - math.log(log_w.shape[-2])  # one draw where nothing is drawn
         if power > NEAR_ONE or power < -NEAR_ONE:
             return -torch.logsumexp(log_share + power * log_w, every) / power
         share = log_share.exp()

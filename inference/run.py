@@ -89,6 +89,16 @@ class Run:
             **options,
         )
 
+    def refine(
+        self, table: Table, rows: Sequence[int] | Tensor | None = None, **options: Any
+    ) -> az.InferenceData:
+        """See :func:`ppl_models.inference.repair.refine`."""
+        from ppl_models.inference.repair import refine
+
+        idata = refine(self.pair, table, rows, **options)
+        idata.attrs |= {"objective": self.objective, "training_seed": self.seed}
+        return idata
+
 
 def describe_run(
     pair: Pair, data: Dataset | Table, plan: tuple[Stage, ...], seed: int

@@ -148,7 +148,8 @@ def log_evidence(idata: az.InferenceData) -> Array | None:
 def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     """Leave-one-out log density of each row and its k-hat, each ``(N,)``; None without draws.
 
-    Several data sites of a row are left out together.
+    Several data sites of a row are left out together. Draws of MCMC count as independent
+    (``az.loo(..., reff=1)``).
     """
     if "log_likelihood" not in groups_of(idata):
         return None

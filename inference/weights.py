@@ -82,8 +82,14 @@ class Weights:
     @cached_property
     def log_q_labels(self) -> Tensor | None:
         """Log q of the sites enumerated in the guide, ``(E..., 1, B)``, or None."""
+        total = self.log_q_labels_by_draw
+        return None if total is None else _mean_of_draws(total, -2)
+
+    @cached_property
+    def log_q_labels_by_draw(self) -> Tensor | None:
+        """The same before the mean over the draws, ``(E..., K or 1, B)``."""
         total = self._joint(self.terms["labels"])
-        return _mean_of_draws(total, -2) if isinstance(total, Tensor) else None
+        return total if isinstance(total, Tensor) else None
 
     @cached_property
     def log_q_cut(self) -> Tensor | float:
@@ -100,8 +106,8 @@ class Weights:
     ) -> Tensor:
         r"""The lower bound :math:`\sum_y q(y)\,[\overline{\log w_y} - \log q(y)]`, ``(B,)``.
 
-        Draws are averaged outside the log. Where the guide has several labels and they depend
-        on the draws, each draw is weighted by its own q(y).
+        Draws are averaged outside the log. Where labels depend on the draws, each draw is
+        weighted by its own q(y).
 
         Args:
             backend: What does the arithmetic.
@@ -109,12 +115,8 @@ class Weights:
             beta: Weight of log p - log q of all the guide's sites, or by site (the others at 1).
         """
         p, q, labels = (self._weighted(self.terms[k], beta) for k in ("p", "q", "labels"))
-        factors = self.factors
-        if len(labels) == 1 and not self.apart:
-            factors = {d: self._averaged(t) for d, t in factors.items()}
-            labels = [self._averaged(t) for t in labels]
         costs = [*self._model_terms(p, backend), *_minus(q), *_minus(labels)]
-        value = expectation(costs, factors, self.labels, backend, kept)
+        value = expectation(costs, self.factors, self.labels, backend, kept)
         return value.mean(self._draw_dim).reshape(value.shape[-1])
 
     def log_evidence(self, backend: Backend) -> Tensor:
@@ -182,10 +184,6 @@ class Weights:
             value = weight * term.value if weight != 1 else term.value
             out.append(Term(term.name, value, term.labels, term.plates))
         return out
-
-    def _averaged(self, term: Term) -> Term:
-        value = _mean_of_draws(term.value, self._draw_dim)
-        return Term(term.name, value, term.labels, term.plates)
 
     def _joint(self, terms: Iterable[Term]) -> Tensor | float:
         total: Tensor | float = 0.0

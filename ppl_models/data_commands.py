@@ -111,6 +111,8 @@ def _build(options: Options, load: dict[str, Any]) -> int:
     else:
         name = Path(options.name).stem
         asked = {**load, "whole": options.whole, "compress": options.compress}
+        if data.is_file(options.name):  # another file, or this one changed, is another set
+            asked["file"] = cache.identity(Path(options.name))
         found = cache.cached(name, asked, make, compress=options.compress)
         files = (folder / cache.file_name(name, asked) for folder in cache.folders())
         path = next(file for file in files if file.is_file())

@@ -42,6 +42,7 @@ figure.wide img{max-width:60rem}figcaption{font-size:.85rem;opacity:.85;max-widt
 th,td{text-align:left;vertical-align:top;padding:.25rem .7rem .25rem 0;
 border-bottom:1px solid var(--line)}
 .facts>table>tbody>tr>td{overflow-wrap:anywhere}.facts td td{overflow-wrap:normal}
+.facts>table{width:100%}
 td.number{text-align:right;
 font-variant-numeric:tabular-nums;white-space:nowrap}th.number{text-align:right}th{overflow-wrap:normal}
 th[scope=row]{font-weight:600;white-space:nowrap}
@@ -127,7 +128,7 @@ def facts(entries: Mapping[str, Any]) -> str:
     lines = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{_fact(value)}</td></tr>'
         for name, value in entries.items()
-        if value not in (None, "", {}, [])
+        if not (isinstance(value, str | Mapping | list | tuple) and not value)
     )
     return f'<div class="scroll facts"><table><tbody>{lines}</tbody></table></div>'
 

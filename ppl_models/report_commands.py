@@ -32,10 +32,13 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
+        from ppl_models.inference.calibration import LEAST_ROWS
         from ppl_models.report import write
 
-        if options.simulations < 0:
-            raise UsageError(f"simulations is {options.simulations}, expected at least 0")
+        if options.simulations and options.simulations < LEAST_ROWS:
+            raise UsageError(
+                f"simulations is {options.simulations}, expected 0 or at least {LEAST_ROWS}"
+            )
         source: Path = options.folder
         beside = source / REPORT if source.is_dir() else source.with_suffix(".html")
         path = options.file or beside

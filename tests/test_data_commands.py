@@ -59,6 +59,17 @@ def test_build_is_load_and_is_kept(capsys, tmp_path):
     assert data.load("own.h5").train.counts == data.load("digits").train.counts
 
 
+def test_files_of_one_name_are_told_apart(capsys, tmp_path):
+    for folder, pixel in (("a", 0.25), ("b", 0.75)):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "x.npz", x=np.full((20, 3), pixel), y=np.arange(20) % 2)
+    built = [as_json(capsys, f"data build {folder}/x.npz")["file"] for folder in ("a", "b")]
+    assert [float(data.open(file).train.sites["x"][0][0]) for file in built] == [0.25, 0.75]
+    np.savez(tmp_path / "a" / "x.npz", x=np.full((20, 3), 0.5), y=np.arange(20) % 2)
+    again = as_json(capsys, "data build a/x.npz")["file"]
+    assert float(data.open(again).train.sites["x"][0][0]) == 0.5
+
+
 def test_a_whole_grid(capsys):
     built = as_json(capsys, "data build mini_dsprites --whole --out mini.h5")
     assert built["train"] + built["validation"] + built["test"] == 5760

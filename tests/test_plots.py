@@ -135,8 +135,12 @@ def test_traversal_moves_data_as_the_model_says(world):
     np.testing.assert_allclose(
         ax.images[0].get_array(), (m - m.mean(0)) / data.std(0), rtol=1e-6, atol=1e-9
     )
-    for wrong, words in ((dict(site="w"), "latent site 'w'"), (dict(dims=[2]), "dims has 2"),
-                         (dict(row=60), "row is 60"), (dict(data="v"), "data site 'v'")):  # fmt: skip
+    for wrong, words in (
+        ({"site": "w"}, "latent site 'w'"),
+        ({"dims": [2]}, "dims has 2"),
+        ({"row": 60}, "row is 60"),
+        ({"data": "v"}, "data site 'v'"),
+    ):
         with pytest.raises(ValueError, match=words):
             plots.traversal(run.pair, idata, **wrong)
 

@@ -74,7 +74,7 @@ def test_stroke_concepts_are_told_apart_and_new_in_the_test():
 
 
 @needs_omniglot
-def test_omniglot_sets_are_the_published_recipe():
+def test_omniglot_sets_are_the_published_recipe(tmp_path):
     d = data.load("few_shot", train=3000, validation=20, test=200, size=20, source="omniglot")
     assert len(d.train.classes["concept"]) == 1888 + 56
     assert int(d.train.sites["concept"].max()) < 1888 <= int(d.test.sites["concept"].min())
@@ -95,6 +95,9 @@ def test_omniglot_sets_are_the_published_recipe():
     names = d.train.classes["concept"]
     assert names[0] == "Balinese/character01 0"
     assert names[236 * 5] == "Balinese/character01 90 mirrored"
+    assert len(set(names)) == len(names)  # Greek and Latin are in both zip files
+    written = data.open(data.write(d, tmp_path / "sets.h5"))
+    assert written.train.classes["concept"] == names
 
 
 def test_few_shot_without_files(monkeypatch, tmp_path):

@@ -105,7 +105,7 @@ def _with(w, log_p, log_q, log_q_y):
         rescaled = None
 
     given = Given()
-    given.log_p, given.log_w, given.log_q_labels = log_p, log_p - log_q, log_q_y
+    given.log_p, given.log_w, given.log_q_labels_by_draw = log_p, log_p - log_q, log_q_y
     return given
 
 

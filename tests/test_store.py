@@ -117,6 +117,8 @@ def test_blocks_of_any_size_make_the_same_file(folder, tmp_path):
 def test_a_lazy_table_behaves_like_one_in_memory(folder):
     lazy = data.open(folder / "masked.h5").train
     loaded = {s: v[:] for s, v in lazy.sites.items()}
+    for row in (0, -1, torch.tensor(3)):
+        assert torch.equal(lazy.sites["x"][row].nan_to_num(-9), loaded["x"][row].nan_to_num(-9))
     table = Table(lazy.name, loaded, lazy.observed, lazy.numbers, lazy.classes, lazy.shapes)
     index = torch.tensor([5000, 3, 12, 17, 4000, 2])
     pairs = [

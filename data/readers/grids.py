@@ -18,16 +18,8 @@ from ppl_models.data.factors import FactorData, from_images
 from ppl_models.data.readers import npz
 from ppl_models.data.readers.files import find, reading
 from ppl_models.data.render.dsprites import VALUES as SPRITES
+from ppl_models.data.render.shapes3d import VALUES as SHAPES3D_VALUES
 
-HUES = tuple(k / 10 for k in range(10))
-SHAPES3D_VALUES: dict[str, tuple[float | str, ...]] = {
-    "floor_hue": HUES,
-    "wall_hue": HUES,
-    "object_hue": HUES,
-    "size": tuple(0.75 + 0.5 * k / 7 for k in range(8)),
-    "shape": ("cube", "cylinder", "sphere", "capsule"),
-    "azimuth": tuple(-30 + 60 * k / 14 for k in range(15)),
-}
 MPI3D_KINDS = ("toy", "realistic", "real", "real_complex")
 DSPRITES_STEM = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
 ROWS = 1024

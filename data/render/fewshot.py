@@ -37,9 +37,11 @@ def load(
     Omniglot (Lake et al. 2015) as in SCHA-VAE's offline recipe (Giannone and Winther 2022):
     the two small background sets, inverted, averaged to 14 x 14 and divided by their
     brightest pixel. For training all of the first set and the first 100 characters of the
-    second, each in 8 turned and mirrored versions: 1,888 concepts; validation draws other
-    sets of the same concepts; for the test the last 56 characters as they are. A set has no
-    drawing twice. Binarise anew at each step where a model wants it.
+    second, each in 8 turned and mirrored versions: 1,888 concepts, 400 of them copies of
+    others, since Greek and Latin are in both (their second names say "again"); validation draws
+    other sets of the same concepts; for the test the last 56 characters as they are, none of
+    them in training. A set has no drawing twice. Binarise anew at each step where a model
+    wants it.
 
     Args:
         train: Training sets.
@@ -157,7 +159,8 @@ def omniglot(root: str | Path | None = None) -> tuple[Concepts, Concepts, tuple[
     parts = [read(part, root) for part in SMALL]
     images = np.concatenate([shrink(part.images) for part in parts])
     concept = np.concatenate([parts[0].characters, parts[1].characters + len(parts[0].names)])
-    names = parts[0].names + parts[1].names
+    twice = set(parts[0].names)
+    names = parts[0].names + tuple(f"{n} again" if n in twice else n for n in parts[1].names)
     kept = len(names) - HELD_OUT
     is_test = concept >= kept
     own, of = images[~is_test], concept[~is_test]

@@ -184,6 +184,7 @@ def density(idata: az.InferenceData, site: str | None = None, ax: Axes | None = 
     draws = drawn.sizes["chain"] * drawn.sizes["draw"]
     az.plot_ppc(
         idata, var_names=[site], num_pp_samples=min(50, draws), random_seed=0, ax=ax,
+        colors=["C0", "C7", "C1"],  # black would not show on a dark page
         textsize=TEXT, show=False,
     )  # fmt: skip
     ax.set_xlabel(site)
