@@ -13,9 +13,11 @@ import h5py
 import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
-from xarray.core import indexing
+from xarray.core import indexing as xarray_indexing
 
 from ppl_models.inference.export_groups import Array
+
+indexing: Any = xarray_indexing  # its types ask for more than its own classes give
 
 OURS = "ppl-models"  # what the attribute creation_library says of a file that we wrote
 # Attributes of HDF5's and netCDF's own bookkeeping.
@@ -68,7 +70,7 @@ def _attributes(node: Any) -> dict[str, Any]:
     return found
 
 
-class _Stored(BackendArray):  # type: ignore[misc]
+class _Stored(BackendArray):
     """An array in the file, as xarray's lazy indexing asks for it."""
 
     def __init__(self, values: Any) -> None:

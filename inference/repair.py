@@ -163,7 +163,7 @@ def refine(
         sample = _sir if method == "sir" else _nuts
         with undisturbed(pair, seed), fixed(pair):
             found = sample(pair, seen, sites, draws, before, **options)
-        idata = _export(pair, table.rows(index), seen, sites, method, seed, found)
+            idata = _export(pair, table.rows(index), seen, sites, method, seed, found)
         after = found.after
     told = {**after, **{f"{name}_before": value for name, value in before.items()}}
     told["refined"] = np.full(len(index), method)

@@ -43,12 +43,12 @@ def test_rows_climb_to_the_exact_posterior(fault):
 
 def test_a_row_comes_to_the_same_alone_and_in_company(monkeypatch):
     pair = exact(FAULTS["biased"])
-    table = table_of(pair, 7)
+    table = table_of(pair, 4)
     whole = parameters(rowwise(pair, table))
     monkeypatch.setattr("ppl_models.inference.rowwise.rows_at_a_time", lambda *_: 3)
-    for other in (parameters(rowwise(pair, table)), parameters(rowwise(pair, table, seed=1))):
-        np.testing.assert_allclose(other[0], whole[0], atol=0.02)
-        assert (abs(other[1] - whole[1]) / whole[2])[whole[0] > 0.05].max() < 0.1
+    other = parameters(rowwise(pair, table))
+    np.testing.assert_allclose(other[0], whole[0], atol=0.02)
+    assert (abs(other[1] - whole[1]) / whole[2])[whole[0] > 0.05].max() < 0.1
 
 
 def test_bad_rows_are_those_of_a_narrow_guide():
@@ -133,7 +133,7 @@ def test_refined_rows_take_their_places_in_the_export(tmp_path):
     again = export.load(tmp_path / "p.nc")
     assert again.diagnostics["refined"].values.tolist() == list(how.values())
     assert again.attrs["refined_rows"] == 3
-    with pytest.raises(ValueError, match="row number 104 was refined, but is not in the export"):
+    with pytest.raises(ValueError, match="row number 108 was refined, but is not in the export"):
         inference.replaced(whole.isel(datum=slice(0, 3)), two)
     few = inference.refine(pair, table, [4], method="sir", draws=30, proposals=100)
     with pytest.raises(ValueError, match="holds 50 draws .* but 30 were refined"):
@@ -185,13 +185,16 @@ def test_bad_options_are_named():
 
 @pytest.fixture(scope="module")
 def fitted():
-    digits = data.load("digits", labelled=400, seed=0)
-    pair = zoo.build("m2", digits, hidden=(48,), latent=3)
-    run = inference.fit(pair, digits, epochs=25, seed=0, device="cpu", progress=False)
-    return run, digits
+    digits = data.load("digits", labelled=300, seed=0)
+    pair = zoo.build("m2", digits, hidden=(48,), latent=3, seed=0)
+    untrained = copy.deepcopy(pair.guide.state_dict())
+    run = inference.fit(
+        pair, digits, epochs=40, learning_rate=0.01, seed=0, device="cpu", progress=False
+    )
+    return run, digits, untrained
 
 
-def bad_guide(run, fault):
+def bad_guide(run, fault, untrained):
     """The run's pair with one fault in its guide's last layers."""
     pair = copy.deepcopy(run.pair)
     y, z = (pair.guide.factors[n].net.rest[-1] for n in ("y", "z"))
@@ -210,16 +213,16 @@ def bad_guide(run, fault):
             y.weight.copy_(y.weight.roll(1, 0))
             y.bias.copy_(y.bias.roll(1, 0))
         elif fault == "stale":
-            pair.guide.load_state_dict(zoo.build("m2", None, **vars(run.pair.config)).guide.state_dict())
+            pair.guide.load_state_dict(untrained)
     return pair
 
 
-@pytest.mark.parametrize("fault", ["narrow", "biased", "collapsed", "sure", "wrong"])
+@pytest.mark.parametrize("fault", ["narrow", "biased", "collapsed", "sure", "wrong", "stale"])
 def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
-    run, digits = fitted
+    run, digits, untrained = fitted
     test = digits.test
     rows = list(range(40))
-    bad = bad_guide(run, fault)
+    bad = bad_guide(run, fault, untrained)
 
     def elbo(pair):
         return export.posterior(pair, test, rows=rows, prior_draws=0).diagnostics["elbo"].values
@@ -230,7 +233,7 @@ def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
     told = inference.label_calibration(bad, test)
     used, silent = (inference.active_units(p, test, draws=20) for p in (run.pair, bad))
     assert used.attrs["active_units"] == 3
-    if fault in ("narrow", "biased", "collapsed", "wrong"):
+    if fault in ("narrow", "biased", "collapsed", "wrong", "stale"):
         assert lost > 0.5
         # Each row's own parameters win back what the fault cost.
         mended = elbo(rowwise(bad, test, rows))
@@ -249,7 +252,7 @@ def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
 
 
 def test_a_run_refines_its_rows(fitted):
-    run, digits = fitted
+    run, digits, _ = fitted
     found = run.refine(digits.test, [3, 5], draws=50, steps=20)
     assert found.attrs["training_seed"] == run.seed
     assert found.attrs["objective"] == run.objective
