@@ -51,13 +51,13 @@ def write(kind: str, rows: int, draws: int, path: str) -> dict[str, float]:
     pair = zoo.build(name, data_dim=64, latent=10, hidden=(64,), likelihood="bernoulli", **sizes)
     table = Table("benchmark", {"x": torch.rand(rows, 64).round()})
     export.posterior(pair, table, path=path, rows=range(100), draws=draws)
-    before, start = peak(), time.perf_counter()
+    before, start, busy = peak(), time.perf_counter(), time.process_time()
     chosen = None if with_draws is None else range(with_draws)
     export.posterior(pair, table, path=path, draws=draws, draws_for=chosen)
     seconds = time.perf_counter() - start
     return {
         "write s": seconds,
-        "write cpu s": time.process_time(),
+        "cpu s": time.process_time() - busy,
         "peak MiB": peak() - before,
         "file MB": Path(path).stat().st_size / 1e6,
     }

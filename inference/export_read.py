@@ -52,8 +52,9 @@ def _variable(name: str, values: Any) -> xr.Variable:
     if scale:
         return xr.Variable(dims, _Stored(values)[indexing.BasicIndexer((slice(None),))])
     # As xarray opens files: what was read whole is kept, and may be written to in memory.
-    lazy = indexing.CopyOnWriteArray(indexing.LazilyIndexedArray(_Stored(values)))
-    return xr.Variable(dims, indexing.MemoryCachedArray(lazy), _attributes(values))
+    kinds: Any = indexing  # xarray's own annotations do not fit one another
+    lazy = kinds.CopyOnWriteArray(kinds.LazilyIndexedArray(_Stored(values)))
+    return xr.Variable(dims, kinds.MemoryCachedArray(lazy), _attributes(values))
 
 
 def _is_bare(values: Any) -> bool:

@@ -79,11 +79,12 @@ def agreement(
     found = [_look(pair, table, index, given, draws, seed + place)
              for place, pair in enumerate(pairs)]  # fmt: skip
     first, card = found[0], pairs[0].card
-    for place, other in enumerate(found):
-        if set(other.values) != set(first.values):
+    kinds = [sorted([*f.values, *(f"{n} of {p.shape[1]}" for n, p in f.probs.items())])
+             for f in found]  # fmt: skip
+    for place, kind in enumerate(kinds):
+        if kind != kinds[0]:
             raise ValueError(
-                f"fit {place} has the quantities {sorted(other.values)}, expected those of the "
-                f"first, {sorted(first.values)}"
+                f"fit {place} has the quantities {kind}, expected those of the first, {kinds[0]}"
             )
     labels = list(first.probs)
     free = [n for n in labels if n not in card.labels] if switched is None else list(switched)

@@ -114,7 +114,7 @@ def world(tmp_path_factory):
         auto.locs.w.fill_(0.7)
         auto.scales.w = torch.full((2,), 0.4, dtype=torch.float64)
     path = tmp_path_factory.mktemp("w") / "p.nc"
-    idata = export.posterior(pair, rows, draws=300, prior_draws=400, block=2, path=path, seed=3)
+    idata = export.posterior(pair, rows, draws=200, prior_draws=150, block=3, path=path, seed=3)
     return pair, rows.sites["x"], idata
 
 
@@ -125,7 +125,7 @@ def test_globals_have_draws_that_all_rows_share(world):
     assert idata.posterior["z"].dims == ("chain", "draw", "datum", "z_dim")
     assert list(idata.attrs["sampled_variables"]) == ["w", "y", "z"]
     q = Normal(0.7, 0.4)
-    assert float((w.mean(0) - 0.7).abs().max()) < 4.5 * 0.4 / math.sqrt(300)
+    assert float((w.mean(0) - 0.7).abs().max()) < 4.5 * 0.4 / math.sqrt(200)
     np.testing.assert_allclose(idata.variational["w_loc"], [0.7, 0.7])
     np.testing.assert_allclose(idata.variational["w_scale"], [0.4, 0.4])
     close = {"rtol": 0, "atol": 1e-6}
@@ -156,7 +156,7 @@ def test_globals_have_draws_that_all_rows_share(world):
 def test_the_prior_draws_globals_anew_for_every_row(world):
     pair, _, idata = world
     w, z, y = (drawn(idata, name, "prior") for name in "wzy")
-    assert w.shape == (400, 2)
+    assert w.shape == (150, 2)
     assert float((w.square().mean() / pair.spread**2 - 1).abs()) < 4.5 * math.sqrt(2 / w.numel())
     mean = w + pair.means.detach()[y] + z * pair.a.detach()
     noise = (drawn(idata, "x", "prior_predictive") - mean) / pair.noise

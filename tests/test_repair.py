@@ -64,8 +64,10 @@ def test_bad_rows_are_those_of_a_narrow_guide():
     assert len(inference.bad_rows(wrong, table)) > 60
 
 
-@pytest.mark.parametrize(("method", "options"), [("svi", {}), ("sir", {"proposals": 20_000}),
-                                                 ("nuts", {"warmup": 100, "draws": 150})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("svi", {}), ("sir", {"proposals": 20_000}), ("nuts", {"warmup": 100, "draws": 150})],
+)
 def test_each_method_repairs_the_moments(method, options):
     pair = exact(Fault(widen=0.6, shift=0.5))
     table = table_of(pair, 12)
@@ -109,7 +111,9 @@ def test_refined_rows_take_their_places_in_the_export(tmp_path):
     one = inference.refine(pair, table, [4, 2], draws=60, steps=60)
     two = inference.refine(pair, table, [8, 4], method="sir", draws=50, proposals=400)
     both = inference.replaced(inference.replaced(whole, one), two)
-    how = dict(zip(both.diagnostics["datum"].values, both.diagnostics["refined"].values, strict=True))
+    how = dict(
+        zip(both.diagnostics["datum"].values, both.diagnostics["refined"].values, strict=True)
+    )
     assert {n: h for n, h in how.items() if h != "no"} == {102: "svi", 104: "sir", 108: "sir"}
     assert both.attrs["refined_rows"] == 3
     assert both.attrs["refined_method"] == "sir, svi"
@@ -136,7 +140,7 @@ def test_refined_rows_take_their_places_in_the_export(tmp_path):
     with pytest.raises(ValueError, match="row number 108 was refined, but is not in the export"):
         inference.replaced(whole.isel(datum=slice(0, 3)), two)
     few = inference.refine(pair, table, [4], method="sir", draws=30, proposals=100)
-    with pytest.raises(ValueError, match="holds 50 draws .* but 30 were refined"):
+    with pytest.raises(ValueError, match=r"holds 50 draws .* but 30 were refined"):
         inference.replaced(whole, few)
 
 
@@ -229,26 +233,28 @@ def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
 
     good_elbo, bad_elbo = elbo(run.pair), elbo(bad)
     lost = (good_elbo - bad_elbo).mean()
-    calibrated = inference.label_calibration(run.pair, test)
-    told = inference.label_calibration(bad, test)
-    used, silent = (inference.active_units(p, test, draws=20) for p in (run.pair, bad))
-    assert used.attrs["active_units"] == 3
-    if fault in ("narrow", "biased", "collapsed", "wrong", "stale"):
-        assert lost > 0.5
-        # Each row's own parameters win back what the fault cost.
-        mended = elbo(rowwise(bad, test, rows))
-        assert (mended - good_elbo).mean() > -0.3
-    if fault == "narrow":
-        assert len(inference.bad_rows(bad, test, rows)) > len(
-            inference.bad_rows(run.pair, test, rows)
-        )
+    good_labels, labels = (inference.label_calibration(p, test) for p in (run.pair, bad))
+    good_units, units = (inference.active_units(p, test, draws=20) for p in (run.pair, bad))
+    assert good_units.attrs["active_units"] == 3
+    assert float(good_labels["ece"]) < 0.07
+    assert len(inference.bad_rows(run.pair, test, rows)) <= 5
+    if fault != "sure":  # as labels are all but certain anyhow, this costs hardly a nat
+        assert lost > 1.5
+    # Parameters of each row's own win back what the fault cost.
+    if fault in ("narrow", "stale"):
+        assert (elbo(rowwise(bad, test, rows)) - good_elbo).mean() > -0.15
+    if fault in ("narrow", "biased", "stale"):
+        assert len(inference.bad_rows(bad, test, rows)) >= 30
+    if fault in ("collapsed", "stale"):
+        assert units.attrs["active_units"] == 0
     if fault == "collapsed":
-        assert silent.attrs["active_units"] == 0
-        assert silent["collapsed"].values.tolist() == [False, True]
+        assert units["collapsed"].values.tolist() == [False, True]
+    if fault in ("sure", "wrong", "stale"):
+        assert float(labels["ece"]) > 1.5 * float(good_labels["ece"])
+        assert float(labels["p_value"]) < 0.01
     if fault in ("sure", "wrong"):
-        assert float(told["ece"]) > 1.3 * float(calibrated["ece"])
-        assert float(told["overconfidence"]) > float(calibrated["overconfidence"]) + 2
-        assert float(told["p_value"]) < 0.01
+        excess = float(labels["overconfidence"]) - float(good_labels["overconfidence"])
+        assert excess > 10
 
 
 def test_a_run_refines_its_rows(fitted):
