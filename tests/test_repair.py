@@ -69,7 +69,8 @@ def test_bad_rows_are_those_of_a_narrow_guide():
     [("svi", {}), ("sir", {"proposals": 20_000}), ("nuts", {"warmup": 100, "draws": 150})],
 )
 def test_each_method_repairs_the_moments(method, options):
-    pair = exact(Fault(widen=0.6, shift=0.5))
+    # Of a narrow guide the weights' variance is infinite, and picking by them no repair.
+    pair = exact(Fault(widen=1.4 if method == "sir" else 0.6, shift=0.5))
     table = table_of(pair, 12)
     options = {"draws": 1000, **options}
     chosen = [7] if method == "nuts" else [7, 2, 5]
