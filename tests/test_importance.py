@@ -183,7 +183,10 @@ def test_weights_that_are_all_zero_are_told_and_not_fatal():
     idata = inference.sir(pair, table, draws=20, proposals=50)
     assert np.isinf(idata.diagnostics["khat"][2])
     others = [0, 1, 3, 4, 5]
-    assert np.isfinite(idata.diagnostics["log_evidence"][others]).all()
+    exact = pair.double().log_evidence(table.sites["x"][others].double())[1].detach().numpy()
+    found = idata.diagnostics.isel(datum=others)
+    error = found["log_evidence_error"].values
+    assert (abs(found["log_evidence"].values - exact) < 4.5 * error + 1e-3).all()
 
 
 def test_bad_options_are_named():

@@ -201,6 +201,7 @@ def test_single_precision_stays_finite_where_it_is_cold(temperature):
     """A cold draw rounds to a corner, where the Concrete density alone would be infinite."""
     pair = world().float()
     many = Batch({"x": torch.full((2000,), 0.4)})
+    double = Batch({"x": torch.full((2000,), 0.4, dtype=torch.float64)})
     torch.manual_seed(0)
     objective = RelaxedELBO(1, temperature, prior="relaxed")
     run = Evaluation(pair.model, pair.guide, many)
@@ -209,6 +210,11 @@ def test_single_precision_stays_finite_where_it_is_cold(temperature):
     y = objective.weights(run).guide.nodes["y"]["value"]
     assert (y > 0).all() and loss.isfinite().all()
     assert flat(gradient(loss.sum(), pair)).isfinite().all()
+    # Double precision sees the same mean, within the error of both.
+    torch.manual_seed(1)
+    exact = objective.rows(Evaluation(pair.double().model, pair.guide, double)).detach()
+    gap = loss.detach().double().mean() - exact.mean()
+    assert gap.abs() < 4.5 * ((loss.double().var() + exact.var()) / 2000).sqrt()
 
 
 def test_observed_and_continuous_sites_stay_as_they_are():
