@@ -149,7 +149,7 @@ def _sample(
             found = target(pair, rows_of(seen, pair))
         check_continuous(found, f"for {method.upper()} to sample")
         seeds = torch.randint(2**62, (chains,)).tolist()
-        runs = [_chain(found, kernel, draws, warmup, s, progress) for s in seeds]
+        runs = [chain(found, kernel, draws, warmup, s, progress) for s in seeds]
         values = {name: torch.cat([run[0][name] for run in runs]) for name in runs[0][0]}
         with torch.no_grad():
             posterior, likelihood, _ = found.posterior(values, chains)
@@ -169,7 +169,7 @@ def _sample(
     return groups.finish(provenance(pair, seen, found.sites, method, seed, more))
 
 
-def _chain(
+def chain(
     found: Target, kernel: Kernel, draws: int, warmup: int, seed: int, progress: bool
 ) -> tuple[dict[str, Tensor], dict[str, Array]]:
     """One chain: draws ``(S, ...)`` by site, and statistics ``(S,)`` of each draw."""

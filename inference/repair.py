@@ -294,7 +294,7 @@ def _nuts(
     found = target(pair, rows_of(seen, pair), guide=True, rows_alone=True)
     found = _FromGuide(**vars(found))
     seeds = torch.randint(2**62, (chains,)).tolist()
-    runs = [mcmc._chain(found, NUTS, draws, warmup, s, progress) for s in seeds]
+    runs = [mcmc.chain(found, NUTS, draws, warmup, s, progress) for s in seeds]
     values = {name: torch.cat([run[0][name] for run in runs]) for name in found.transforms}
     with torch.no_grad():
         variables, _, _ = found.posterior(values, chains)

@@ -44,7 +44,8 @@ class Weights:
         nesting: Number of plate dimensions, the data plate included.
         cap: Largest number of combinations of labels that a joint tensor may have.
         outside: Log p - log q of sites outside the data plate, a scalar.
-        rescaled: Name of a site whose weight is not just the plate's N / B, or None.
+        rescaled: Name of a site whose weight is not just the plate's N / B, or of a masked
+            label, or None.
         apart: Whether the joint tensors are not the way to sum over the labels: there are
             several, they stand in a plate within the rows, or one is masked.
         guide: Trace of the guide.
@@ -244,6 +245,8 @@ class Collector:
             # A weight or mask changes what a label costs, never how probable it is.
             plain = isinstance(scale, float) and scale == 1.0 and mask is None
             self.apart = self.apart or not plain
+            if mask is not None and mask is not True:
+                self.rescaled = name
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
 

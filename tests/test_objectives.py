@@ -704,6 +704,13 @@ def test_unhandled_sites_are_errors_that_name_them():
     with pytest.raises(ValueError, match="inside the log"):
         IWELBO(2).loss(rescaled, pair.guide, batch)
 
+    # A masked label would count with probability one in a log of several draws.
+    keep = torch.arange(batch.count) % 2 == 0
+    masked = [pyro.poutine.mask(fn, mask=keep) for fn in (pair.model, pair.guide)]
+    for objective in (IWELBO(2), inference.Renyi(2), inference.WakeSleep(2), inference.TMC(2)):
+        with pytest.raises(ValueError, match="'y' carries a weight or mask"):
+            objective.loss(*masked, batch)
+
 
 @pytest.mark.parametrize(
     ("make", "words"),
