@@ -198,7 +198,7 @@ def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def check_unscaled(w: Weights) -> None:
-    """Raise a ValueError where a site has a weight, or a label a mask, which a log may not contain."""
+    """Raise a ValueError where a site has a weight, or a label a mask, inside a log."""
     if w.rescaled is not None:
         raise ValueError(
             f"site {w.rescaled!r} carries a weight or mask of its own inside the log, which is "
