@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from typing import Any
 
 from ppl_models.config import unknown
@@ -13,6 +12,7 @@ from ppl_models.inference.iwelbo import IWELBO
 from ppl_models.inference.objectives import Objective
 from ppl_models.inference.relaxed import RelaxedELBO
 from ppl_models.inference.renyi import Renyi
+from ppl_models.inference.schedule import Anneal
 from ppl_models.inference.score import ScoreELBO
 from ppl_models.inference.self_normalised import SelfNormalisedELBO
 from ppl_models.inference.tmc import TMC
@@ -36,34 +36,47 @@ def parse_objective(text: str) -> Objective:
 
     Args:
         text: A name in ``BOUNDS``, e.g. ``elbo`` or ``wake_sleep``, optionally with options in
-            parentheses; words need no quotes, e.g. ``iwelbo(particles=8, grad=dreg)``.
+            parentheses; words need no quotes, e.g. ``iwelbo(particles=8, grad=dreg)``, and
+            numbers that change are written ``anneal(first, last, start, end)``.
 
     Raises:
         ValueError: Naming the unknown bound or option, with the nearest known one.
     """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
-    if match is None:
-        raise ValueError(f"objective {text!r} is not of the form name or name(option=value, ...)")
-    name, inside = match[1].lower(), match[2] or ""
+    form = f"objective {text!r} is not of the form name or name(option=value, ...)"
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise ValueError(form) from None
+    call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
+    if not isinstance(call.func, ast.Name):
+        raise ValueError(form)
+    name = call.func.id.lower()
     if name not in BOUNDS:
         raise ValueError(unknown("objective", name, BOUNDS))
+    if call.args:
+        part = ast.unparse(call.args[0])
+        raise ValueError(f"objective {text!r}: expected option=value, got {part!r}")
     options: dict[str, Any] = {}
     known = list(inspect.signature(BOUNDS[name]).parameters)
-    for part in filter(None, (p.strip() for p in inside.split(","))):
-        key, found, value = (p.strip() for p in part.partition("="))
-        if not found:
-            raise ValueError(f"objective {text!r}: expected option=value, got {part!r}")
-        if key not in known:
-            raise ValueError(unknown(f"option of {name}", key, known))
-        options[key] = _value(value)
+    for option in call.keywords:
+        if option.arg not in known:
+            raise ValueError(unknown(f"option of {name}", option.arg, known))
+        options[option.arg] = _value(option.value)
     try:
         return BOUNDS[name](**options)
     except TypeError as error:
         raise ValueError(f"objective {text!r}: {error}") from None
 
 
-def _value(text: str) -> Any:
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Dict):
+        keys = [_value(key) for key in node.keys if key is not None]
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "").lower() == "anneal":
+        return Anneal(*(_value(number) for number in node.args))
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ppl_models.inference import Anneal, EnumeratedELBO, WakeSleep
 from ppl_models.inference.parse import BOUNDS, parse_objective
 
 
@@ -23,6 +24,14 @@ from ppl_models.inference.parse import BOUNDS, parse_objective
         (
             "relaxed(temperature=0.5, hard=True)",
             "RelaxedELBO(particles=1, temperature=0.5, hard=True, prior='categorical')",
+        ),
+        (
+            "wake_sleep(wake=anneal(1, 0.5, 0.2, 0.8))",
+            repr(WakeSleep(wake=Anneal(1, 0.5, 0.2, 0.8))),
+        ),
+        (
+            "enumerated(beta={z: 4, 'w': anneal(0, 1)})",
+            repr(EnumeratedELBO(beta={"z": 4, "w": Anneal(0, 1)})),
         ),
     ],
 )
