@@ -1,9 +1,14 @@
-"""Named settings under which factors are correlated (Roth et al. 2023, arXiv 2210.07347)."""
+"""How factors are correlated, and the named settings (Roth et al. 2023, arXiv 2210.07347)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,35 @@ class Correlation:
 
     pairs: tuple[tuple[str, str], ...]
     sigma: float = 0.1
+
+
+def log_weights(
+    scaled: Mapping[str, Array],
+    pairs: Sequence[Sequence[str]],
+    sigma: float,
+    inverse: bool = False,
+) -> Array:
+    """Log of the product over pairs of ``exp(-(a - b)^2 / (2 sigma^2))``.
+
+    Args:
+        scaled: Factors ``(n,)`` scaled to 0..1, by name.
+        pairs: Names of factors, two at a time.
+        sigma: Width, in units of a factor's range.
+        inverse: Make each second factor fall as the first grows.
+
+    Returns:
+        ``(n,)``.
+
+    Raises:
+        ValueError: If sigma is not positive.
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma is {sigma}, expected more than 0")
+    total = np.zeros(len(next(iter(scaled.values()))))
+    for first, second in pairs:
+        b = scaled[second]
+        total -= (scaled[first] - (1 - b if inverse else b)) ** 2
+    return total / (2 * sigma**2)
 
 
 def _confounded(factor: str, *others: str) -> Correlation:

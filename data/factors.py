@@ -13,7 +13,7 @@ from ppl_models.config import unknown
 from ppl_models.data.assemble import Labelled
 from ppl_models.data.blocks import Blocks
 from ppl_models.data.column import Column
-from ppl_models.data.correlations import Correlation
+from ppl_models.data.correlations import Correlation, log_weights
 from ppl_models.data.render.tables import Array, Rendered, from_parts
 from ppl_models.data.seeds import numpy_generator
 from ppl_models.data.splits import split
@@ -209,19 +209,13 @@ class FactorData:
         Raises:
             ValueError: If there is no such factor or sigma is not positive.
         """
-        if not sigma > 0:
-            raise ValueError(f"sigma is {sigma}, expected more than 0")
         for pair in pairs:
             for name in pair:
                 if name not in self.values:
                     raise ValueError(unknown(f"factor of {self.name}", name, self.values))
         cells = np.arange(len(self)) if self.cells is None else self.cells
-        scaled = self.scaled(self.classes(cells))
-        exponent = np.zeros(len(cells))
-        for pair in pairs:
-            a, b = (scaled[:, self.factor_names.index(name)] for name in pair)
-            exponent += (a - (1 - b if inverse else b)) ** 2
-        return np.exp(-exponent / (2 * sigma**2))
+        scaled = dict(zip(self.factor_names, self.scaled(self.classes(cells)).T, strict=True))
+        return np.exp(log_weights(scaled, pairs, sigma, inverse))
 
     def correlated(self, setting: str, sigma: float | None = None) -> Array:
         """Weights of a named setting, with its published sigma unless another is given.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_models.config import unknown
 from ppl_models.data.assemble import digest
+from ppl_models.data.correlations import log_weights
 from ppl_models.data.masking import Kept, keep
 from ppl_models.data.seeds import DRAW, generator
 from ppl_models.data.table import Dataset, Table
@@ -97,16 +98,14 @@ def correlate(
         ValueError: If there is no such label site, it is hidden in some row, or sigma is not
             positive.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma is {sigma}, expected more than 0")
     table = dataset.train
-    exponent = torch.zeros(len(table), dtype=torch.float64)
-    for pair in pairs:
-        first, second = (
-            _labels(table, site).double() / max(1, table.sizes[site] - 1) for site in pair
-        )
-        exponent -= (first - second) ** 2 / (2 * sigma**2)
-    chance = (exponent - exponent.max()).exp()
+    scaled = {
+        site: (_labels(table, site).double() / max(1, table.sizes[site] - 1)).numpy()
+        for pair in pairs
+        for site in pair
+    }
+    weights = torch.from_numpy(log_weights(scaled, pairs, sigma))
+    chance = (weights - weights.max()).exp()
     draw = torch.rand(len(table), generator=generator(seed, DRAW, 1), dtype=torch.float64)
     options = {"pairs": [list(pair) for pair in pairs], "sigma": sigma, "seed": seed}
     return _record(dataset, correlate, options, table.rows((draw < chance).nonzero().flatten()))
