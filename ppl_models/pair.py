@@ -37,6 +37,8 @@ class Card:
         labels: Sites that are observed in some rows and latent in others.
         objectives: Objectives the pair was tried with; the paper's own first.
         departs: Where this pair departs from the paper, and why.
+        limits: What it cannot do, and what data it does not fit.
+        picture: What the picture on its docs page shows; none without.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Card:
     labels: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ("elbo",)
     departs: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    picture: str = ""
 
 
 class Pair(nn.Module):

@@ -1,7 +1,11 @@
-"""What claims tests measure goes to ``reproduction.json`` and the table in ``REPRODUCTION.md``."""
+"""What claims tests measure goes to ``reproduction.json`` and the table in ``REPRODUCTION.md``.
+
+Pictures that show a claim go to ``docs/images``, where the paper's docs page shows them.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 from pathlib import Path
@@ -26,12 +30,19 @@ def record(request):
     began = time.monotonic()
 
     def write(claim: str, **row) -> None:
-        records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-        node = request.node.nodeid
         row["minutes"] = round((time.monotonic() - began) / 60, 1)
-        row["command"] = f"pytest -m claims {node}"
-        records[claim] = row
-        RECORDS.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+        row["command"] = f"pytest -m claims {request.node.nodeid}"
+        with RECORDS.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # claims of several papers may run at once
+            file.seek(0)
+            records = json.loads(file.read() or "{}")
+            records[claim] = row
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(records, indent=1, sort_keys=True) + "\n")
+            table(records)
+
+    def table(records: dict[str, dict]) -> None:
         lines = [COLUMNS, ("---",) * len(COLUMNS)]
         for name in sorted(records):
             values = {"claim": name, **records[name]}
@@ -41,3 +52,14 @@ def record(request):
         TABLE.write_text(HEAD + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
 
     return write
+
+
+@pytest.fixture
+def picture():
+    """Call with a matplotlib figure and a paper's name in the catalogue."""
+
+    def save(figure, name: str) -> None:
+        path = ROOT / "docs" / "images" / f"{name}.png"
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+    return save

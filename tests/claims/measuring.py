@@ -1,0 +1,62 @@
+"""What claims tests share: MNIST, processes, and how a mean over seeds is written."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ppl_models as zoo
+from ppl_models import data, inference
+
+MNIST = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
+needs_mnist = pytest.mark.skipif(
+    not MNIST.is_dir(), reason="needs MNIST's idx files in $PPL_DATA/mnist"
+)
+
+
+def mnist(seed: int, labelled: int = 100, **options: Any) -> data.Dataset:
+    """MNIST's idx files with as many labels, the same ones for the same seed."""
+    return data.load("mnist", root=str(MNIST), labelled=labelled, seed=seed, **options)
+
+
+def small_mnist(seed: int, labelled: int = 100) -> data.Dataset:
+    """14 x 14 pixels, 3,000 unlabelled images beside the labelled, 2,000 for testing."""
+    return mnist(seed, labelled, side=14, train=3000 + labelled, test=2000)
+
+
+def supervised(
+    rows: data.Dataset, seed: int, hidden: tuple[int, ...], steps: int
+) -> inference.Run:
+    """The label network of M2 alone on the labelled rows, in full batches, until it converges."""
+    network = zoo.build("m2", rows, seed=seed, hidden=hidden)
+    labelled = rows.train.where_observed("y")
+    return inference.fit(
+        network, labelled, inference.Classification("y"), seed=seed, epochs=steps, progress=False
+    )
+
+
+def spread(values: Sequence[float], scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+    """Mean and standard deviation over seeds, e.g. ``19.9 (1.9) %``."""
+    mean, deviation = (scale * f(values) for f in (statistics.mean, statistics.stdev))
+    return f"{mean:.{digits}f} ({deviation:.{digits}f})" + (f" {unit}" if unit else "")
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean and standard deviation of shares, in per cent."""
+    return spread(values, 100, 1, "%")
+
+
+def run_all(
+    job: Callable[..., Any], arguments: Iterable[Sequence[Any]], processes: int = 2
+) -> list[Any]:
+    """A job at each tuple of arguments, in processes of one thread each."""
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return list(pool.map(job, *zip(*arguments, strict=True)))
