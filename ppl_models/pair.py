@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -114,6 +114,52 @@ class Pair(nn.Module):
             pyro.module(_store_name(self), self)
         plate: AbstractContextManager[Any] = batch.plate()
         return plate
+
+    def intervene(self, batch: Batch, mean: bool = True, **values: Any) -> dict[str, Tensor]:
+        """What the rows would look like had some sites had other values.
+
+        All sites are inferred by one draw of the guide; the named ones take their values; those
+        that depend on them in the model are drawn anew, and all others stay as they were. A
+        label set to another class thus redraws the code that hangs on it and the picture, and
+        keeps the style.
+
+        Args:
+            batch: The rows, with the labels that are known of them.
+            mean: Give sites of the data as their mean, not as a draw.
+            values: By site of the model, a number or a tensor that broadcasts to the site's
+                shape ``(B, ...)``.
+
+        Returns:
+            Every site of the model by name, ``(B, ...)``.
+
+        Raises:
+            ValueError: If a site is unknown, a value does not fit, or a site that the guide
+                does not sample decides over others that stay.
+        """
+        from ppl_models.interventions import intervene
+
+        return intervene(self, batch, values, mean)
+
+    def transfer(
+        self, source: Batch, target: Batch, sites: Sequence[str], mean: bool = True
+    ) -> dict[str, Tensor]:
+        """The target's rows with some sites as they are in the source's.
+
+        Args:
+            source: Rows whose sites are inferred by one draw of the guide.
+            target: As many rows, which keep all else; see :meth:`intervene`.
+            sites: Names of the sites that go over.
+            mean: As in :meth:`intervene`.
+
+        Returns:
+            As :meth:`intervene`.
+
+        Raises:
+            ValueError: As :meth:`intervene`, and if the numbers of rows differ.
+        """
+        from ppl_models.interventions import transfer
+
+        return transfer(self, source, target, sites, mean)
 
     def like(self) -> Tensor:
         """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""

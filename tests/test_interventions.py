@@ -1,0 +1,177 @@
+"""Interventions: what is set, what is redrawn, what stays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.testing import assert_close
+
+import ppl_models as zoo
+from ppl_models import Batch, Card, Config, Pair, guides, setting
+
+ROWS = 4000
+
+
+@dataclass(frozen=True)
+class ChainConfig(Config):
+    size: int = setting(3, "size of x", from_data="x")
+
+
+class Chain(Pair):
+    """A class shifts a code, which moves x beside a style; a leaf hangs on the style."""
+
+    Config = ChainConfig
+    card = Card(
+        name="chain",
+        title="Chain",
+        authors="-",
+        year=2024,
+        arxiv="0000.00000",
+        task="tests",
+        data={"x": "vector"},
+        latents={"y": "class", "code": "code", "style": "style", "leaf": "class of the style"},
+        labels=("y", "leaf"),
+    )
+
+    def __init__(self, config: ChainConfig) -> None:
+        super().__init__(config)
+        self.guide = guides.Factored(
+            style=guides.Normal(2, {"x": config.size}),
+            code=guides.Normal(2, {"x": config.size}),
+            y=guides.Categorical(3, {"code": 2}),
+        )
+
+    def model(self, batch: Batch) -> None:
+        zero = self.like().new_zeros(2)
+        with self.plate(batch):
+            y = pyro.sample("y", dist.Categorical(logits=zero.new_zeros(3)), obs=batch.get("y"))
+            loc = 10.0 * y.to(zero.dtype).unsqueeze(-1) + zero
+            code = pyro.sample("code", dist.Normal(loc, 0.5).to_event(1))
+            style = pyro.sample("style", dist.Normal(zero, 1.0).to_event(1))
+            pyro.sample("leaf", dist.Bernoulli(logits=50 * style[..., 0]), obs=batch.get("leaf"))
+            x = torch.cat([code + style, style], -1)[..., : self.config.size]
+            pyro.sample("x", dist.Normal(x, 0.1).to_event(1), obs=batch.get("x"))
+
+
+@pytest.fixture(scope="module")
+def chain() -> Chain:
+    torch.manual_seed(0)
+    return Chain(ChainConfig()).double()
+
+
+@pytest.fixture(scope="module")
+def rows() -> Batch:
+    torch.manual_seed(1)
+    return Batch({"x": torch.randn(ROWS, 3, dtype=torch.float64)})
+
+
+def test_what_hangs_on_the_site_is_redrawn_and_the_rest_stays(chain, rows):
+    torch.manual_seed(2)
+    found = chain.intervene(rows, y=2)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        style = chain.guide(rows)["style"]
+    assert set(found) == {"y", "code", "style", "leaf", "x"}
+    assert bool((found["y"] == 2).all())
+    assert_close(found["style"], style)
+    # The code is drawn anew around the new class, not inferred from x.
+    standard_error = 0.5 / math.sqrt(ROWS)
+    assert_close(
+        found["code"].mean(0), torch.full((2,), 20.0).double(), atol=5 * standard_error, rtol=0
+    )
+    assert (
+        found["code"].std(0).allclose(torch.full((2,), 0.5).double(), rtol=5 / math.sqrt(2 * ROWS))
+    )
+    # x is its mean at those codes.
+    assert_close(found["x"], torch.cat([found["code"] + style, style], -1)[:, :3])
+
+
+def test_draws_of_x_scatter_around_their_mean(chain, rows):
+    torch.manual_seed(3)
+    found = chain.intervene(rows, mean=False, code=0.0)
+    rest = found["x"] - torch.cat([found["style"], found["style"]], -1)[:, :3]
+    assert rest.std().item() == pytest.approx(0.1, rel=5 / math.sqrt(2 * 3 * ROWS))
+
+
+def test_the_site_above_keeps_its_place(chain, rows):
+    """Setting the code says nothing of the class above it."""
+    torch.manual_seed(4)
+    found = chain.intervene(rows, code=0.0)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        assert_close(found["y"], chain.guide(rows)["y"])
+
+
+def test_a_leaf_that_nobody_infers_follows_its_parent(chain, rows):
+    torch.manual_seed(5)
+    found = chain.intervene(rows, style=torch.tensor([1.0, 0.0]))
+    assert bool((found["leaf"] == 1).all())
+    found = chain.intervene(rows, code=0.0)
+    clear = found["style"][:, 0].abs() > 1
+    assert_close(found["leaf"][clear], (found["style"][clear, 0] > 0).double())
+
+
+def test_observed_labels_are_kept_and_redrawn_below_the_intervention(chain, rows):
+    leaf = torch.ones(ROWS, dtype=torch.float64)
+    labelled = rows.replace({**rows, "leaf": leaf, "y": torch.ones(ROWS, dtype=torch.long)})
+    found = chain.intervene(labelled, code=0.0)
+    assert bool((found["leaf"] == 1).all()) and bool((found["y"] == 1).all())
+    found = chain.intervene(labelled, style=torch.tensor([-1.0, 0.0]))
+    assert bool((found["leaf"] == 0).all())
+
+
+def test_transfer_takes_the_sources_values(chain, rows):
+    source = Batch({"x": rows["x"].flip(0)})
+    torch.manual_seed(6)
+    found = chain.transfer(source, rows, ["code"])
+    torch.manual_seed(6)
+    with torch.no_grad():
+        code = chain.guide(source)["code"]
+    assert_close(found["code"], code)
+    assert_close(found["x"], torch.cat([code + found["style"], found["style"]], -1)[:, :3])
+
+
+def test_a_class_of_m2_changes_the_picture_and_not_the_style():
+    pair = zoo.build("m2", data_dim=6, classes=3, latent=4, hidden=(5,)).double()
+    batch = Batch({"x": torch.rand(7, 6, dtype=torch.float64)})
+    torch.manual_seed(7)
+    pictures = [pair.intervene(batch, y=torch.arange(7) % 3, z=0.5)["x"] for _ in range(2)]
+    assert_close(*pictures, rtol=0, atol=0)
+    with torch.no_grad():
+        raw = pair.decoder(y=torch.arange(7) % 3, z=torch.full((7, 4), 0.5).double())
+    assert_close(pictures[0], raw.sigmoid())
+    assert pair.training
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"yy": 1}, "unknown site 'yy': did you mean 'y'"),
+        ({"code": torch.zeros(5)}, r"site 'code' has shape \(5,\).*broadcasts to \(4000, 2\)"),
+    ],
+)
+def test_values_that_do_not_fit(chain, rows, values, message):
+    with pytest.raises(ValueError, match=message):
+        chain.intervene(rows, **values)
+
+
+def test_a_site_above_that_nobody_infers_is_refused(rows):
+    torch.manual_seed(0)
+    blind = Chain(ChainConfig()).double()
+    blind.guide = guides.Factored(
+        style=guides.Normal(2, {"x": 3}), code=guides.Normal(2, {"x": 3})
+    ).double()
+    with pytest.raises(ValueError, match=r"site 'y' is not sampled by the guide, and \['code'"):
+        blind.intervene(rows, style=0.0)
+
+
+def test_transfer_needs_as_many_rows_and_known_sites(chain, rows):
+    with pytest.raises(ValueError, match="source has 2 rows and target 4000"):
+        chain.transfer(Batch({"x": rows["x"][:2]}), rows, ["code"])
+    with pytest.raises(ValueError, match="unknown site of the source 'cod': did you mean 'code'"):
+        chain.transfer(rows, rows, ["cod"])
