@@ -17,6 +17,7 @@ from typing import Any
 
 from ppl_models import catalogue, methods_page
 from ppl_models.config import plain
+from ppl_models.diagram import diagrams
 from ppl_models.files import write_atomically
 from ppl_models.pair import Pair
 
@@ -85,11 +86,18 @@ def page(name: str) -> str:
         (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
         for s in d["stages"]
     ]
+    pair = catalogue.build(name)
+    story, guide = diagrams(pair)
     parts = [
         f"# {d['name']}",
         d["about"],
         f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address})",
         f"```\n{d['story']}\n```",
+        *_picture(name, d["picture"]),
+        "## Plate diagrams",
+        "The story; shaded sites are data, dashed ones are observed in some rows.",
+        f"```mermaid\n{story}\n```",
+        *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
         _table(("Site", "Meaning", "Kind"), [*data, *latents]),
         "## Settings",
@@ -98,10 +106,43 @@ def page(name: str) -> str:
         _table(("Stage", "Objective", "Makes large", "Options"), stages),
         "Tried with the bounds " + ", ".join(f"`{o}`" for o in d["objectives"]) + ".",
         "## Departures from the paper",
-        "\n".join(f"- {what}" for what in d["departs"]) or "None known.",
+        _points(d["departs"]),
+        "## Limits",
+        _points(d["limits"]),
+        "## On your own data",
+        _own_data(name, pair),
         f"Written in `{d['module']}`.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _picture(name: str, caption: str) -> list[str]:
+    if not caption:
+        return []
+    return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
+
+
+def _points(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "None known."
+
+
+def _own_data(name: str, pair: Pair) -> str:
+    card = pair.card
+    sites = [*card.data, *card.labels]
+    arrays = ", ".join(f"{site}={site}" for site in sites)
+    missing = f"; -1 or NaN in {', '.join(card.labels)} is missing" if card.labels else ""
+    lines = [
+        f"rows = data.from_arrays({arrays})  # arrays with a row per row{missing}",
+        f'pair = zoo.build("{name}", rows)',
+        "run = inference.fit(pair, rows)",
+        "idata = run.posterior(rows.test)",
+    ]
+    shell = f"ppl-models fit {name} --data rows.npz --out runs/{name}"
+    return (
+        "```python\nimport ppl_models as zoo\nfrom ppl_models import data, inference\n\n"
+        + "\n".join(lines)
+        + f"\n```\n\nor, with the same arrays in `rows.npz`, `{shell}`."
+    )
 
 
 def index(names: Iterable[str]) -> str:
