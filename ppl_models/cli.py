@@ -1,4 +1,4 @@
-"""The command line: ``ppl-models list | show | fit | export | check | report | compare | data``.
+"""The command line: ``ppl-models COMMAND``; without one it lists them.
 
 Exit codes: 0 done; 1 it failed on the way; 2 the command, data or folder do not fit, and nothing
 was done; 3 ``check``: the posterior is not to be trusted; 130 interrupted, and resumable.
@@ -65,6 +65,8 @@ def _command(arguments: list[str]) -> tuple[Callable[[argparse.Namespace], int],
         "check": ("say whether a run's posterior can be trusted", _check),
         "report": ("write a page that shows a run and its posterior", _report),
         "compare": ("compare posteriors of the same rows", _compare),
+        "intervene": ("draw rows as they would be had sites had other values", _intervene),
+        "transfer": ("draw rows with sites of other rows", _transfer),
         "data": ("data sets: list, show, build or preview them", _data),
     }
     for name, (text, _) in makers.items():
@@ -272,18 +274,9 @@ def _export(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], i
     _posterior_flags(parser)
 
     def run(options: argparse.Namespace) -> int:
-        from ppl_models import data, inference
+        from ppl_models.intervention_commands import run_and_data
 
-        result, description = inference.load(options.folder, options.pair)
-        recipe = description["data"]
-        if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
-            raise UsageError(
-                f"{options.folder} was fitted on arrays in memory ({recipe['name']}); export it "
-                "from Python with run.posterior(table)"
-            )
-        dataset = data.remake(recipe)
-        if dataset.recipe["digest"] != recipe["digest"]:
-            raise UsageError(f"the data {recipe['name']} have changed since {options.folder}")
+        result, dataset = run_and_data(options.folder, options.pair)
         _print(_write_posterior(result, dataset, options.folder, options), options.json)
         return 0
 
@@ -321,6 +314,18 @@ def _compare(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], 
     from ppl_models.report_commands import compare
 
     return compare(parser, rest)
+
+
+def _intervene(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
+    from ppl_models.intervention_commands import intervene
+
+    return intervene(parser, rest)
+
+
+def _transfer(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
+    from ppl_models.intervention_commands import transfer
+
+    return transfer(parser, rest)
 
 
 def _data(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
