@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
+from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
@@ -53,7 +55,9 @@ class Factored(nn.Module):
                     continue
                 q = factor(**self._inputs(name, values))
                 infer = {"enumerate": "parallel"} if q.has_enumerate_support else {}
-                values[name] = pyro.sample(name, q, infer=infer)
+                mask = factor.mask(values)
+                with nullcontext() if mask is None else poutine.mask(mask=mask):
+                    values[name] = pyro.sample(name, q, infer=infer)
         return values
 
     def factor(self, name: str, values: Mapping[str, Tensor]) -> dist.TorchDistribution:

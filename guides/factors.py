@@ -44,6 +44,10 @@ class Factor(nn.Module):
         """The distribution for a network output of shape ``(..., outputs)``."""
         raise NotImplementedError
 
+    def mask(self, values: Mapping[str, Tensor]) -> Tensor | None:
+        """The rows in which the site counts, given all values; None for all of them."""
+        return None
+
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
         """The distribution given values by name (others than ``given`` are ignored)."""
         return self.distribution(self.net(**{name: values[name] for name in self.given}))

@@ -1,0 +1,38 @@
+"""A factor whose site counts only in the rows where it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from ppl_models.guides.factors import Factor
+
+
+class Present(Factor):
+    """q of the k-th of several sites, of which a count says how many are there.
+
+    The site is drawn in every row and masked where it is not there; the model masks it alike,
+    with ``poutine.mask(mask=count > place)``. As the draw does not depend on the count, all
+    counts share it where the count is summed out.
+
+    Args:
+        factor: The factor.
+        count: Name of the site of the count.
+        place: Number k of the site, from 0.
+    """
+
+    def __init__(self, factor: Factor, count: str, place: int) -> None:
+        super().__init__(0, {}, net=factor)
+        self.given = (*factor.given, count)
+        self.count, self.place = count, place
+
+    def mask(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Where the count exceeds the place, in the count's shape."""
+        return values[self.count] > self.place
+
+    def forward(self, **values: Tensor) -> dist.TorchDistribution:
+        """The factor's own distribution, not masked."""
+        q: dist.TorchDistribution = self.net(**values)
+        return q
