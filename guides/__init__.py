@@ -13,6 +13,9 @@ from ppl_models.guides.flows import Flow
 from ppl_models.guides.graph import faithful_inverse
 from ppl_models.guides.inverse import dependencies, inverse
 from ppl_models.guides.mixed import Globals, Mixed
+from ppl_models.guides.present import Present
+from ppl_models.guides.prior import Prior
+from ppl_models.guides.stopped import Stopped
 
 __all__ = [
     "Bernoulli",
@@ -25,6 +28,9 @@ __all__ = [
     "Mixed",
     "Normal",
     "OneHotCategorical",
+    "Present",
+    "Prior",
+    "Stopped",
     "dependencies",
     "faithful_inverse",
     "inverse",

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyro.distributions as dist
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 
@@ -35,6 +36,23 @@ class Likelihood:
         return self.build(raw)
 
 
+class SharedNormal(nn.Module):
+    """A Normal over vectors whose one learnt variance all dimensions and rows share.
+
+    The network gives the mean, one output per dimension. The log-variance starts at 0 and
+    counts as its nearest value in [-10, 3].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(()))
+
+    def forward(self, raw: Tensor) -> dist.TorchDistribution:
+        """Network output ``(..., D)`` to a distribution over vectors of size D."""
+        scale = (0.5 * self.log_variance.clamp(-10, 3)).exp()
+        return dist.Normal(raw, scale).to_event(1)
+
+
 def _normal(raw: Tensor) -> dist.TorchDistribution:
     loc, log_variance = raw.chunk(2, -1)
     return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
@@ -47,4 +65,10 @@ LIKELIHOODS: dict[str, Likelihood] = {
         1, lambda raw: dist.ContinuousBernoulli(logits=raw).to_event(1)
     ),
     "normal": Likelihood(2, _normal),
+}
+
+# With one output of the network per dimension; made anew for each pair, as a variance is learnt.
+ONE_OUTPUT: dict[str, Callable[[], Callable[[Tensor], dist.TorchDistribution]]] = {
+    "bernoulli": lambda: LIKELIHOODS["bernoulli"],
+    "normal": SharedNormal,
 }
