@@ -11,6 +11,10 @@ The limits, and why:
 - **Gap** between iw_bound and elbo of a row, an estimate of KL(q || p). For log weights that are
   Normal the effective share of the draws is exp(-2 gap): above log(S) / 2 nats less than one
   draw in S counts, and the guide's draws stand for nothing but the guide.
+- **Units in use**: the variance over rows of a code's mean, as a share of all its variance,
+  corrected for the noise of the mean (Burda et al. 2016, arXiv 1509.00519, with the aggregate
+  posterior in place of the prior). Below 1 % (:data:`ACTIVE`) a number says nothing of its row.
+  That is no fault of the posterior, which then is the prior: it is said and does not count.
 - **Slope** of the training loss over the last fifth of the last stage, at least 10 points:
   training was too short if the loss falls by more than 3 standard errors and by more than
   1 % (:data:`SLOPE_SHARE`) of all that the stage gained.
@@ -49,6 +53,9 @@ Groups = Mapping[str, xr.Dataset]
 
 PART_CELLS = 1 << 22  # numbers read from a file at a time
 KHAT_SHARE = 0.2
+EVEN = 0.95  # share of the draws that count where weights are as good as equal
+ACTIVE = 0.01
+ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
 SLOPE_SHARE = 0.01
 RHAT, ESS_PER_CHAIN = 1.05, 100
 
@@ -102,10 +109,12 @@ class Verdict:
     Attributes:
         ok: No check failed.
         findings: A line for each check, with its numbers, and what to try where it failed.
+        passed: Whether each of them passed, in the same order.
     """
 
     ok: bool
     findings: list[str]
+    passed: list[bool]
 
 
 def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
@@ -122,7 +131,7 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     if "diagnostics" in groups:
         draws = int(groups["sample_stats"].sizes["draw"])
         values = {str(name): value.values for name, value in groups["diagnostics"].items()}
-        checks += [_tails(values["khat"], draws), _gap(values, draws)]
+        checks += [_tails(values, draws), _gap(values, draws)]
     if "training" in groups and "loss" in groups["training"]:
         checks += _slope(groups["training"])
     if idata.attrs.get("inference_method") in ("nuts", "hmc"):
@@ -132,7 +141,10 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
             f"nothing to check in groups {list(groups)}, expected 'diagnostics', 'training' "
             "or a posterior by NUTS or HMC"
         )
-    return Verdict(all(ok for ok, _ in checks), [line for _, line in checks])
+    if "posterior" in groups:
+        checks += _in_use(groups["posterior"])
+    passed = [ok for ok, _ in checks]
+    return Verdict(all(passed), [line for _, line in checks], passed)
 
 
 def _finite(groups: Groups) -> tuple[bool, str]:
@@ -162,13 +174,16 @@ def _parts(values: xr.DataArray) -> Iterator[xr.DataArray]:
         yield values[{"datum": slice(start, start + step)}] if "datum" in values.dims else values
 
 
-def _tails(shapes: Array, draws: int) -> tuple[bool, str]:
+def _tails(values: dict[str, Array], draws: int) -> tuple[bool, str]:
+    shapes = values["khat"]
+    # The tail of weights that are as good as equal has a shape, but no weight.
+    shapes = np.where(values["ess_is"] >= EVEN * draws, np.minimum(shapes, 0), shapes)
     known = shapes[~np.isnan(shapes)]
     if not len(known):
         return False, f"k-hat needs at least {LEAST_DRAWS} draws, got {draws}; export 200"
     limit = khat_threshold(draws)
     share = float((known > limit).mean())
-    exact = int(np.isneginf(known).sum())
+    exact = int(np.isneginf(values["khat"]).sum())
     line = f"k-hat is above {limit:.2f} in {share:.1%} of {len(known)} rows"
     line += f" ({exact} have constant weights)" if exact else ""
     if share <= KHAT_SHARE:
@@ -190,6 +205,28 @@ def _gap(values: dict[str, Array], draws: int) -> tuple[bool, str]:
         f"{line}; the guide is far from the posterior: train longer, give the guide larger "
         "networks, or compare with inference.nuts on a few rows"
     )
+
+
+def _in_use(posterior: xr.Dataset) -> list[tuple[bool, str]]:
+    found = []
+    for name, values in posterior.data_vars.items():
+        rows = values.sizes.get("datum", 0)
+        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or "draw" not in values.dims:
+            continue
+        chosen = np.linspace(0, rows - 1, min(rows, ACTIVE_ROWS[1])).astype(int)
+        some = values.isel(datum=np.unique(chosen)).load()
+        draws = some.sizes["draw"]
+        noise = some.var("draw", ddof=1).mean(["chain", "datum"])
+        told = some.mean("draw").var("datum", ddof=1).mean("chain") - noise / draws
+        active = (told > ACTIVE * (told + noise)).values
+        line = f"{int(active.sum())} of {active.size} numbers of {name} tell rows apart"
+        if 2 * active.sum() < active.size:
+            line += (
+                "; the others are drawn as by their prior: a smaller code does as well, or "
+                "keep them in use by free bits or an annealed beta"
+            )
+        found.append((True, line))
+    return found
 
 
 def _slope(training: xr.Dataset) -> list[tuple[bool, str]]:

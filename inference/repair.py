@@ -47,7 +47,6 @@ OPTIONS = {
     "sir": ("proposals",),
     "nuts": ("warmup", "chains", "progress"),
 }
-EVEN = 0.95  # share of the draws that count where weights are as good as equal
 UNREFINED = "no"
 
 
@@ -87,7 +86,7 @@ def bad_rows(
         seen = conditioned(pair, table, given, index)
         weights = log_weights(pair, seen, sites_of_rows(pair, seen), draws)
     limit = diagnostics.khat_threshold(draws)
-    even = diagnostics.importance_ess(weights) >= EVEN * draws
+    even = diagnostics.importance_ess(weights) >= diagnostics.EVEN * draws
     return index[torch.from_numpy((diagnostics.khat(weights) > limit) & ~even)]
 
 

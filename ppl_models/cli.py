@@ -295,7 +295,8 @@ def _check(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], in
             path = path / POSTERIOR
         found = verdict(export.load(path))
         if options.json:
-            print(json.dumps({"trusted": found.ok, "findings": found.findings}))
+            told = {"trusted": found.ok, "findings": found.findings, "passed": found.passed}
+            print(json.dumps(told))
         else:
             print("\n".join(found.findings))
             print("trusted" if found.ok else "not to be trusted")

@@ -63,9 +63,9 @@ def verdict(fit: Fit) -> tuple[bool, str]:
     except ValueError as problem:
         return False, banner("Cannot be judged", False, [(str(problem), False)])
     lines = []
-    for finding in found.findings:
+    for finding, passed in zip(found.findings, found.passed, strict=True):
         fact, _, advice = finding.partition("; ")
-        lines.append((f"{fact}. To try: {advice}." if advice else f"{fact}.", not advice))
+        lines.append((f"{fact}. To try: {advice}." if advice else f"{fact}.", passed))
     words = "This posterior can be trusted" if found.ok else "This posterior is not to be trusted"
     return found.ok, banner(words, found.ok, lines)
 

@@ -21,7 +21,7 @@ SMALL = {
     "rest": 4,
     "hidden": (5,),
     "classifier": (4,),
-    "sigma": 0.5,
+    "pixel_sigma": 0.5,
 }
 ROWS = 5
 

@@ -61,6 +61,41 @@ def noise(*shape):
     return np.random.default_rng(1).normal(size=shape)
 
 
+def test_weights_as_good_as_equal_have_no_tail():
+    """Pareto noise of a thousandth of a nat: a heavy tail, and 95 % of the draws count."""
+    tiny = 1e-3 * np.random.default_rng(0).pareto(1.0, (200, 100)).clip(max=100)
+    assert (khat(tiny) > khat_threshold(200)).mean() > 0.5
+    assert (importance_ess(tiny) > 0.95 * 200).all()
+    found = verdict(made_up(tiny))
+    assert found.ok
+    assert "in 0.0% of 100 rows" in found.findings[1]
+
+
+def codes(told, rows=100, draws=50) -> az.InferenceData:
+    """Codes whose mean varies over rows with these standard deviations, around it by 1."""
+    idata = made_up(normal_weights(0.9, 200))
+    scale = np.asarray(told)
+    z = scale * noise(rows, len(scale)) + noise(1, draws, rows, len(scale))
+    idata.add_groups(posterior=xr.Dataset({"z": (("chain", "draw", "datum", "unit"), z)}))
+    return idata
+
+
+def test_units_that_say_nothing_of_the_rows_are_counted_and_forgiven():
+    """A mean that varies by a tenth is 1 % of the variance; the noise of 50 draws would be 2 %."""
+    found = verdict(codes([0.0, 0.0, 0.03, 2.0]))
+    assert found.findings[-1].startswith("1 of 4 numbers of z tell rows apart; the others")
+    assert found.ok and found.passed == [True] * 4
+    assert verdict(codes([0.2, 0.0, 1.0, 2.0])).findings[-1] == (
+        "3 of 4 numbers of z tell rows apart"
+    )
+    assert len(verdict(codes([1.0], rows=19)).findings) == 3  # too few rows to tell
+
+
+def test_flags_stand_beside_the_findings():
+    found = verdict(made_up(normal_weights(0.5, 200)))
+    assert found.passed == [True, False, True]
+
+
 def test_good_and_bad_guides():
     good = verdict(made_up(normal_weights(0.9, 200)))
     assert good.ok

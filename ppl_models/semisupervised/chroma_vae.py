@@ -31,7 +31,7 @@ class ChromaVAEConfig(Config):
     rest: int = setting(16, "L2, size of z2", minimum=1)
     hidden: tuple[int, ...] = setting((192, 192), "units of encoder and decoder", minimum=1)
     classifier: tuple[int, ...] = setting((32, 32), "units of p(y | z1)", minimum=1)
-    sigma: float = setting(0.1, "sigma, standard deviation of a pixel; sharp", minimum=1e-6)
+    pixel_sigma: float = setting(0.1, "sigma, standard deviation of a pixel; sharp", minimum=1e-6)
     label: float = setting(1000.0, "lambda, weight of log p(y | z1); 0 is a VAE", minimum=0)
 
 
@@ -105,7 +105,7 @@ class ChromaVAE(Pair):
         with self.plate(batch):
             z1 = pyro.sample("z1", dist.Normal(zero(c.shortcut), 1.0).to_event(1))  # E x B x L1
             z2 = pyro.sample("z2", dist.Normal(zero(c.rest), 1.0).to_event(1))  # E x B x L2
-            x = dist.Normal(self.decoder(z1=z1, z2=z2), c.sigma).to_event(1)
+            x = dist.Normal(self.decoder(z1=z1, z2=z2), c.pixel_sigma).to_event(1)
             pyro.sample("x", x, obs=batch.get("x"))  # E x B x D
             y = dist.Categorical(logits=self.classifier(z1=z1))
             pyro.sample("y", y, obs=batch.get("y"), infer={"enumerate": "parallel"})  # E x B
