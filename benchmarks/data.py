@@ -1,15 +1,18 @@
 """Shuffled minibatches of 700,000 images: from the h5 store, from memory, from a DataLoader.
 
-    python benchmarks/data.py [--images 700000] [--kind grey28] [--memory 64] [--rounds 3]
+    python benchmarks/data.py [--images 700000] [--kind grey28] [--memory 64] [--turns 20]
 
 - store: `Stream` over a table that `data.open` reads from the file, with a memory budget;
 - memory: `Stream` over the same table in memory, as float32;
 - loader0, loader2: a torch `DataLoader` with shuffle over the rows of the same file by h5py,
   with no and with two workers.
 
-Each contender runs in processes of its own, in turn; a row gives its best rate and the memory
-its process took on top of the imports. Kinds: grey28, grey images of 28 x 28; binary64, sprites
-of 64 x 64. Where float32 images do not fit in memory, give `--in-memory` a smaller number.
+Each contender runs in a process of its own, and they take turns of a second, so that whatever
+else runs on the machine slows all of them down. A row gives the median rate over the turns, the
+median ratio to the turn in memory beside it, the processor time per image (of all threads and
+workers) and the memory the process took on top of the imports. Kinds: grey28, grey images of
+28 x 28; binary64, sprites of 64 x 64. Where float32 images do not fit in memory, give
+`--in-memory` a smaller number.
 """
 
 from __future__ import annotations
@@ -120,19 +123,54 @@ def status(key):
     return total
 
 
-def run(contender, path, memory, in_memory, seconds):
+def used():
+    """Seconds of processor time of this process and of the workers it has."""
+    total = time.process_time()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == os.getpid():
+                total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def serve(contender, path, memory, in_memory, seconds):
+    """One turn for each line of standard input."""
     torch.set_num_threads(1)
     before = status("VmRSS")
     source = batches(contender, path, memory, in_memory)
     next(source)
-    began, rows, total = time.perf_counter(), 0, 0.0
-    while (spent := time.perf_counter() - began) < seconds:
-        for _ in range(1 if contender.startswith("loader") else 100):
-            x = next(source)
-            rows += len(x)
-            total += float(x[0, 0])
-    print(json.dumps({"rate": rows / spent, "peak": (status("VmHWM") - before) / 1024}))
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        rows, checked, cpu, began = 0, 0.0, used(), time.perf_counter()
+        while (spent := time.perf_counter() - began) < seconds:
+            for _ in range(1 if contender.startswith("loader") else 50):
+                x = next(source)
+                rows += len(x)
+                checked += float(x[0, 0])
+        time.sleep(0.1)  # what was begun to be read ahead counts in this turn, not in the next
+        turn = {"rate": rows / spent, "cpu": (used() - cpu) / rows}
+        print(json.dumps(turn | {"peak": (status("VmHWM") - before) / 1024}), flush=True)
     os._exit(0)  # workers of a loader that is not used up
+
+
+def started(contender, path, options):
+    command = [sys.executable, __file__, "--contender", contender, "--path", str(path)]
+    for name in ("memory", "in_memory", "seconds"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    process.stdout.readline()
+    return process
+
+
+def turn(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
 
 
 def main():
@@ -141,34 +179,31 @@ def main():
     parser.add_argument("--kind", choices=SIDES, default="grey28")
     parser.add_argument("--memory", type=int, default=64, help="budget of the store in MiB")
     parser.add_argument("--in-memory", type=int, default=700_000, help="images held in memory")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1, help="of a turn")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help="keep the file here, or use it again")
     options = parser.parse_args()
     if options.contender:
         memory = options.memory << 20
-        run(options.contender, options.path, memory, options.in_memory, options.seconds)
+        serve(options.contender, options.path, memory, options.in_memory, options.seconds)
     with tempfile.TemporaryDirectory() as folder:
         path = options.path or Path(folder) / "images.h5"
         if not path.exists():
             build(path, options.kind, options.images)
-        best = {}
-        for _ in range(options.rounds):
-            for contender in CONTENDERS:
-                command = [sys.executable, __file__, "--contender", contender, "--path", str(path)]
-                for name in ("memory", "in_memory", "seconds"):
-                    command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                found = json.loads(said.splitlines()[-1])
-                known = best.setdefault(contender, found)
-                known["rate"] = max(known["rate"], found["rate"])
-                known["peak"] = max(known["peak"], found["peak"])
-    print(f"| {options.kind}, batch {BATCH} | images / s | of in-memory | peak MiB |")
-    print("|---|---|---|---|")
-    for contender, found in best.items():
-        ratio = found["rate"] / best["memory"]["rate"]
-        print(f"| {contender} | {found['rate']:,.0f} | {ratio:.2f} | {found['peak']:,.0f} |")
+        running = {name: started(name, path, options) for name in options.contenders}
+        turns = [{n: turn(p) for n, p in running.items()} for _ in range(options.turns)]
+        for process in running.values():
+            process.stdin.close()
+            process.wait()
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
+    print(f"| {options.kind}, batch {BATCH} | images / s | of in-memory | us CPU | peak MiB |")
+    print("|---|---|---|---|---|")
+    for name in options.contenders:
+        rate, cpu, peak = (np.median([t[name][k] for t in turns]) for k in ("rate", "cpu", "peak"))
+        ratio = np.median([t[name]["rate"] / t["memory"]["rate"] for t in turns])
+        print(f"| {name} | {rate:,.0f} | {ratio:.2f} | {1e6 * cpu:.2f} | {peak:,.0f} |")
 
 
 if __name__ == "__main__":

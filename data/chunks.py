@@ -29,6 +29,7 @@ class OpenFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._handle = os.open(path, os.O_RDONLY)
+        self._sums: dict[tuple[Any, ...], int] = {}  # of checked blocks
 
     def read(self, size: int, place: int) -> bytes:
         """Bytes at a place; fewer where the file ends."""
@@ -37,6 +38,29 @@ class OpenFile:
     def read_into(self, buffer: memoryview, place: int) -> int:
         """Bytes at a place, into a buffer; returns how many there were."""
         return os.preadv(self._handle, [buffer], place)
+
+    def is_whole(self, data: memoryview, checksum: int, name: str, number: int) -> bool:
+        """Whether a block is what was written.
+
+        Its CRC-32 costs more than all else about reading it. It is computed when the block is
+        first read, and again once the file has changed; else the block must have the sum of
+        8-byte words that it had then.
+
+        Args:
+            data: The block as it was read.
+            checksum: Its CRC-32.
+            name: Name of its array.
+            number: Its number there.
+        """
+        words = np.frombuffer(data, np.uint64, len(data) // 8)
+        total = int(words.sum()) + int.from_bytes(data[words.nbytes :], "little")
+        key = (name, number, os.fstat(self._handle).st_mtime_ns)
+        if key in self._sums:
+            return total == self._sums[key]
+        if zlib.crc32(data) != checksum:
+            return False
+        self._sums[key] = total
+        return True
 
     def __del__(self) -> None:
         if (handle := self.__dict__.pop("_handle", None)) is not None:
@@ -93,13 +117,15 @@ class Stored:
         """Bytes per row as stored, before compression."""
         return self.width * stored_type(self.encoding).itemsize
 
-    def rows_of(self, number: int, buffer: Array) -> Array:
-        """The rows of a block as they are stored ``(n, width)``.
+    def read_block(self, number: int, out: Array) -> Array:
+        """Read a block into a buffer and check it there.
 
         Args:
             number: The block.
-            buffer: ``(block * row_bytes,)`` of uint8, which the rows may be a view of: one for
-                many blocks saves the kernel the making of new pages.
+            out: ``(block, width)`` of stored numbers.
+
+        Returns:
+            Its rows as they are stored ``(n, width)``, the first of the buffer.
 
         Raises:
             ValueError: If they are not what was written, naming file, array and rows.
@@ -107,28 +133,46 @@ class Stored:
         start = number * self.block
         rows = min(self.block, self.shape[0] - start)
         place, size, packed = (int(v) for v in self.places[number])
+        whole = memoryview(out.reshape(-1).view(np.uint8).data)
         if packed:
-            data = memoryview(_inflate(self.file.read(size, place), self.block * self.row_bytes))
+            inflated = _inflate(self.file.read(size, place), len(whole))
+            found = len(inflated)
+            whole[:found] = inflated
         else:
-            data = memoryview(buffer.data)[: self.file.read_into(memoryview(buffer.data), place)]
-        data = data[: rows * self.row_bytes]
-        if len(data) < rows * self.row_bytes or zlib.crc32(data) != self.checksums[number]:
+            found = self.file.read_into(whole, place)
+        data, checksum = whole[: rows * self.row_bytes], int(self.checksums[number])
+        if found < len(data) or not self.file.is_whole(data, checksum, self.name, number):
             raise ValueError(
                 f"{self.file.path} is damaged: rows {start}..{start + rows - 1} of array "
                 f"{self.name!r} are not what was written; copy or build the file again"
             )
-        return np.frombuffer(data, stored_type(self.encoding)).reshape(rows, self.width)
+        return out[:rows]
+
+    def buffer(self, blocks: int) -> Array:
+        """Room for blocks ``(blocks, block, width)``."""
+        return np.empty((blocks, self.block, self.width), stored_type(self.encoding))
 
     def raw(self, rows: Array) -> Array:
         """Rows ``(n,)`` as they are stored ``(n, width)``; each block is read once."""
         out = np.empty((len(rows), self.width), stored_type(self.encoding))
-        buffer = np.empty(self.block * self.row_bytes, np.uint8)
+        (buffer,) = self.buffer(1)
         blocks = rows // self.block
         order = np.argsort(blocks, kind="stable")
         numbers, first = np.unique(blocks[order], return_index=True)
         for number, part in zip(numbers, np.split(order, first[1:]), strict=True):
-            out[part] = self.rows_of(int(number), buffer)[rows[part] - number * self.block]
+            out[part] = self.read_block(int(number), buffer)[rows[part] - number * self.block]
         return out
+
+    def blocks_of(self, rows: Array) -> tuple[Array, Array]:
+        """The blocks that rows ``(n,)`` are in, and the places ``(n,)`` of the rows in them.
+
+        Places count through the blocks, ``block`` rows in each.
+        """
+        numbers = rows // self.block
+        there = np.zeros(len(self.places), bool)
+        there[numbers] = True
+        nth = there.cumsum() - 1
+        return np.flatnonzero(there), nth[numbers] * self.block + rows % self.block
 
     def decode(self, raw: Array) -> Tensor:
         """Values ``(n, ...)`` of rows as they are stored."""

@@ -24,6 +24,7 @@ MD5 = {  # of the official gzip files
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
+ROWS = {"train": 60_000, "t10k": 10_000}
 HELD_OUT = 10_000  # last rows of the official training file, as in Kingma et al. 2014
 
 
@@ -59,9 +60,9 @@ def load(
     """
     if side not in (14, 28):
         raise ValueError(f"side is {side}, expected 28 or 14")
-    folder = _find(root)
-    x, y = _read(folder, "train")
-    test_x, test_y = _read(folder, "t10k")
+    images, labels, test_images, test_labels = files(root)
+    x, y = _read(images, labels, ROWS["train"])
+    test_x, test_y = _read(test_images, test_labels, ROWS["t10k"])
     first = len(y) - HELD_OUT
 
     def table(part: str, rows: int, x: Tensor, y: Tensor, start: int) -> Table:
@@ -94,13 +95,21 @@ def load(
     )
 
 
-def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    images = _file(folder, f"{part}-images-idx3-ubyte")
-    labels = _file(folder, f"{part}-labels-idx1-ubyte")
-    assert images is not None
-    assert labels is not None
+def files(root: str | Path | None = None) -> list[Path]:
+    """Images and labels for training, and for the test.
+
+    Args:
+        root: See :func:`load`.
+
+    Raises:
+        FileNotFoundError: If they are nowhere, saying which ones to put where.
+    """
+    folder = _find(root)
+    return [path for name in MD5 if (path := _file(folder, name))]
+
+
+def _read(images: Path, labels: Path, rows: int) -> tuple[Tensor, Tensor]:
     x, y = idx.read_labelled(images, labels)
-    rows = 60_000 if part == "train" else 10_000
     if x.dtype != np.uint8 or x.shape != (rows, 28, 28):
         raise ValueError(
             f"{images}: has {x.dtype} of shape {x.shape}, expected uint8 of shape {(rows, 28, 28)}"

@@ -4,6 +4,10 @@ Each epoch the blocks of the file are shuffled; as many as half of the memory ho
 window, and the rows of a window are shuffled. While one window is used up, a thread reads the
 next. Where all rows fit, they are one window: it is read once, and the order is that of rows in
 memory.
+
+Blocks are read to where they stay and rows are taken out of them batch by batch, as stored
+bytes, so a row is copied once before it is decoded. The two windows take turns in two buffers:
+the kernel's making of new pages costs as much as the copy.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +28,9 @@ from ppl_models.data.seeds import ORDER, generator
 from ppl_models.data.table import Regime, Table
 
 Window = tuple[int, int]  # epoch and place in it
-Rows = dict[str, Array]  # as they are stored, by site
+Rows = dict[str, tuple[Tensor, Tensor]]  # by site, as they are stored, and places among them
+Buffers = dict[str, Array]  # by site
+Loaded = tuple[Tensor, Rows, Buffers]  # with the places of the rows in the regime
 
 
 def stored(table: Table, regime: Regime) -> dict[str, Column]:
@@ -56,16 +61,24 @@ class Windows:
         memory = min(s.memory for s in self.sources.values()) // places
         # Blocks of the widest site: rows side by side there are read together.
         widest = max(self.sources, key=lambda s: self.sources[s].row_bytes)
-        size = self.sources[widest].block
-        block = self.columns[widest].index[self.index] // size
+        self.size = self.sources[widest].block
+        block = self.columns[widest].index[self.index] // self.size
         order = block.argsort(stable=True)
         _, counts = block[order].unique_consecutive(return_counts=True)
         if len(order) * row_bytes <= memory:
             order, counts = torch.arange(len(order)), torch.tensor([len(order)])
         self.blocks = order.split(counts.tolist())  # places in the regime
-        self.per_window = max(1, memory // (2 * size * row_bytes))
+        # Where most of their rows are wanted, whole blocks of all sites that share them stay.
+        index, dense = self.columns[widest].index, len(counts) * self.size <= 2 * len(order)
+        self.kept_whole = {
+            s
+            for s, column in self.columns.items()
+            if dense and self.sources[s].block == self.size and torch.equal(column.index, index)
+        }
+        self.per_window = max(1, memory // (2 * self.size * row_bytes))
         self._reader: ThreadPoolExecutor | None = None
-        self._read: dict[Window, Future[Rows]] = {}
+        self._read: dict[Window, Future[Loaded]] = {}
+        self._whole: Rows = {}  # where all rows fit
         self._orders: dict[int, tuple[Tensor, list[int]]] = {}
         self._current = EMPTY
 
@@ -102,10 +115,9 @@ class Windows:
             if (source := self.sources.get(site)) is None:
                 sites[site] = now.others[site][part]
                 continue
-            raw = now.rows[site]
-            raw = raw[now.order[part]] if self.resident else raw[part]
-            sites[site] = source.decode(raw).to(self.columns[site].dtype)
-            sites[site] = sites[site].to(self.columns[site].device)
+            column, (rows, places) = self.columns[site], now.rows[site]
+            values = source.decode(rows.index_select(0, places[part]).numpy())
+            sites[site] = values.to(column.device, column.dtype)
         return sites
 
     def _enter(self, start: int) -> Current:
@@ -113,9 +125,8 @@ class Windows:
         epoch, first = divmod(start, len(self.index))
         _, ends = self._order(epoch)
         window = epoch, bisect.bisect_right(ends, first)
-        rows = self._rows(window, len(ends))
+        places, rows = self._loaded(window, len(ends))
         stop = epoch * len(self.index) + ends[window[1]]
-        places = self._places(window)
         index = self.regime.index[places.to(self.regime.index.device)]
         others = {
             s: self.table.sites[s].index_select(0, index)
@@ -123,7 +134,7 @@ class Windows:
             if s not in self.sources
         }
         numbers = self.table.numbers.index_select(0, index)
-        return Current(stop - len(places), stop, rows, others, numbers, places.numpy())
+        return Current(stop - len(places), stop, rows, others, numbers)
 
     def _order(self, epoch: int) -> tuple[Tensor, list[int]]:
         """Order of the blocks in an epoch, and where each window ends in its rows."""
@@ -135,39 +146,52 @@ class Windows:
             self._orders[epoch] = order, ends
         return self._orders[epoch]
 
-    def _places(self, window: Window) -> Tensor:
-        """Places in the regime of a window's rows, shuffled."""
-        epoch, number = window
-        first = number * self.per_window
-        blocks = self._order(epoch)[0][first : first + self.per_window]
-        places = torch.cat([self.blocks[b] for b in blocks.tolist()])
-        key = (epoch,) if self.resident else (epoch, 1 + number)
-        return places[torch.randperm(len(places), generator=generator(*self.key, *key))]
-
-    def _rows(self, window: Window, windows: int) -> Rows:
-        """A window's rows as they are stored; the next window is on its way."""
+    def _loaded(self, window: Window, windows: int) -> tuple[Tensor, Rows]:
+        """A window's rows and their places in the regime; the next window is on its way."""
         following = (window[0], window[1] + 1)
         if following[1] == windows:
             following = (window[0] + 1, 0)
-        if self.resident:
-            window = following = (0, 0)
         # Let go before asking for more: two windows are all the memory there is.
         self._current = EMPTY
-        self._read = {w: f for w, f in self._read.items() if w in (window, following)}
+        if self.resident:
+            if not self._whole:
+                self._whole = {s: self._rows(s, self.index, None) for s in self.sources}
+            places = self._shuffled(self.blocks[0], window[0])
+            return places, {s: (rows, places) for s, (rows, _) in self._whole.items()}
+        kept = {w: f for w, f in self._read.items() if w in (window, following)}
+        unused = [f for w, f in self._read.items() if w not in kept and not f.cancel()]
+        spare = [f.result()[2] for f in unused if not f.exception()]
+        self._read = kept
         for wanted in (window, following):
-            if wanted not in self._read:
+            if wanted not in kept:
                 if self._reader is None:
                     self._reader = ThreadPoolExecutor(1, "ppl-models-read")
-                places = self.blocks[0] if self.resident else self._places(wanted)
-                self._read[wanted] = self._reader.submit(self._load, places)
-        return self._read[window].result()
+                first = wanted[1] * self.per_window
+                blocks = self._order(wanted[0])[0][first : first + self.per_window]
+                buffers = spare.pop() if spare else {}
+                kept[wanted] = self._reader.submit(self._load, wanted, blocks.tolist(), buffers)
+        return kept[window].result()[:2]
 
-    def _load(self, places: Tensor) -> Rows:
+    def _load(self, window: Window, blocks: list[int], buffers: Buffers) -> Loaded:
+        places = torch.cat([self.blocks[b] for b in blocks])
+        places = self._shuffled(places, window[0], 1 + window[1])
         rows = self.index[places]
-        return {
-            site: self.sources[site].raw(column.index[rows].numpy())
-            for site, column in self.columns.items()
-        }
+        return places, {s: self._rows(s, rows, buffers) for s in self.sources}, buffers
+
+    def _shuffled(self, places: Tensor, *key: int) -> Tensor:
+        return places[torch.randperm(len(places), generator=generator(*self.key, *key))]
+
+    def _rows(self, site: str, rows: Tensor, buffers: Buffers | None) -> tuple[Tensor, Tensor]:
+        """Stored rows, others among them, and where those at some places of the table are."""
+        source, wanted = self.sources[site], self.columns[site].index[rows].numpy()
+        if buffers is None or site not in self.kept_whole:
+            return torch.from_numpy(source.raw(wanted)), torch.arange(len(wanted))
+        numbers, places = source.blocks_of(wanted)
+        if site not in buffers:
+            buffers[site] = source.buffer(self.per_window)
+        for place, number in enumerate(numbers.tolist()):
+            source.read_block(number, buffers[site][place])
+        return torch.from_numpy(buffers[site]).flatten(0, 1), torch.from_numpy(places)
 
 
 @dataclass(frozen=True)
@@ -177,10 +201,9 @@ class Current:
     Attributes:
         start: Its first row in the endless sequence of epochs.
         stop: The row after its last.
-        rows: Stored columns; shuffled, but for a window that is all there is.
+        rows: Stored columns, and where the shuffled rows are in them.
         others: Other sites, shuffled.
         numbers: Row numbers, shuffled.
-        order: Places in the regime.
     """
 
     start: int
@@ -188,7 +211,6 @@ class Current:
     rows: Rows
     others: dict[str, Tensor]
     numbers: Tensor
-    order: Array
 
 
-EMPTY = Current(0, 0, {}, {}, torch.empty(0), np.empty(0))
+EMPTY = Current(0, 0, {}, {}, torch.empty(0))

@@ -110,12 +110,12 @@ def _build(options: Options, load: dict[str, Any]) -> int:
         path = options.out
     else:
         name = Path(options.name).stem
-        asked = {**load, "whole": options.whole, "compress": options.compress}
-        if data.is_file(options.name):  # another file, or this one changed, is another set
-            asked["file"] = cache.identity(Path(options.name))
+        # Made of other files, or of these once they have changed, it is another set.
+        files = [cache.identity(path) for path in data.sources(options.name, **load)]
+        asked = {**load, "whole": options.whole, "compress": options.compress, "files": files}
         found = cache.cached(name, asked, make, compress=options.compress)
-        files = (folder / cache.file_name(name, asked) for folder in cache.folders())
-        path = next(file for file in files if file.is_file())
+        places = (folder / cache.file_name(name, asked) for folder in cache.folders())
+        path = next(place for place in places if place.is_file())
     report = {"file": str(path), **_counts(found), "digest": found.recipe["digest"]}
     _print(report, options.json)
     return 0

@@ -267,7 +267,7 @@ def test_bad_h5ad(tmp_path):
     write_h5ad(path, "csr_matrix")
     for options, words in (
         ({"label": "gen"}, "unknown obs column 'gen': did you mean 'gene'"),
-        ({"layer": "layers/x"}, "no 'layers/x'; there are X, scaled"),
+        ({"layer": "layers/x"}, "no 'layers/x'; there is X, layers/scaled"),
         ({"layer": "layers/scaled"}, r"holds 0\.5 at row .*, expected counts"),
     ):
         with pytest.raises(ValueError, match=words):

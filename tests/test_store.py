@@ -195,8 +195,28 @@ def test_windows_are_shuffled_and_bounded(tmp_path):
     for step in range(100):
         batch = windows.take(40 * step, 40)
         assert torch.equal(batch["x"], torch.from_numpy(wide[batch.rows]).float())
-        held = max(held, sum(f.result()["x"].nbytes for f in windows._read.values()))
+        held = max(held, sum(f.result()[2]["x"].nbytes for f in windows._read.values()))
     assert held <= 4 << 20
+
+
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_few_rows_of_many_blocks(tmp_path, every):
+    wide = small_blocks(tmp_path / "w.h5")
+    table = data.open(tmp_path / "w.h5", memory=5 << 18).train
+    table = table.rows((table.numbers % every == 0).nonzero().flatten())
+    windows = Windows(table, table.regimes()[0], 0, 0, 1)
+    assert not windows.resident
+    assert windows.kept_whole == ({"x"} if every == 1 else set())
+    for epoch in range(2):
+        rows, held = [], 0
+        for start in range(0, len(table), 50):
+            count = min(50, len(table) - start)
+            batch = windows.take(epoch * len(table) + start, count)
+            assert torch.equal(batch["x"], torch.from_numpy(wide[batch.rows]).float())
+            rows.append(batch.rows)
+            held = max(held, sum(f.result()[1]["x"][0].nbytes for f in windows._read.values()))
+        assert torch.equal(torch.cat(rows).sort().values, table.numbers.sort().values)
+        assert held <= 5 << 18
 
 
 def test_processes_share_each_batch(tmp_path):

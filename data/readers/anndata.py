@@ -47,8 +47,12 @@ def load_file(
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5ad file")
     names = [name for name in label.split(",") if name]
-    with reading(Path(path), f"an h5ad file with {layer!r} and obs columns {names}"):
+    columns = f" and obs columns {', '.join(names)}" if names else ""
+    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
         with h5py.File(path) as file:
+            if "header" in file and "sites" in file:
+                sites = ", ".join(file["sites"])
+                raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
             x = matrix(file, layer)
             labels = {name: column(file, name) for name in names}
         if any(len(values) != len(x) for values in labels.values()):
@@ -81,7 +85,9 @@ def matrix(file: h5py.File, layer: str) -> Array:
         ValueError: If there is no such layer, or a sparse one does not fit together.
     """
     if layer not in file:
-        raise ValueError(f"no {layer!r}; there are {', '.join(['X', *file.get('layers', {})])}")
+        layers = [f"layers/{name}" for name in file.get("layers", {})]
+        there = [name for name in ("X", "raw/X") if name in file] + layers
+        raise ValueError(f"no {layer!r}; there is {', '.join(there or file) or 'nothing'}")
     found = file[layer]
     if isinstance(found, h5py.Dataset):
         dense: Array = found[()].astype(np.float32)

@@ -41,6 +41,13 @@ def load_file(
     return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
 
 
+def microarray_files(study: str = "golub", root: str | Path | None = None) -> list[Path]:
+    """The file of a study; see :func:`load_microarray`."""
+    if study not in MICROARRAYS:
+        raise ValueError(unknown("microarray", study, MICROARRAYS))
+    return find("microarray", ((f"{study}.h5",),), root)
+
+
 def load_microarray(
     study: str = "golub",
     root: str | Path | None = None,
@@ -63,9 +70,7 @@ def load_microarray(
         FileNotFoundError: If the file is not there, saying where to put it.
         ValueError: If there is no such set, or the file is damaged.
     """
-    if study not in MICROARRAYS:
-        raise ValueError(unknown("microarray", study, MICROARRAYS))
-    (path,) = find("microarray", ((f"{study}.h5",),), root)
+    (path,) = microarray_files(study, root)
     options = {
         "study": study,
         "root": None if root is None else str(root),
@@ -77,6 +82,8 @@ def load_microarray(
 def read(path: Path) -> dict[str, Any]:
     """The arrays of a file by name; bytes as text."""
     with reading(path, "an h5 file with an array per site"), h5py.File(path) as file:
+        if "obs" in file and "var" in file:
+            raise ValueError("it is a file of AnnData: name it .h5ad")
         arrays = {
             site: array[()] for site, array in file.items() if isinstance(array, h5py.Dataset)
         }

@@ -37,6 +37,11 @@ ALLOWED = {
 }
 
 
+def files(root: str | Path | None = None) -> list[Path]:
+    """The files of CIFAR-10; see :func:`load`."""
+    return find_or_download("cifar10", CHOICES, OFFICIAL, root)
+
+
 def load(
     root: str | Path | None = None,
     train: int | None = None,
@@ -62,7 +67,7 @@ def load(
         FileNotFoundError: If the files are nowhere, saying which ones to put where.
         ValueError: If an option is out of range or a file is damaged, naming it.
     """
-    paths = find_or_download("cifar10", CHOICES, OFFICIAL, root)
+    paths = files(root)
     if paths[0].suffix == ".npz":
         (x, y), (test_x, test_y) = _npz(paths[0])
     else:

@@ -22,6 +22,7 @@ from ppl_models.data.render.shapes3d import VALUES as SHAPES3D_VALUES
 
 MPI3D_KINDS = ("toy", "realistic", "real", "real_complex")
 DSPRITES_STEM = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
+ENDINGS = (".npz", ".hdf5", ".h5")
 ROWS = 1024
 
 
@@ -52,8 +53,7 @@ def dsprites(root: str | None = None) -> FactorData:
         FileNotFoundError: If it is not there, saying where to put it.
         ValueError: If it is damaged.
     """
-    names = ((f"{DSPRITES_STEM}.npz",), (f"{DSPRITES_STEM}.hdf5",), (f"{DSPRITES_STEM}.h5",))
-    (path,) = find("dsprites_official", names, root)
+    (path,) = dsprites_files(root)
     images = _kept("dsprites_official", path, "imgs", (64, 64), binary=True)
     return from_images("dsprites_official", SPRITES, images, correlations=DSPRITES)
 
@@ -69,7 +69,7 @@ def shapes3d(root: str | None = None) -> FactorData:
         FileNotFoundError: If it is not there, saying where to put it.
         ValueError: If it is damaged.
     """
-    (path,) = find("shapes3d", (("3dshapes.h5",),), root)
+    (path,) = shapes3d_files(root)
     images = _kept("shapes3d", path, "images", (64, 64, 3))
     return from_images("shapes3d", SHAPES3D_VALUES, images, correlations=SHAPES3D)
 
@@ -89,9 +89,7 @@ def mpi3d(kind: str = "toy", root: str | None = None) -> FactorData:
         FileNotFoundError: If it is not there, saying where to put it.
         ValueError: If there is no such kind, or the file is damaged.
     """
-    if kind not in MPI3D_KINDS:
-        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(MPI3D_KINDS)}")
-    (path,) = find("mpi3d", ((f"mpi3d_{kind}.npz",),), root)
+    (path,) = mpi3d_files(kind, root)
     count = npz.shape(path, "images")[0]
     kinds = {1_036_800: 6, 460_800: 4}.get(count)
     if kinds is None:
@@ -104,6 +102,23 @@ def mpi3d(kind: str = "toy", root: str | None = None) -> FactorData:
         "pos_y": tuple(k / 39 for k in range(40)),
     }
     return from_images("mpi3d", values, images, correlations=MPI3D)
+
+
+def dsprites_files(root: str | None = None) -> list[Path]:
+    """The file of the published dSprites; see :func:`dsprites`."""
+    return find("dsprites_official", [(DSPRITES_STEM + end,) for end in ENDINGS], root)
+
+
+def shapes3d_files(root: str | None = None) -> list[Path]:
+    """The file of Shapes3D; see :func:`shapes3d`."""
+    return find("shapes3d", (("3dshapes.h5",),), root)
+
+
+def mpi3d_files(kind: str = "toy", root: str | None = None) -> list[Path]:
+    """The file of one kind of MPI3D; see :func:`mpi3d`."""
+    if kind not in MPI3D_KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(MPI3D_KINDS)}")
+    return find("mpi3d", ((f"mpi3d_{kind}.npz",),), root)
 
 
 def _kept(name: str, path: Path, array: str, shape: tuple[int, ...], binary: bool = False) -> Any:
@@ -119,7 +134,7 @@ def _kept(name: str, path: Path, array: str, shape: tuple[int, ...], binary: boo
 
     dataset = cached(
         name,
-        {"file": identity(path)},
+        {"files": [identity(path)]},
         lambda: Blocks(name, blocks(), splits=(_count(path, array) - 2, 1, 1)),
         compress=True,
     )

@@ -43,6 +43,14 @@ class Drawings:
     drawers: Array
 
 
+def files(part: str = SMALL[0], root: str | Path | None = None) -> list[Path]:
+    """The zip file of a part; see :func:`read`."""
+    if part not in (*MD5, *SMALL):
+        raise ValueError(unknown("part of Omniglot", part, (*MD5, *SMALL)))
+    official = {f"{part}.zip": (f"{ADDRESS}{part}.zip", MD5[part])} if part in MD5 else {}
+    return find_or_download("omniglot", ((f"{part}.zip",),), official, root)
+
+
 def read(part: str = SMALL[0], root: str | Path | None = None) -> Drawings:
     """Drawings of ``images_background``, ``images_evaluation`` or one of the small sets.
 
@@ -55,10 +63,7 @@ def read(part: str = SMALL[0], root: str | Path | None = None) -> Drawings:
         FileNotFoundError: If it is not there, saying where to put it.
         ValueError: If it is damaged, or holds anything else.
     """
-    if part not in (*MD5, *SMALL):
-        raise ValueError(unknown("part of Omniglot", part, (*MD5, *SMALL)))
-    official = {f"{part}.zip": (f"{ADDRESS}{part}.zip", MD5[part])} if part in MD5 else {}
-    (path,) = find_or_download("omniglot", ((f"{part}.zip",),), official, root)
+    (path,) = files(part, root)
     with (
         reading(path, "a zip of alphabet/characterNN/NNNN_NN.png"),
         zipfile.ZipFile(path) as zipped,

@@ -61,8 +61,7 @@ def smallnorb(root: str | None = None) -> FactorData:
         FileNotFoundError: If they are not there, saying where to put them.
         ValueError: If one is damaged, or an image is there twice or missing.
     """
-    names = [f"{part}-{what}.mat" for part in NORB for what in ("dat", "cat", "info")]
-    paths = find("smallnorb", (names,), root)
+    paths = smallnorb_files(root)
     sizes = (5, 10, 9, 18, 6)
     place = np.full(sizes, -1)
     images: list[Array] = []
@@ -103,7 +102,7 @@ def cars3d(root: str | None = None) -> FactorData:
         FileNotFoundError: If they are not there, saying where to put them.
         ValueError: If one is damaged.
     """
-    paths = find("cars3d", (("cars/*.mat",), ("*_mesh.mat",), ("car*.mat",)), root)
+    paths = cars3d_files(root)
     cars = np.stack([_car(path) for path in paths])  # (car, height, side, 64, 64, 3)
     images = np.moveaxis(cars, 0, 2).reshape(-1, SIDE, SIDE, 3)
     values: dict[str, tuple[float | str, ...]] = {
@@ -112,6 +111,17 @@ def cars3d(root: str | None = None) -> FactorData:
         "object": tuple(path.stem for path in paths),
     }
     return from_images("cars3d", values, images)
+
+
+def smallnorb_files(root: str | None = None) -> list[Path]:
+    """Images, categories and further factors of each part; see :func:`smallnorb`."""
+    names = [f"{part}-{what}.mat" for part in NORB for what in ("dat", "cat", "info")]
+    return find("smallnorb", (names,), root)
+
+
+def cars3d_files(root: str | None = None) -> list[Path]:
+    """One file per car model; see :func:`cars3d`."""
+    return find("cars3d", (("cars/*.mat",), ("*_mesh.mat",), ("car*.mat",)), root)
 
 
 def _car(path: Path) -> Array:

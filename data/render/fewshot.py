@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ppl_models.config import unknown
-from ppl_models.data.readers.omniglot import SMALL, read
+from ppl_models.data.readers import omniglot as published
 from ppl_models.data.render.strokes import ink, strokes, turns
 from ppl_models.data.render.tables import Array, from_parts
 from ppl_models.data.seeds import numpy_generator
@@ -58,17 +58,11 @@ def load(
         FileNotFoundError: If Omniglot was asked for and is not there.
         ValueError: If an option is out of range.
     """
-    if source not in (None, *SOURCES):
-        raise ValueError(unknown("source", source, SOURCES))
-    if source != "strokes":
-        try:
-            known, held, names = omniglot(root)
-            source = "omniglot"
-        except FileNotFoundError:
-            if source is not None or root is not None:
-                raise
-            source = "strokes"
-    if source == "strokes":
+    if files(source, root):
+        known, held, names = omniglot(root)
+        source = "omniglot"
+    else:
+        source = "strokes"
         known, held = stroke_concepts(numpy_generator(seed, 3))
         names = tuple(f"{k % 10} in hand {k // 10}" for k in range(10 * HANDS))
     parts = []
@@ -94,6 +88,20 @@ def load(
         classes={"concept": names},
         roles={"concept": "group"},
     )
+
+
+def files(source: str | None = None, root: str | Path | None = None) -> list[Path]:
+    """The zip files of Omniglot, none of stroke digits; see :func:`load`."""
+    if source not in (None, *SOURCES):
+        raise ValueError(unknown("source", source, SOURCES))
+    if source == "strokes":
+        return []
+    try:
+        return [path for part in published.SMALL for path in published.files(part, root)]
+    except FileNotFoundError:
+        if source is not None or root is not None:
+            raise
+        return []
 
 
 def sets(concept: Array, rows: int, size: int, generator: np.random.Generator) -> Array:
@@ -156,7 +164,7 @@ def episode(
 
 def omniglot(root: str | Path | None = None) -> tuple[Concepts, Concepts, tuple[str, ...]]:
     """Images and concepts for training and for test, and the names of all concepts."""
-    parts = [read(part, root) for part in SMALL]
+    parts = [published.read(part, root) for part in published.SMALL]
     images = np.concatenate([shrink(part.images) for part in parts])
     concept = np.concatenate([parts[0].characters, parts[1].characters + len(parts[0].names)])
     twice = set(parts[0].names)

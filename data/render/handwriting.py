@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -27,20 +29,13 @@ def handwritten(source: str | None, side: int = 28) -> tuple[str, list[tuple[Arr
         FileNotFoundError: If MNIST was asked for and is not there.
         ValueError: If there is no such source.
     """
-    if source not in (None, *SOURCES):
-        raise ValueError(unknown("source", source, SOURCES))
-    if source != "digits":
-        try:
-            loaded = mnist.load(side=side)
-        except FileNotFoundError:
-            if source is not None:
-                raise
-        else:
-            parts = []
-            for tables in ((loaded.train, loaded.validation), (loaded.test,)):
-                x, y = (torch.cat([t.sites[s] for t in tables]).numpy() for s in ("x", "y"))
-                parts.append((np.rint(255 * x).astype(np.uint8).reshape(-1, side, side), y))
-            return "mnist", parts
+    if files(source):
+        loaded = mnist.load(side=side)
+        parts = []
+        for tables in ((loaded.train, loaded.validation), (loaded.test,)):
+            x, y = (torch.cat([t.sites[s] for t in tables]).numpy() for s in ("x", "y"))
+            parts.append((np.rint(255 * x).astype(np.uint8).reshape(-1, side, side), y))
+        return "mnist", parts
     loaded = digits.load(train=1_197, validation=200, test=400)
     return "digits", [
         (_enlarge(x.reshape(-1, 8, 8), side), y)
@@ -49,6 +44,20 @@ def handwritten(source: str | None, side: int = 28) -> tuple[str, list[tuple[Arr
             (loaded.test.sites["x"].numpy(), loaded.test.sites["y"].numpy()),
         )
     ]
+
+
+def files(source: str | None = None) -> list[Path]:
+    """The files of the digits; none of scikit-learn's. See :func:`handwritten`."""
+    if source not in (None, *SOURCES):
+        raise ValueError(unknown("source", source, SOURCES))
+    if source == "digits":
+        return []
+    try:
+        return mnist.files()
+    except FileNotFoundError:
+        if source is not None:
+            raise
+        return []
 
 
 def _enlarge(images: Array, side: int) -> Array:
