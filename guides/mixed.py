@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoNormal
 from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
@@ -20,9 +20,11 @@ from ppl_models.guides.factored import Factored
 from ppl_models.guides.reading import is_local, quietly
 from ppl_models.guides.supports import SUPPORTS, support_of
 
+AUTOGUIDES = (AutoNormal, AutoLowRankMultivariateNormal, AutoDelta)
+
 
 class Globals(nn.Module):
-    """q over all latent sites outside the data plate: a Normal, carried to each support.
+    """q over all latent sites outside the data plate: a Normal on each support, or a point.
 
     Family, parameters and starting values are those of one of Pyro's autoguides. Each site is
     sampled as a distribution of its own, given the sites before it where the family
@@ -36,8 +38,8 @@ class Globals(nn.Module):
         model: The model, called with the batch.
         batch: Any batch; the model is traced on it once.
         auto: Makes the autoguide from a model: ``AutoNormal``,
-            ``AutoLowRankMultivariateNormal``, or a ``functools.partial`` of either with its
-            options.
+            ``AutoLowRankMultivariateNormal``, ``AutoDelta`` (a point, at its best the one of
+            highest posterior density), or a ``functools.partial`` of one with its options.
 
     Raises:
         ValueError: If the model has no latent site outside the data plate, one is neither
@@ -61,10 +63,10 @@ class Globals(nn.Module):
             if not self.sites:
                 raise ValueError("the model has no latent site outside the data plate")
             self.auto = auto(poutine.block(model, hide_fn=_not_global))
-            if not isinstance(self.auto, AutoNormal | AutoLowRankMultivariateNormal):
+            if not isinstance(self.auto, AUTOGUIDES):
                 raise ValueError(
-                    f"auto makes a {type(self.auto).__name__}, expected AutoNormal or "
-                    "AutoLowRankMultivariateNormal"
+                    f"auto makes a {type(self.auto).__name__}, expected AutoNormal, "
+                    "AutoLowRankMultivariateNormal or AutoDelta"
                 )
             self.auto._setup_prototype(batch)
 
@@ -87,7 +89,11 @@ class Globals(nn.Module):
         Yields:
             Name and distribution, without batch dimensions, in the model's order.
         """
-        if isinstance(self.auto, AutoNormal):
+        if isinstance(self.auto, AutoDelta):
+            for name in self.sites:
+                point = attrgetter(name)(self.auto)
+                yield name, dist.Delta(point, event_dim=point.dim())
+        elif isinstance(self.auto, AutoNormal):
             yield from self._independent()
         else:
             yield from self._correlated(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -111,3 +112,52 @@ class Net(nn.Module):
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""
         out: Tensor = self.rest(self.first(**values))
         return out
+
+
+class Weightless(nn.Module):
+    """A network that is given its weights at each call: for weights that are a site.
+
+    Args:
+        net: The network; its weights' shapes are kept, their values are not.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        # In a tuple it is no part of this module, and so has no parameters to train.
+        self._net = (copy.deepcopy(net).to("meta"),)
+        self.shapes = {name: p.shape for name, p in net.named_parameters()}
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def forward(self, weights: Tensor, **values: Tensor) -> Tensor:
+        """The network's output.
+
+        Args:
+            weights: ``(size,)``, in the order of ``parameters_to_vector``.
+            values: Its inputs.
+        """
+        parts = weights.split([shape.numel() for shape in self.shapes.values()])
+        named = {n: p.view(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+        out: Tensor = torch.func.functional_call(self._net[0], named, (), values)
+        return out
+
+
+class Part(nn.Module):
+    """One of several outputs that stand side by side in that of a shared network.
+
+    Args:
+        first: Its first number.
+        size: How many numbers it takes.
+    """
+
+    def __init__(self, first: int, size: int) -> None:
+        super().__init__()
+        self.own = slice(first, first + size)
+
+    def forward(self, **values: Tensor) -> Tensor:
+        """The one value ``(..., all)`` to ``(..., size)``."""
+        (value,) = values.values()
+        return value[..., self.own]

@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoNormal
 from torch import nn
 
 from ppl_models import guides
@@ -390,8 +390,8 @@ def test_errors_name_the_site():
         guides.Globals(with_site(dist.Categorical(torch.ones(3))), batch)
     with pytest.raises(ValueError, match="'k' has support Interval"):
         guides.Globals(with_site(dist.Uniform(0.0, 2.0)), batch)
-    with pytest.raises(ValueError, match="AutoDelta, expected AutoNormal or AutoLowRank"):
-        guides.Globals(kinds, batch, AutoDelta)
+    with pytest.raises(ValueError, match="AutoDiagonalNormal, expected AutoNormal, AutoLow"):
+        guides.Globals(kinds, batch, AutoDiagonalNormal)
     with pytest.raises(ValueError, match="no latent site outside the data plate"):
         guides.Globals(with_site(None), batch)
     guide = guides.Globals(kinds, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 
 import matplotlib
@@ -82,14 +83,15 @@ def maps(pair) -> dict[str, torch.Tensor]:
     return {"entropy": inference.entropy(probs), "bald": inference.bald(probs)}
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def learnt() -> list[dict[str, object]]:
+    """All runs; the picture shows those of the first seed."""
     return run_all(learn, [(a, s) for a in ("random", "entropy", "bald") for s in SEEDS])
 
 
-def test_active_learning_beats_random_queries(learnt, record):
+def test_active_learning_beats_random_queries(record):
     found: dict[str, list[float]] = {}
-    for result in learnt:
+    for result in learnt():
         found.setdefault(result["acquisition"], []).append(result["accuracy"])
     gain = {n: statistics.mean(v) - statistics.mean(found["random"]) for n, v in found.items()}
     holds = max(gain["entropy"], gain["bald"]) >= 0.05
@@ -170,14 +172,19 @@ def test_weights_posterior_is_better_calibrated_where_labels_are_noisy(record):
     assert all(holds.values()), (holds, found)
 
 
-NOISE_NOTE = ""
+NOISE_NOTE = (
+    "better than M2's, not than the point's: with 200 labels and 1,300 unlabelled rows the point "
+    "does not overfit. Where labels are clean the posterior is the less sure of what it has right "
+    "(seed 0: log-likelihood -0.10 against -0.05; -0.07 at a KL weight of 0.01), where they are "
+    "noisy both are alike (-0.79, -0.80)"
+)
 
 
-def test_picture_of_what_entropy_and_bald_see(learnt, picture):
+def test_picture_of_what_entropy_and_bald_see(picture):
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(2, 2, figsize=(9, 8), sharex=True, sharey=True)
-    first = {r["acquisition"]: r for r in reversed(learnt)}  # of the first seed
+    first = {r["acquisition"]: r for r in reversed(learnt())}  # of the first seed
     for ax, name in zip(axes[0], ("entropy", "bald"), strict=True):
         result = first[name]
         draw(ax, result["maps"][name], result["x"], result["y"])
@@ -243,11 +250,7 @@ def test_digits(labels, record):
         baseline=f"supervised only {percent(values(found, 'alone'))}, "
         f"M2 {percent(values(found, 'm2'))}",
         holds="yes" if holds else "no",
-        note="" if holds else DIGITS_NOTE,
         settings="3,000 unlabelled, 128 units, z 10, alpha 1, Adam 2e-3, 20 passes of 100 + 100 "
         "rows, 5 x 5 Gibbs draws; seeds 0-2",
     )
     assert holds, found
-
-
-DIGITS_NOTE = ""
