@@ -36,10 +36,11 @@ def from_arrays(
 
     One value per row that is an integer, a string or a boolean is a label, and so are floats
     that are whole numbers where some are NaN, which is how pandas keeps integers with gaps.
-    A label that is -1, None or NaN is missing. All else are float32 vectors; images
-    ``(N, H, W, ...)`` are flattened and keep their shape beside.
+    A label that is -1, None or NaN is missing. All else are float32 vectors, of which a row is
+    missing where all its entries are NaN; images ``(N, H, W, ...)`` are flattened and keep their
+    shape beside.
 
-    Rows with a missing label go to the training rows, on top of their split; the others are
+    Rows with a missing value go to the training rows, on top of their split; the others are
     split at random, stratified by the first label site.
 
     Args:
@@ -129,6 +130,10 @@ def build(
             observed[site] = values[site] >= 0
         else:
             values[site] = _vectors(site, array)
+            missing = values[site].isnan().all(-1)
+            if missing.any() and not missing.all():
+                observed[site] = ~missing
+                values[site][missing] = 0
             if array.ndim > 2:
                 forms.setdefault(site, array.shape[1:])
     # Checks it all once, in the rows as they were given.

@@ -24,6 +24,7 @@ from ppl_models.inference.export_groups import (
     Array,
     Groups,
     Variables,
+    as_inference_data,
     constants,
     event_dims,
     host,
@@ -217,7 +218,7 @@ def replaced(idata: az.InferenceData, refined: az.InferenceData) -> az.Inference
     }
     if "posterior" in groups:
         groups["posterior"].attrs = {**groups["posterior"].attrs, **attrs}
-    return az.InferenceData(attrs=attrs, **groups)
+    return as_inference_data(groups, attrs)
 
 
 def log_weights(pair: Pair, seen: Table, sites: Sites, draws: int) -> Array:

@@ -208,3 +208,17 @@ def test_damaged_files_and_pickles(tmp_path):
         np.save(file, X)
     with pytest.raises(ValueError, match="cannot read the file"):
         data.load(str(path))
+
+
+def test_vectors_may_be_missing_in_some_rows():
+    """A row of NaN is missing, and goes to the training rows; a NaN among numbers is an error."""
+    place = np.arange(len(X), dtype=np.float32)[:, None]
+    place[[3, 8]] = np.nan
+    rows = data.from_arrays(X, place=place)
+    assert int((~rows.train.observed["place"]).sum()) == 2
+    kept = rows.train.observed["place"]
+    seen = rows.train.sites["place"][kept].flatten()
+    assert torch.equal(seen, rows.train.numbers[kept].float())
+    assert "place" not in rows.test.observed
+    batches = list(rows.train.batches())
+    assert sorted("place" in batch for batch in batches) == [False, True]

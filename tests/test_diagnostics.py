@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +11,7 @@ from test_pareto import normal_weights
 
 from ppl_models.inference import diagnostics
 from ppl_models.inference.diagnostics import importance_ess, khat, khat_threshold, verdict
+from ppl_models.inference.export_groups import as_inference_data
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_diagnostics_of_each_row():
 # ---- verdicts -----------------------------------------------------------------------------
 
 
-def made_up(weights=None, loss=None, stage=None, **nuts) -> az.InferenceData:
-    groups = {}
+def made_up(weights=None, loss=None, stage=None, posterior=None, **nuts):
+    groups = {} if posterior is None else {"posterior": posterior}
     if weights is not None:
         dims = ("chain", "draw", "datum")
         groups["sample_stats"] = xr.Dataset({"log_weight": (dims, weights[None])})
@@ -54,7 +54,7 @@ def made_up(weights=None, loss=None, stage=None, **nuts) -> az.InferenceData:
     if nuts:
         groups["posterior"] = xr.Dataset({"z": (("chain", "draw"), nuts["z"])})
         groups["sample_stats"] = xr.Dataset({"diverging": (("chain", "draw"), nuts["diverging"])})
-    return az.InferenceData(attrs={"inference_method": "nuts" if nuts else "svi"}, **groups)
+    return as_inference_data(groups, {"inference_method": "nuts" if nuts else "svi"})
 
 
 def noise(*shape):
@@ -71,13 +71,12 @@ def test_weights_as_good_as_equal_have_no_tail():
     assert "in 0.0% of 100 rows" in found.findings[1]
 
 
-def codes(told, rows=100, draws=50) -> az.InferenceData:
+def codes(told, rows=100, draws=50):
     """Codes whose mean varies over rows with these standard deviations, around it by 1."""
-    idata = made_up(normal_weights(0.9, 200))
     scale = np.asarray(told)
     z = scale * noise(rows, len(scale)) + noise(1, draws, rows, len(scale))
-    idata.add_groups(posterior=xr.Dataset({"z": (("chain", "draw", "datum", "unit"), z)}))
-    return idata
+    posterior = xr.Dataset({"z": (("chain", "draw", "datum", "unit"), z)})
+    return made_up(normal_weights(0.9, 200), posterior=posterior)
 
 
 def test_units_that_say_nothing_of_the_rows_are_counted_and_forgiven():
@@ -157,7 +156,7 @@ def test_chains():
 
 def test_nothing_to_check():
     with pytest.raises(ValueError, match="nothing to check"):
-        verdict(az.InferenceData(prior=xr.Dataset({"z": ("draw", noise(3))})))
+        verdict(as_inference_data({"prior": xr.Dataset({"z": ("draw", noise(3))})}, {}))
 
 
 def test_threshold_of_so_few_draws_that_nothing_can_be_told():
