@@ -34,6 +34,7 @@ __all__ = [
     "open",
     "remake",
     "repeat",
+    "sources",
     "supervise",
     "unpair",
     "weak_pairs",
@@ -52,22 +53,27 @@ LOADERS = {
     "dsprites_official": "ppl_models.data.readers.grids:load_dsprites",
     "faces": "ppl_models.data.render.faces:load_faces",
     "few_shot": "ppl_models.data.render.fewshot:load",
+    "glyphs": "ppl_models.data.glyphs:load",
     "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
     "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",
     "mnist": "ppl_models.data.mnist:load",
+    "moons": "ppl_models.data.moons:load",
     "morpho_mnist": "ppl_models.data.render.morpho:load",
     "mpi3d": "ppl_models.data.readers.grids:load_mpi3d",
     "multi_digits": "ppl_models.data.render.faces:load_multi_digits",
     "noisy_dsprites": "ppl_models.data.render.dsprites:load_noisy",
     "noisy_images": "ppl_models.data.render.noisy:load",
     "omniglot": "ppl_models.data.readers.omniglot:load",
+    "outliers": "ppl_models.data.outliers:load",
     "paired_digits": "ppl_models.data.render.paired:load_digits",
+    "patch_digits": "ppl_models.data.patch_digits:load",
     "pendulum": "ppl_models.data.render.pendulum:load",
     "pendulum_dear": "ppl_models.data.render.pendulum:load_dear",
     "pendulum_vectors": "ppl_models.data.render.pendulum:load_vectors",
     "shapes3d": "ppl_models.data.readers.grids:load_shapes3d",
     "shapes3d_like": "ppl_models.data.render.shapes3d:load",
     "smallnorb": "ppl_models.data.readers.views:load_smallnorb",
+    "spectra": "ppl_models.data.spectra:load",
     "stroke_digits": "ppl_models.data.render.strokes:load",
     "textured_dsprites": "ppl_models.data.render.dsprites:load_textured",
     "xyobject": "ppl_models.data.render.squares:load_xyobject",
@@ -75,6 +81,21 @@ LOADERS = {
     "xysquares": "ppl_models.data.render.squares:load_xysquares",
 }
 
+
+SOURCES = {  # of the sets that are read from files, or made of what is
+    "cars3d": "ppl_models.data.readers.views:cars3d_files",
+    "cifar10": "ppl_models.data.readers.cifar:files",
+    "dsprites_official": "ppl_models.data.readers.grids:dsprites_files",
+    "few_shot": "ppl_models.data.render.fewshot:files",
+    "microarray": "ppl_models.data.readers.arrays_h5:microarray_files",
+    "mnist": "ppl_models.data.mnist:files",
+    "morpho_mnist": "ppl_models.data.render.handwriting:files",
+    "mpi3d": "ppl_models.data.readers.grids:mpi3d_files",
+    "multi_digits": "ppl_models.data.render.handwriting:files",
+    "omniglot": "ppl_models.data.readers.omniglot:files",
+    "shapes3d": "ppl_models.data.readers.grids:shapes3d_files",
+    "smallnorb": "ppl_models.data.readers.views:smallnorb_files",
+}
 
 FILES = {  # by the ending of a path
     ".h5": "ppl_models.data.readers.arrays_h5:load_file",
@@ -114,9 +135,29 @@ def loader(name: str) -> Callable[..., Dataset]:
     return _function(LOADERS[name])
 
 
-def _function(place: str) -> Callable[..., Dataset]:
+def sources(name: str, **options: Any) -> list[Path]:
+    """The files that a data set is read from; none if it is drawn.
+
+    Args:
+        name: As :func:`load` takes it.
+        options: What it is loaded with; what does not matter here is passed over.
+
+    Raises:
+        FileNotFoundError: If files that it needs are not there, saying which ones to put where.
+    """
+    if is_file(name):
+        return [path for path in (Path(name),) if path.is_file()]
+    if name not in SOURCES:
+        return []
+    function = _function(SOURCES[name])
+    known = inspect.signature(function).parameters
+    found: list[Path] = function(**{n: v for n, v in options.items() if n in known})
+    return found
+
+
+def _function(place: str) -> Callable[..., Any]:
     module, _, function = place.partition(":")
-    found: Callable[..., Dataset] = getattr(importlib.import_module(module), function)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return found
 
 

@@ -15,12 +15,15 @@ from ppl_models.guides.inverse import dependencies, inverse
 from ppl_models.guides.mixed import Globals, Mixed
 from ppl_models.guides.present import Present
 from ppl_models.guides.prior import Prior
+from ppl_models.guides.simplex import Beta, Dirichlet
 from ppl_models.guides.stopped import Stopped
 
 __all__ = [
     "Bernoulli",
+    "Beta",
     "Categorical",
     "Constrained",
+    "Dirichlet",
     "Factor",
     "Factored",
     "Flow",

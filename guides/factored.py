@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -22,16 +23,29 @@ class Factored(nn.Module):
     ``TraceEnum_ELBO`` and the objectives of this package sum out.
 
     Args:
+        shared: Networks that several factors have in common, by the name that these are given
+            them under; each is run once per batch. A network lists its own inputs as ``given``,
+            as :class:`ppl_models.networks.Net` does.
         factors: A factor by site name, each given only values from the data or from sites
-            before it.
+            before it, or what a shared network makes of them.
+
+    Raises:
+        ValueError: If a factor is given a site that is sampled later, or a network is called
+            as a site is.
     """
 
-    def __init__(self, **factors: Factor) -> None:
+    def __init__(
+        self, shared: Mapping[str, nn.Module] | None = None, /, **factors: Factor
+    ) -> None:
         super().__init__()
+        self.shared = nn.ModuleDict(shared)
         self.factors = nn.ModuleDict(factors)
-        self.given = {name: factor.given for name, factor in factors.items()}
-        for place, (name, factor) in enumerate(factors.items()):
-            later = set(list(factors)[place:]) & set(factor.given)
+        self.given = {name: self._sites(factor.given) for name, factor in factors.items()}
+        taken = sorted(set(self.shared) & ({*factors}.union(*self.given.values())))
+        if taken:
+            raise ValueError(f"shared networks {taken} are called as sites are; rename them")
+        for place, name in enumerate(factors):
+            later = set(list(factors)[place:]) & set(self.given[name])
             if later:
                 raise ValueError(
                     f"factor {name!r} is given {sorted(later)}, which the guide samples later; "
@@ -49,11 +63,13 @@ class Factored(nn.Module):
                 that factors may be given.
         """
         values = {**(outside or {}), **batch}
+        made: dict[str, Tensor] = {}
+        factor: Any
         with batch.plate():
             for name, factor in self.factors.items():
                 if name in values:
                     continue
-                q = factor(**self._inputs(name, values))
+                q = factor(**self._inputs(name, values, made))
                 infer = {"enumerate": "parallel"} if q.has_enumerate_support else {}
                 mask = factor.mask(values)
                 with nullcontext() if mask is None else poutine.mask(mask=mask):
@@ -72,7 +88,7 @@ class Factored(nn.Module):
         """
         if name not in self.factors:
             raise ValueError(f"the guide has no factor {name!r}; it has {list(self.factors)}")
-        q: dist.TorchDistribution = self.factors[name](**self._inputs(name, values))
+        q: dist.TorchDistribution = self.factors[name](**self._inputs(name, values, {}))
         return q
 
     def upstream(
@@ -106,7 +122,17 @@ class Factored(nn.Module):
         fill(name)
         return known
 
-    def _inputs(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _sites(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Sites that values come from, through shared networks."""
+        found: list[str] = []
+        for name in given:
+            net: Any = self.shared[name] if name in self.shared else None
+            found += [name] if net is None else net.given
+        return tuple(dict.fromkeys(found))
+
+    def _inputs(
+        self, name: str, values: Mapping[str, Tensor], made: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         given = self.given[name]
         missing = [g for g in given if g not in values]
         if missing:
@@ -114,7 +140,12 @@ class Factored(nn.Module):
                 f"factor {name!r} is given {list(given)}, but {missing} "
                 "is neither in the batch nor sampled before it"
             )
-        return {g: values[g] for g in given}
+        factor: Any = self.factors[name]
+        for g in factor.given:
+            if g in self.shared and g not in made:
+                net: Any = self.shared[g]
+                made[g] = net(**{site: values[site] for site in net.given})
+        return {g: made[g] if g in self.shared else values[g] for g in factor.given}
 
 
 def _mean(name: str, parent: str, q: dist.TorchDistribution) -> Tensor:

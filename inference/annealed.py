@@ -134,7 +134,8 @@ class Between:
 
 
 def _slope(value: Tensor, place: Tensor) -> Tensor:
-    (slope,) = torch.autograd.grad(value.sum(), place, materialize_grads=True)
+    # Both densities share the change of variables, whose graph the first must not free.
+    (slope,) = torch.autograd.grad(value.sum(), place, materialize_grads=True, retain_graph=True)
     return slope
 
 

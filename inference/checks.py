@@ -60,6 +60,7 @@ def _check_support(name: str, table: Table, index: Tensor, fn: Any) -> None:
     values = table.sites[name][index.to(table.sites[name].device)]
     base = fn.base_dist if hasattr(fn, "base_dist") else fn
     inside = base.support.check(values)
+    inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():
         inside = inside & values.isfinite()
     inside = inside.reshape(len(values), -1)

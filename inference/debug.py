@@ -264,6 +264,7 @@ def _support(model: poutine.Trace) -> tuple[list[str], str]:
 
 def _inside(site: Any, value: Tensor) -> Tensor:
     inside: Tensor = _base(site).support.check(value)
+    inside = inside.reshape(inside.shape + (1,) * (value.dim() - inside.dim()))  # of vectors
     return inside & value.isfinite()
 
 

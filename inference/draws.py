@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ppl_models.batch import Batch
 from ppl_models.data.seeds import PROCESS, generator
 from ppl_models.data.stream import Part
-from ppl_models.inference.evaluation import is_local
+from ppl_models.inference.evaluation import Evaluation, is_local
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives import Objective
@@ -92,7 +92,10 @@ class Draws:
                 with self.sites(part):
                     loss = objective.differentiable_loss(model, guide, (batch,))
                 losses.append(part.weight * loss)
-        return torch.stack(losses).sum()
+            # Of its own rows: what spans all rows of a step is averaged over the processes.
+            runs = [Evaluation(model, guide, b, objective.max_plate_nesting) for b in batches]
+            across = objective.across(runs)
+        return torch.stack(losses).sum() + across / self.count
 
     def prepared(
         self,

@@ -7,7 +7,7 @@ one loss per row. A loss is what is made small: minus the bound, in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,14 @@ class Objective(PyroELBO):
         """The loss of sites outside the data plate, counted once per data set."""
         return 0.0
 
+    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+        """The loss of statistics that span the kinds of rows of a step, for the data set."""
+        return 0.0
+
+    def evaluation(self, run: Evaluation) -> Evaluation:
+        """The run whose draws it takes: this one, where it does not change story or rows."""
+        return run
+
     def at(self, progress: float) -> None:
         """Set the share of training that is done, which schedules read."""
         self.progress = progress
@@ -85,11 +93,14 @@ class Objective(PyroELBO):
             A scalar, nats, for all rows that the batches stand for.
         """
         total: Tensor | float = 0.0
+        runs = []
         for batch in (batches,) if isinstance(batches, Batch) else batches:
             run = Evaluation(model, guide, batch, self.max_plate_nesting)
             total = total + batch.scale * self.rows(run).sum()
             # Global sites are the same in every kind of batch: together they count once.
             total = total + self.outside(run) * (batch.size / batch.total)
+            runs.append(run)
+        total = total + self.across(runs)
         if not isinstance(total, Tensor):
             raise ValueError("no batch given, expected at least one")
         return total
@@ -160,6 +171,17 @@ class Sum(Objective):
         for w, term in self.parts:
             total = total + w * term.outside(run)
         return total
+
+    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+        """The weighted sum of the parts' losses that span kinds of rows."""
+        total: Tensor | float = 0.0
+        for w, term in self.parts:
+            total = total + w * term.across(runs)
+        return total
+
+    def evaluation(self, run: Evaluation) -> Evaluation:
+        """The first part's, which is the bound."""
+        return self.parts[0][1].evaluation(run)
 
 
 def _parts(objective: Objective) -> list[tuple[float, Objective]]:

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from ppl_models.config import unknown
+from ppl_models.inference.characteristic import CharacteristicELBO
 from ppl_models.inference.elbo import ELBO, EnumeratedELBO
 from ppl_models.inference.iwelbo import IWELBO
 from ppl_models.inference.objectives import Objective
@@ -26,6 +27,7 @@ BOUNDS: dict[str, type[Objective]] = {
     "renyi": Renyi,
     "wake_sleep": WakeSleep,
     "self_normalised": SelfNormalisedELBO,
+    "characteristic": CharacteristicELBO,
     "score": ScoreELBO,
     "relaxed": RelaxedELBO,
 }

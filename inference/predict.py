@@ -17,6 +17,7 @@ from ppl_models.inference.bounds import label_posterior, log_mean_weight
 from ppl_models.inference.evaluation import Evaluation, latent_sites
 from ppl_models.inference.export_draws import Scores, draw_guide, score
 from ppl_models.inference.export_sites import find_sites
+from ppl_models.inference.importance_prediction import from_shared_draws
 from ppl_models.inference.latents import is_plate
 from ppl_models.inference.objectives import Objective
 from ppl_models.pair import Pair
@@ -25,7 +26,12 @@ ROWS = 500  # rows evaluated at a time
 
 
 def label_probabilities(
-    pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: int = 0
+    pair: Pair,
+    table: Table,
+    site: str = "y",
+    particles: int = 0,
+    seed: int = 0,
+    shared: bool = False,
 ) -> Tensor:
     """Probabilities of a label given the data sites, for every row.
 
@@ -39,19 +45,26 @@ def label_probabilities(
             paper's own prediction). Of a label that the guide leaves to the model, 0 gives
             p(y | x, z) at the mean of the guide's sites, and K weighs K draws of them.
         seed: Seed of those draws.
+        shared: Draw the guide's label, too, and weigh each draw for all labels; K draws per row
+            in all. See
+            :func:`ppl_models.inference.importance_prediction.from_shared_draws`.
 
     Returns:
         ``(N, C)``, in the order of the table's rows.
 
     Raises:
-        ValueError: If a site of the guide that should take its mean has none, or another label
-            is missing, too.
+        ValueError: If a site of the guide that should take its mean has none, another label
+            is missing, too, or draws are to be shared and there are none.
     """
+    if shared and particles < 1:
+        raise ValueError(f"shared draws need particles of at least 1, got {particles}")
     seen = table.only(*pair.card.data)
     given = getattr(pair.guide, "given", None)
     left = given is not None and site not in given and site in pair.card.latents
 
     def of(batch: Batch) -> Tensor:
+        if shared:
+            return from_shared_draws(pair, batch, site, particles)
         if left:
             return _left_to_the_model(pair, batch, site, particles)
         if not particles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -128,20 +129,30 @@ def observed_log_q(run: Evaluation, w: Weights) -> Tensor | None:
         TypeError: If the guide does not list its factors.
         UnhandledSite: If a factor has more dimensions than the rows' own.
     """
+    draws = {name: site["value"] for name, site in latent_sites(w.guide)}
+    found = list(observed_factors(run, draws).values())
+    return sum(found[1:], found[0]) if found else None
+
+
+def observed_factors(run: Evaluation, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Log density of each observed site of the guide under its factor.
+
+    Args:
+        run: The run.
+        draws: Values of the guide's latent sites.
+
+    Returns:
+        By site ``(E..., K, B)``, any of the first of size 1.
+
+    Raises:
+        TypeError: If the guide does not list its factors.
+        UnhandledSite: If a factor has more dimensions than the rows' own.
+    """
     guide: Any = run.guide
-    given = getattr(guide, "given", None)
-    if given is None:
-        raise TypeError(
-            f"observed sites are scored by the guide's factors, but {type(guide).__name__} "
-            "does not list them; compose the guide with guides.Factored"
-        )
-    values = {**run.batch, **{name: site["value"] for name, site in latent_sites(w.guide)}}
-    total: Tensor | None = None
-    for name in given:
-        if name not in run.batch:
-            continue
+    values, nesting = {**run.batch, **draws}, run.plate_nesting
+    found: dict[str, Tensor] = {}
+    for name in observed_sites(run):
         log_q = guide.factor(name, values).log_prob(run.batch[name])
-        nesting = run.plate_nesting
         log_q = log_q.reshape((1,) * (nesting + 1 - log_q.dim()) + log_q.shape)
         if nesting > 1:
             if any(size > 1 for size in log_q.shape[-nesting:-1]):
@@ -150,8 +161,23 @@ def observed_log_q(run: Evaluation, w: Weights) -> Tensor | None:
                     "value per row"
                 )
             log_q = log_q.sum(tuple(range(-nesting, -1)))
-        total = log_q if total is None else total + log_q
-    return total
+        found[name] = log_q
+    return found
+
+
+def observed_sites(run: Evaluation) -> list[str]:
+    """Sites of the guide that the batch observes.
+
+    Raises:
+        TypeError: If the guide does not list its factors.
+    """
+    given = getattr(run.guide, "given", None)
+    if given is None:
+        raise TypeError(
+            f"observed sites are scored by the guide's factors, but {type(run.guide).__name__} "
+            "does not list them; compose the guide with guides.Factored"
+        )
+    return [name for name in given if name in run.batch]
 
 
 def supervision(rate: float, labelled: int, unlabelled: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -93,6 +93,13 @@ class StopGradient(Objective):
             return self.objective.outside(run)
         with detached(*self.modules):
             return self.objective.outside(self._evaluation(run))
+
+    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+        """The objective's loss that spans kinds of rows, stopped if any of them is."""
+        if not any(map(self._stops, runs)):
+            return self.objective.across(runs)
+        with detached(*self.modules):
+            return self.objective.across([self._evaluation(run) for run in runs])
 
     def _stops(self, run: Evaluation) -> bool:
         if self.observed:

@@ -115,10 +115,16 @@ class Weights:
             kept: Label dimensions of which only a part of the values is there.
             beta: Weight of log p - log q of all the guide's sites, or by site (the others at 1).
         """
+        return self.elbo_by_draw(backend, kept, beta).mean(0)
+
+    def elbo_by_draw(
+        self, backend: Backend, kept: Dims = NONE, beta: float | Mapping[str, float] = 1.0
+    ) -> Tensor:
+        """The same before the mean over the draws, ``(K or 1, B)``."""
         p, q, labels = (self._weighted(self.terms[k], beta) for k in ("p", "q", "labels"))
         costs = [*self._model_terms(p, backend), *_minus(q), *_minus(labels)]
         value = expectation(costs, self.factors, self.labels, backend, kept)
-        return value.mean(self._draw_dim).reshape(value.shape[-1])
+        return value.reshape(value.shape[self._draw_dim], value.shape[-1])
 
     def log_evidence(self, backend: Backend) -> Tensor:
         r""":math:`D_K = \log \sum_y \frac1K \sum_k w_{y,k}`, ``(B,)``."""

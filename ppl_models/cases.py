@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from ppl_models.inference import Evaluation, Objective
 from ppl_models.pair import Pair
 
 ROWS = 7
-DATA_SIZE, CLASSES, FIRST_SIZE = 6, 3, 4  # of small pairs; further integers count up from 4
+DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
 
 
 def small_settings(cls: type[Pair]) -> dict[str, Any]:
@@ -28,14 +29,14 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
         cls: Class of the pair.
 
     Returns:
-        By field name: 6 or (labels) 3 for sizes that come from the data, at most 4, 5, 6, ...
+        By field name: 9 or (labels) 3 for sizes that come from the data, at most 4, 5, 6, ...
         for other integers, and at most 5 in each entry of a tuple.
     """
     settings: dict[str, Any] = {}
     sizes = itertools.count(FIRST_SIZE)
     for field in dataclasses.fields(cls.Config):
         default, site = field.default, field.metadata.get("from_data")
-        if site is not None:
+        if site is not None and not isinstance(default, tuple):
             settings[field.name] = CLASSES if site in cls.card.labels else DATA_SIZE
         elif isinstance(default, int) and not isinstance(default, bool):
             settings[field.name] = min(default, next(sizes))
@@ -54,7 +55,8 @@ class Case:
 
     def draws(self) -> poutine.Trace:
         """One run of the guide, every discrete site enumerated."""
-        return Evaluation(self.pair.model, self.pair.guide, self.batch).weights().guide
+        run = Evaluation(self.pair.model, self.pair.guide, self.batch)
+        return self.objective.evaluation(run).weights().guide
 
     def fresh_loss(self) -> Tensor:
         """The loss per row ``(B,)`` at fresh draws."""
@@ -63,6 +65,11 @@ class Case:
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss per row ``(B,)`` at given draws of the guide."""
         return self.objective.per_datum(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+
+    def total(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
+        guide = FixedDraws(self.pair.guide, draws)
+        return self.objective.differentiable_loss(self.pair.model, guide, self.batch)
 
 
 class FixedDraws:
@@ -106,7 +113,8 @@ class _RowLoss(nn.Module):
             total=like.total,
             observed=like.observed,
         )
-        fixed = {n: v.unsqueeze(-1 - self.event_dims[n]) for n, v in draws.items()}
+        dims = self.event_dims
+        fixed = {n: v.unsqueeze(-1 - dims[n]) if n in dims else v for n, v in draws.items()}
         return self.case.loss(batch, fixed)[0]
 
 
@@ -180,6 +188,16 @@ def enumerated(trace: poutine.Trace) -> dict[str, Any]:
     return {n: s for n, s in latent(trace).items() if "_enumerate_dim" in s["infer"]}
 
 
+def depends_on_itself(pair: Pair, batch: Batch) -> bool:
+    """Whether the prior of an enumerated label depends on its value, through other sites."""
+    w = Evaluation(pair.model, pair.guide, batch).weights()
+    return any(
+        site["fn"].batch_shape[dim] > 1
+        for site in enumerated(w.model).values()
+        if len(site["fn"].batch_shape) >= -(dim := site["infer"]["_enumerate_dim"])
+    )
+
+
 def pick(
     trace: poutine.Trace,
     rows: Sequence[int] | None = None,
@@ -216,7 +234,11 @@ def is_local(site: Any) -> bool:
 
 def log_density(sites: Mapping[str, Any]) -> Tensor:
     """Log density of sites in the data plate, per row ``(B,)``, without the plate's N / B."""
-    terms = [s["fn"].log_prob(s["value"]) for s in sites.values() if is_local(s)]
+    terms = [
+        scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"])
+        for s in sites.values()
+        if is_local(s)
+    ]
     return sum(terms, torch.zeros(()))
 
 
@@ -274,8 +296,10 @@ def gradients_by_row(
         ``(B, ...)`` by the parameter's name in the pair.
     """
     events = {name: trace.nodes[name]["fn"].event_dim for name in draws}
-    axes = {name: value.dim() - 1 - events[name] for name, value in draws.items()}
-    module = _RowLoss(case, events)
+    # What all rows share has no axis of rows.
+    local = [name for name in draws if is_local(trace.nodes[name])]
+    axes = {n: v.dim() - 1 - events[n] if n in local else None for n, v in draws.items()}
+    module = _RowLoss(case, {name: events[name] for name in local})
 
     def loss(weights: dict[str, Tensor], sites: Any, draws: Any) -> Tensor:
         # With ties, a module that stands under two names would not get its weights back.

@@ -21,6 +21,16 @@ PAPERS: dict[str, str] = {
     "m1": "ppl_models.semisupervised.m1:M1",
     "m2": "ppl_models.semisupervised.m2:M2",
     "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
+    "partially_specified": "ppl_models.semisupervised.partially_specified:PartiallySpecified",
+    "faces": "ppl_models.semisupervised.faces:Faces",
+    "multi_digits": "ppl_models.semisupervised.multi_digits:MultiDigits",
+    "mmdgm": "ppl_models.semisupervised.mmdgm:MMDGM",
+    "mmdcgm": "ppl_models.semisupervised.mmdcgm:MMDCGM",
+    "chroma_vae": "ppl_models.semisupervised.chroma_vae:ChromaVAE",
+    "bayesian_ssl": "ppl_models.semisupervised.bayesian_ssl:BayesianSSL",
+    "clsvae": "ppl_models.semisupervised.clsvae:CLSVAE",
+    "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
+    "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])
@@ -105,11 +115,15 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             site = field.metadata.get("from_data")
             if site is None or key in settings:
                 continue
-            if site not in data.sizes:
-                raise ValueError(
-                    f"{name} needs the site {site!r}, but the data have {sorted(data.sizes)}"
-                )
-            settings[key] = data.sizes[site]
+            several = site in fields
+            sites = settings.get(site, fields[site].default) if several else (site,)
+            for wanted in sites:
+                if wanted not in data.sizes:
+                    raise ValueError(
+                        f"{name} needs the site {wanted!r}, but the data have {sorted(data.sizes)}"
+                    )
+            sizes = tuple(data.sizes[wanted] for wanted in sites)
+            settings[key] = sizes if several else sizes[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pair = cls(cls.Config(**settings))

@@ -21,7 +21,8 @@ def setting(
     Args:
         default: The paper's value.
         doc: One line with the paper's symbol.
-        from_data: Name of a site whose size in the data set this field takes.
+        from_data: Name of a site whose size in the data set this field takes; or of another
+            field, which lists sites, and then this one takes a tuple of their sizes.
         choices: Allowed values.
         minimum: Least allowed value, for each entry of a tuple.
     """

