@@ -125,9 +125,9 @@ class Factored(nn.Module):
     def _sites(self, given: Iterable[str]) -> tuple[str, ...]:
         """Sites that values come from, through shared networks."""
         found: list[str] = []
+        nets: Any = self.shared
         for name in given:
-            net: Any = self.shared[name] if name in self.shared else None
-            found += [name] if net is None else net.given
+            found += nets[name].given if name in nets else [name]
         return tuple(dict.fromkeys(found))
 
     def _inputs(

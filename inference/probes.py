@@ -124,9 +124,7 @@ class Probe(Pair):
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         latents = dict.fromkeys(kind.prior, kind.about)
-        self.card = Card(  # type: ignore[misc]
-            "probe", "-", "-", 2026, "-", "probe", {"x": "a number"}, latents
-        )
+        self.card = Card("probe", "-", "-", 2026, "-", "probe", {"x": "a number"}, latents)
         super().__init__(ProbeConfig())
         self.net = Net({name: size for name, (_, size) in kind.prior.items()}, (), 1)
         local = guides.Factored(**kind.factors())

@@ -61,7 +61,9 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         sites = [_values(text, table) for text in options.values]
         columns, heads = [dict(batch)], ["row"]
         for place in itertools.product(*(values for _, values in sites)):
-            chosen = {name: value for (name, _), (_, value) in zip(sites, place, strict=True)}
+            chosen: dict[str, Any] = {
+                name: value for (name, _), (_, value) in zip(sites, place, strict=True)
+            }
             _seed(options.seed)  # the same draws in every column
             columns.append(run.pair.intervene(batch, **chosen))
             heads.append(", ".join(word for word, _ in place))
@@ -83,7 +85,7 @@ def transfer(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         columns, heads = [dict(batch)], ["row"]
         for place, number in enumerate(batch.rows):
             _seed(options.seed)  # the same draws in every column
-            taken = {site: sources[site][place] for site in options.sites}
+            taken: dict[str, Any] = {site: sources[site][place] for site in options.sites}
             columns.append(run.pair.intervene(batch, **taken))
             heads.append(f"of {int(number)}")
         lines = [str(int(number)) for number in batch.rows]

@@ -145,6 +145,12 @@ def test_committed_pages_are_up_to_date(tmp_path):
     assert committed == written, "run: python -m ppl_models.describe docs/"
 
 
+def test_pictures_that_cards_tell_of_are_there():
+    images = {path.stem for path in (ROOT / "docs" / "images").glob("*.png")}
+    told = {name for name in catalogue.PAPERS if catalogue.get(name).card.picture}
+    assert told <= images, f"no docs/images/*.png for {sorted(told - images)}"
+
+
 def test_the_docs_folder_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist, expected the docs' folder"):
         write(tmp_path / "nowhere")

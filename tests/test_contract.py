@@ -130,7 +130,7 @@ def test_broken_pairs_are_caught(cls, test, words):
 def test_rows_of_small_pairs_tell_sizes_apart():
     settings = small_settings(M2)
     assert settings == {
-        "data_dim": 6,
+        "data_dim": 9,
         "classes": 3,
         "latent": 4,
         "hidden": (5,),

@@ -48,7 +48,7 @@ def features_by_hand(pair, x):
 @pytest.mark.parametrize("features", ["hidden", "mean"])
 def test_the_loss_is_that_by_hand(regime, scale, features):
     """-sum ELBO + |Lambda|^2 / 2 sigma^2 + C (N / N_lab) sum hinge, for all rows."""
-    pair = built(features=features, hinge=15.0, margin=3.0, sigma=0.5)
+    pair = built(features=features, hinge=15.0, margin=3.0, prior_scale=0.5)
     parts = batches(regime, scale)
     torch.manual_seed(0)
     ours = pair.objective().differentiable_loss(pair.model, pair.guide, parts)

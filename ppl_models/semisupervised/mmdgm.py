@@ -35,7 +35,7 @@ class MMDGMConfig(Config):
     likelihood: str = setting("soft_bernoulli", "p(x | z)", choices=LIKELIHOODS)
     hinge: float = setting(15.0, "C, weight of the margin beside the bound; 0 is a VAE", minimum=0)
     margin: float = setting(3.0, "l, by which the known class has to win", minimum=0)
-    sigma: float = setting(1.0, "sigma, of the prior of the weights W", minimum=1e-6)
+    prior_scale: float = setting(1.0, "sigma, of the prior of the weights W", minimum=1e-6)
 
 
 class Discriminant(nn.Module):
@@ -117,4 +117,4 @@ class MMDGM(Pair):
     def kl(self, run: inference.Evaluation) -> Tensor:
         """KL(q(W) || p(W)) up to a constant; each row has its share."""
         squares = [w.square().sum() for w in (self.discriminant.weights, self.discriminant.bias)]
-        return torch.stack(squares).sum() / (2 * self.config.sigma**2 * run.batch.total)
+        return torch.stack(squares).sum() / (2 * self.config.prior_scale**2 * run.batch.total)

@@ -93,7 +93,8 @@ class MultiDigits(Pair):
     def glyph(self, style: Tensor) -> Tensor:
         """Styles ``(..., L)`` to pictures ``(..., G, G)`` from 0 to 1."""
         G = self.config.glyph
-        return self.decoder(style=style).sigmoid().unflatten(-1, (G, G))
+        glyph: Tensor = self.decoder(style=style).sigmoid().unflatten(-1, (G, G))
+        return glyph
 
     def model(self, batch: Batch) -> None:
         """p(count) prod_k p(where_k) p(style_k) p(x | all)."""

@@ -9,6 +9,7 @@ Shapes  E enumeration and particle dimensions on the left, B rows, C classes, D 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pyro
 import pyro.distributions as dist
@@ -34,7 +35,9 @@ class PartiallySpecifiedConfig(Config):
         "label_first", "order of the guide", choices=("label_first", "style_first")
     )
     particles: int = setting(8, "S, draws per row", minimum=1)
-    logq: str = setting("jensen", "estimate of log q(y | x)", choices=("jensen", "lme"))
+    logq: Literal["lme", "jensen"] = setting(
+        "jensen", "estimate of log q(y | x)", choices=("jensen", "lme")
+    )
     alpha: float = setting(0.1, "alpha, extra weight of log q(y | x) per labelled row", minimum=0)
     gamma: float = setting(
         1.0, "gamma, weight of a labelled row; see inference.supervision", minimum=0
