@@ -132,7 +132,8 @@ def _own_data(name: str, pair: Pair) -> str:
     arrays = ", ".join(f"{site}={site}" for site in sites)
     missing = f"; -1 or NaN in {', '.join(card.labels)} is missing" if card.labels else ""
     lines = [
-        f"rows = data.from_arrays({arrays})  # arrays with a row per row{missing}",
+        f"# Arrays with a row per row{missing}.",
+        f"rows = data.from_arrays({arrays})",
         f'pair = zoo.build("{name}", rows)',
         "run = inference.fit(pair, rows)",
         "idata = run.posterior(rows.test)",

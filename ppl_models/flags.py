@@ -68,7 +68,7 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
             continue
         many = several or isinstance(default, tuple)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        one = default[0] if isinstance(default, tuple) else default
+        one = default if not isinstance(default, tuple) else default[0] if default else 0.0
         group.add_argument(
             _flag(field.name),
             dest=field.name,

@@ -21,7 +21,7 @@ ROWS, K = 4, 3
 
 def small(**settings):
     sizes = {"labels": tuple(LABELS), "classes": (2, 3), "characteristic": (1, 2)}
-    pair = zoo.build("ccvae", draws=K, **{**SMALL, **sizes, **settings}).double()
+    pair = zoo.build("ccvae", particles=K, **{**SMALL, **sizes, **settings}).double()
     torch.manual_seed(1)
     for prior in pair.priors.values():  # away from the start, where all scales are equal
         prior.raw_scale.data += torch.rand_like(prior.raw_scale)
@@ -191,7 +191,7 @@ def test_a_traversal_moves_one_code_alone():
 
 def test_codes_and_labels_come_out_by_name():
     glyphs = data.load("glyphs", train=60, validation=5, test=6, labelled={"bar": 10, "blob": 20})
-    pair = zoo.build("ccvae", glyphs, hidden=(4,), characteristic=(2,), draws=5)
+    pair = zoo.build("ccvae", glyphs, hidden=(4,), characteristic=(2,), particles=5)
     run = inference.fit(pair, glyphs, epochs=1, progress=False)
     hidden = torch.zeros(6, dtype=torch.bool)
     idata = run.posterior(glyphs.test.hide(dict.fromkeys(pair.card.labels, hidden)), draws=20)

@@ -17,7 +17,7 @@ from ppl_models.inference import EnumeratedELBO, Evaluation
 from ppl_models.likelihoods import SharedNormal
 
 B, D = 6, 8
-SMALL = {"data_dim": D, "clean": 3, "dirty": 2, "hidden": (6, 5), "classifier": (4,)}
+SMALL = {"data_dim": D, "clean_code": 3, "dirty_code": 2, "hidden": (6, 5), "classifier": (4,)}
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_gradient_is_that_of_finite_differences():
 
 
 def clsvae():
-    return build("clsvae", data_dim=6, clean=3, dirty=2, hidden=(5,)).double()
+    return build("clsvae", data_dim=6, clean_code=3, dirty_code=2, hidden=(5,)).double()
 
 
 def batch_of(labelled, scale, rows=6):

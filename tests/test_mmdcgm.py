@@ -46,7 +46,7 @@ def bound_by_hand(pair, x, y, noise):
 @pytest.mark.parametrize("unlabelled", ["argmax", "enumerate"])
 def test_the_loss_is_that_by_hand(regime, scale, unlabelled):
     """N times: mean -bound + alpha (hinge + hat + balance + decay), each a mean over its rows."""
-    pair, parts = built(unlabelled=unlabelled, **WEIGHTS), batches(regime, scale)
+    pair, parts = built(missing=unlabelled, **WEIGHTS), batches(regime, scale)
     torch.manual_seed(0)
     ours = pair.objective().differentiable_loss(pair.model, pair.guide, parts)
     torch.manual_seed(0)
@@ -82,7 +82,7 @@ def test_the_loss_is_that_by_hand(regime, scale, unlabelled):
 
 @pytest.mark.parametrize("regime", ["labelled", "unlabelled", "mixed"])
 def test_with_labels_summed_out_and_without_margins_it_is_m2(regime):
-    pair, parts = built(unlabelled="enumerate", alpha=0.0), batches(regime, 10)
+    pair, parts = built(missing="enumerate", alpha=0.0), batches(regime, 10)
     m2 = zoo.build("m2", seed=1, alpha=0.3, **SMALL).double()
     bound = pair.objective() + inference.Classification("y", 0.3)
     losses = []

@@ -37,7 +37,7 @@ class CCVAEConfig(Config):
     style: int = setting(5, "S, size of z_s", minimum=1)
     hidden: tuple[int, ...] = setting((128, 128), "units of each hidden layer", minimum=1)
     likelihood: str = setting("laplace", "p(x | z)", choices=LIKELIHOODS)
-    draws: int = setting(100, "K, draws per labelled row for q(y | x)", minimum=1)
+    particles: int = setting(100, "K, draws per labelled row for q(y | x)", minimum=1)
     detach: Literal["none", "code"] = setting("none", "see the bound", choices=("none", "code"))
     alpha: float = setting(0.0, "alpha, extra weight of log q(y | x) per row", minimum=0)
 
@@ -117,4 +117,4 @@ class CCVAE(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The labelled bound with q(z | x, y) by Bayes' rule, and the unlabelled one."""
         c = self.config
-        return bound or inference.CharacteristicELBO(c.draws, c.detach, c.alpha)
+        return bound or inference.CharacteristicELBO(c.particles, c.detach, c.alpha)

@@ -29,8 +29,8 @@ class CLSVAEConfig(Config):
     """Settings of the paper's Synthetic-Shapes."""
 
     data_dim: int = setting(784, "D, size of x", from_data="x", minimum=1)
-    clean: int = setting(10, "C, size of z_c", minimum=1)
-    dirty: int = setting(5, "M, size of z_d and z_eps", minimum=1)
+    clean_code: int = setting(10, "C, size of z_c", minimum=1)
+    dirty_code: int = setting(5, "M, size of z_d and z_eps", minimum=1)
     hidden: tuple[int, ...] = setting((200, 100, 50), "units of encoders, decoder back", minimum=1)
     classifier: tuple[int, ...] = setting((7, 5), "units of q(y | z_c, z_d)", minimum=1)
     likelihood: str = setting("bernoulli", "p(x | z)", choices=ONE_OUTPUT)
@@ -71,14 +71,14 @@ class CLSVAE(Pair):
         if not config.alpha < 1:
             raise ValueError(f"alpha is {config.alpha}, expected a share below 1")
         c, D, H = config, config.data_dim, config.hidden
-        self.decoder = Net({"z_c": c.clean, "pattern": c.dirty}, H[::-1], D, "relu")
+        self.decoder = Net({"z_c": c.clean_code, "pattern": c.dirty_code}, H[::-1], D, "relu")
         self.likelihood = ONE_OUTPUT[c.likelihood]()
-        codes = {"z_c": c.clean, "z_d": c.dirty}
+        codes = {"z_c": c.clean_code, "z_d": c.dirty_code}
         classifier = guides.Stopped(Net(codes, c.classifier, 2, "relu"), "z_c")
         self.guide = guides.Factored(
-            z_c=guides.Normal(c.clean, {"x": D}, H, "relu"),
-            z_d=guides.Normal(c.dirty, {"x": D}, H, "relu"),
-            z_eps=guides.Prior(c.dirty, c.s_eps),
+            z_c=guides.Normal(c.clean_code, {"x": D}, H, "relu"),
+            z_d=guides.Normal(c.dirty_code, {"x": D}, H, "relu"),
+            z_eps=guides.Prior(c.dirty_code, c.s_eps),
             y=guides.Categorical(2, codes, net=classifier),
         )
 
@@ -92,9 +92,9 @@ class CLSVAE(Pair):
         odds = torch.stack([zero(()) + math.log1p(-c.alpha), zero(()) + math.log(c.alpha)])
         with self.plate(batch):
             y = pyro.sample("y", dist.Categorical(logits=odds), obs=batch.get("y"))  # E x B
-            z_c = pyro.sample("z_c", dist.Normal(zero(c.clean), c.s_c).to_event(1))  # B x C
-            z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty), c.s_d).to_event(1))  # B x M
-            z_eps = pyro.sample("z_eps", dist.Normal(zero(c.dirty), c.s_eps).to_event(1))
+            z_c = pyro.sample("z_c", dist.Normal(zero(c.clean_code), c.s_c).to_event(1))  # B x C
+            z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty_code), c.s_d).to_event(1))  # B x M
+            z_eps = pyro.sample("z_eps", dist.Normal(zero(c.dirty_code), c.s_eps).to_event(1))
             pattern = torch.where(y.unsqueeze(-1) == 1, z_eps, z_d)  # E x B x M
             pyro.sample("x", self.decode(z_c, pattern), obs=batch.get("x"))  # E x B x D
 
@@ -107,7 +107,7 @@ class CLSVAE(Pair):
     def repair(self, batch: Batch) -> Tensor:
         """The rows as they would be without error ``(B, D)``: decoded from the mean of z_c."""
         z_c = self.guide.factor("z_c", batch).mean
-        found: Tensor = self.decode(z_c, z_c.new_zeros(len(z_c), self.config.dirty)).mean
+        found: Tensor = self.decode(z_c, z_c.new_zeros(len(z_c), self.config.dirty_code)).mean
         return found
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:

@@ -33,7 +33,7 @@ class MMDCGMConfig(Config):
     latent: int = setting(100, "size of z", minimum=1)
     hidden: tuple[int, ...] = setting((500,), "units of each hidden layer", minimum=1)
     likelihood: str = setting("soft_bernoulli", "p(x | y, z)", choices=LIKELIHOODS)
-    unlabelled: str = setting(
+    missing: str = setting(
         "argmax", "a missing y is imputed, or summed out as in M2", choices=("argmax", "enumerate")
     )
     st_weight: float = setting(3e-4, "gradient of the bound that reaches the scores", minimum=0)
@@ -100,7 +100,7 @@ class MMDCGM(Pair):
         """The bound, and alpha times margins, balance and decay, as means over rows."""
         c = self.config
         bound = bound or inference.EnumeratedELBO(kl="analytic")
-        if c.unlabelled == "argmax":
+        if c.missing == "argmax":
             bound = inference.Imputed(bound, "y", c.st_weight)
         terms = inference.Hinge("y", c.hinge, c.margin) + inference.Hat("y", c.hat, c.margin)
         terms += inference.Balance("y", c.balance) + inference.Penalty("|W|^2", self.size, c.decay)

@@ -34,7 +34,7 @@ FIT = {"epochs": 60, "batch_size": 100, "labelled_batch_size": 50, "progress": F
 
 def fitted(seed: int):
     rows = data.load("glyphs", seed=seed)
-    pair = zoo.build("ccvae", rows, seed=seed, draws=32)
+    pair = zoo.build("ccvae", rows, seed=seed, particles=32)
     return inference.fit(pair, rows, seed=seed, **FIT), rows
 
 
@@ -195,7 +195,7 @@ def digit_error(labels: int, model: str, seed: int) -> float:
     if model == "supervised only":
         return supervised(rows, seed, (128,), 1500).error(rows.test)
     own = {"labels": ("y",), "characteristic": (10,), "style": 10, "alpha": 10.0}
-    settings = {"ccvae": {**own, "draws": 32}, "m2": {"alpha": 1.0, "latent": 10}}[model]
+    settings = {"ccvae": {**own, "particles": 32}, "m2": {"alpha": 1.0, "latent": 10}}[model]
     pair = zoo.build(
         model, rows, seed=seed, hidden=(128,), likelihood="soft_bernoulli", **settings
     )

@@ -42,9 +42,9 @@ class Ungated(CLSVAE):
         odds = torch.tensor([1 - c.alpha, c.alpha]).log()
         with self.plate(batch):
             pyro.sample("y", dist.Categorical(logits=odds), obs=batch.get("y"))
-            z_c = pyro.sample("z_c", dist.Normal(zero(c.clean), c.s_c).to_event(1))
-            z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty), c.s_d).to_event(1))
-            pyro.sample("z_eps", dist.Normal(zero(c.dirty), c.s_eps).to_event(1))
+            z_c = pyro.sample("z_c", dist.Normal(zero(c.clean_code), c.s_c).to_event(1))
+            z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty_code), c.s_d).to_event(1))
+            pyro.sample("z_eps", dist.Normal(zero(c.dirty_code), c.s_eps).to_event(1))
             pyro.sample("x", self.decode(z_c, z_d), obs=batch.get("x"))
 
 

@@ -34,7 +34,7 @@ PAIRS = {
         "y",
     ),
     "mmdcgm": ("mmdcgm", DIGITS, SMALL, "y"),
-    "mmdcgm, labels summed": ("mmdcgm", DIGITS, {**SMALL, "unlabelled": "enumerate"}, "y"),
+    "mmdcgm, labels summed": ("mmdcgm", DIGITS, {**SMALL, "missing": "enumerate"}, "y"),
     "bayesian_ssl": ("bayesian_ssl", DIGITS, {**SMALL, "log_variance": -6.0}, "y"),
     "chroma_vae": (
         "chroma_vae", DIGITS, {"hidden": (64,), "rest": 8, "shortcut": 4, "label": 10.0}, "y",

@@ -65,9 +65,7 @@ def seconds(repeats: int = 15) -> dict[tuple[str, int], float]:
     g = torch.Generator().manual_seed(0)
     batch = Batch({"x": torch.rand(500, 784, generator=g)})
     pairs = {
-        (unlabelled, classes): zoo.build(
-            "mmdcgm", classes=classes, latent=50, unlabelled=unlabelled
-        )
+        (unlabelled, classes): zoo.build("mmdcgm", classes=classes, latent=50, missing=unlabelled)
         for unlabelled in ("argmax", "enumerate")
         for classes in CLASSES
     }
