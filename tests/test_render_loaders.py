@@ -67,7 +67,7 @@ def test_a_recipe_makes_a_set_again(name):
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
-PICTURELESS = {"captions", "moons", "pendulum_vectors"}
+PICTURELESS = {"captions", "moons", "pendulum_vectors", "spectra"}
 
 
 def test_each_set_of_the_docs_has_its_sheet():

@@ -26,11 +26,14 @@ seeds. Baselines were trained in the same run. Misses stay in the table. Written
 
 @pytest.fixture
 def record(request):
-    """Call with a row; the test's own command and time are filled in."""
+    """Call with a row; the test's own command is filled in, and its time unless given.
+
+    What a fixture of the module trains ran before the test's clock: give its ``minutes``.
+    """
     began = time.monotonic()
 
     def write(claim: str, **row) -> None:
-        row["minutes"] = round((time.monotonic() - began) / 60, 1)
+        row.setdefault("minutes", round((time.monotonic() - began) / 60, 1))
         row["command"] = f"pytest -m claims {request.node.nodeid}"
         with RECORDS.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # claims of several papers may run at once
