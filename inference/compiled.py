@@ -176,6 +176,7 @@ class Compiled:
                             f"{what} changes in each step; keep it in a buffer of a module"
                         )
         found = _found(graph)
+        _copy_where_strides_differ(graph)
         return _Graph(self.compiler(graph, [*inputs, *found]), used, found, outcomes)
 
     def _look(self, batches: tuple[Batch, ...]) -> None:
@@ -289,6 +290,15 @@ def _no_second_draws() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state = original
+
+
+def _copy_where_strides_differ(graph: fx.GraphModule) -> None:
+    # Fake tensors have the strides of the general case; an operation without a kernel for them,
+    # such as the gradient of a Dirichlet draw, may lay its result out in another way.
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
 
 
 def _found(graph: fx.GraphModule) -> list[Tensor]:

@@ -68,10 +68,10 @@ class P3VAE(Pair):
         ),
         limits=(
             "the likelihood is not normalised: no log evidence, bounds compare on the same data",
-            "diffuse light follows z_P: z_P errs where a shaded pixel sees much of the sky",
-            "only colour tells a dark material from little light: z_P may be off by a factor",
+            "diffuse light follows z_P: shade that sees much of the sky is misread, loam as tile",
+            "only colour tells dark from unlit: z_P may be off by a factor, q(z_P) is too narrow",
         ),
-        picture="direct irradiance and materials of a scene with a hill and cast shadows",
+        picture="materials and direct irradiance of a scene with cast shadows, true and inferred",
     )
 
     def __init__(self, config: P3VAEConfig) -> None:
