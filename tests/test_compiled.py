@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import ppl_models as zoo
 from ppl_models import catalogue, data, guides, inference
-from ppl_models.cases import Case, cases, kinds, small_settings
+from ppl_models.cases import Case, cases, draw_rows, kinds, small_settings
 from ppl_models.inference import (
     IWELBO,
     TMC,
@@ -226,13 +226,24 @@ def build(paper, digits):
     return zoo.build(paper, digits, **small, **extra.get(paper, {}))
 
 
+def own_rows(pair):
+    """Rows of the pair's own story, with each label in every other row."""
+    rows = draw_rows(pair, 60)
+    labels = {label: torch.arange(60) % 2 == 0 for label in pair.card.labels}
+    return data.Table("rows", dict(rows), observed=labels)
+
+
 @pytest.mark.parametrize("paper", catalogue.names())
-def test_a_fit_takes_the_same_steps(digits, traced, paper):
-    plain, fast = build(paper, digits), build(paper, digits)
-    runs = fit(plain, digits), fit(fast, digits, compile=True)
+def test_a_fit_takes_the_same_steps(traced, paper):
+    small = small_settings(catalogue.get(paper))
+    plain, fast = (zoo.build(paper, **small) for _ in range(2))
+    torch.manual_seed(0)
+    rows = own_rows(plain)
+    runs = fit(plain, rows), fit(fast, rows, compile=True)
     assert_close(fast.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
     assert runs[1].history["loss"] == pytest.approx(runs[0].history["loss"], rel=1e-5)
-    assert len(traced) == len(plain.stages())
+    # One graph a stage, or two where a term counts only from some moment on.
+    assert len(plain.stages()) <= len(traced) <= 1 + len(plain.stages())
 
 
 class Judged(inference.Objective):
