@@ -140,7 +140,7 @@ def _rows(name: str, idata: az.InferenceData) -> tuple[dict[str, Array], list[st
     left_out = scores.loo(idata)
     if left_out is not None:
         found[LOO], shapes = left_out
-        share = float((shapes > BAD_KHAT).mean())
+        share = float((~(shapes <= BAD_KHAT)).mean())  # NaN: too few draws to tell
         if share > 0:
             notes.append(
                 f"{name}: LOO is not reliable in {share:.1%} of the rows (k-hat above {BAD_KHAT})"

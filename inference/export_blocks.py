@@ -86,11 +86,13 @@ class Rows:
             parts.put("posterior", name, places[name] if name in places else q.values[name])
         for name, value in scores.log_likelihood().items():
             parts.put("log_likelihood", name, value)
-        if parts.draw < self.kept["posterior_predictive"]:
+        few = min(count, self.kept["posterior_predictive"] - parts.draw)
+        if few > 0:
             values = dict(q.values)
             for name in set(places) - set(values):
                 values[name] = sites.latents[name].values()[places[name]]
-            new = draw_data(pair.model, batch.without(*pair.card.data), values, count)
+            values = {name: value[:few] for name, value in values.items()}
+            new = draw_data(pair.model, batch.without(*pair.card.data), values, few)
             for name in sites.data:
                 if name in new:
                     value = sites.data[name].stored(new[name])

@@ -8,6 +8,7 @@ empirical-Bayes estimate of Zhang and Stephens (2009) and the weak prior of Veht
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ LEAST_DRAWS = 25  # the tail of fewer draws has under 5 of them, and none is fit
 LEAST_TAIL = 5
 CONSTANT = 1e-6  # nats; log weights that differ by less are equal
 PRIOR_SHAPE, PRIOR_COUNT = 0.5, 10  # the shape is drawn to 0.5 as if by 10 more draws
+LEAST_LOG = math.log(np.finfo(np.float64).tiny)
 FIT_CELLS = 500_000  # numbers of a fit at a time, which fit a processor's cache
 
 
@@ -34,20 +36,52 @@ def khat(log_weights: Array) -> Array:
         overflows to a third), NaN for fewer than 25 draws, which cannot tell.
     """
     log_weights = np.asarray(log_weights)
+    return np.concatenate([_shapes(block)[0] for block in _blocks(log_weights)])
+
+
+def smoothed(log_weights: Array) -> tuple[Array, Array]:
+    """Log weights whose tail follows the fitted Pareto distribution, and its shapes (PSIS).
+
+    Args:
+        log_weights: ``(draw, datum)``, nats.
+
+    Returns:
+        Log weights ``(draw, datum)`` whose exponentials sum to one in each row, no tail above
+        the largest raw weight; and the shapes of :func:`khat`. Where these are not finite, the
+        weights are only normalised.
+    """
+    parts = []
+    for block in _blocks(np.asarray(log_weights)):
+        shapes, scales, sizes = _shapes(block)
+        with np.errstate(invalid="ignore"):
+            block -= block.max(1, keepdims=True)
+            _smooth(block, shapes, scales, sizes)
+            block -= np.logaddexp.reduce(block, 1, keepdims=True)
+        parts.append((block.T, shapes))
+    weights, shapes = zip(*parts, strict=True)
+    return np.concatenate(weights, 1), np.concatenate(shapes)
+
+
+def _blocks(log_weights: Array) -> Iterator[Array]:
+    """Some rows ``(rows, draws)`` at a time; one block of none where there are none."""
     draws, rows = log_weights.shape
-    if draws < LEAST_DRAWS:
-        return np.full(rows, np.nan)
-    tail = math.ceil(min(draws / 5, 3 * math.sqrt(draws)))
+    tail = _tail(draws)
     step = max(1, FIT_CELLS // (tail * _grid(tail)))
-    shapes = np.empty(rows)
-    for start in range(0, rows, step):
-        block = log_weights[:, start : start + step].T.astype(np.float64)
-        shapes[start : start + step] = _shapes(block, tail)
-    return shapes
+    for start in range(0, max(rows, 1), step):
+        yield log_weights[:, start : start + step].T.astype(np.float64)
 
 
-def _shapes(weights: Array, tail: int) -> Array:
-    """Of log weights ``(rows, draws)``."""
+def _tail(draws: int) -> int:
+    return math.ceil(min(draws / 5, 3 * math.sqrt(draws)))
+
+
+def _shapes(weights: Array) -> tuple[Array, Array, Array]:
+    """Shape and scale of the tail, and how many draws are in it, of ``(rows, draws)``."""
+    rows, draws = weights.shape
+    scales, counts = np.full(rows, np.nan), np.zeros(rows, int)
+    if draws < LEAST_DRAWS or not rows:
+        return np.full(rows, np.nan), scales, counts
+    tail = _tail(draws)
     top = weights.max(1)
     # A draw of weight zero (-inf) is no failure; NaN, +inf and nothing but zeros are.
     fit = np.isfinite(top) & ~np.isnan(weights).any(1)
@@ -56,7 +90,7 @@ def _shapes(weights: Array, tail: int) -> Array:
     kept = weights[fit] - top[fit, None]
     largest = np.sort(np.partition(kept, place, axis=1)[:, place:], axis=1)
     exact = -largest[:, 0] < CONSTANT
-    cut = np.maximum(largest[:, 0], math.log(np.finfo(np.float64).tiny))[:, None]
+    cut = np.maximum(largest[:, 0], LEAST_LOG)[:, None]
     # Draws tied with the one below the tail leave it, so that rows differ in their tails.
     sizes = (largest > cut).sum(1)
     found = np.full(len(kept), np.inf)
@@ -64,9 +98,26 @@ def _shapes(weights: Array, tail: int) -> Array:
     excess = np.exp(largest) - np.exp(cut)
     for size in np.unique(sizes[~exact & (sizes >= LEAST_TAIL)]):
         chosen = ~exact & (sizes == size)
-        found[chosen] = _fitted(excess[chosen, largest.shape[1] - size :])
+        at = np.flatnonzero(fit)[chosen]
+        found[chosen], scales[at] = _fitted(excess[chosen, largest.shape[1] - size :])
+        counts[at] = size
     shapes[fit] = found
-    return shapes
+    return shapes, scales, counts
+
+
+def _smooth(weights: Array, shapes: Array, scales: Array, sizes: Array) -> None:
+    """Put quantiles of the fitted distributions in place of the tails, largest weight 0."""
+    for size in np.unique(sizes[np.isfinite(shapes)]):
+        rows = np.flatnonzero(np.isfinite(shapes) & (sizes == size))
+        order = np.argsort(weights[rows], 1)
+        cut = np.take_along_axis(weights[rows], order[:, [-size - 1]], 1)
+        start = np.exp(np.maximum(cut, LEAST_LOG))
+        shape = shapes[rows, None]
+        logs = np.log1p(-(np.arange(size) + 0.5) / size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            quantile = np.where(shape == 0, -logs, np.expm1(-shape * logs) / shape)
+            new = np.log(scales[rows, None] * quantile + start).clip(max=0)
+        weights[rows[:, None], order[:, -size:]] = new
 
 
 def _grid(size: int) -> int:
@@ -74,8 +125,8 @@ def _grid(size: int) -> int:
     return 30 + int(math.sqrt(size))
 
 
-def _fitted(excess: Array) -> Array:
-    """Shapes of generalised Pareto distributions.
+def _fitted(excess: Array) -> tuple[Array, Array]:
+    """Shapes and scales of generalised Pareto distributions.
 
     Args:
         excess: What the draws of each tail have above its start ``(rows, n)``, increasing.
@@ -93,5 +144,6 @@ def _fitted(excess: Array) -> Array:
         weights[weights < 10 * np.finfo(np.float64).eps] = 0
         slope = (slopes * weights).sum(1) / weights.sum(1)
         shape = np.log1p(-slope[:, None] * excess).mean(1)
+        scale = -shape / slope
     fitted = (count * shape + PRIOR_COUNT * PRIOR_SHAPE) / (count + PRIOR_COUNT)
-    return np.where(np.isnan(fitted), np.inf, fitted)
+    return np.where(np.isnan(fitted), np.inf, fitted), scale

@@ -24,6 +24,7 @@ import numpy as np
 from ppl_models.config import unknown
 from ppl_models.inference.calibration import BINS
 from ppl_models.inference.export_groups import Array, groups_of
+from ppl_models.inference.pareto import smoothed
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,18 @@ def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     Several data sites of a row are left out together. Draws of MCMC count as independent
     (``az.loo(..., reff=1)``).
     """
-    if "log_likelihood" not in groups_of(idata):
+    groups = groups_of(idata)
+    if "log_likelihood" not in groups:
         return None
-    total = idata.log_likelihood.to_dataarray("site").sum("site")
+    total = groups["log_likelihood"].to_dataarray("site").sum("site")
     if "datum" not in total.dims:
         return None
-    log_p = total.stack(sample=("chain", "draw")).transpose("datum", "sample")
+    log_p = total.stack(sample=("chain", "draw")).transpose("sample", "datum")
     ratios = -log_p.values.astype(float)
-    if "log_weight" in idata.sample_stats:
-        weights = idata.sample_stats["log_weight"].sel(draw=idata.log_likelihood["draw"])
-        weights = weights.stack(sample=("chain", "draw")).transpose("datum", "sample")
+    if "log_weight" in groups["sample_stats"]:
+        weights = groups["sample_stats"]["log_weight"].sel(draw=total["draw"])
+        weights = weights.stack(sample=("chain", "draw")).transpose("sample", "datum")
         ratios = ratios + weights.values
-    smoothed, shapes = az.psislw(ratios)
-    found: Array = np.logaddexp.reduce(smoothed + log_p.values, -1)
-    return found, np.atleast_1d(shapes)
+    weights, shapes = smoothed(ratios)
+    found: Array = np.logaddexp.reduce(weights + log_p.values, 0)
+    return found, shapes

@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Normal
 
 from ppl_models.inference import pareto
-from ppl_models.inference.pareto import khat
+from ppl_models.inference.pareto import khat, smoothed
 
 pytestmark = pytest.mark.skipif(not hasattr(az, "psislw"), reason="ArviZ 1 has no az.psislw")
 ROWS = 60
@@ -68,6 +68,25 @@ def test_khat_is_arvizs_row_by_row(kind, draws):
         kind, 0.5
     )
     np.testing.assert_allclose(found[fitted], expected[fitted], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("draws", [20, 99, 1000])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_smoothed_weights_are_arvizs(kind, draws):
+    weights = SHAPES[kind](np.random.default_rng(draws), (draws, ROWS)).astype(np.float64)
+    found, shapes = smoothed(weights)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        expected = az.psislw(weights.T)[0].T
+    some = ~np.isneginf(weights).all(0)  # all weights zero: nothing to normalise
+    found, expected = found[:, some], expected[:, some]
+    np.testing.assert_allclose(np.exp(found).sum(0), 1, rtol=1e-12)
+    np.testing.assert_array_equal(shapes, khat(weights))
+    assert (np.isfinite(shapes).mean() > 0.5) == (draws > 20)
+    # Draws that are equal may take each other's place in the tail.
+    np.testing.assert_allclose(np.sort(found, 0), np.sort(expected, 0), rtol=0, atol=1e-9)
+    if kind not in ("some ties", "many ties"):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 def test_rows_do_not_depend_on_their_neighbours(monkeypatch):
