@@ -20,8 +20,8 @@ from ppl_models.inference.checks import check_data
 from ppl_models.inference.evaluation import enumerable, is_local, latent_sites, random_sites
 from ppl_models.pair import Pair
 
-# Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above 32 MB
-# are given back to the system after every use, and cost their first touch again.
+# Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
+# 32 MB are given back to the system after every use, and cost their first touch again.
 STEP_CELLS = 4_000_000
 
 

@@ -58,8 +58,8 @@ def smoothed(log_weights: Array) -> tuple[Array, Array]:
             _smooth(block, shapes, scales, sizes)
             block -= np.logaddexp.reduce(block, 1, keepdims=True)
         parts.append((block.T, shapes))
-    weights, shapes = zip(*parts, strict=True)
-    return np.concatenate(weights, 1), np.concatenate(shapes)
+    smooth, found = zip(*parts, strict=True)
+    return np.concatenate(smooth, 1), np.concatenate(found)
 
 
 def _blocks(log_weights: Array) -> Iterator[Array]:

@@ -161,9 +161,9 @@ def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     log_p = total.stack(sample=("chain", "draw")).transpose("sample", "datum")
     ratios = -log_p.values.astype(float)
     if "log_weight" in groups["sample_stats"]:
-        weights = groups["sample_stats"]["log_weight"].sel(draw=total["draw"])
-        weights = weights.stack(sample=("chain", "draw")).transpose("sample", "datum")
-        ratios = ratios + weights.values
-    weights, shapes = smoothed(ratios)
-    found: Array = np.logaddexp.reduce(weights + log_p.values, 0)
+        of_guide = groups["sample_stats"]["log_weight"].sel(draw=total["draw"])
+        of_guide = of_guide.stack(sample=("chain", "draw")).transpose("sample", "datum")
+        ratios = ratios + of_guide.values
+    log_weights, shapes = smoothed(ratios)
+    found: Array = np.logaddexp.reduce(log_weights + log_p.values, 0)
     return found, shapes
