@@ -18,7 +18,6 @@ from ppl_models.data import Table
 from ppl_models.inference import export_file, export_read
 from ppl_models.inference.export_blocks import Rows, capacity, prior
 from ppl_models.inference.export_groups import (
-    ARVIZ,
     Groups,
     Memory,
     Store,
@@ -179,8 +178,6 @@ def load(path: str | Path) -> az.InferenceData:
         found = export_read.read(path)
         if found is not None:
             return as_inference_data(*found)
-        if ARVIZ >= 1:
-            return xr.open_datatree(path, engine="h5netcdf")
         return az.from_netcdf(str(path), engine="h5netcdf")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(

@@ -183,7 +183,11 @@ class Groups:
 def as_inference_data(
     datasets: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]
 ) -> az.InferenceData:
-    """Groups as ArviZ wants them: InferenceData before its version 1, a DataTree since."""
+    """Groups as ArviZ wants them: InferenceData before its version 1, a DataTree since.
+
+    The two are read alike (``idata.posterior["z"]``, ``idata.attrs``). Only here and in
+    :func:`groups_of`, :func:`with_groups` is it known how they are listed and changed.
+    """
     if ARVIZ >= 1:
         root = {"/": xr.Dataset(attrs=dict(attrs))}
         return xr.DataTree.from_dict(root | {f"/{name}": ds for name, ds in datasets.items()})
@@ -195,6 +199,11 @@ def groups_of(idata: az.InferenceData | xr.DataTree) -> dict[str, xr.Dataset]:
     if isinstance(idata, xr.DataTree):
         return {str(name): node.to_dataset() for name, node in idata.children.items()}
     return {name: idata[name] for name in idata.groups()}
+
+
+def with_groups(idata: az.InferenceData, **changed: xr.Dataset) -> az.InferenceData:
+    """The same with other groups, which replace those of their name; arrays are shared."""
+    return as_inference_data(groups_of(idata) | changed, idata.attrs)
 
 
 def constants(table: Table, given: Sequence[str]) -> Variables:

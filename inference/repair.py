@@ -27,9 +27,11 @@ from ppl_models.inference.export_groups import (
     as_inference_data,
     constants,
     event_dims,
+    groups_of,
     host,
     observations,
     provenance,
+    with_groups,
 )
 from ppl_models.inference.export_sites import Sites, conditioned, positions, undisturbed
 from ppl_models.inference.importance_sampling import (
@@ -167,10 +169,10 @@ def refine(
         after = found.after
     told = {**after, **{f"{name}_before": value for name, value in before.items()}}
     told["refined"] = np.full(len(index), method)
-    for name, value in told.items():
-        idata.diagnostics[name] = ("datum", value)
+    judged = groups_of(idata)["diagnostics"]
+    judged = judged.assign({name: ("datum", value) for name, value in told.items()})
     idata.attrs["refined_method"] = method
-    return idata
+    return with_groups(idata, diagnostics=judged)
 
 
 def replaced(idata: az.InferenceData, refined: az.InferenceData) -> az.InferenceData:
@@ -198,12 +200,13 @@ def replaced(idata: az.InferenceData, refined: az.InferenceData) -> az.Inference
     order = np.argsort(numbers)
     place = order[np.searchsorted(numbers, new, sorter=order)]
     groups: dict[str, xr.Dataset] = {}
-    for name in idata.groups():
-        dataset = idata[name].load().copy(deep=True)
-        if name in refined.groups() and name not in ("observed_data", "constant_data"):
+    better = groups_of(refined)
+    for name, old in groups_of(idata).items():
+        dataset = old.load().copy(deep=True)
+        if name in better and name not in ("observed_data", "constant_data"):
             for variable in dataset.data_vars:
-                if "datum" in dataset[variable].dims and variable in refined[name]:
-                    _put(dataset[variable], refined[name][variable], place)
+                if "datum" in dataset[variable].dims and variable in better[name]:
+                    _put(dataset[variable], better[name][variable], place)
         groups[name] = dataset
     how = groups["diagnostics"].get("refined")
     told = np.full(len(numbers), UNREFINED, dtype=object) if how is None else how.values.copy()

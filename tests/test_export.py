@@ -18,6 +18,7 @@ from ppl_models import guides
 from ppl_models.config import Config, setting
 from ppl_models.data import Table
 from ppl_models.inference import diagnostics, export
+from ppl_models.inference.export_groups import groups_of
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
 
@@ -150,7 +151,7 @@ def test_given_labels_are_observed():
     x, y = rows.sites["x"], rows.sites["y"]
     assert list(idata.posterior.data_vars) == ["z"]
     assert set(idata.observed_data.data_vars) == {"x", "y"}
-    assert "constant_data" not in idata.groups()
+    assert "constant_data" not in groups_of(idata)
     log_prior = pair.prior_logits.log_softmax(0)[y].detach()
     of_label = drawn(idata, "y", "log_likelihood")
     torch.testing.assert_close(of_label, log_prior.expand(30, -1), rtol=0, atol=1e-12)

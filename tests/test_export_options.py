@@ -13,6 +13,7 @@ from worlds import LinearPair, linear
 
 from ppl_models import guides
 from ppl_models.inference import export
+from ppl_models.inference.export_groups import groups_of
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -42,7 +43,7 @@ def test_groups_too_large_keep_fewer_draws(monkeypatch):
     assert kept == {
         "posterior_draws": 25, "posterior_predictive_draws": 0, "log_likelihood_draws": 7
     }  # fmt: skip
-    assert "posterior_predictive" not in some.groups()
+    assert "posterior_predictive" not in groups_of(some)
     assert some.posterior.sizes["draw"] == 25
     assert some.sample_stats.sizes["draw"] == some.attrs["log_likelihood_draws"] + 33
     means = (drawn(some, "z")[:7] @ pair.A.T)[..., None, :] + pair.means

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from posterior_worlds import exact, table_of
+from scipy import stats
 from sklearn.metrics import confusion_matrix
 
 from ppl_models import inference
 from ppl_models.inference import calibration, plots, scores
+from ppl_models.inference.export_groups import groups_of, with_groups
 from ppl_models.inference.plots.checks import scalars
+from ppl_models.inference.plots.kernel import kernel_density
 from ppl_models.inference.plots.samples import images
 from ppl_models.inference.plots.traversals import means
 
@@ -52,10 +55,9 @@ def test_training_curve_is_the_history(world):
 
 
 def test_khat_is_sorted_and_has_the_threshold(world):
-    idata = world[1].copy()
     shapes = np.where(np.arange(60) < 5, -np.inf, np.linspace(1, -0.2, 60))
-    idata.diagnostics["khat"] = ("datum", shapes)
-    ax = plots.khat(idata)
+    judged = groups_of(world[1])["diagnostics"].assign(khat=("datum", shapes))
+    ax = plots.khat(with_groups(world[1], diagnostics=judged))
     drawn = np.ma.filled(ax.collections[0].get_offsets()[:, 1], np.nan)
     assert np.isnan(drawn[:5]).all()  # constant weights
     np.testing.assert_allclose(drawn[5:], np.sort(shapes[5:]))
@@ -97,15 +99,57 @@ def test_vectors_are_bands_of_the_draws(world):
     np.testing.assert_allclose(real[:, 1] * spread + data.mean(0), np.median(data, 0), atol=1e-12)
     prior = idata.prior_predictive["x"].values[0]
     np.testing.assert_allclose(made[:, 1] * spread + data.mean(0), np.median(prior, 0))
-    assert plots.density(idata).get_xlabel() == "x"
     with pytest.raises(ValueError, match=r"rows are \[60\], expected positions in 0..59"):
         plots.reconstructions(idata, rows=[60])
 
 
+def test_densities_are_those_of_the_draws_and_of_the_data(world):
+    idata = world[1]
+    ax = plots.density(idata)
+    *draws, together, data = lines(ax)
+    assert len(draws) == 50
+    drawn = idata.posterior_predictive["x"].values[0]
+    shown = drawn[np.linspace(0, 99, 50).astype(int)]
+    for line, values in ((draws[0], drawn[0]), (draws[-1], drawn[-1]), (together, shown),
+                         (data, idata.observed_data["x"].values)):  # fmt: skip
+        place, height = line.T
+        assert place[0] - values.min() == pytest.approx((place[1] - place[0]) / 2)
+        assert height.sum() * (place[1] - place[0]) == pytest.approx(1)
+        # Kernels of width 0.4 move a share of about 0.02 over a point.
+        below = [height[place < at].sum() * (place[1] - place[0]) for at in (-1, 0, 1)]
+        np.testing.assert_allclose(below, [(values < at).mean() for at in (-1, 0, 1)], atol=0.1)
+    assert ax.get_xlabel() == "x"
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == ["draws", "draws together", "data"]
+
+
+def test_densities_are_those_of_scipy_inside():
+    values = np.random.default_rng(0).normal(3, 2, size=(40, 50))
+    place, height = kernel_density(values)
+    width = 0.9 * min(values.std(), stats.iqr(values) / 1.34) * values.size**-0.2
+    theirs = stats.gaussian_kde(values.ravel(), width / values.std(ddof=1))(place)
+    inside = (place > place[0] + 4 * width) & (place < place[-1] - 4 * width)
+    assert inside.mean() > 0.5
+    # A number lies anywhere in its bin: an error of variance bin^2 / 12 in a kernel's place, by
+    # the kernel's slope, whose square integrates to 1 / (4 sqrt(pi) width^3).
+    bins = (place[1] - place[0]) ** 2 / 12
+    error = np.sqrt(theirs.max() / values.size * bins / (4 * np.sqrt(np.pi) * width**3))
+    np.testing.assert_allclose(height[inside], theirs[inside], rtol=0, atol=4.5 * error)
+
+
+@pytest.mark.parametrize("values", [[5.0, 5.0], [5.0, np.nan, np.inf], [1e8, 1e8 + 1e-8 * 2]])
+def test_densities_of_numbers_that_hardly_differ(values):
+    _, height = kernel_density(np.array(values))
+    finite = np.array(values)[np.isfinite(values)]
+    assert height.mean() * (np.ptp(finite) or 1) == pytest.approx(1)
+    assert kernel_density(np.array([np.nan]))[0].size == 0
+
+
 def test_images_stand_where_their_ticks_are(world):
-    idata = world[1].copy()
+    seen = groups_of(world[1])["observed_data"]
+    seen = seen.assign(x=(("datum", "x_dim"), np.linspace(0, 1, 180).reshape(60, 3)))
+    idata = with_groups(world[1], observed_data=seen)
     idata.attrs = {**idata.attrs, "x_shape": [1, 3]}
-    idata.observed_data["x"] = (("datum", "x_dim"), np.linspace(0, 1, 180).reshape(60, 3))
     ax = plots.reconstructions(idata, rows=[5, 50], draws=1)
     page = ax.images[0].get_array()
     assert page.shape == (3 * 2 + 1, 2 * 4 + 1, 3)
@@ -176,17 +220,24 @@ def test_ranks_are_the_curves_and_name_those_that_fail():
 def test_trace_shows_the_numbers_that_mixed_worst():
     pair = exact()
     idata = inference.nuts(pair, table_of(pair, 2), draws=60, warmup=60, progress=False)
-    idata.posterior["z"][1, :, 1, 0] += 5  # a chain elsewhere
+    posterior = groups_of(idata)["posterior"].copy(deep=True)
+    posterior["z"][1, :, 1, 0] += 5  # a chain elsewhere
+    idata = with_groups(idata, posterior=posterior)
     chosen = scalars(idata, 3)
     first = next(iter(chosen.data_vars))
     assert first == "z[datum 101, z_dim 0]"
-    rhat = az.rhat(idata.posterior["z"])["z"].values[1, 0]
+    rhat = az.rhat(posterior[["z"]])["z"].values[1, 0]
     assert chosen[first].attrs["rhat"] == pytest.approx(rhat) and rhat > 1.5
     np.testing.assert_array_equal(chosen[first].values, idata.posterior["z"].values[:, :, 1, 0])
     axes = plots.trace(idata, 3)
     assert axes.shape == (3, 2)
     for drawn, chain in zip(lines(axes[0, 1]), chosen[first].values, strict=True):
         np.testing.assert_array_equal(drawn[:, 1], chain)
+    for drawn, chain in zip(lines(axes[0, 0]), chosen[first].values, strict=True):
+        np.testing.assert_array_equal(drawn, np.stack(kernel_density(chain), 1))
+    assert axes[0, 0].get_title() == axes[0, 1].get_title() == first
+    with pytest.raises(ValueError, match=r"ax has shape \(2, 2\), expected \(3, 2\)"):
+        plots.trace(idata, 3, axes[:2])
     found = scores.labels(idata)
     np.testing.assert_allclose(found.probs, idata.posterior["y_probs"].values.mean((0, 1)))
     for plot in (plots.khat, plots.training_curve, plots.predictive):

@@ -13,13 +13,14 @@ from scipy import stats
 from ppl_models.inference import scores
 from ppl_models.inference.diagnostics import khat_threshold
 from ppl_models.inference.export_groups import Array, groups_of
+from ppl_models.inference.plots.kernel import kernel_density
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ppl_models.inference.run import Run
 
-TEXT = 9  # points; ArviZ's own sizes follow its larger figures
+TEXT = 9  # points: titles of small axes
 
 
 def axes(ax: Axes | None) -> Axes:
@@ -118,9 +119,7 @@ def khat(idata: az.InferenceData, ax: Axes | None = None) -> Axes:
     limit = khat_threshold(int(idata.sample_stats.sizes["draw"]))
     ax = axes(ax)
     kept = np.isfinite(shapes)
-    az.plot_khat(
-        np.where(kept, shapes, np.nan), ax=ax, textsize=TEXT, markersize=3, color="C0", show=False
-    )
+    ax.scatter(np.arange(len(shapes)), np.where(kept, shapes, np.nan), s=9, marker="+", color="C0")
     ax.axhline(limit, color="C3", linestyle="--", label=f"threshold {limit:.2f}")
     ax.legend(loc="upper left")
     ax.set_xlabel("rows, by k-hat")
@@ -235,13 +234,13 @@ def scalars(idata: az.InferenceData, count: int = 4) -> xr.Dataset:
         A variable over ``(chain, draw)`` for each, named ``z[datum 3, z_dim 0]``, with ``rhat``
         and ``ess`` as its attributes; the worst first.
     """
-    names = [str(n) for n, v in idata.posterior.data_vars.items() if v.dtype.kind == "f"]
+    posterior = groups_of(idata)["posterior"]
+    names = [str(n) for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]
     names = [n for n in names if n.removesuffix("_probs") not in set(names) - {n}]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # what never moves has no R-hat
-        rhat = az.rhat(idata, var_names=names)
-        ess = az.ess(idata, var_names=names)
-    several = idata.posterior.sizes["chain"] > 1
+        rhat, ess = az.rhat(posterior[names]), az.ess(posterior[names])
+    several = posterior.sizes["chain"] > 1
     entries: list[tuple[float, str, dict[str, int], float, float]] = []
     for name in names:
         for place in np.ndindex(ess[name].shape):
@@ -251,7 +250,7 @@ def scalars(idata: az.InferenceData, count: int = 4) -> xr.Dataset:
     entries.sort(key=lambda entry: np.nan_to_num(entry[0], nan=np.inf))
     found: dict[str, Any] = {}
     for _, name, at, r, e in entries[:count]:
-        draws = idata.posterior[name].isel(at)
+        draws = posterior[name].isel(at)
         where = ", ".join(f"{dim} {draws[dim].item()}" for dim in at)
         found[f"{name}[{where}]" if where else name] = (
             ("chain", "draw"), draws.transpose("chain", "draw").values, {"rhat": r, "ess": e},
@@ -260,27 +259,34 @@ def scalars(idata: az.InferenceData, count: int = 4) -> xr.Dataset:
 
 
 def trace(idata: az.InferenceData, count: int = 4, ax: Array | None = None) -> Array:
-    """Densities and traces of the numbers that mixed worst, by ``az.plot_trace``.
+    """Densities and traces of the numbers that mixed worst, a line for each chain.
 
     Args:
         idata: By MCMC.
         count: How many numbers.
-        ax: Axes ``(count, 2)`` to draw into.
+        ax: Axes ``(count, 2)`` to draw into, fewer where there are fewer numbers.
 
     Returns:
         Axes ``(count, 2)``.
+
+    Raises:
+        ValueError: If the axes given are of another shape.
     """
     chosen = scalars(idata, count)
+    rows = len(chosen.data_vars)
     if ax is None:
         import matplotlib.pyplot as plt
 
-        rows = len(chosen.data_vars)
         ax = plt.subplots(rows, 2, squeeze=False, layout="constrained", figsize=(8, 2 * rows))[1]
-    drawn: Array = az.plot_trace(
-        chosen, axes=ax, compact=False, plot_kwargs={"textsize": TEXT}, show=False
-    )
-    for row in drawn:
-        for one in row:
+    if np.shape(ax) != (rows, 2):
+        raise ValueError(f"ax has shape {np.shape(ax)}, expected {(rows, 2)}")
+    for (density, trace), (name, values) in zip(ax, chosen.data_vars.items(), strict=True):
+        for draws in values.values:
+            density.plot(*kernel_density(draws), linewidth=1)
+            trace.plot(np.arange(len(draws)), draws, linewidth=1, alpha=0.6)
+        density.set_ylim(bottom=0)
+        density.set_yticks([])
+        for one in (density, trace):
+            one.set_title(name, fontsize=TEXT)
             one.tick_params(labelsize=TEXT - 1)
-            one.title.set_fontsize(TEXT)
-    return drawn
+    return ax

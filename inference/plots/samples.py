@@ -12,7 +12,8 @@ import xarray as xr
 from ppl_models.config import unknown
 from ppl_models.data.render.contact import sheet
 from ppl_models.inference.export_groups import Array, groups_of
-from ppl_models.inference.plots.checks import TEXT, axes
+from ppl_models.inference.plots.checks import axes
+from ppl_models.inference.plots.kernel import kernel_density
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -169,7 +170,7 @@ def predictive(
 
 
 def density(idata: az.InferenceData, site: str | None = None, ax: Axes | None = None) -> Axes:
-    """Densities of all entries of a site, in the data and in draws, by ``az.plot_ppc``.
+    """Density of all entries of a site, in the data, in 50 draws and in these together.
 
     Args:
         idata: A posterior with ``observed_data`` and ``posterior_predictive``.
@@ -179,14 +180,20 @@ def density(idata: az.InferenceData, site: str | None = None, ax: Axes | None = 
     Raises:
         ValueError: If there is no such site, or nothing was redrawn.
     """
-    site, _, drawn = _pair(idata, site, "posterior")
+    site, data, drawn = _pair(idata, site, "posterior")
     ax = axes(ax)
-    draws = drawn.sizes["chain"] * drawn.sizes["draw"]
-    az.plot_ppc(
-        idata, var_names=[site], num_pp_samples=min(50, draws), random_seed=0, ax=ax,
-        colors=["C0", "C7", "C1"],  # black would not show on a dark page
-        textsize=TEXT, show=False,
-    )  # fmt: skip
+    samples = drawn.stack(sample=("chain", "draw"))
+    every = np.unique(np.linspace(0, samples.sizes["sample"] - 1, 50).astype(int))
+    made = samples.isel(sample=every).transpose("sample", ...).values
+    for number, values in enumerate(made):
+        label = None if number else "draws"
+        ax.plot(*kernel_density(values), color="C0", alpha=0.25, linewidth=0.7, label=label)
+    # Black would not show on a dark page.
+    ax.plot(*kernel_density(made), color="C1", linestyle="--", label="draws together")
+    ax.plot(*kernel_density(data.values), color="C7", label="data")
+    ax.set_ylim(bottom=0)
+    ax.set_yticks([])
+    ax.legend(fontsize="small")
     ax.set_xlabel(site)
     return ax
 
