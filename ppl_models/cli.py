@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_models.flags import Parser, UsageError, add_loader, add_settings, chosen
+from ppl_models.flags import Parser, UsageError, add_loader, add_settings, chosen, positive
 
 if TYPE_CHECKING:
     from ppl_models.data import Dataset, Table
@@ -229,8 +229,15 @@ def _supervised(run: Run, dataset: Dataset, site: str, seed: int) -> float:
 
 def _posterior_flags(parser: Parser) -> None:
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--rows", type=int, default=1000, help="rows exported (default 1000)")
-    parser.add_argument("--draws", type=int, default=200, help="draws per row (default 200)")
+    parser.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
+    parser.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
+    parser.add_argument(
+        "--draws-for",
+        type=positive,
+        metavar="ROWS",
+        help="rows whose draws are kept, the first ones; parameters and k-hat are kept for all "
+        "(default: draws of all rows)",
+    )
 
 
 def _write_posterior(
@@ -243,6 +250,11 @@ def _write_posterior(
     rows = range(min(options.rows, len(table)))
     path = getattr(options, "file", None) or folder / POSTERIOR
     method = getattr(options, "method", "guide")
+    few = options.draws_for
+    if few is not None and method != "guide":
+        raise UsageError(
+            f"--draws-for goes with --method guide: chains of {method} are their draws"
+        )
     if method != "guide":
         from ppl_models import inference
 
@@ -256,7 +268,8 @@ def _write_posterior(
         )
         export.save(idata, path)
     else:
-        idata = run.posterior(table, path=path, rows=rows, draws=options.draws)
+        chosen = None if few is None else rows[:few]
+        idata = run.posterior(table, path=path, rows=rows, draws=options.draws, draws_for=chosen)
     return {"posterior": str(path), "trusted": verdict(idata).ok}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_models.flags import Parser, UsageError, add_loader, chosen
+from ppl_models.flags import Parser, UsageError, add_loader, chosen, positive
 
 if TYPE_CHECKING:
     from ppl_models.data import Dataset, Table
@@ -50,7 +50,7 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         parser.add_argument("--compress", action="store_true", help="smaller, but slower to read")
     else:
         parser.add_argument("--out", type=Path, help="PNG file (default NAME.png)")
-        parser.add_argument("--images", type=int, default=36, help="images (default 36)")
+        parser.add_argument("--images", type=positive, default=36, help="images (default 36)")
     names: dict[str, str] = {}
     if len(words) > 1:
         names = add_loader(parser, data.loader(words[1]), f"options of {words[1]}")
@@ -124,8 +124,6 @@ def _build(options: Options, load: dict[str, Any]) -> int:
 def _preview(options: Options, load: dict[str, Any]) -> int:
     from ppl_models import data
 
-    if options.images < 1:
-        raise UsageError(f"--images is {options.images}, expected at least 1")
     found = data.load(options.name, **load)
     report: dict[str, Any] = _counts(found)
     for site in found.train.sites:

@@ -114,6 +114,13 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as the type of an argument."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
 def _typed(kind: type) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         return kind(text)

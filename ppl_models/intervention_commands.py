@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_models.flags import Parser, UsageError
+from ppl_models.flags import Parser, UsageError, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +98,7 @@ def _flags(parser: Parser, file: str, rows: int) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
     parser.add_argument("--pair", help="where a pair of your own is, as given to fit")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--rows", type=int, default=rows, help=f"rows (default {rows})")
+    parser.add_argument("--rows", type=positive, default=rows, help=f"rows (default {rows})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument(
         "--out", type=Path, help=f"a .png, or an .npz of all sites (default DIR/{file})"

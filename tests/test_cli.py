@@ -66,6 +66,15 @@ def test_fit_export_check(capsys, tmp_path):
     assert code == 0
     again = az.from_netcdf(json.loads(out)["posterior"], engine="h5netcdf")
     assert again.posterior["y"].shape == (1, 30, 7)
+    few = f"export {tmp_path}/a --rows 7 --draws 30 --file {tmp_path}/few.nc --draws-for"
+    assert run(capsys, f"{few} 2")[0] == 0
+    again = az.from_netcdf(f"{tmp_path}/few.nc", engine="h5netcdf")
+    assert again.posterior["y"].shape == (1, 30, 2)
+    assert again.diagnostics["khat"].sizes["datum"] == 7
+    code, _, problem = run(capsys, f"{few} 0")
+    assert code == 2 and "--draws-for: expected a whole number above 0, got '0'" in problem
+    code, _, problem = run(capsys, f"{few} 2 --method nuts")
+    assert code == 2 and "--draws-for goes with --method guide" in problem
     code, out, _ = run(capsys, f"check {tmp_path}/a --json")
     assert code == (0 if json.loads(out)["trusted"] else 3)
 

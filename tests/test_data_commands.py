@@ -101,7 +101,7 @@ def test_preview(capsys):
         ("data build digits --whole", "no factors"),
         ("data build dsprites_official", "put dsprites_ndarray"),
         ("data preview none.h5", "none.h5: no such file"),
-        ("data preview digits --images 0", "--images is 0, expected at least 1"),
+        ("data preview digits --images 0", "--images: expected a whole number above 0"),
         ("data show", "NAME"),
     ],
 )
