@@ -5,7 +5,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
+
+# By the type of a setting's default: what its values may be, and how that is called.
+KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a name"),
+}
 
 
 def setting(
@@ -40,19 +49,37 @@ class Config:
     """Base of a paper's frozen dataclass of settings; checks them when made."""
 
     def __post_init__(self) -> None:
-        """Check choices and ranges.
+        """Check types, choices and ranges; lists become tuples.
 
         Raises:
             ValueError: Naming the field, its value and what was expected.
         """
         for field in dataclasses.fields(self):
-            value, rules = getattr(self, field.name), field.metadata
+            value, rules = _typed(field, getattr(self, field.name)), field.metadata
+            object.__setattr__(self, field.name, value)
             if rules.get("choices") and value not in rules["choices"]:
                 raise ValueError(unknown(field.name.replace("_", " "), value, rules["choices"]))
             least = rules.get("minimum")
             for entry in value if isinstance(value, tuple) else (value,):
                 if least is not None and not entry >= least:
                     raise ValueError(f"{field.name} is {entry}, expected at least {least}")
+
+
+def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
+    """The value, if it is of the kind of the field's default."""
+    if isinstance(field.default, tuple):
+        if not isinstance(value, tuple | list):
+            raise ValueError(
+                f"{field.name} is {value!r}, expected a tuple such as {field.default}"
+            )
+        entries, like = tuple(value), field.default[0] if field.default else None
+    else:
+        entries, like = (value,), field.default
+    kind, name = KINDS.get(type(like), (object, ""))
+    for entry in entries:
+        if not isinstance(entry, kind) or (isinstance(entry, bool) and kind in (Integral, Real)):
+            raise ValueError(f"{field.name} is {entry!r}, expected {name}")
+    return entries if isinstance(field.default, tuple) else value
 
 
 def plain(value: Any) -> Any:

@@ -114,7 +114,7 @@ class Settings(Config):
     ("settings", "words"),
     [
         ({"size": 0}, "size is 0, expected at least 1"),
-        ({"size": float("nan")}, "size is nan, expected at least 1"),
+        ({"size": float("nan")}, "size is nan, expected a whole number"),
         ({"hidden": (5, 1)}, "hidden is 1, expected at least 2"),
         ({"kind": "liner"}, "unknown kind 'liner': did you mean 'linear'\\? expected one of deep"),
         ({"kind": "zzz"}, "unknown kind 'zzz': expected one of deep, linear"),
