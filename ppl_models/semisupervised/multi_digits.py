@@ -67,6 +67,7 @@ class MultiDigits(Pair):
         objectives=("self_normalised", "enumerated"),
         departs=("a digit's class is part of its style",),
         limits=("square canvases; places and styles of digits that are not there mean nothing",),
+        picture="scenes of MNIST digits drawn again with other counts, and drawn from the story",
     )
 
     def __init__(self, config: MultiDigitsConfig) -> None:
@@ -93,8 +94,7 @@ class MultiDigits(Pair):
     def glyph(self, style: Tensor) -> Tensor:
         """Styles ``(..., L)`` to pictures ``(..., G, G)`` from 0 to 1."""
         G = self.config.glyph
-        glyph: Tensor = self.decoder(style=style).sigmoid().unflatten(-1, (G, G))
-        return glyph
+        return torch.unflatten(self.decoder(style=style).sigmoid(), -1, (G, G))
 
     def model(self, batch: Batch) -> None:
         """p(count) prod_k p(where_k) p(style_k) p(x | all)."""

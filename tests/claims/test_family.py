@@ -30,7 +30,7 @@ PAIRS = {
     ),
     "ccvae": (
         "ccvae", DIGITS,
-        {"labels": ("y",), "classes": (10,), "characteristic": 5, "style": 5, "hidden": (64,)},
+        {"labels": ("y",), "classes": (10,), "characteristic": (5,), "style": 5, "hidden": (64,)},
         "y",
     ),
     "mmdcgm": ("mmdcgm", DIGITS, SMALL, "y"),

@@ -18,12 +18,17 @@ matplotlib.use("Agg")
 pytestmark = [pytest.mark.claims, needs_mnist]
 SEEDS = (0, 1, 2)
 LABELS = 500
+# Why fewer than asked show two, as far as is seen in the picture.
+OVERLAP = (
+    "two draws from the story's wide prior of places overlap or leave the canvas more often than "
+    "the two digits of a real scene"
+)
 FIT = {"batch_size": 50, "learning_rate": 1e-3, "progress": False}
 
 
-def scenes(seed: int, labels: int | None = LABELS) -> data.Dataset:
+def scenes(seed: int, labels: int | None = LABELS, **sizes) -> data.Dataset:
     labelled = None if labels is None else {"count": labels}
-    return data.load("multi_digits", source="mnist", labelled=labelled, seed=seed)
+    return data.load("multi_digits", source="mnist", labelled=labelled, seed=seed, **sizes)
 
 
 def trained(seed: int, epochs: int = 15):
@@ -32,7 +37,7 @@ def trained(seed: int, epochs: int = 15):
     return inference.fit(pair, rows, seed=seed, epochs=epochs, labelled_batch_size=50, **FIT), rows
 
 
-def counter(rows: data.Dataset, seed: int, epochs: int):
+def counter(rows: data.Dataset, seed: int, epochs: int) -> inference.Run:
     """The count's factor alone, on the rows that have a count."""
     pair = zoo.build("multi_digits", rows, seed=seed)
     return inference.fit(
@@ -52,16 +57,17 @@ def drawn(pair, count: int, rows: int = 250) -> torch.Tensor:
 def scene_errors(seed: int) -> dict[str, float]:
     run, rows = trained(seed)
     alone = counter(rows, seed, 100)
-    judge = counter(scenes(seed, None), seed + 100, 15)
+    judge = counter(scenes(seed + 100, None, train=20_000), seed + 100, 15).pair
     found = {
         "ours": run.error(rows.test, "count"),
         "supervised only": alone.error(rows.test, "count"),
-        "judge": judge.error(rows.test, "count"),
     }
+    x, true = rows.test.sites["x"][:], rows.test.sites["count"][:]
     for count in range(4):
-        with torch.no_grad():
-            probs = judge.pair.guide.factor("count", {"x": drawn(run.pair, count)}).probs
-        found[f"drawn {count}"] = float((probs.argmax(-1) == count).double().mean())
+        for name, canvases in (("drawn", drawn(run.pair, count)), ("real", x[true == count])):
+            with torch.no_grad():
+                probs = judge.guide.factor("count", {"x": canvases}).probs
+            found[f"{name} {count}"] = float((probs.argmax(-1) == count).double().mean())
     return found
 
 
@@ -85,8 +91,10 @@ def test_unlabelled_scenes_teach_counting(record):
     record(
         "partially-specified: 5, multi-digit scenes, drawn with count c, c digits in 80 %",
         ours=", ".join(f"{c}: {percent(found[f'drawn {c}'])}" for c in range(4)),
-        baseline=f"error of the independent counter on real scenes {percent(found['judge'])}",
+        baseline="real scenes, by the same independent counter: "
+        + ", ".join(f"{c}: {percent(found[f'real {c}'])}" for c in range(4)),
         holds="yes" if min(right) >= 0.8 else "no",
+        note=OVERLAP,
         settings=settings,
     )
     assert mean["ours"] < mean["supervised only"], mean
