@@ -105,6 +105,26 @@ def test_every_subset_of_labels_by_hand(observed, scale, detach):
             assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("observed", [(), ("a",), ("a", "b")])
+@pytest.mark.parametrize("scale", [1, 10])
+def test_another_bound_keeps_the_weight_of_the_label_networks(observed, scale):
+    pair, batch, bound = small(alpha=0.7), rows(scale, observed), inference.EnumeratedELBO()
+
+    def loss(objective):
+        torch.manual_seed(3)
+        return objective.differentiable_loss(pair.model, pair.guide, batch)
+
+    torch.manual_seed(3)
+    guide = Evaluation(pair.model, pair.guide, batch).weights().guide
+    expected = loss(bound)
+    for name in observed:
+        z = guide.nodes[f"z_{name}"]["value"].reshape(ROWS, -1)
+        log_q = pair.guide.factor(name, {f"z_{name}": z}).log_prob(batch[name])
+        # All rows of the batch have the label: N / N_labelled is the batch's own scale.
+        expected = expected - 0.7 * scale * log_q.sum()
+    assert_close(loss(pair.objective(bound)), expected)
+
+
 def test_missing_labels_cost_no_copies_of_codes_and_pictures():
     pair = zoo.build("ccvae", **SMALL)
     shapes = []

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import pyro
@@ -26,7 +25,7 @@ from ppl_models.networks import Net, Part
 from ppl_models.pair import Card, Pair
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class CCVAEConfig(Config):
     """Settings for glyphs of 16 x 16 pixels; three of the codes' eight dimensions for labels."""
 
@@ -39,7 +38,7 @@ class CCVAEConfig(Config):
     likelihood: str = setting("laplace", "p(x | z)", choices=LIKELIHOODS)
     particles: int = setting(100, "K, draws per labelled row for q(y | x)", minimum=1)
     detach: Literal["none", "code"] = setting("none", "see the bound", choices=("none", "code"))
-    alpha: float = setting(0.0, "alpha, extra weight of log q(y | x) per row", minimum=0)
+    alpha: float = setting(0.0, "alpha of log q(y|x); times N / N_lab in other bounds", minimum=0)
 
 
 def _latents(labels: Sequence[str]) -> dict[str, str]:
@@ -111,10 +110,11 @@ class CCVAE(Pair):
                 codes[f"z_{n}"] = pyro.sample(f"z_{n}", self.priors[n](y))  # E x B x K_j
             style = dist.Normal(zero(self.config.style), 1.0).to_event(1)
             codes["z_s"] = pyro.sample("z_s", style)  # E x B x S
-            x = self.likelihood(self.decoder(**codes))  # E x B x D
-            pyro.sample("x", x, obs=batch.get("x"))
+            pyro.sample("x", self.likelihood(self.decoder(**codes)), obs=batch.get("x"))  # B x D
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The labelled bound with q(z | x, y) by Bayes' rule, and the unlabelled one."""
         c = self.config
+        for n in c.labels if bound else ():
+            bound = bound + inference.Classification(n, c.alpha)
         return bound or inference.CharacteristicELBO(c.particles, c.detach, c.alpha)

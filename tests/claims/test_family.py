@@ -30,7 +30,10 @@ PAIRS = {
     ),
     "ccvae": (
         "ccvae", DIGITS,
-        {"labels": ("y",), "classes": (10,), "characteristic": (5,), "style": 5, "hidden": (64,)},
+        {
+            "labels": ("y",), "classes": (10,), "characteristic": (5,), "style": 5,
+            "hidden": (64,), "alpha": 30.0,
+        },
         "y",
     ),
     "mmdcgm": ("mmdcgm", DIGITS, SMALL, "y"),
