@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from pathlib import Path
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.claims
 PAGE = Path(__file__).parents[2] / "docs" / "family.md"
 SEEDS = (0, 1, 2)
 BOUNDS = ("", "enumerated", "iwelbo(particles=4)", "wake_sleep(particles=4)")
-FIT = {"epochs": 40, "batch_size": 100, "learning_rate": 2e-3, "progress": False}
+FIT = {"batch_size": 100, "learning_rate": 2e-3, "progress": False}
+EPOCHS = {"digits": 60, "outliers": 40, "faces": 40, "spectra": 10}
 
 DIGITS = "digits", {"labelled": 100}
 SMALL = {"hidden": (64,), "latent": 8}
@@ -45,7 +47,7 @@ PAIRS = {
     "clsvae": ("clsvae", ("outliers", {"train": 1000, "test": 300}), {"hidden": (64, 32)}, "y"),
     "faces": (
         "faces",
-        ("faces", {"train": 1000, "test": 300, "labelled": {"identity": 40, "light": 40}}),
+        ("faces", {"train": 1000, "test": 300, "labelled": {"identity": 40}}),
         {"gamma": 7.0}, "identity",
     ),
     "p3vae": ("p3vae", ("spectra", {}), {"hidden": (64,)}, "y"),
@@ -56,13 +58,18 @@ def outcome(row: str, bound: str, seed: int) -> dict[str, float | str]:
     """Held-out evidence and label error, or why there is none."""
     name, (source, options), settings, label = PAIRS[row]
     rows = data.load(source, **options, seed=seed)
+    if name == "faces":  # the light is known where the face is
+        seen = rows.train.observed["identity"]
+        rows = dataclasses.replace(rows, train=rows.train.hide({"light": seen}))
     pair = zoo.build(name, rows, seed=seed, **settings)
     chosen = parse_objective(bound) if bound else None
     if bound:
         known = {m.name: m.reason for m in inference.methods(pair, rows)}
         if reason := known[bound.partition("(")[0]]:
             return {"reason": reason}
-    run = inference.fit(pair, rows, stages=pair.stages(chosen), seed=seed, **FIT)
+    run = inference.fit(
+        pair, rows, stages=pair.stages(chosen), seed=seed, epochs=EPOCHS[source], **FIT
+    )
     found: dict[str, float | str] = {"error": run.error(rows.test, label)}
     seen = rows.test.only(*pair.card.data)
     try:
@@ -100,11 +107,12 @@ def test_swaps_across_the_family():
     for row in PAIRS:
         lines.append((row, *(cell(found[row, bound]) for bound in BOUNDS)))
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    passes = ", ".join(f"{count} passes over {name}" for name, count in EPOCHS.items())
     PAGE.write_text(
         "# Bounds swapped across the family\n\n"
         "Test error of the label, and log evidence of held-out rows in nats (importance sampling "
         "from the guide, 1,000 draws, a lower bound where they do not suffice); mean and standard "
-        f"deviation over seeds 0-2, {FIT['epochs']} passes, small networks, nothing tuned. "
+        f"deviation over seeds 0-2, small networks, nothing tuned on these data, {passes}. "
         "A bound takes the place of the paper's, whose other terms stay. Evidences compare "
         "bounds along a line; the pairs have other stories and data. Written by "
         "`pytest -m claims tests/claims/test_family.py`.\n\n"
