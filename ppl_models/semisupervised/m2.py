@@ -53,6 +53,11 @@ class M2(Pair):
             "Adam with its bias correction and epsilon",
             "weights start at PyTorch's default scale",
         ),
+        limits=(
+            "alpha 0.1 is for thousands of passes; with some tens of them 1 does better",
+            "on small images a supervised network is hardly worse (digits: 9.5 % against 10.5)",
+        ),
+        picture="MNIST digits drawn at every class with the style of the row at the left",
     )
 
     def __init__(self, config: M2Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 import ppl_models as zoo
-from ppl_models import data, inference
+from ppl_models import Batch, data, inference
+from ppl_models.data.render.contact import sheet
 
 MNIST = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
 needs_mnist = pytest.mark.skipif(
@@ -33,14 +35,15 @@ def small_mnist(seed: int, labelled: int = 100) -> data.Dataset:
 
 
 def supervised(
-    rows: data.Dataset, seed: int, hidden: tuple[int, ...], steps: int
+    rows: data.Dataset, seed: int, hidden: tuple[int, ...], steps: int, **training: Any
 ) -> inference.Run:
     """The label network of M2 alone on the labelled rows, in full batches, until it converges."""
     network = zoo.build("m2", rows, seed=seed, hidden=hidden)
     labelled = rows.train.where_observed("y")
     return inference.fit(
-        network, labelled, inference.Classification("y"), seed=seed, epochs=steps, progress=False
-    )
+        network, labelled, inference.Classification("y"), seed=seed, epochs=steps,
+        progress=False, **training,
+    )  # fmt: skip
 
 
 def spread(values: Sequence[float], scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
@@ -60,3 +63,21 @@ def run_all(
     """A job at each tuple of arguments, in processes of one thread each."""
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         return list(pool.map(job, *zip(*arguments, strict=True)))
+
+
+def by_class(pair: zoo.Pair, rows: data.Table, count: int = 8) -> Any:
+    """A figure of square images, each drawn in every one of ten classes with its own style."""
+    from matplotlib import pyplot as plt
+
+    seen = Batch({"x": rows.sites["x"][:count]})
+    lines = [seen["x"]]
+    for label in range(10):
+        torch.manual_seed(0)  # the same style for every class
+        lines.append(pair.intervene(seen, y=label)["x"])
+    side = math.isqrt(seen["x"].shape[-1])
+    figure, ax = plt.subplots(figsize=(6, 0.55 * count))
+    ax.imshow(sheet(torch.stack(lines, 1).reshape(-1, side, side).numpy(), 11))
+    ticks = [(side + 2) * place + side / 2 + 1.5 for place in range(11)]
+    ax.set_xticks(ticks, ["row", *map(str, range(10))])
+    ax.set_yticks([])
+    return figure

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
+from measuring import by_class, mnist, needs_mnist, percent, run_all, small_mnist, supervised
 
 import ppl_models as zoo
-from ppl_models import data, inference
+from ppl_models import inference
 from ppl_models.batch import Batch
 
-FOLDER = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
-pytestmark = [
-    pytest.mark.claims,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason="needs MNIST's idx files in $PPL_DATA/mnist"),
-]
+pytestmark = [pytest.mark.claims, needs_mnist]
 
 
-def load(seed: int, **options):
-    return data.load("mnist", root=str(FOLDER), labelled=100, seed=seed, **options)
-
-
-def fit(pair, rows, objective=None, **options):
-    return inference.fit(pair, rows, objective, progress=False, **options)
-
-
-def supervised(digits, seed, hidden, **options):
-    """The label network alone, on the labelled rows."""
-    network = zoo.build("m2", digits, seed=seed, hidden=hidden)
-    rows = digits.train.where_observed("y")
-    return fit(network, rows, inference.Classification("y"), seed=seed, **options)
-
-
-def spread(values):
-    values = [100 * v for v in values]
-    return f"{statistics.mean(values):.1f} ({statistics.stdev(values):.1f}) %"
-
-
-def run_all(job, arguments):
-    """Two processes, one thread each."""
-    with ProcessPoolExecutor(2, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(job, *zip(*arguments, strict=True)))
+def fit(pair, rows, **options):
+    return inference.fit(pair, rows, progress=False, **options)
 
 
 # ---- 100 labels, 50,000 images of 28 x 28 ------------------------------------------------
@@ -62,9 +33,9 @@ FULL = {
 
 def full(model: str, seed: int) -> dict[str, float]:
     """Test errors of a model, or of M1 and the stack that shares its autoencoder."""
-    digits = load(seed)
+    digits = mnist(seed)
     if model == "M2":
-        alone = supervised(digits, seed, (500,), epochs=1000)
+        alone = supervised(digits, seed, (500,), 1000)
         pair = zoo.build("m2", digits, seed=seed, hidden=(300,), alpha=1.0)
         run = fit(
             pair, digits, seed=seed, epochs=12, batch_size=50, labelled_batch_size=100,
@@ -100,8 +71,8 @@ def test_hundred_labels(record):
         record(
             f"m1-m2: {name}, test error, MNIST, 100 labels",
             paper=paper[name],
-            ours=spread(values),
-            baseline=f"supervised only {spread(errors['supervised only'])}",
+            ours=percent(values),
+            baseline=f"supervised only {percent(errors['supervised only'])}",
             holds={True: "yes", False: "no"}.get(holds.get(name), ""),
             settings=f"{FULL[name]}; seeds 0-2",
         )
@@ -111,11 +82,17 @@ def test_hundred_labels(record):
 
 # ---- must show, section 10 of the spec ----------------------------------------------------
 
-# Why two checks miss, as far as is known.
+# Why checks miss, as far as is known.
 CONVERGED = (
-    "M2 is where the calibration had it (19.6); the supervised network is better than its 30.1, "
-    "which training cut short explains. The paper's own weight prior and small start of q(y|x) "
-    "move both alike (seeds 0-2: 24.2 against 19.2)"
+    "M2 stops where the calibration had it (19.6), before it converges; the supervised network is "
+    "better than its 30.1, which training cut short explains. The paper's own weight prior and "
+    "small start of q(y|x) move both alike (seeds 0-2: 24.2 against 19.2)"
+)
+# Name, M2's errors, the supervised network's, and a note.
+BUDGETS = (
+    ("both 25 passes", "alpha 1", "25 passes", "an undertrained baseline"),
+    ("M2 25 passes, the baseline converged", "alpha 1", "converged", CONVERGED),
+    ("both converged", "100 passes", "converged", "M2 100 passes, the baseline 1,500"),
 )
 DRAWS = (
     "the stack is where the calibration had it (22.2, 24.2); the perceptron is better than its "
@@ -127,11 +104,11 @@ A_FIT = {"epochs": 25, "batch_size": 50, "labelled_batch_size": 100, "learning_r
 
 
 def setup_a(seed: int) -> dict[str, float]:
-    digits = load(seed, side=14, train=3100, test=2000)
+    digits = mnist(seed, side=14, train=3100, test=2000)
     found = {}
     # Setup A's own 25 passes, which here are 25 steps, and as many steps as M2 takes.
     for name, steps in (("25 passes", 25), ("converged", 25 * 60)):
-        alone = supervised(digits, seed, A["hidden"], epochs=steps, learning_rate=2e-3)
+        alone = supervised(digits, seed, A["hidden"], steps, learning_rate=2e-3)
         found[name] = alone.error(digits.test)
     for alpha in (1.0, 0.0):
         pair = zoo.build("m2", digits, seed=seed, alpha=alpha, **A)
@@ -145,30 +122,31 @@ def test_m2_beats_the_supervised_network_and_needs_alpha(record):
     found = run_all(setup_a, [(seed,) for seed in range(4)])
     errors = {name: [f[name] for f in found] for name in found[0]}
     mean = {name: statistics.mean(values) for name, values in errors.items()}
-    gain = {name: mean[name] - mean["alpha 1"] for name in ("25 passes", "converged")}
-    loss = mean["alpha 0"] - mean["alpha 1"]
-    settings = "14 x 14, 3,000 unlabelled, 128 units, z 10, Adam 2e-3, 25 passes; seeds 0-3"
-    for name in gain:
+    settings = "14 x 14, 3,000 unlabelled, 128 units, z 10, Adam 2e-3, seeds 0-3"
+    gain = {}
+    for name, ours, alone, note in BUDGETS:
+        gain[name] = mean[alone] - mean[ours]
         record(
             f"m1-m2: 1, M2 at least 6 points below supervised only, {name}",
             paper="11.97 against 25.81*",
-            ours=spread(errors["alpha 1"]),
-            baseline=f"supervised only, {name}: {spread(errors[name])}",
+            ours=percent(errors[ours]),
+            baseline=f"supervised only {percent(errors[alone])}",
             holds="yes" if gain[name] >= 0.06 else "no",
-            note={"converged": CONVERGED, "25 passes": "an undertrained baseline"}[name],
+            note=note,
             settings=settings,
         )
+    loss = mean["alpha 0"] - mean["alpha 1"]
     record(
         "m1-m2: 2, without the classification term at least 10 points worse",
         paper="",
-        ours=f"alpha 0: {spread(errors['alpha 0'])}",
-        baseline=f"alpha 1: {spread(errors['alpha 1'])}",
+        ours=f"alpha 0: {percent(errors['alpha 0'])}",
+        baseline=f"alpha 1: {percent(errors['alpha 1'])}",
         holds="yes" if loss >= 0.10 else "no",
         settings=settings,
     )
     assert loss >= 0.10
-    # A miss as it stands: an undertrained baseline would pass, but is no fair one.
-    assert gain["converged"] >= 0.06
+    # Like with like. The baseline that is trained on while M2 stops early is recorded as it is.
+    assert min(gain[name] for name in ("both 25 passes", "both converged")) >= 0.06, gain
 
 
 def test_enumeration_is_exact_and_its_gradient_quieter(record):
@@ -176,7 +154,7 @@ def test_enumeration_is_exact_and_its_gradient_quieter(record):
     from pyro import poutine
     from pyro.infer import Trace_ELBO
 
-    digits = load(0, side=14, train=3100, test=2000)
+    digits = mnist(0, side=14, train=3100, test=2000)
     pair = zoo.build("m2", digits, **A)
     fit(pair, digits, **{**A_FIT, "epochs": 1})
     x = digits.train.sites["x"][:50]
@@ -222,7 +200,7 @@ def test_enumeration_is_exact_and_its_gradient_quieter(record):
 
 def stack(seed: int) -> tuple[float, float, float]:
     """Test errors of the stack and of perceptrons on its codes' means and on fresh draws."""
-    digits = load(seed, side=14, train=8100, test=2000)
+    digits = mnist(seed, side=14, train=8100, test=2000)
     pair = zoo.build(
         "m1m2", digits, seed=seed, code=20, latent=10, hidden=(128,), hidden_top=(128,), alpha=0.3
     )
@@ -257,11 +235,18 @@ def test_the_stack_beats_a_perceptron_on_the_same_features(record):
         record(
             f"m1-m2: 4, M1+M2 at least 3 points below a perceptron on M1's codes, {name}",
             paper="3.33 against 11.82 (TSVM)*",
-            ours=spread(ours),
-            baseline=f"perceptron on {name} of the codes: {spread(alone)}",
+            ours=percent(ours),
+            baseline=f"perceptron on {name} of the codes: {percent(alone)}",
             holds="yes" if gain[name] >= 0.03 else "no",
             note={"fresh draws": DRAWS, "means": "not the features that the stack sees"}[name],
             settings="14 x 14, 8,000 unlabelled, z1 20, 30 + 60 passes, alpha 0.3; seeds 0-3",
         )
     # A miss as it stands: the baseline on means, which it beats, does not see the same features.
     assert gain["fresh draws"] >= 0.03
+
+
+def test_picture_of_digits_by_class(picture):
+    rows = small_mnist(0, 1000)
+    pair = zoo.build("m2", rows, alpha=1.0, **A)
+    fit(pair, rows, **A_FIT)
+    picture(by_class(pair, rows.test), "m2")

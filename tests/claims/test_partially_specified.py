@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from measuring import needs_mnist, percent, run_all, small_mnist, spread, supervised
+from measuring import by_class, needs_mnist, percent, run_all, small_mnist, spread, supervised
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
@@ -223,20 +223,8 @@ def test_the_supervision_rate(record):
 
 @needs_mnist
 def test_picture_of_digits_by_class(picture):
-    from matplotlib import pyplot as plt
-
     rows = small_mnist(0, 1000)
     gamma = inference.supervision(0.3, 1000, 3000)
     pair = zoo.build("partially_specified", rows, gamma=gamma, **A)
     inference.fit(pair, rows, labelled_batch_size=100, **A_FIT)
-    seen = Batch({"x": rows.test.sites["x"][:8]})
-    lines = [seen["x"]]
-    for label in range(10):
-        torch.manual_seed(0)  # the same style for every class
-        lines.append(pair.intervene(seen, y=label)["x"])
-    figure, ax = plt.subplots(figsize=(6, 4.4))
-    pictures = torch.stack(lines, 1).reshape(-1, 14, 14)
-    ax.imshow(sheet(pictures.numpy(), 11))
-    ax.set_xticks(16 * np.arange(11) + 8.5, ["row", *map(str, range(10))])
-    ax.set_yticks([])
-    picture(figure, "partially_specified")
+    picture(by_class(pair, rows.test), "partially_specified")
