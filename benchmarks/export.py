@@ -1,9 +1,8 @@
 """Time and memory of writing the posterior of many rows, and of their k-hat.
 
-    python benchmarks/export.py [--rows 100000] [--draws 20] [--out benchmarks/export.json]
+    python benchmarks/export.py [--rows 100000] [--draws 20] [--threads 1] [--out FILE]
 
-Each line is a fresh process on one thread. `write` is `export.posterior(pair, table, path=...)`
-of a pair with data of 64 and a code of 10, drawn and scored on the way; `peak` its largest
+Each line is a fresh process. `write` is `export.posterior(pair, table, path=...)` of a pair with data of 64 and a code of 10, drawn and scored on the way; `peak` its largest
 resident set less that of the same process before it, with the model, the table and a first small
 export in place; `open + 100 rows` opens the file and reads the draws, parameters and k-hat of 100
 neighbouring rows, once, in another fresh process. `khat` is `diagnostics.khat` of as many rows
@@ -109,15 +108,14 @@ def khat(rows: int) -> dict[str, float]:
 def in_fresh_process(*arguments: object) -> dict[str, float]:
     """What one measurement prints, made in a process of its own."""
     command = [sys.executable, __file__, "--one", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, float] = json.loads(out.splitlines()[-1])
     return found
 
 
 def one(what: str, *arguments: str) -> dict[str, float]:
     """A measurement in this process, which must be fresh."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if what == "write":
         return write(arguments[0], int(arguments[1]), int(arguments[2]), arguments[3])
     return read(arguments[0]) if what == "read" else khat(int(arguments[0]))
@@ -127,12 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--one", nargs="+", default=None)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(*args.one)))
         return
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of the fresh processes
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/posterior.nc"

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 from worlds import LinearPair, linear
 
 from ppl_models import guides
-from ppl_models.inference import export
+from ppl_models.inference import export, export_draws
 from ppl_models.inference.export_groups import groups_of
 
 
@@ -102,3 +102,12 @@ def test_sites_that_are_not_a_rows_own_are_refused():
     pair.guide = guides.Factored(y=pair.guide.factors["y"])
     with pytest.raises(ValueError, match="'z' is latent in the model, but the guide does not"):
         export.posterior(pair, table(pair))
+
+
+@pytest.mark.parametrize("own", [(), (3,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vectors_of_bernoullis_are_scored_label_by_label_as_at_once(own, dtype):
+    torch.manual_seed(0)
+    fn = dist.Bernoulli(logits=40 * torch.randn(4, *own, 5, 6, dtype=dtype)).to_event(1)
+    value = torch.rand(5, 6).round().to(dtype)
+    torch.testing.assert_close(export_draws._log_prob(fn, value), fn.log_prob(value))

@@ -85,7 +85,8 @@ def test_smoothed_weights_are_arvizs(kind, draws):
     found, expected = found[:, some], expected[:, some]
     np.testing.assert_allclose(np.exp(found).sum(0), 1, rtol=1e-12)
     np.testing.assert_array_equal(shapes, khat(weights))
-    assert (np.isfinite(shapes).mean() > 0.5) == (draws > 20)
+    if draws < pareto.LEAST_DRAWS:
+        assert np.isnan(shapes).all()  # and the weights are only normalised
     # Draws that are equal may take each other's place in the tail.
     np.testing.assert_allclose(np.sort(found, 0), np.sort(expected, 0), rtol=0, atol=1e-9)
     if kind not in ("some ties", "many ties"):

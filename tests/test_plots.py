@@ -115,9 +115,9 @@ def test_densities_are_those_of_the_draws_and_of_the_data(world):
         place, height = line.T
         assert place[0] - values.min() == pytest.approx((place[1] - place[0]) / 2)
         assert height.sum() * (place[1] - place[0]) == pytest.approx(1)
-        # Kernels of width 0.4 move a share of about 0.02 over a point.
+        # Kernels of width 0.4 move a share of about 0.02 over a point, and some draws more.
         below = [height[place < at].sum() * (place[1] - place[0]) for at in (-1, 0, 1)]
-        np.testing.assert_allclose(below, [(values < at).mean() for at in (-1, 0, 1)], atol=0.1)
+        np.testing.assert_allclose(below, [(values < at).mean() for at in (-1, 0, 1)], atol=0.04)
     assert ax.get_xlabel() == "x"
     words = [text.get_text() for text in ax.get_legend().get_texts()]
     assert words == ["draws", "draws together", "data"]

@@ -37,15 +37,19 @@ def loss_of(case):
     return loss.detach(), [g for g in grads if g is not None]
 
 
+# A mean that is off by e is off by e / sd in a density: pixels of chroma_vae have an sd of 0.1.
+SHARPNESS = {"chroma_vae": 10}
+
+
 @pytest.mark.parametrize("name", catalogue.names())
-def test_loss_and_gradient_are_those_of_full_precision_to_some_per_cent(name):
+def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
     for case in cases(small(name)):
         found, (loss, grads) = networks(case), loss_of(case)
         with bfloat16(found, CPU):
             half, half_grads = loss_of(case)
         assert half != loss and half.dtype == torch.float32
-        # bfloat16 has 8 bits; sharp pixels, with a deviation of 0.1, make more of what is lost.
-        assert float((half - loss).abs() / loss.abs()) < 0.03
+        lost = SHARPNESS.get(name, 1) * 2**-8  # bfloat16 has 8 bits
+        assert float((half - loss).abs() / loss.abs()) < lost
         flat, half_flat = (torch.cat([g.flatten() for g in gs]) for gs in (grads, half_grads))
         assert float((flat - half_flat).norm() / flat.norm()) < 0.05
         assert loss_of(case)[0] == loss  # nothing is left behind

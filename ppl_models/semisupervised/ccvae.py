@@ -113,7 +113,7 @@ class CCVAE(Pair):
             pyro.sample("x", self.likelihood(self.decoder(**codes)), obs=batch.get("x"))  # B x D
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
-        """The labelled bound with q(z | x, y) by Bayes' rule, and the unlabelled one."""
+        """The paper's bound, q(z | x, y) by Bayes' rule; or another and log q(y_j | z_j)."""
         c = self.config
         for n in c.labels if bound else ():
             bound = bound + inference.Classification(n, c.alpha)
