@@ -2,11 +2,12 @@
 
     python benchmarks/export.py [--rows 100000] [--draws 20] [--threads 1] [--out FILE]
 
-Each line is a fresh process. `write` is `export.posterior(pair, table, path=...)` of a pair with data of 64 and a code of 10, drawn and scored on the way; `peak` its largest
-resident set less that of the same process before it, with the model, the table and a first small
-export in place; `open + 100 rows` opens the file and reads the draws, parameters and k-hat of 100
-neighbouring rows, once, in another fresh process. `khat` is `diagnostics.khat` of as many rows
-with 200 draws; `ArviZ` is `az.psislw`, measured on 2,000 of them and scaled.
+Each line is a fresh process. `write` is `export.posterior(pair, table, path=...)` of a pair with
+data of 64 and a code of 10, drawn and scored on the way; `peak` its largest resident set less
+that of the same process before it, with the model, the table and a first small export in place;
+`open + 100 rows` opens the file and reads the draws, parameters and k-hat of 100 neighbouring
+rows, once, in another fresh process. `khat` is `diagnostics.khat` of as many rows with 200
+draws; `ArviZ` is `az.psislw`, measured on 2,000 of them and scaled.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class M2(Pair):
             "weights start at PyTorch's default scale",
         ),
         limits=(
-            "alpha 0.1 wants many passes: 28 % error after 25 on MNIST of 14 x 14, with alpha 1 20",
+            "alpha 0.1 wants many passes: 28 % error after 25 on 14 x 14 MNIST, with alpha 1 20",
             "on small images a supervised network is hardly worse (digits: 9.5 % against 10.5)",
         ),
         picture="MNIST digits drawn at every class with the style of the row at the left",
