@@ -46,7 +46,11 @@ class VAE(Pair):
         data={"x": "data vector (D)"},
         latents={"z": "code (L)"},
         objectives=("elbo", "iwelbo"),
-        departs=("Adam in place of Adagrad", "softplus in place of tanh units"),
+        departs=(
+            "Adam in place of Adagrad",
+            "softplus in place of tanh units",
+            "no prior on the weights; the paper's is `weight_prior=1` in training",
+        ),
     )
 
     def __init__(self, config: VAEConfig) -> None:

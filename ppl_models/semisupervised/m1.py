@@ -49,7 +49,10 @@ class M1(Pair):
         latents={"z": "code (L)", "y": "class (C)"},
         labels=("y",),
         objectives=("enumerated", "iwelbo"),
-        departs=("a perceptron on the code in place of the transductive SVM",),
+        departs=(
+            "a perceptron on the code in place of the transductive SVM",
+            "no prior on the weights; the paper's is `weight_prior=1` in training",
+        ),
     )
 
     def __init__(self, config: M1Config) -> None:

@@ -55,7 +55,7 @@ class M1M2(Pair):
         latents={"y": "class (C)", "z2": "style (L2)", "z1": "code (L1)"},
         labels=("y",),
         objectives=("enumerated", "iwelbo"),
-        departs=("Adam with its bias correction and epsilon",),
+        departs=("Adam corrects its bias", "PyTorch's start of weights, no `weight_prior` of 1"),
     )
     m1: VAE
     active: Tensor

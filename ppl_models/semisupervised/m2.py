@@ -52,6 +52,7 @@ class M2(Pair):
         departs=(
             "Adam with its bias correction and epsilon",
             "weights start at PyTorch's default scale",
+            "no prior on the weights; the paper's is `weight_prior=1` in training",
         ),
         limits=(
             "alpha 0.1 wants many passes: 28 % error after 25 on 14 x 14 MNIST, with alpha 1 20",

@@ -94,10 +94,13 @@ BUDGETS = (
     ("M2 25 passes, the baseline converged", "alpha 1", "converged", CONVERGED),
     ("both converged", "100 passes", "converged", "M2 100 passes, the baseline 1,500"),
 )
-DRAWS = (
-    "the stack is where the calibration had it (22.2, 24.2); the perceptron is better than its "
-    "28.0 and 31.0, and draws regularise it as they do the stack"
-)
+# Perceptrons on M1's codes: whether they see the means, and steps in full batches. The last
+# takes as many steps as the stack's M2.
+PERCEPTRONS = {
+    "means": (True, 1500),
+    "fresh draws": (False, 1500),
+    "fresh draws, as many steps": (False, 60 * 160),
+}
 
 A = {"hidden": (128,), "latent": 10}
 A_FIT = {"epochs": 25, "batch_size": 50, "labelled_batch_size": 100, "learning_rate": 2e-3}
@@ -198,26 +201,24 @@ def test_enumeration_is_exact_and_its_gradient_quieter(record):
     assert ratio >= 5
 
 
-def stack(seed: int) -> tuple[float, float, float]:
-    """Test errors of the stack and of perceptrons on its codes' means and on fresh draws."""
+def stack(seed: int) -> dict[str, float]:
+    """Test errors of the stack and of perceptrons on its codes."""
     digits = mnist(seed, side=14, train=8100, test=2000)
     pair = zoo.build(
         "m1m2", digits, seed=seed, code=20, latent=10, hidden=(128,), hidden_top=(128,), alpha=0.3
     )
-    run = fit(
-        pair, digits, seed=seed, epochs=(30, 60), batch_size=(100, 100), labelled_batch_size=100
-    )
-    alone = []
-    for means in (True, False):
+    run = fit(pair, digits, seed=seed, epochs=(30, 60), batch_size=50, labelled_batch_size=100)
+    found = {"stack": run.error(digits.test)}
+    for name, (means, steps) in PERCEPTRONS.items():
         m1 = zoo.build("m1", digits, seed=seed, latent=20, hidden=(128,), classifier=(128,))
         m1.decoder.load_state_dict(pair.m1.decoder.state_dict())
         m1.guide.factors["z"].load_state_dict(pair.m1.guide.factors["z"].state_dict())
         stage = m1.stages()[1]
         if means:
             stage = dataclasses.replace(stage, prepare=partial(encode_means, m1))
-        classifier = fit(m1, digits, stages=(stage,), seed=seed, epochs=1500)
-        alone.append(classifier.error(digits.test))
-    return run.error(digits.test), alone[0], alone[1]
+        classifier = fit(m1, digits, stages=(stage,), seed=seed, epochs=steps)
+        found[name] = classifier.error(digits.test)
+    return found
 
 
 def encode_means(pair, batch: Batch) -> Batch:
@@ -228,21 +229,21 @@ def encode_means(pair, batch: Batch) -> Batch:
 def test_the_stack_beats_a_perceptron_on_the_same_features(record):
     """The features that the stack learns from are fresh draws; the means are another baseline."""
     found = run_all(stack, [(seed,) for seed in range(4)])
-    ours, means, draws = zip(*found, strict=True)
-    gain = {}
-    for name, alone in (("fresh draws", draws), ("means", means)):
-        gain[name] = statistics.mean(alone) - statistics.mean(ours)
+    errors = {name: [f[name] for f in found] for name in found[0]}
+    ours = errors.pop("stack")
+    gain = {name: statistics.mean(e) - statistics.mean(ours) for name, e in errors.items()}
+    for name, alone in errors.items():
         record(
             f"m1-m2: 4, M1+M2 at least 3 points below a perceptron on M1's codes, {name}",
             paper="3.33 against 11.82 (TSVM)*",
             ours=percent(ours),
-            baseline=f"perceptron on {name} of the codes: {percent(alone)}",
+            baseline=f"perceptron on {name}: {percent(alone)}",
             holds="yes" if gain[name] >= 0.03 else "no",
-            note={"fresh draws": DRAWS, "means": "not the features that the stack sees"}[name],
-            settings="14 x 14, 8,000 unlabelled, z1 20, 30 + 60 passes, alpha 0.3; seeds 0-3",
+            note="not the features that the stack sees" if name == "means" else "",
+            settings="14 x 14, 8,000 unlabelled, z1 20, 30 + 60 passes of 50 rows, alpha 0.3, "
+            f"perceptron {PERCEPTRONS[name][1]:,} steps; seeds 0-3",
         )
-    # A miss as it stands: the baseline on means, which it beats, does not see the same features.
-    assert gain["fresh draws"] >= 0.03
+    assert min(gain.values()) >= 0.03, gain
 
 
 def test_picture_of_digits_by_class(picture):
