@@ -51,6 +51,7 @@ class VAE(Pair):
             "softplus in place of tanh units",
             "no prior on the weights; the paper's is `weight_prior=1` in training",
         ),
+        picture="MNIST digits over the plane of a code of two, decoded at quantiles of its prior",
     )
 
     def __init__(self, config: VAEConfig) -> None:

@@ -56,6 +56,7 @@ class M1M2(Pair):
         labels=("y",),
         objectives=("enumerated", "iwelbo"),
         departs=("Adam corrects its bias", "PyTorch's start of weights, no `weight_prior` of 1"),
+        picture="MNIST digits drawn at every class with the style of the row at the left",
     )
     m1: VAE
     active: Tensor

@@ -13,6 +13,7 @@ from measuring import by_class, mnist, needs_mnist, percent, run_all, small_mnis
 import ppl_models as zoo
 from ppl_models import inference
 from ppl_models.batch import Batch
+from ppl_models.data.render.contact import sheet
 
 pytestmark = [pytest.mark.claims, needs_mnist]
 
@@ -25,7 +26,7 @@ def fit(pair, rows, **options):
 
 FULL = {
     "supervised only": "784-500-10 softplus, 1,000 full-batch steps of Adam 1e-3",
-    "M1": "784-500-500-50, 20 epochs of 200 rows, Adam 1e-3; classifier 50-300-10 on draws, 1,000",
+    "M1": "784-500-500-50, 20 epochs of 50 rows, Adam 1e-3; classifier 50-300-10 on draws, 1,000",
     "M2": "300 units, z 50, alpha 1, Adam 2e-3, 12 epochs of 50 + 100 labelled rows",
     "M1+M2": "M1's autoencoder; 200 units, z2 50, alpha 0.3, Adam 1e-3, 10 epochs of 50 + 100",
 }
@@ -43,9 +44,7 @@ def full(model: str, seed: int) -> dict[str, float]:
         )  # fmt: skip
         return {"supervised only": alone.error(digits.test), "M2": run.error(digits.test)}
     stack = zoo.build("m1m2", digits, seed=seed, hidden_top=(200,), alpha=0.3)
-    run = fit(
-        stack, digits, seed=seed, epochs=(20, 10), batch_size=(200, 50), labelled_batch_size=100
-    )
+    run = fit(stack, digits, seed=seed, epochs=(20, 10), batch_size=50, labelled_batch_size=100)
     m1 = zoo.build("m1", digits, seed=seed)
     m1.decoder.load_state_dict(stack.m1.decoder.state_dict())
     m1.guide.factors["z"].load_state_dict(stack.m1.guide.factors["z"].state_dict())
@@ -104,6 +103,8 @@ PERCEPTRONS = {
 
 A = {"hidden": (128,), "latent": 10}
 A_FIT = {"epochs": 25, "batch_size": 50, "labelled_batch_size": 100, "learning_rate": 2e-3}
+STACK = {"code": 20, "latent": 10, "hidden": (128,), "hidden_top": (128,), "alpha": 0.3}
+STACK_FIT = {"epochs": (30, 60), "batch_size": 50, "labelled_batch_size": 100}
 
 
 def setup_a(seed: int) -> dict[str, float]:
@@ -204,10 +205,8 @@ def test_enumeration_is_exact_and_its_gradient_quieter(record):
 def stack(seed: int) -> dict[str, float]:
     """Test errors of the stack and of perceptrons on its codes."""
     digits = mnist(seed, side=14, train=8100, test=2000)
-    pair = zoo.build(
-        "m1m2", digits, seed=seed, code=20, latent=10, hidden=(128,), hidden_top=(128,), alpha=0.3
-    )
-    run = fit(pair, digits, seed=seed, epochs=(30, 60), batch_size=50, labelled_batch_size=100)
+    pair = zoo.build("m1m2", digits, seed=seed, **STACK)
+    run = fit(pair, digits, seed=seed, **STACK_FIT)
     found = {"stack": run.error(digits.test)}
     for name, (means, steps) in PERCEPTRONS.items():
         m1 = zoo.build("m1", digits, seed=seed, latent=20, hidden=(128,), classifier=(128,))
@@ -246,8 +245,30 @@ def test_the_stack_beats_a_perceptron_on_the_same_features(record):
     assert min(gain.values()) >= 0.03, gain
 
 
-def test_picture_of_digits_by_class(picture):
+@pytest.mark.parametrize(
+    ("name", "sizes", "options"),
+    [("m2", {**A, "alpha": 1.0}, A_FIT), ("m1m2", STACK, STACK_FIT)],
+)
+def test_picture_of_digits_by_class(picture, name, sizes, options):
     rows = small_mnist(0, 1000)
-    pair = zoo.build("m2", rows, alpha=1.0, **A)
-    fit(pair, rows, **A_FIT)
-    picture(by_class(pair, rows.test), "m2")
+    pair = zoo.build(name, rows, **sizes)
+    fit(pair, rows, **options)
+    picture(by_class(pair, rows.test), name)
+
+
+def test_picture_of_the_plane_of_codes(picture):
+    """A VAE's code of two dimensions, at quantiles of its prior (Kingma and Welling, Figure 4)."""
+    from matplotlib import pyplot as plt
+
+    rows = mnist(0, train=12000)
+    pair = zoo.build("vae", rows, latent=2, hidden=(300, 300))
+    fit(pair, rows, epochs=40, batch_size=100)
+    steps = torch.special.ndtri(torch.linspace(0.03, 0.97, 15))
+    across, up = torch.meshgrid(steps, steps.flip(0), indexing="xy")
+    with torch.no_grad():
+        images = pair.decoder(z=torch.stack((across, up), -1)).sigmoid()  # 15 x 15 x D
+    figure, ax = plt.subplots(figsize=(5, 5))
+    ax.imshow(sheet(images.reshape(-1, 28, 28).numpy(), 15))
+    ax.set_xticks([])
+    ax.set_yticks([])
+    picture(figure, "vae")
