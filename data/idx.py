@@ -7,10 +7,11 @@ uint32, then the elements, big-endian, last dimension fastest.
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def read(path: str | Path, dims: int | None = None) -> np.ndarray[Any, Any]:
             return _parse(path, file, dims)
         try:
             with gzip.open(file) as inner:
-                return _parse(path, inner, dims)  # type: ignore[arg-type]
+                return _parse(path, inner, dims)
         except EOFError:
             raise ValueError(f"{path}: the gzip stream is truncated, expected its end") from None
         except (gzip.BadGzipFile, zlib.error) as error:
@@ -70,7 +71,7 @@ def read_labelled(
     return x, y
 
 
-def _parse(path: Path, file: BinaryIO, dims: int | None) -> np.ndarray[Any, Any]:
+def _parse(path: Path, file: io.BufferedIOBase, dims: int | None) -> np.ndarray[Any, Any]:
     magic = _take(file, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in CODES:
         raise ValueError(
@@ -110,7 +111,7 @@ def _parse(path: Path, file: BinaryIO, dims: int | None) -> np.ndarray[Any, Any]
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _take(file: BinaryIO, size: int) -> bytearray:
+def _take(file: io.BufferedIOBase, size: int) -> bytearray:
     # In blocks: one read(size) would allocate all of it before seeing how much there is.
     data = bytearray()
     while len(data) < size and (block := file.read(min(BLOCK, size - len(data)))):

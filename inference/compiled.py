@@ -106,10 +106,11 @@ class Compiled:
             known.append(graph)
         self.progress.fill_(progress)
         with torch.no_grad():
-            loss, *gradients = graph.run(*self._inputs(batches), *graph.found)
+            found: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.found)
+        loss, *gradients = found
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     def _modes(self) -> Iterator[Any]:
         yield tuple(p.requires_grad for p in self.parameters)

@@ -55,7 +55,7 @@ class M1M2(Pair):
         latents={"y": "class (C)", "z2": "style (L2)", "z1": "code (L1)"},
         labels=("y",),
         objectives=("enumerated", "iwelbo"),
-        departs=("Adam corrects its bias", "PyTorch's start of weights, no `weight_prior` of 1"),
+        departs=("Adam with bias correction and epsilon", "PyTorch's start of weights, no prior"),
         picture="MNIST digits drawn at every class with the style of the row at the left",
     )
     m1: VAE

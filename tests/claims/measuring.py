@@ -16,7 +16,7 @@ import torch
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
-from ppl_models.data.render.contact import sheet
+from ppl_models.inference.plots.samples import mosaic
 
 MNIST = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
 needs_mnist = pytest.mark.skipif(
@@ -76,8 +76,6 @@ def by_class(pair: zoo.Pair, rows: data.Table, count: int = 8) -> Any:
         lines.append(pair.intervene(seen, y=label)["x"])
     side = math.isqrt(seen["x"].shape[-1])
     figure, ax = plt.subplots(figsize=(6, 0.55 * count))
-    ax.imshow(sheet(torch.stack(lines, 1).reshape(-1, side, side).numpy(), 11))
-    ticks = [(side + 2) * place + side / 2 + 1.5 for place in range(11)]
-    ax.set_xticks(ticks, ["row", *map(str, range(10))])
-    ax.set_yticks([])
+    _, across = mosaic(ax, torch.stack(lines, 1).reshape(-1, side, side).numpy(), 11)
+    ax.set_xticks(across, ["row", *map(str, range(10))])
     return figure
