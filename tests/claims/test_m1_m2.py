@@ -270,6 +270,6 @@ def test_picture_of_the_plane_of_codes(picture):
     across, up = torch.meshgrid(steps, steps.flip(0), indexing="xy")
     with torch.no_grad():
         images = pair.decoder(z=torch.stack((across, up), -1)).sigmoid()  # 15 x 15 x D
-    figure, ax = plt.subplots(figsize=(5, 5))
+    figure, ax = plt.subplots(figsize=(6, 6))
     mosaic(ax, images.reshape(-1, 28, 28).numpy(), 15)
     picture(figure, "vae")
