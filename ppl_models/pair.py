@@ -18,7 +18,8 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings
 
 if TYPE_CHECKING:
-    from ppl_models.inference import Objective, Stage
+    from ppl_models.inference.objectives.base import Objective
+    from ppl_models.inference.objectives.stage import Stage
 
 
 @dataclass(frozen=True)

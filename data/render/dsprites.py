@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ppl_models.data.correlations import DSPRITES
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, Values
-from ppl_models.data.render.tables import Array
+from ppl_models.data.factors.grid import FactorData, Values
+from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.tables.correlations import DSPRITES
+from ppl_models.data.tables.from_parts import Array
 
 SHAPES = ("square", "ellipse", "heart")
 SIDE = 64

@@ -7,10 +7,10 @@ import functools
 
 import numpy as np
 
-from ppl_models.data.correlations import SHAPES3D
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, Values
-from ppl_models.data.render.tables import Array
+from ppl_models.data.factors.grid import FactorData, Values
+from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.tables.correlations import SHAPES3D
+from ppl_models.data.tables.from_parts import Array
 
 SIDE = 64
 HUES = tuple(k / 10 for k in range(10))

@@ -22,8 +22,8 @@ from ppl_models.config import Config, setting
 from ppl_models.guides.simplex import BetaShares, DirichletShares
 from ppl_models.networks import Label, Net, Scalar
 from ppl_models.pair import Card, Pair
-from ppl_models.physics import SUN, Surface, clear_sky
-from ppl_models.spectral_angle import SpectralAngle
+from ppl_models.parts.physics import SUN, Surface, clear_sky
+from ppl_models.parts.spectral_angle import SpectralAngle
 
 
 @dataclass(frozen=True)

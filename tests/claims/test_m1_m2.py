@@ -8,7 +8,15 @@ from functools import partial
 
 import pytest
 import torch
-from measuring import by_class, mnist, needs_mnist, percent, run_all, small_mnist, supervised
+from claims.measuring import (
+    by_class,
+    mnist,
+    needs_mnist,
+    percent,
+    run_all,
+    small_mnist,
+    supervised,
+)
 
 import ppl_models as zoo
 from ppl_models import inference
