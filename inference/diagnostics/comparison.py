@@ -50,7 +50,7 @@ class Comparison:
 
     data: str
     rows: int
-    row_scores: dict[str, dict[str, Score]]
+    scores: dict[str, dict[str, Score]]
     notes: list[str]
 
     def __str__(self) -> str:
