@@ -89,11 +89,11 @@ def khat(rows: int) -> dict[str, float]:
     """Seconds of k-hat, with ours and with ArviZ's, and their largest difference."""
     import arviz as az
 
-    from ppl_models.inference.diagnostics import verdict
+    from ppl_models.inference.posterior import pareto
 
     weights = 2 * np.random.default_rng(0).normal(size=(KHAT_DRAWS, rows)).astype(np.float32)
     before, start = peak(), time.perf_counter()
-    ours = verdict.khat(weights)
+    ours = pareto.khat(weights)
     seconds, memory = time.perf_counter() - start, peak() - before
     some = weights[:, :COMPARED].T.astype(np.float64)
     start = time.perf_counter()

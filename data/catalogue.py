@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_models.config import unknown
+from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.store.h5_store import is_stored
 from ppl_models.data.tables.supervision import repeat
 from ppl_models.data.tables.table import Dataset
@@ -73,7 +74,7 @@ SOURCES = {  # of the sets that are read from files, or made of what is
 FILES = {  # by the ending of a path
     ".h5": "ppl_models.data.readers.arrays_h5:load_file",
     ".h5ad": "ppl_models.data.readers.anndata:load_file",
-    ".npz": "ppl_models.data.tables.own_arrays:load_file",
+    ".npz": "ppl_models.data.readers.npz_file:load_file",
 }
 STORED = "ppl_models.data.store.h5_store:load_file"
 
@@ -165,3 +166,25 @@ def remake(recipe: Mapping[str, Any]) -> Dataset:
         ValueError: If the set, an option or a step is unknown.
     """
     return repeat(load(recipe["name"], **recipe["options"]), recipe.get("steps", ()))
+
+
+def factor_data(name: str, **options: Any) -> FactorData:
+    """The factors behind a data set, for rendering on demand and for metrics.
+
+    Args:
+        name: A name of :func:`ppl_models.data.names` that has factors.
+        options: What it is made with, such as ``spacing`` of ``xysquares``.
+
+    Raises:
+        ValueError: If there is no such data set or option, or it has no factors.
+    """
+    from ppl_models.data.catalogue import loader
+
+    make = getattr(loader(name), "__wrapped__", None)
+    if make is None:
+        raise ValueError(f"{name} has no factors, expected a set that is made from them")
+    for option in options:
+        if option not in (known := inspect.signature(make).parameters):
+            raise ValueError(unknown(f"option of {name}", option, known))
+    made: FactorData = make(**options)
+    return made

@@ -56,7 +56,11 @@ if TYPE_CHECKING:
         SelfNormalisedELBO as SelfNormalisedELBO,
         supervision as supervision,
     )
-    from ppl_models.inference.objectives.stage import Stage as Stage, Training as Training
+    from ppl_models.inference.objectives.stage import (
+        Player as Player,
+        Stage as Stage,
+        Training as Training,
+    )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
     from ppl_models.inference.objectives.terms import (
         Classification as Classification,
@@ -75,10 +79,8 @@ if TYPE_CHECKING:
         code_features as code_features,
         exchanged_features as exchanged_features,
     )
-    from ppl_models.inference.posterior.support import (
-        NotFinite as NotFinite,
-        check_data as check_data,
-    )
+    from ppl_models.inference.posterior.support import check_data as check_data
+    from ppl_models.inference.sampling.acquisitions import bald as bald, entropy as entropy
     from ppl_models.inference.sampling.evidence import log_evidence as log_evidence
     from ppl_models.inference.sampling.gibbs import (
         gibbs_posterior as gibbs_posterior,
@@ -97,15 +99,11 @@ if TYPE_CHECKING:
         UnhandledSite as UnhandledSite,
         Weights as Weights,
     )
-    from ppl_models.inference.training.active_learning import (
-        active_learning as active_learning,
-        bald as bald,
-        entropy as entropy,
-    )
+    from ppl_models.inference.training.active_learning import active_learning as active_learning
     from ppl_models.inference.training.fit import fit as fit
+    from ppl_models.inference.training.not_finite import NotFinite as NotFinite
     from ppl_models.inference.training.run import Run as Run, load as load
     from ppl_models.inference.training.run_folder import RunFolderError as RunFolderError
-    from ppl_models.inference.training.sides import Player as Player
 
 _HOMES = {
     "Anneal": "objectives.schedule",
@@ -127,10 +125,10 @@ _HOMES = {
     "LeftOut": "objectives.margins",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
-    "NotFinite": "posterior.support",
+    "NotFinite": "training.not_finite",
     "Objective": "objectives.base",
     "Penalty": "objectives.terms",
-    "Player": "training.sides",
+    "Player": "objectives.stage",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
     "Report": "diagnostics.debug",
@@ -154,12 +152,12 @@ _HOMES = {
     "agreement": "diagnostics.restarts",
     "amortisation_gap": "diagnostics.gaps",
     "bad_rows": "sampling.refine",
-    "bald": "training.active_learning",
+    "bald": "sampling.acquisitions",
     "calibration_error": "diagnostics.calibration",
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",
     "debug": "diagnostics.debug",
-    "entropy": "training.active_learning",
+    "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
     "fit": "training.fit",

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_models.data.factors import published
 from ppl_models.data.factors.grid import FactorData, from_images
 from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.readers import npz_stream
 from ppl_models.data.readers.files import find, reading
-from ppl_models.data.render.dsprites import VALUES as SPRITES
-from ppl_models.data.render.shapes3d import VALUES as SHAPES3D_VALUES
 from ppl_models.data.store.built_sets import cached, identity
 from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.store.stored_array import Array
-from ppl_models.data.tables.correlations import DSPRITES, MPI3D, SHAPES3D
+from ppl_models.data.tables import correlations
 from ppl_models.data.tables.lazy_column import Column
 
 MPI3D_KINDS = ("toy", "realistic", "real", "real_complex")
@@ -55,7 +54,9 @@ def dsprites(root: str | None = None) -> FactorData:
     """
     (path,) = dsprites_files(root)
     images = _kept("dsprites_official", path, "imgs", (64, 64), binary=True)
-    return from_images("dsprites_official", SPRITES, images, correlations=DSPRITES)
+    return from_images(
+        "dsprites_official", published.DSPRITES, images, correlations=correlations.DSPRITES
+    )
 
 
 def shapes3d(root: str | None = None) -> FactorData:
@@ -71,7 +72,7 @@ def shapes3d(root: str | None = None) -> FactorData:
     """
     (path,) = shapes3d_files(root)
     images = _kept("shapes3d", path, "images", (64, 64, 3))
-    return from_images("shapes3d", SHAPES3D_VALUES, images, correlations=SHAPES3D)
+    return from_images("shapes3d", published.SHAPES3D, images, correlations=correlations.SHAPES3D)
 
 
 def mpi3d(kind: str = "toy", root: str | None = None) -> FactorData:
@@ -101,7 +102,7 @@ def mpi3d(kind: str = "toy", root: str | None = None) -> FactorData:
         "pos_x": tuple(k / 39 for k in range(40)),
         "pos_y": tuple(k / 39 for k in range(40)),
     }
-    return from_images("mpi3d", values, images, correlations=MPI3D)
+    return from_images("mpi3d", values, images, correlations=correlations.MPI3D)
 
 
 def dsprites_files(root: str | None = None) -> list[Path]:

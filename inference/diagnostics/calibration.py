@@ -30,15 +30,14 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.diagnostics import uniform_bands
 from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
-from ppl_models.inference.posterior.groups import Array, host
+from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.prediction import label_probabilities
 from ppl_models.inference.posterior.rows import Sites, conditioned, undisturbed
-from ppl_models.inference.posterior.target import rows_at_a_time, rows_of
-from ppl_models.inference.sampling.importance import check_counts, sites_of_rows
+from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.pair import Pair
 
 LEAST_ROWS = 20  # below which a curve has no shape
@@ -86,7 +85,7 @@ def sbc(
     Raises:
         ValueError: If an option is out of range, or a site stands outside the data plate.
     """
-    check_counts(rows=(rows, LEAST_ROWS), draws=(draws, 1))
+    at_least(rows=(rows, LEAST_ROWS), draws=(draws, 1))
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
     with undisturbed(pair, seed), torch.no_grad():
@@ -148,12 +147,6 @@ def _quantities(
             found[f"q({name})"] = table.gather(-1, flat)[..., 0]
     found["log_joint"] = score(pair.model, batch, values, (), draws).log_joint
     return found
-
-
-def entry_name(site: str, shape: tuple[int, ...], entry: int) -> str:
-    """Name of one number of a site, such as ``z[3]``; the site's own where it is one number."""
-    where = np.unravel_index(entry, shape) if shape else ()
-    return site + "".join(f"[{place}]" for place in where)
 
 
 def _ranks(
@@ -269,7 +262,7 @@ def calibration_error(
     Raises:
         ValueError: If shapes disagree, an option is out of range, or a row is no distribution.
     """
-    check_counts(bins=(bins, 1), simulations=(simulations, 1))
+    at_least(bins=(bins, 1), simulations=(simulations, 1))
     probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1] or not len(labels):
         raise ValueError(

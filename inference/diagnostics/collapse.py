@@ -20,13 +20,12 @@ from scipy import stats
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.diagnostics.calibration import entry_name
 from ppl_models.inference.posterior.draws import Many, draw_data
-from ppl_models.inference.posterior.groups import Array, host
+from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import rows_at_a_time, rows_of
-from ppl_models.inference.sampling.importance import check_counts, sites_of_rows
+from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
 
@@ -73,7 +72,7 @@ def active_units(
             rows do not fit the model.
     """
     index = positions(table, rows)
-    check_counts(draws=(draws, LEAST_DRAWS), rows=(len(index), LEAST_ROWS))
+    at_least(draws=(draws, LEAST_DRAWS), rows=(len(index), LEAST_ROWS))
     means: dict[str, list[Array]] = {}
     noise: dict[str, list[Array]] = {}
     kls: dict[str, list[Array]] = {}
@@ -154,7 +153,7 @@ def aggregate_posterior(
         ValueError: As :func:`active_units`.
     """
     index = positions(table, rows)
-    check_counts(rows=(len(index), LEAST_ROWS))
+    at_least(rows=(len(index), LEAST_ROWS))
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)

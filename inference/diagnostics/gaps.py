@@ -21,14 +21,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.diagnostics.calibration import entry_name
 from ppl_models.inference.posterior.draws import draw_guide, score
-from ppl_models.inference.posterior.groups import Array, host
+from ppl_models.inference.posterior.groups import Array, entry_name, host
+from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import rows_at_a_time, rows_of
+from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.sampling.evidence import log_evidence
-from ppl_models.inference.sampling.importance import LEAST, check_counts, log_mean, sites_of_rows
+from ppl_models.inference.sampling.importance import LEAST
 from ppl_models.inference.sampling.mcmc import nuts
 from ppl_models.inference.sampling.refine import log_weights
 from ppl_models.inference.sampling.row_guide import rowwise
@@ -77,7 +78,7 @@ def amortisation_gap(
             rows do not fit the model.
         UnhandledSite: If a label is of a family for which rows get no table.
     """
-    check_counts(draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1))
+    at_least(draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1))
     index = positions(table, rows)
     refined = rowwise(pair, table, index, given=given, steps=steps, seed=seed)
     found: dict[str, tuple[Array, Array]] = {}
@@ -144,7 +145,7 @@ def against_nuts(
     for name in options:
         if name not in MCMC_OPTIONS:
             raise ValueError(f"got option {name!r}, expected one of {', '.join(MCMC_OPTIONS)}")
-    check_counts(draws=(draws, LEAST))
+    at_least(draws=(draws, LEAST))
     options = {"progress": False, **options}
     index = positions(table, range(min(10, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), torch.no_grad():
@@ -230,7 +231,7 @@ def held_out(
     Raises:
         ValueError: As ``log_evidence``, and for fewer than 2 rows.
     """
-    check_counts(rows=(len(positions(table, rows)), LEAST))
+    at_least(rows=(len(positions(table, rows)), LEAST))
     found = log_evidence(pair, table, rows, method=method, **options)
     values, noise = found["log_evidence"].values, found["log_evidence_error"].values
     count = len(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,23 +21,26 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.diagnostics.calibration import entry_name
 from ppl_models.inference.posterior.draws import Many, draw_guide, score
-from ppl_models.inference.posterior.groups import Array, host
+from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import rows_at_a_time, rows_of
-from ppl_models.inference.sampling.importance import check_counts, sites_of_rows
+from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.traces.sites import random_sites
-from ppl_models.inference.training.run import Run
 from ppl_models.pair import Pair
 
 ENTRIES = 20  # most numbers of a data site that are looked at
 
 
+class Fitted(Protocol):
+    """What is asked of a run."""
+
+    pair: Pair
+
+
 def agreement(
-    fits: Sequence[Run | Pair],
+    fits: Sequence[Fitted | Pair],
     table: Table,
     rows: Sequence[int] | Tensor | None = None,
     *,
@@ -73,9 +76,9 @@ def agreement(
     Raises:
         ValueError: If an option is out of range, fits differ in sites, or the rows do not fit.
     """
-    check_counts(fits=(len(fits), 2), draws=(draws, 4))
+    at_least(fits=(len(fits), 2), draws=(draws, 4))
     index = positions(table, rows)
-    pairs = [fit.pair if isinstance(fit, Run) else fit for fit in fits]
+    pairs = [getattr(fit, "pair", fit) for fit in fits]
     found = [_look(pair, table, index, given, draws, seed + place)
              for place, pair in enumerate(pairs)]  # fmt: skip
     first, card = found[0], pairs[0].card

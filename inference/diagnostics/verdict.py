@@ -36,6 +36,12 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.inference.posterior.groups import groups_of
+from ppl_models.inference.posterior.importance_weights import (
+    EVEN,
+    importance_ess,
+    khat_threshold,
+    per_row,
+)
 from ppl_models.inference.posterior.pareto import LEAST_DRAWS, khat
 
 __all__ = [
@@ -53,53 +59,10 @@ Groups = Mapping[str, xr.Dataset]
 
 PART_CELLS = 1 << 22  # numbers read from a file at a time
 KHAT_SHARE = 0.2
-EVEN = 0.95  # share of the draws that count where weights are as good as equal
 ACTIVE = 0.01
 ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
 SLOPE_SHARE = 0.01
 RHAT, ESS_PER_CHAIN = 1.05, 100
-
-
-def khat_threshold(draws: int) -> float:
-    """Largest k-hat at which weighted estimates from so many draws are reliable."""
-    return min(1 - 1 / math.log10(draws), 0.7) if draws > 10 else 0.0
-
-
-def importance_ess(log_weights: Array) -> Array:
-    """Effective number of draws of each row, 1 / sum of squared normalised weights.
-
-    Args:
-        log_weights: ``(draw, datum)``, nats.
-
-    Returns:
-        ``(datum,)``, from 1 to the number of draws; NaN where a weight is not finite.
-    """
-    weights = np.asarray(log_weights, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        scaled = np.exp(weights - weights.max(0))
-        ess: Array = scaled.sum(0) ** 2 / (scaled**2).sum(0)
-    return ess
-
-
-def per_row(log_weights: Array) -> dict[str, Array]:
-    """The diagnostics of each row.
-
-    Args:
-        log_weights: ``(draw, datum)``, nats.
-
-    Returns:
-        ``khat``, ``ess_is``, ``elbo`` (mean log weight) and ``iw_bound`` (log mean weight), each
-        ``(datum,)``.
-    """
-    weights = np.asarray(log_weights, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        bound = np.logaddexp.reduce(weights, 0) - math.log(len(weights))
-    return {
-        "khat": khat(weights),
-        "ess_is": importance_ess(weights),
-        "elbo": weights.mean(0),
-        "iw_bound": bound,
-    }
 
 
 @dataclass(frozen=True)

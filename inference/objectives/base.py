@@ -200,19 +200,6 @@ class Bound(Objective):
         return -self.weights(run).outside
 
 
-def check_particles(particles: int, least: int = 1) -> None:
-    """Raise a ValueError where the number of draws is below ``least``."""
-    if particles < least:
-        raise ValueError(f"particles is {particles}, expected at least {least}")
-
-
-def check_counts(**counts: tuple[int, int]) -> None:
-    """Raise a ValueError where an option, given as (value, least), is too small."""
-    for option, (value, least) in counts.items():
-        if value < least:
-            raise ValueError(f"{option} is {value}, expected at least {least}")
-
-
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError where an option is not one of those allowed."""
     if value not in allowed:

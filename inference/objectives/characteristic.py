@@ -11,12 +11,8 @@ from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import (
-    Bound,
-    check_choice,
-    check_particles,
-    check_unscaled,
-)
+from ppl_models.config import at_least
+from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.self_normalised import observed_factors, observed_sites
@@ -66,7 +62,7 @@ class CharacteristicELBO(Bound):
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_choice("detach", detach, ("none", "code"))
         check_range("alpha", alpha, 0)
         check_range("gamma", gamma, 0)

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
-from ppl_models.inference.objectives.base import Bound, check_choice, check_counts, check_particles
+from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.contraction import BACKENDS, backend
@@ -53,7 +54,7 @@ class ELBO(Bound):
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_choice("kl", kl, ("sampled", "analytic"))
         check_choice("grad", grad, ("plain", "stl"))
         if grad == "stl" and kl == "analytic":
@@ -150,7 +151,7 @@ class EnumeratedELBO(ELBO):
     ) -> None:
         super().__init__(particles, kl, grad, beta, free_bits, plate_nesting)
         check_choice("backend", backend, BACKENDS)
-        check_counts(chunk=(chunk, 0), combinations=(combinations, 1))
+        at_least(chunk=(chunk, 0), combinations=(combinations, 1))
         self.chunk, self.backend, self.combinations = chunk, backend, combinations
         self._pieces: WeakKeyDictionary[Evaluation, Any] = WeakKeyDictionary()
 

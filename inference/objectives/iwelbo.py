@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import (
     dreg_coefficients,
     label_posterior,
@@ -14,13 +15,7 @@ from ppl_models.inference.objectives.arithmetic import (
     log_mean_weight,
     plain_coefficients,
 )
-from ppl_models.inference.objectives.base import (
-    Bound,
-    check_choice,
-    check_counts,
-    check_particles,
-    check_unscaled,
-)
+from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at
 from ppl_models.inference.traces.contraction import BACKENDS, backend
 from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation, Weights
@@ -67,9 +62,9 @@ class IWELBO(Bound):
         combinations: int = COMBINATIONS,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_choice("backend", backend, BACKENDS)
-        check_counts(combinations=(combinations, 1))
+        at_least(combinations=(combinations, 1))
         check_choice("grad", grad, ("plain", "dreg", "stl"))
         check_range("lam", lam, 0)  # else it is no bound
         check_range("distil", distil, 0)

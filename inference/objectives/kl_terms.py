@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_models.inference.objectives.base import Objective, check_choice, check_particles
+from ppl_models.config import at_least
+from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import (
     Evaluation,
@@ -216,7 +217,7 @@ class Capacity(Objective):
         check_range(f"capacity of Capacity({site!r})", capacity, 0)
         check_choice("over", over, ("batch", "row"))
         check_choice("kl", kl, ("analytic", "sampled"))
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         self.site, self.gamma, self.capacity = site, gamma, capacity
         self.over, self.kl, self.particles = over, kl, particles
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
-from ppl_models.inference.objectives.base import Bound, check_choice, check_particles
+from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights
 
@@ -50,7 +51,7 @@ class RelaxedELBO(Bound):
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_range("temperature", temperature, 1e-6)
         check_choice("prior", prior, ("categorical", "relaxed"))
         if hard and prior == "relaxed":

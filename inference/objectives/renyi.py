@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
-from ppl_models.inference.objectives.base import Bound, check_particles, check_unscaled
+from ppl_models.inference.objectives.base import Bound, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation, Weights
 from ppl_models.inference.traces.per_row import at_every_label, label_dims
@@ -39,7 +40,7 @@ class Renyi(Bound):
         self, particles: int = 8, alpha: float | Anneal = 0.5, plate_nesting: int = 1
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_range("alpha", alpha)
         self.particles, self.alpha = particles, alpha
 

@@ -8,13 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
-from ppl_models.inference.objectives.base import (
-    Bound,
-    check_choice,
-    check_particles,
-    check_unscaled,
-)
+from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights
 from ppl_models.inference.traces.per_row import check_inside_plate, label_dims, log_q_labels
 
@@ -53,7 +49,7 @@ class ScoreELBO(Bound):
     ) -> None:
         super().__init__(plate_nesting)
         check_choice("baseline", baseline, ("leave_one_out", "none"))
-        check_particles(particles, 2 if baseline == "leave_one_out" else 1)
+        at_least(particles=(particles, 2 if baseline == "leave_one_out" else 1))
         self.particles, self.baseline = particles, baseline
         self.inside, self.enumerate_labels = inside, enumerate_labels
 

@@ -9,12 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import (
-    Bound,
-    check_choice,
-    check_particles,
-    check_unscaled,
-)
+from ppl_models.config import at_least
+from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights, latent_sites
 from ppl_models.inference.traces.per_row import at_every_label, label_dims, log_q_labels
@@ -58,7 +54,7 @@ class SelfNormalisedELBO(Bound):
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_choice("logq", logq, ("lme", "jensen"))
         check_range("alpha", alpha, 0)
         check_range("gamma", gamma, 0)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting, unknown
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.training.sides import Player
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -101,3 +102,37 @@ def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tu
         training = dataclasses.replace(stage.training, **own)
         changed.append(dataclasses.replace(stage, training=training))
     return tuple(changed)
+
+
+@dataclass(frozen=True)
+class Player:
+    """One more side of a game, beside the one that trains the pair on the stage's objective.
+
+    Its objective is called with the same model, guide and batches; whatever it does not train
+    counts as constant on its turn.
+
+    Attributes:
+        name: Names it in errors and in the training curve.
+        objective: What it makes large.
+        module: Networks outside the pair that it trains, e.g. a discriminator.
+        parameters: Prefixes of the names of parameters of the pair that it trains instead of
+            the stage's own side, e.g. ``("guide.factors.y",)`` for a max-min objective.
+        steps: Gradient steps per step of the stage, each with fresh draws.
+        learning_rate: In place of the stage's, if given.
+    """
+
+    name: str
+    objective: Objective
+    module: nn.Module | None = None
+    parameters: tuple[str, ...] = ()
+    steps: int = 1
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is something to train."""
+        if self.module is None and not self.parameters:
+            raise ValueError(
+                f"player {self.name!r} trains nothing, expected a module or names of parameters"
+            )
+        if self.steps < 1:
+            raise ValueError(f"player {self.name!r} has steps={self.steps}, expected at least 1")

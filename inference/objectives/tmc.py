@@ -12,13 +12,9 @@ from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import lambda_bound
-from ppl_models.inference.objectives.base import (
-    Bound,
-    check_counts,
-    check_particles,
-    check_unscaled,
-)
+from ppl_models.inference.objectives.base import Bound, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.contraction import Label, Torch
 from ppl_models.inference.traces.dry_run import run_within
@@ -69,10 +65,10 @@ class TMC(Bound):
         combinations: int = COMBINATIONS,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_range("lam", lam, 0)
         check_range("distil", distil, 0)
-        check_counts(combinations=(combinations, 1))
+        at_least(combinations=(combinations, 1))
         self.particles, self.lam, self.distil = particles, lam, distil
         self.combinations = combinations
         self._weights: WeakKeyDictionary[Evaluation, Weights] = WeakKeyDictionary()

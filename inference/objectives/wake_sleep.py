@@ -8,7 +8,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective, check_particles, check_unscaled
+from ppl_models.config import at_least
+from ppl_models.inference.objectives.base import Objective, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import (
     Evaluation,
@@ -60,7 +61,7 @@ class WakeSleep(Objective):
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
-        check_particles(particles)
+        at_least(particles=(particles, 1))
         check_range("wake", wake, 0)
         check_range("sleep", sleep, 0)
         if wake == 0 and sleep == 0:

@@ -11,9 +11,9 @@ import xarray as xr
 from scipy import stats
 
 from ppl_models.inference.diagnostics import row_scores
-from ppl_models.inference.diagnostics.verdict import khat_threshold
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
+from ppl_models.inference.posterior.importance_weights import khat_threshold
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

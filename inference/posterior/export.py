@@ -14,9 +14,12 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.groups import (
+    POSTERIOR_CELLS,
+    PREDICTIVE_CELLS,
     Groups,
     Memory,
     Store,
@@ -36,9 +39,6 @@ from ppl_models.inference.posterior.shared_sites import draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.pair import Pair
 
-# Most numbers that a group of draws holds; it keeps fewer draws where there would be more.
-# A label summed out in the log-likelihood costs a decoder call per class, which is counted.
-POSTERIOR_CELLS = PREDICTIVE_CELLS = 50_000_000
 LIKELIHOOD_CELLS = 10_000_000
 LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
 CHECKED_ROWS = 16_384  # rows compared with the model's support at a time
@@ -112,13 +112,9 @@ def posterior(
             the guide for all rows, or several pairs are not of one kind.
         OSError: If the file cannot be written, in one line; nothing is left behind.
     """
-    for name, value, least in (
-        ("draws", draws, 1),
-        ("prior_draws", prior_draws, 0),
-        ("block", 1 if block is None else block, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}, expected at least {least}")
+    at_least(
+        draws=(draws, 1), prior_draws=(prior_draws, 0), block=(1 if block is None else block, 1)
+    )
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     curve, steps = _curves(history, len(pairs))
     more = {name: plain_attr(value) for name, value in (attrs or {}).items()}

@@ -16,7 +16,10 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.rows import Site, Sites
+from ppl_models.inference.posterior.rows import (
+    Site,
+    Sites,
+)
 from ppl_models.pair import Pair
 from ppl_models.version import __version__
 
@@ -333,3 +336,14 @@ def host(value: Tensor) -> Array:
     """A tensor as an array."""
     array: Array = value.detach().cpu().numpy()
     return array
+
+
+def entry_name(site: str, shape: tuple[int, ...], entry: int) -> str:
+    """Name of one number of a site, such as ``z[3]``; the site's own where it is one number."""
+    where = np.unravel_index(entry, shape) if shape else ()
+    return site + "".join(f"[{place}]" for place in where)
+
+
+# Most numbers that a group of draws holds; it keeps fewer draws where there would be more.
+# A label summed out in the log-likelihood costs a decoder call per class, which is counted.
+POSTERIOR_CELLS = PREDICTIVE_CELLS = 50_000_000

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.inference.diagnostics import verdict
+from ppl_models.inference.posterior import importance_weights
 from ppl_models.inference.posterior.draws import draw_data, draw_guide, guide_parameters, score
 from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
 from ppl_models.inference.posterior.rows import Sites
@@ -107,7 +107,7 @@ class Rows:
             event = event_dims(known[name]) if has_event else ()
             whole = np.concatenate(arrays)[None]
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
-        found = verdict.per_row(np.concatenate(parts.weights))
+        found = importance_weights.per_row(np.concatenate(parts.weights))
         groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
         dtype = parts.weights[0].dtype
         probs: Variables = {

@@ -22,8 +22,18 @@ from torch.distributions import Transform, biject_to
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import Scores, score
-from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Site, Sites, find_sites
+from ppl_models.inference.posterior.groups import (
+    SAMPLE,
+    Array,
+    Variables,
+    event_dims,
+    host,
+)
+from ppl_models.inference.posterior.rows import (
+    Site,
+    Sites,
+    find_sites,
+)
 from ppl_models.inference.traces.sites import family, is_local, latent_sites
 from ppl_models.pair import Pair
 
@@ -284,3 +294,21 @@ def _transform(name: str, fn: Any, outside: bool) -> Transform:
             f"site {name!r} ({family(fn)}) has the support {support}, which no transform of "
             "torch.distributions.biject_to leads to"
         ) from None
+
+
+PROBE = 2  # rows from which the sites are read
+
+
+def sites_of_rows(pair: Pair, seen: Table, guide: bool = True) -> Sites:
+    """The random variables of rows that have a posterior of their own.
+
+    Args:
+        pair: The pair.
+        seen: The rows with what is conditioned on.
+        guide: The guide must sample the continuous ones.
+
+    Raises:
+        ValueError: If it does not, or a site stands outside the data plate.
+    """
+    few = seen.rows(torch.arange(min(PROBE, len(seen))))
+    return target(pair, rows_of(few, pair), guide=guide, rows_alone=True).sites

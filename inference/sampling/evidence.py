@@ -13,19 +13,20 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import Array, host, plain_attr, provenance
+from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import fixed, rows_at_a_time, rows_of, target
-from ppl_models.inference.sampling.annealing import PILOT, Between, anneal
-from ppl_models.inference.sampling.importance import (
-    LEAST,
-    check_counts,
-    log_mean,
-    propose,
+from ppl_models.inference.posterior.target import (
+    fixed,
+    rows_at_a_time,
+    rows_of,
     sites_of_rows,
+    target,
 )
+from ppl_models.inference.sampling.annealing import PILOT, Between, anneal
+from ppl_models.inference.sampling.importance import LEAST, propose
 from ppl_models.pair import Pair
 
 METHODS = ("ais", "smc", "iw")
@@ -83,7 +84,7 @@ def log_evidence(
         raise ValueError(unknown("method", method, METHODS))
     if start not in STARTS:
         raise ValueError(unknown("start", start, STARTS))
-    check_counts(draws=(draws, LEAST), leapfrogs=(leapfrogs, 1))
+    at_least(draws=(draws, LEAST), leapfrogs=(leapfrogs, 1))
     betas = _inverse_temperatures(temperatures)
     if method == "smc" and draws % POPULATIONS:
         raise ValueError(f"draws is {draws}, expected a multiple of {POPULATIONS} for smc")
@@ -108,7 +109,7 @@ def log_evidence(
 
 def _inverse_temperatures(given: int | Sequence[float]) -> list[float]:
     if isinstance(given, int):
-        check_counts(temperatures=(given, 1))
+        at_least(temperatures=(given, 1))
         places = torch.linspace(-STEEPNESS, STEEPNESS, given + 1, dtype=torch.float64).sigmoid()
         return ((places[1:] - places[0]) / (places[-1] - places[0])).tolist()
     betas = [float(beta) for beta in given]

@@ -12,15 +12,15 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.objectives.base import check_counts
 from ppl_models.inference.posterior.draws import score
 from ppl_models.inference.posterior.groups import as_inference_data
 from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.sampling.acquisitions import scorer
 from ppl_models.inference.traces.evaluation import latent_sites
-from ppl_models.inference.training.active_learning import scorer
 from ppl_models.pair import Pair
 
 ROWS = 2000  # rows of a chain at a time: small networks, many steps
@@ -64,7 +64,7 @@ def gibbs_predict(
     Raises:
         ValueError: If an option is out of range, or the guide has no factor for the site.
     """
-    check_counts(weights=(weights, 1), steps=(steps, 1))
+    at_least(weights=(weights, 1), steps=(steps, 1))
     seen = table.only(*pair.card.data)
     like = pair.like()
     (first, *_) = seen.batches(limit=2)

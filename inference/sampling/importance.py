@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.diagnostics import verdict
+from ppl_models.inference.posterior import importance_weights
 from ppl_models.inference.posterior.draws import score
-from ppl_models.inference.posterior.export import POSTERIOR_CELLS
 from ppl_models.inference.posterior.groups import (
+    POSTERIOR_CELLS,
     SAMPLE,
     Array,
     Groups,
@@ -34,14 +35,14 @@ from ppl_models.inference.posterior.groups import (
     observations,
     provenance,
 )
+from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import rows_of, target
+from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import enumerated, latent_sites
 from ppl_models.pair import Pair
 
 LEAST = 2  # draws, without which there is no standard error
-PROBE = 2  # rows from which the sites are read
 
 
 def importance(
@@ -80,7 +81,7 @@ def importance(
         UnhandledSite: If the labels have too many joint values, or only the model has a label
             and labels are not enumerated.
     """
-    check_counts(draws=(draws, LEAST))
+    at_least(draws=(draws, LEAST))
     index = positions(table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
@@ -136,7 +137,7 @@ def sir(
         ValueError: As :func:`importance`.
         UnhandledSite: As :func:`importance`.
     """
-    check_counts(draws=(draws, 1), proposals=(proposals, LEAST))
+    at_least(draws=(draws, 1), proposals=(proposals, LEAST))
     index = positions(table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
@@ -173,21 +174,6 @@ class Proposals:
         choice = _by_weight(self.log_weight.T, draws)
         rows = torch.arange(choice.shape[1], device=choice.device)
         return {name: value[choice, rows] for name, value in self.values.items()}
-
-
-def sites_of_rows(pair: Pair, seen: Table, guide: bool = True) -> Sites:
-    """The random variables of rows that have a posterior of their own.
-
-    Args:
-        pair: The pair.
-        seen: The rows with what is conditioned on.
-        guide: The guide must sample the continuous ones.
-
-    Raises:
-        ValueError: If it does not, or a site stands outside the data plate.
-    """
-    few = seen.rows(torch.arange(min(PROBE, len(seen))))
-    return target(pair, rows_of(few, pair), guide=guide, rows_alone=True).sites
 
 
 def propose(
@@ -253,34 +239,6 @@ def _by_weight(log_w: Tensor, draws: int) -> Tensor:
     return picks
 
 
-def log_mean(logs: Array) -> tuple[Array, Array]:
-    """Log of the mean of independent estimates, and its standard error (delta method).
-
-    Args:
-        logs: Logs of at least 2 unbiased estimates ``(n, datum)``, nats.
-
-    Returns:
-        Both ``(datum,)``, nats. The log is low by about half the squared error.
-    """
-    logs = logs.astype(np.float64)
-    count, top = len(logs), logs.max(0)
-    with np.errstate(invalid="ignore"):
-        shares = np.exp(logs - top)
-        error = shares.std(0, ddof=1) / shares.mean(0) / math.sqrt(count)
-    return top + np.log(shares.mean(0)), error
-
-
-def check_counts(**options: tuple[int, int]) -> None:
-    """Refuse a count below its minimum, by name of the option.
-
-    Raises:
-        ValueError: Naming it.
-    """
-    for name, (value, least) in options.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}, expected at least {least}")
-
-
 def _cells(sites: Sites) -> int:
     """Numbers in one draw of a row."""
     return max(1, sum(math.prod(site.shape) for site in sites.latents.values()))
@@ -302,7 +260,7 @@ def _finish(
         groups.add(name, variables)
     evidence, error = log_mean(log_weight)
     told = {"log_evidence": evidence, "log_evidence_error": error}
-    told |= verdict.per_row(log_weight)
+    told |= importance_weights.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
     groups.add("observed_data", observations(seen))
     groups.add("constant_data", constants(table, list(seen.sites)))

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
@@ -31,7 +32,6 @@ from ppl_models.inference.posterior.target import (
     rows_of,
     target,
 )
-from ppl_models.inference.sampling.importance import check_counts
 from ppl_models.inference.sampling.lbfgs import Minimum, minimise
 from ppl_models.pair import Pair
 
@@ -79,7 +79,7 @@ def map(
     Warns:
         UserWarning: If the iterations ran out.
     """
-    check_counts(starts=(starts, 1), iterations=(iterations, 1))
+    at_least(starts=(starts, 1), iterations=(iterations, 1))
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}, expected at least 0")
     index = positions(table, rows)

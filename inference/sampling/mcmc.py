@@ -12,6 +12,7 @@ import torch
 from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
@@ -135,10 +136,8 @@ def _sample(
     seed: int,
     progress: bool,
 ) -> az.InferenceData:
-    for name, value in zip(("draws", "warmup", "chains"), lengths, strict=True):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
     draws, warmup, chains = lengths
+    at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
     index = positions(table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)

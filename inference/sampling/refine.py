@@ -14,9 +14,9 @@ from pyro.infer import NUTS
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.diagnostics import verdict
+from ppl_models.inference.posterior import importance_weights, pareto
 from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
 from ppl_models.inference.posterior.export import posterior
 from ppl_models.inference.posterior.groups import (
@@ -33,16 +33,18 @@ from ppl_models.inference.posterior.groups import (
     provenance,
     with_groups,
 )
+from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import Target, fixed, rows_at_a_time, rows_of, target
-from ppl_models.inference.sampling import mcmc
-from ppl_models.inference.sampling.importance import (
-    LEAST,
-    check_counts,
-    log_mean,
-    propose,
+from ppl_models.inference.posterior.target import (
+    Target,
+    fixed,
+    rows_at_a_time,
+    rows_of,
     sites_of_rows,
+    target,
 )
+from ppl_models.inference.sampling import mcmc
+from ppl_models.inference.sampling.importance import LEAST, propose
 from ppl_models.inference.sampling.row_guide import rowwise
 from ppl_models.pair import Pair
 
@@ -84,14 +86,14 @@ def bad_rows(
         ValueError: If an option is out of range, a site stands outside the data plate, or the
             rows do not fit the model.
     """
-    check_counts(draws=(draws, verdict.LEAST_DRAWS))
+    at_least(draws=(draws, pareto.LEAST_DRAWS))
     index = positions(table, rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         weights = log_weights(pair, seen, sites_of_rows(pair, seen), draws)
-    limit = verdict.khat_threshold(draws)
-    even = verdict.importance_ess(weights) >= verdict.EVEN * draws
-    return index[torch.from_numpy((verdict.khat(weights) > limit) & ~even)]
+    limit = importance_weights.khat_threshold(draws)
+    even = importance_weights.importance_ess(weights) >= importance_weights.EVEN * draws
+    return index[torch.from_numpy((pareto.khat(weights) > limit) & ~even)]
 
 
 def refine(
@@ -143,19 +145,19 @@ def refine(
     for name in options:
         if name not in OPTIONS[method]:
             raise ValueError(f"method={method!r}: {unknown('option', name, OPTIONS[method])}")
-    check_counts(draws=(draws, verdict.LEAST_DRAWS))
+    at_least(draws=(draws, pareto.LEAST_DRAWS))
     if rows is None:
         rows = bad_rows(pair, table, given=given, draws=draws, seed=seed)
         if not len(rows):
             raise ValueError(
                 f"no row of {table.name} has a k-hat above "
-                f"{verdict.khat_threshold(draws):.2f}: nothing to refine; choose rows="
+                f"{importance_weights.khat_threshold(draws):.2f}: nothing to refine; choose rows="
             )
     index = positions(table, rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
-        before = verdict.per_row(log_weights(pair, seen, sites, draws))
+        before = importance_weights.per_row(log_weights(pair, seen, sites, draws))
     if method == "svi":
         new = rowwise(pair, table, index, given=given, seed=seed, **options)
         idata = posterior(
@@ -278,7 +280,7 @@ def _sir(
     pair: Pair, seen: Table, sites: Sites, draws: int, before: dict[str, Array],
     proposals: int = 2000,
 ) -> _Drawn:  # fmt: skip
-    check_counts(proposals=(proposals, max(LEAST, verdict.LEAST_DRAWS)))
+    at_least(proposals=(proposals, max(LEAST, pareto.LEAST_DRAWS)))
     parts: list[dict[str, Tensor]] = []
     weights: list[Array] = []
     for part in propose(pair, seen, sites, proposals):
@@ -286,7 +288,7 @@ def _sir(
         weights.append(host(part.log_weight))
     values = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
     whole = np.concatenate(weights, 1)
-    after = verdict.per_row(whole)
+    after = importance_weights.per_row(whole)
     return _Drawn(values, 1, log_mean(whole)[0], after, {})
 
 
@@ -294,7 +296,7 @@ def _nuts(
     pair: Pair, seen: Table, sites: Sites, draws: int, before: dict[str, Array],
     warmup: int = 300, chains: int = 2, progress: bool = False,
 ) -> _Drawn:  # fmt: skip
-    check_counts(warmup=(warmup, 1), chains=(chains, 1))
+    at_least(warmup=(warmup, 1), chains=(chains, 1))
     found = target(pair, rows_of(seen, pair), guide=True, rows_alone=True)
     found = _FromGuide(**vars(found))
     seeds = torch.randint(2**62, (chains,)).tolist()

@@ -19,11 +19,18 @@ from torch import Tensor, nn
 from torch.distributions import ComposeTransform, IndependentTransform, Transform
 
 from ppl_models.batch import Batch
+from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
-from ppl_models.inference.posterior.target import Target, fixed, rows_at_a_time, rows_of, target
-from ppl_models.inference.sampling.importance import check_counts, sites_of_rows
+from ppl_models.inference.posterior.target import (
+    Target,
+    fixed,
+    rows_at_a_time,
+    rows_of,
+    sites_of_rows,
+    target,
+)
 from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite, enumerated, family, latent_sites
 from ppl_models.pair import Pair
@@ -143,7 +150,7 @@ def rowwise(
         UnhandledSite: If the labels have too many joint values, or one is of a family that a
             table of probabilities does not cover.
     """
-    check_counts(steps=(steps, 0), particles=(particles, 1))
+    at_least(steps=(steps, 0), particles=(particles, 1))
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate}, expected a positive number")
     index = positions(table, rows)

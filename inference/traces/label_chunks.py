@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ppl_models.inference.traces.contraction import Backend
 from ppl_models.inference.traces.evaluation import Ask, Evaluation, Piece
-from ppl_models.inference.training.live_number import Untraceable
+from ppl_models.inference.traces.sites import Untraceable
 
 
 def elbo_in_pieces(

@@ -160,3 +160,7 @@ def model_only(model: poutine.Trace, sampled: dict[str, Any]) -> dict[str, Any]:
         if name not in model.nodes:
             raise UnhandledSite(f"the guide samples site {name!r}, which the model lacks")
     return summed
+
+
+class Untraceable(ValueError):
+    """Something that a graph of tensor operations would get wrong."""

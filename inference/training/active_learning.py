@@ -10,44 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.config import unknown
 from ppl_models.data.tables.seeds import ORDER, generator
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.sampling.acquisitions import Acquisition, scorer
+from ppl_models.inference.sampling.gibbs import gibbs_predict
 from ppl_models.inference.training.fit import fit
 from ppl_models.inference.training.run import Run
 from ppl_models.pair import Pair
-
-Acquisition = Callable[[Tensor], Tensor]
-
-
-def entropy(probs: Tensor) -> Tensor:
-    r"""Entropy of the mean prediction, :math:`H[\bar p]`: all uncertainty, noise included.
-
-    Args:
-        probs: Label probabilities under each draw of the weights, ``(S, N, C)``.
-
-    Returns:
-        ``(N,)``, nats.
-    """
-    return _entropy(probs.mean(0))
-
-
-def bald(probs: Tensor) -> Tensor:
-    r"""What a row's label would tell about the weights, :math:`H[\bar p] - \overline{H[p_s]}`.
-
-    Houlsby et al. 2011 (arXiv 1112.5745). Codes must have been averaged out within each draw of
-    the weights, else their spread, which no label removes, counts too.
-
-    Args:
-        probs: Label probabilities under each draw of the weights, ``(S, N, C)``.
-
-    Returns:
-        ``(N,)``, nats, at least 0 up to rounding.
-    """
-    return _entropy(probs.mean(0)) - _entropy(probs).mean(0)
-
-
-ACQUISITIONS: dict[str, Acquisition] = {"bald": bald, "entropy": entropy}
 
 
 @dataclass(frozen=True)
@@ -137,21 +106,6 @@ def reveal(table: Table, site: str, row: int, label: int) -> Table:
     return Table(table.name, sites, observed, table.numbers, table.classes, table.shapes)
 
 
-def scorer(name: str, *others: str) -> Acquisition:
-    """The acquisition of that name.
-
-    Args:
-        name: One of ``ACQUISITIONS``.
-        others: Names that would have been right besides.
-
-    Raises:
-        ValueError: If there is none, naming the nearest.
-    """
-    if name not in ACQUISITIONS:
-        raise ValueError(unknown("acquisition", name, [*ACQUISITIONS, *others]))
-    return ACQUISITIONS[name]
-
-
 def _rounds(
     build: Callable[[], Pair],
     table: Table,
@@ -181,11 +135,4 @@ def _rounds(
 
 
 def _by_gibbs(pair: Pair, table: Table, site: str, seed: int) -> Tensor:
-    from ppl_models.inference.sampling.gibbs import gibbs_predict
-
     return gibbs_predict(pair, table, site, seed=seed).mean(1)
-
-
-def _entropy(probs: Tensor) -> Tensor:
-    nats: Tensor = torch.special.entr(probs).sum(-1)
-    return nats

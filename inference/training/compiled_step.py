@@ -22,7 +22,8 @@ from torch import Tensor, fx, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.training.live_number import Live, Outcome, Untraceable
+from ppl_models.inference.traces.sites import Untraceable
+from ppl_models.inference.training.live_number import Live, Outcome
 from ppl_models.inference.training.sides import Side
 from ppl_models.pair import Pair
 

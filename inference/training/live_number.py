@@ -12,10 +12,6 @@ from torch.utils._pytree import tree_map
 Outcome = tuple[Callable[[float], bool], bool]
 
 
-class Untraceable(ValueError):
-    """Something that a graph of tensor operations would get wrong."""
-
-
 class Live:
     """Stands for the progress of training, or a number computed from it, in a trace.
 

@@ -20,10 +20,10 @@ from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage, Training
-from ppl_models.inference.posterior.support import NotFinite, explain
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.compiled_step import Compiled, compiled_sides
+from ppl_models.inference.training.not_finite import NotFinite, explain
 from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.processes import Processes

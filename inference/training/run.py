@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
@@ -151,8 +152,6 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
     Raises:
         RunFolderError: If the folder holds no run or a damaged one, or weights that do not fit.
     """
-    from ppl_models import catalogue
-
     folder = Path(folder)
     description = run_folder.read_description(folder)
     state = run_folder.read_state(folder)

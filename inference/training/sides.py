@@ -16,40 +16,6 @@ if TYPE_CHECKING:
     from ppl_models.pair import Pair
 
 
-@dataclass(frozen=True)
-class Player:
-    """One more side of a game, beside the one that trains the pair on the stage's objective.
-
-    Its objective is called with the same model, guide and batches; whatever it does not train
-    counts as constant on its turn.
-
-    Attributes:
-        name: Names it in errors and in the training curve.
-        objective: What it makes large.
-        module: Networks outside the pair that it trains, e.g. a discriminator.
-        parameters: Prefixes of the names of parameters of the pair that it trains instead of
-            the stage's own side, e.g. ``("guide.factors.y",)`` for a max-min objective.
-        steps: Gradient steps per step of the stage, each with fresh draws.
-        learning_rate: In place of the stage's, if given.
-    """
-
-    name: str
-    objective: Objective
-    module: nn.Module | None = None
-    parameters: tuple[str, ...] = ()
-    steps: int = 1
-    learning_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check that there is something to train."""
-        if self.module is None and not self.parameters:
-            raise ValueError(
-                f"player {self.name!r} trains nothing, expected a module or names of parameters"
-            )
-        if self.steps < 1:
-            raise ValueError(f"player {self.name!r} has steps={self.steps}, expected at least 1")
-
-
 @dataclass
 class Side:
     """A player at work: its parameters and optimiser."""

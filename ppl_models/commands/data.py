@@ -100,7 +100,7 @@ def _build(options: Options, load: dict[str, Any]) -> int:
     def make() -> Any:
         if not options.whole:
             return data.load(options.name, **load)
-        from ppl_models.data.factors.loaders import factor_data
+        from ppl_models.data.catalogue import factor_data
 
         own = {name: value for name, value in load.items() if name != "seed"}
         return factor_data(options.name, **own).whole(seed=load.get("seed", 0))

@@ -8,8 +8,9 @@ from pyro import poutine
 
 from ppl_models.batch import Batch
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.inference.traces.sites import is_local
 from ppl_models.pair import Pair
-from ppl_models.testing.cases import draw_rows, is_local
+from ppl_models.prior_rows import draw_rows
 
 ROWS = 4
 LOOKS = {

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl_models.networks import Net
+
 if TYPE_CHECKING:
     from ppl_models.batch import Batch
     from ppl_models.pair import Pair
@@ -48,8 +50,6 @@ def classifier(prior: Characteristic, site: str) -> nn.Module:
         prior: p(z | y).
         site: Name of the code.
     """
-    from ppl_models.networks import Net
-
     classes, size = prior.loc.shape
     net = Net({site: size}, (), classes)
     with torch.no_grad():

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference import Evaluation, Objective
+from ppl_models.inference.traces.sites import is_local
 from ppl_models.pair import Pair
+from ppl_models.prior_rows import draw_rows
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
@@ -118,26 +120,6 @@ class _RowLoss(nn.Module):
         return self.case.loss(batch, fixed)[0]
 
 
-def draw_rows(pair: Pair, rows: int) -> Batch:
-    """Rows with data and labels from the pair's own story; each stands for 10 of its kind.
-
-    Args:
-        pair: The pair.
-        rows: Number of rows B.
-    """
-    prior = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(rows)))
-    card = pair.card
-    kinds = 2 ** len(card.labels)
-    total = 10 * rows * kinds
-    counts = {**dict.fromkeys(card.data, total), **dict.fromkeys(card.labels, total // 2)}
-    return Batch(
-        {name: prior.nodes[name]["value"].detach() for name in counts},
-        size=10 * rows,
-        total=total,
-        observed=counts,
-    )
-
-
 def kinds(pair: Pair, rows: int) -> list[Batch]:
     """The same rows with every combination of labels observed, none first."""
     full, labels = draw_rows(pair, rows), pair.card.labels
@@ -225,11 +207,6 @@ def pick(
             value = value.index_select(-1 - event_dim, torch.tensor(rows))
         values[name] = value.detach()
     return values
-
-
-def is_local(site: Any) -> bool:
-    """Whether a site stands in the data plate."""
-    return any(frame.name == "data" for frame in site["cond_indep_stack"])
 
 
 def log_density(sites: Mapping[str, Any]) -> Tensor:

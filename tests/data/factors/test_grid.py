@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ppl_models import data
+from ppl_models.data.catalogue import factor_data
 from ppl_models.data.factors.grid import FactorData, from_images
-from ppl_models.data.factors.loaders import factor_data
 from ppl_models.data.tables import correlations
 
 VALUES = {"kind": ("a", "b"), "size": (0.0, 1.0, 4.0), "turn": (0.0, 0.5, 1.0, 1.5)}

@@ -14,6 +14,7 @@ import torch
 from worlds.reader_files import Foreign, remade, rows
 
 from ppl_models import data
+from ppl_models.data.factors import published
 from ppl_models.data.readers import factor_grids, npz_stream, views
 
 
@@ -39,9 +40,9 @@ def test_npz_from_front_to_back(tmp_path):
 def tiny_grids(monkeypatch):
     """The official layouts with few values per factor."""
     sprites = {"shape": ("square", "heart"), "scale": (0.5, 1.0), "pos_x": (0.0, 0.5, 1.0)}
-    monkeypatch.setattr(factor_grids, "SPRITES", sprites)
-    few = {k: v[:2] for k, v in factor_grids.SHAPES3D_VALUES.items()}
-    monkeypatch.setattr(factor_grids, "SHAPES3D_VALUES", few)
+    monkeypatch.setattr(published, "DSPRITES", sprites)
+    few = {k: v[:2] for k, v in published.SHAPES3D.items()}
+    monkeypatch.setattr(published, "SHAPES3D", few)
 
 
 @pytest.mark.parametrize("ending", ["npz", "h5", "hdf5"])
@@ -72,7 +73,7 @@ def test_official_layout_of_shapes3d(tmp_path, tiny_grids):
         file["images"], file["labels"] = images, np.zeros((64, 6))
     found = data.load("shapes3d", root=str(tmp_path), train=50, validation=4, test=10)
     assert torch.equal(rows(found, "x"), torch.from_numpy(images.reshape(64, -1)).float() / 255)
-    bits = [rows(found, name) for name in factor_grids.SHAPES3D_VALUES]
+    bits = [rows(found, name) for name in published.SHAPES3D]
     assert torch.equal(sum(b * 2 ** (5 - k) for k, b in enumerate(bits)), torch.arange(64))
     with h5py.File(tmp_path / "3dshapes.h5", "w") as file:
         file["images"] = images.astype(np.float32)

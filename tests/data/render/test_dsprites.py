@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppl_models.data.factors.loaders import factor_data
-from ppl_models.data.render.dsprites import SHAPES, VALUES, sprites, texture
+from ppl_models.data.catalogue import factor_data
+from ppl_models.data.factors.published import DSPRITES
+from ppl_models.data.render.dsprites import sprites, texture
 
 
 def rng(seed=0):
@@ -36,20 +37,22 @@ def inside(shape, u, v):
     return ((between & (u[..., None] < cross)).sum(-1) % 2).astype(bool)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", DSPRITES["shape"])
 def test_each_pixel_is_lit_as_its_centre_is_inside(shape):
     pixel = np.arange(64) + 0.5
     lit = wrong = 0
     for _ in range(6):
         draw = rng(lit)
         k, px, py = draw.integers((40, 32, 32))
-        scale = draw.choice(VALUES["scale"])
+        scale = draw.choice(DSPRITES["scale"])
         angle, cx, cy = 2 * np.pi * k / 39, 16 + 32 * px / 31, 16 + 32 * py / 31
         dx, dy = pixel[None, :] - cx, pixel[:, None] - cy
         u = (np.cos(angle) * dx - np.sin(angle) * dy) / scale
         v = (np.sin(angle) * dx + np.cos(angle) * dy) / scale
         expected = inside(shape, u, v)
-        one = (np.array([value]) for value in (SHAPES.index(shape), scale, angle, cx, cy))
+        one = (
+            np.array([value]) for value in (DSPRITES["shape"].index(shape), scale, angle, cx, cy)
+        )
         image = sprites(*one)[0]
         lit, wrong = lit + expected.sum(), wrong + (image != expected).sum()
     assert lit > 300
@@ -57,7 +60,9 @@ def test_each_pixel_is_lit_as_its_centre_is_inside(shape):
 
 
 def test_areas_at_full_size():
-    areas = {s: look(k, orientation=np.arange(40)).sum((1, 2)) for k, s in enumerate(SHAPES)}
+    areas = {
+        s: look(k, orientation=np.arange(40)).sum((1, 2)) for k, s in enumerate(DSPRITES["shape"])
+    }
     assert areas["square"][0] == 400
     assert 366 <= np.median(areas["square"]) <= 373
     assert areas["ellipse"].mean() == pytest.approx(np.pi * 12.766 * 7.214, rel=0.01)
@@ -73,7 +78,7 @@ def test_the_lit_fraction_of_random_images():
     assert images.dtype == bool
     assert fraction.mean() == pytest.approx(0.0432, abs=4 * fraction.std() / 3000**0.5)
     # scale^2 times the area at full size, averaged over the grid
-    squares = np.mean(np.square(VALUES["scale"]))
+    squares = np.mean(np.square(DSPRITES["scale"]))
     areas = np.mean([19.2**2, np.pi * 12.766 * 7.214, 224])
     exact = squares * areas / 4096
     assert fraction.mean() == pytest.approx(exact, abs=4 * fraction.std() / 3000**0.5)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ppl_models import data
 from ppl_models.data import catalogue
-from ppl_models.data.factors.loaders import factor_data
+from ppl_models.data.catalogue import factor_data
 from ppl_models.data.render import contact_sheet
 
 FEW = {"train": 6, "validation": 3, "test": 4}

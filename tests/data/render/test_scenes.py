@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ppl_models.data.factors.loaders import factor_data
+from ppl_models.data.catalogue import factor_data
 from ppl_models.data.render import shapes3d
 from ppl_models.data.render.candle import HALF, SCENES
 

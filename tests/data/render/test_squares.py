@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from ppl_models import data
-from ppl_models.data.factors.loaders import factor_data
+from ppl_models.data.catalogue import factor_data
 
 
 def rng(seed=0):

@@ -19,7 +19,8 @@ from ppl_models.config import Config, setting
 from ppl_models.data import Table
 from ppl_models.networks import Label, Net
 from ppl_models.pair import Card, Pair
-from ppl_models.testing.cases import draw_rows, small_settings
+from ppl_models.prior_rows import draw_rows
+from ppl_models.testing.cases import small_settings
 
 ROWS = 6  # three of each kind, as many as x has columns: shapes alone tell nothing
 

@@ -16,7 +16,8 @@ from ppl_models.inference.diagnostics.methods import ALGORITHMS
 from ppl_models.inference.diagnostics.tiny_pairs import KINDS
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.pages import methods
-from ppl_models.testing.cases import draw_rows, small_settings
+from ppl_models.prior_rows import draw_rows
+from ppl_models.testing.cases import small_settings
 
 ROOT = Path(__file__).parents[3]
 

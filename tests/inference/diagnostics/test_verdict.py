@@ -10,8 +10,9 @@ import xarray as xr
 from worlds.log_weights import normal_weights
 
 from ppl_models.inference.diagnostics import verdict as diagnostics
-from ppl_models.inference.diagnostics.verdict import importance_ess, khat, khat_threshold, verdict
+from ppl_models.inference.diagnostics.verdict import khat, verdict
 from ppl_models.inference.posterior.groups import as_inference_data
+from ppl_models.inference.posterior.importance_weights import importance_ess, khat_threshold
 
 
 @pytest.mark.parametrize(

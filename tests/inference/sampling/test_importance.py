@@ -13,7 +13,7 @@ from worlds.shared_sites import shared
 from ppl_models import guides, inference
 from ppl_models.data import Table
 from ppl_models.inference.diagnostics import verdict
-from ppl_models.inference.posterior import rows as export_sites
+from ppl_models.inference.posterior import importance_weights, pareto, rows as export_sites
 from ppl_models.inference.sampling import importance
 
 SURE = 0.9995  # of the chi-square tests
@@ -96,8 +96,10 @@ def test_diagnostics_are_those_of_the_weights():
     idata = inference.importance(pair, table, [4, 1], draws=200)
     weights = idata.sample_stats["log_weight"].values[0]
     assert idata.diagnostics["datum"].values.tolist() == [104, 101]
-    np.testing.assert_array_equal(idata.diagnostics["khat"], verdict.khat(weights))
-    np.testing.assert_array_equal(idata.diagnostics["ess_is"], verdict.importance_ess(weights))
+    np.testing.assert_array_equal(idata.diagnostics["khat"], pareto.khat(weights))
+    np.testing.assert_array_equal(
+        idata.diagnostics["ess_is"], importance_weights.importance_ess(weights)
+    )
     np.testing.assert_allclose(
         idata.diagnostics["log_evidence"], idata.diagnostics["iw_bound"], rtol=1e-12
     )
@@ -173,7 +175,7 @@ def test_a_narrow_guide_shows_in_khat():
     with torch.no_grad():
         pair.guide.factors["z"].net.log_widen.fill_(np.log(0.35))
     idata = inference.importance(pair, table, draws=1000)
-    limit = verdict.khat_threshold(1000)
+    limit = importance_weights.khat_threshold(1000)
     assert (idata.diagnostics["khat"] > limit).mean() > verdict.KHAT_SHARE
     assert not verdict.verdict(idata).ok
 

@@ -37,7 +37,8 @@ from ppl_models.inference import (
     WakeSleep,
 )
 from ppl_models.inference.training import compiled_step
-from ppl_models.testing.cases import Case, cases, draw_rows, kinds, small_settings
+from ppl_models.prior_rows import draw_rows
+from ppl_models.testing.cases import Case, cases, kinds, small_settings
 
 TINY = {"data_dim": 6, "classes": 3, "hidden": (5,), "latent": 4}
 
