@@ -15,7 +15,8 @@ from torch.testing import assert_close
 
 from ppl_models import Card, Config, Pair, data, inference
 from ppl_models.data.render.spectra import CLASSES, prototypes
-from ppl_models.parts.physics import Illumination, clear_sky, wavelengths
+from ppl_models.data.render.sunlight import wavelengths
+from ppl_models.parts.physics import Illumination, clear_sky
 from ppl_models.parts.spectral_angle import SpectralAngle, spectral_angle
 
 # ---- light -----------------------------------------------------------------------------------
