@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ppl_models.inference.traces.contraction import Backend, Torch
+
 BACKENDS = ("torch", "funsor")
 
 
