@@ -236,7 +236,7 @@ def test_a_module_costs_itself():
 
 
 def test_names_are_told_apart():
-    """Within inference no two modules share a name; nothing is longer than the house allows."""
+    """Within inference no two modules share a name; files and functions stay short."""
     names = [p.stem for p in (ROOT / "inference").rglob("*.py") if p.stem != "__init__"]
     assert sorted(names) == sorted(set(names))
     for top, most in (*((top, 400) for top in TOPS), ("tests", 500)):
@@ -246,4 +246,6 @@ def test_names_are_told_apart():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
+                if ast.get_docstring(node) is not None:
+                    lines -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
                 assert lines <= 60, f"{path}:{node.lineno} {node.name} has {lines} lines"
