@@ -200,6 +200,13 @@ class Bound(Objective):
         return -self.weights(run).outside
 
 
+def zero_loss(run: Evaluation) -> Tensor:
+    """A loss of zero for each row ``(B,)``, of the kind and on the device of the data."""
+    batch = run.batch
+    like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
+    return like.new_zeros(batch.count)
+
+
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError where an option is not one of those allowed."""
     if value not in allowed:
