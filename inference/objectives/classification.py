@@ -51,11 +51,6 @@ class Classification(Objective):
         check_choice("kl", kl, ("sampled", "analytic"))
         self.site, self.weight, self.classes, self.kl = site, weight, tuple(classes), kl
 
-    def __repr__(self) -> str:
-        """As written."""
-        classes = f", classes={self.classes}" if self.classes else ""
-        return f"Classification({self.site!r}, weight={self.weight:g}{classes})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""

@@ -39,10 +39,6 @@ class Emphasis(Objective):
         check_range(f"weight of Emphasis({site!r})", weight, 0)
         self.site, self.weight = site, weight
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Emphasis({self.site!r}, weight={written(self.weight)})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""

@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.options import as_written
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import (
     Evaluation,
@@ -54,6 +55,8 @@ class FreeBits:
         check_range("nats of FreeBits", self.nats, 0)
         check_choice("per", self.per, ("dimension", "site"))
         check_choice("over", self.over, ("batch", "row"))
+
+    __repr__ = as_written
 
     def __str__(self) -> str:
         """E.g. ``0.5 nats per dimension``."""
@@ -220,11 +223,6 @@ class Capacity(Objective):
         at_least(particles=(particles, 1))
         self.site, self.gamma, self.capacity = site, gamma, capacity
         self.over, self.kl, self.particles = over, kl, particles
-
-    def __repr__(self) -> str:
-        """As written."""
-        numbers = f"gamma={written(self.gamma)}, capacity={written(self.capacity)}"
-        return f"Capacity({self.site!r}, {numbers}, over={self.over!r})"
 
     @property
     def formula(self) -> str:

@@ -95,11 +95,6 @@ class _Margin(Objective):
         check_range(f"margin of {type(self).__name__}({site!r})", margin, 0)
         self.site, self.weight, self.margin = site, weight, margin
 
-    def __repr__(self) -> str:
-        """As written."""
-        options = f"weight={written(self.weight)}, margin={self.margin:g}"
-        return f"{type(self).__name__}({self.site!r}, {options})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
@@ -170,10 +165,6 @@ class Balance(Objective):
         super().__init__()
         check_range(f"weight of Balance({site!r})", weight, 0)
         self.site, self.weight = site, weight
-
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Balance({self.site!r}, weight={written(self.weight)})"
 
     @property
     def formula(self) -> str:

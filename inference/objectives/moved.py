@@ -77,10 +77,6 @@ class Imputed(_Elsewhere):
         check_range(f"weight of Imputed({site!r})", weight, 0)
         self.weight = weight
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Imputed({self.bound!r}, {self.site!r}, weight={self.weight:g})"
-
     @property
     def formula(self) -> str:
         """The bound, and at which label."""
@@ -119,10 +115,6 @@ class LeftOut(_Elsewhere):
         bound: The bound.
         site: The site.
     """
-
-    def __repr__(self) -> str:
-        """As written."""
-        return f"LeftOut({self.bound!r}, {self.site!r})"
 
     @property
     def formula(self) -> str:

@@ -46,10 +46,6 @@ class Penalty(Objective):
         check_range(f"weight of Penalty({name!r})", weight)
         self.name, self.function, self.weight = name, function, weight
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Penalty({self.name!r}, weight={written(self.weight)})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
