@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from ppl_models.data.render.sunlight import SUN, diffuse_ratio, wavelengths
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
-from ppl_models.parts.physics import SUN, diffuse_ratio, wavelengths
 
 CLASSES = ("vegetation", "aluminium", "loam", "tile", "asphalt")
 MOST = 3  # prototypes of a material

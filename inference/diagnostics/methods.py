@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,20 +17,21 @@ from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.diagnostics.debug import kinds
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
 
 ROWS = 3  # of each kind, that a method is tried on
 
-# Functions of this package, with the fewest draws that show whether they run.
+# With the fewest draws that show whether they run.
 _CHAIN = {"draws": 1, "warmup": 1, "chains": 1, "progress": False}
-ALGORITHMS: Mapping[str, Mapping[str, Any]] = {
-    "nuts": _CHAIN,
-    "hmc": _CHAIN,
-    "importance": {"draws": 2},
-    "sir": {"draws": 1, "proposals": 2},
-    "log_evidence": {"draws": 2, "temperatures": 2},
-    "map": {"iterations": 1},
+ALGORITHMS: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
+    "nuts": (mcmc.nuts, _CHAIN),
+    "hmc": (mcmc.hmc, _CHAIN),
+    "importance": (importance.importance, {"draws": 2}),
+    "sir": (importance.sir, {"draws": 1, "proposals": 2}),
+    "log_evidence": (evidence.log_evidence, {"draws": 2, "temperatures": 2}),
+    "map": (maximum.map, {"iterations": 1}),
 }
 
 
@@ -101,8 +101,8 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
 
 def run(name: str, pair: Pair, batch: Batch) -> str:
     """Run an algorithm for as few draws as it takes; an empty text if nothing stops it."""
-    function = getattr(importlib.import_module("ppl_models.inference"), name)
-    function(pair, Table("rows", dict(batch)), **ALGORITHMS[name])
+    function, options = ALGORITHMS[name]
+    function(pair, Table("rows", dict(batch)), **options)
     return ""
 
 

@@ -78,7 +78,7 @@ def agreement(
     """
     at_least(fits=(len(fits), 2), draws=(draws, 4))
     index = positions(table, rows)
-    pairs = [getattr(fit, "pair", fit) for fit in fits]
+    pairs = [fit if isinstance(fit, Pair) else fit.pair for fit in fits]
     found = [_look(pair, table, index, given, draws, seed + place)
              for place, pair in enumerate(pairs)]  # fmt: skip
     first, card = found[0], pairs[0].card

@@ -11,10 +11,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.config import Config
 from ppl_models.data.tables.table import Table
+from ppl_models.guides.factored import Factored
+from ppl_models.guides.factors import Categorical, Factor, Normal
 from ppl_models.networks import Label, Net, Scalar
 from ppl_models.pair import Card, Pair
 
@@ -22,7 +23,7 @@ ROWS, CLASSES, CODE, BITS = 3, 3, 2, 40
 X = {"x": Scalar()}
 
 
-class Poisson(guides.Factor):
+class Poisson(Factor):
     """A count; the network gives the log rate."""
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Poisson(guides.Factor):
         return dist.Poisson(raw.squeeze(-1).exp())
 
 
-class Bits(guides.Factor):
+class Bits(Factor):
     """Independent bits; the network gives their logits."""
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Kind:
 
     about: str
     prior: dict[str, tuple[Callable[[Tensor], Any], int]]
-    factors: Callable[[], dict[str, guides.Factor]]
+    factors: Callable[[], dict[str, Factor]]
     shared: bool = False
 
 
@@ -70,27 +71,27 @@ _CODE = {"z": (lambda zero: dist.Normal(zero.new_zeros(CODE), 1.0).to_event(1), 
 _LABEL = {"y": (_class, Label(CLASSES))}
 
 KINDS: dict[str, Kind] = {
-    "code": Kind("a continuous vector", _CODE, lambda: {"z": guides.Normal(CODE, X)}),
+    "code": Kind("a continuous vector", _CODE, lambda: {"z": Normal(CODE, X)}),
     "label": Kind(
         "a class and a continuous vector",
         {**_LABEL, **_CODE},
         lambda: {
-            "y": guides.Categorical(CLASSES, X),
-            "z": guides.Normal(CODE, {**X, "y": Label(CLASSES)}),
+            "y": Categorical(CLASSES, X),
+            "z": Normal(CODE, {**X, "y": Label(CLASSES)}),
         },
     ),
     "two labels": Kind(
         "two classes, the second given the first",
         {"a": (_class, Label(CLASSES)), "b": (_class, Label(CLASSES))},
         lambda: {
-            "a": guides.Categorical(CLASSES, X),
-            "b": guides.Categorical(CLASSES, {**X, "a": Label(CLASSES)}),
+            "a": Categorical(CLASSES, X),
+            "b": Categorical(CLASSES, {**X, "a": Label(CLASSES)}),
         },
     ),
     "label of the model": Kind(
         "a class that the guide leaves to the model",
         {**_LABEL, **_CODE},
-        lambda: {"z": guides.Normal(CODE, X)},
+        lambda: {"z": Normal(CODE, X)},
     ),
     "many bits": Kind(
         f"a vector of {BITS} bits",
@@ -105,7 +106,7 @@ KINDS: dict[str, Kind] = {
     "global": Kind(
         "a number outside the data plate, and a continuous vector",
         _CODE,
-        lambda: {"z": guides.Normal(CODE, X)},
+        lambda: {"z": Normal(CODE, X)},
         shared=True,
     ),
 }
@@ -127,7 +128,7 @@ class Probe(Pair):
         self.card = Card("probe", "-", "-", 2026, "-", "probe", {"x": "a number"}, latents)
         super().__init__(ProbeConfig())
         self.net = Net({name: size for name, (_, size) in kind.prior.items()}, (), 1)
-        local = guides.Factored(**kind.factors())
+        local = Factored(**kind.factors())
         self.drawn = tuple(local.given)  # sites that the guide draws
         self.guide = _Shared(local) if kind.shared else local
 
@@ -149,7 +150,7 @@ class Probe(Pair):
 class _Shared(nn.Module):
     """A guide with one number outside the data plate."""
 
-    def __init__(self, local: guides.Factored) -> None:
+    def __init__(self, local: Factored) -> None:
         super().__init__()
         self.local = local
         self.loc = nn.Parameter(torch.zeros(()))

@@ -15,7 +15,7 @@ from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
 from ppl_models.inference.objectives.schedule import value_at, written
-from ppl_models.inference.traces.contraction import BACKENDS, backend
+from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.evaluation import COMBINATIONS, Ask, Evaluation, Weights
 from ppl_models.inference.traces.label_chunks import elbo_in_pieces
 

@@ -18,7 +18,7 @@ from ppl_models.inference.objectives.arithmetic import (
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at
-from ppl_models.inference.traces.contraction import BACKENDS, backend
+from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation, Weights
 
 

@@ -106,22 +106,6 @@ class Torch:
         return value.sum(dims, keepdim=True) if dims else value  # an empty sum is over all
 
 
-BACKENDS = ("torch", "funsor")
-
-
-def backend(name: str) -> Backend:
-    """The backend of a name; funsor is imported only where it is asked for.
-
-    Args:
-        name: One of ``BACKENDS``.
-    """
-    if name == "torch":
-        return Torch()
-    from ppl_models.inference.traces.contraction_funsor import Funsor
-
-    return Funsor()
-
-
 def over_plates(term: Term, plates: Dims) -> Term:
     """The term multiplied over some of its plates (a sum of logs)."""
     if not plates:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from worlds.reader_files import Foreign, remade, rows
+from worlds.reader_files import Foreign, own_folders as own_folders, remade, rows
 
 from ppl_models import data
 from ppl_models.data.factors import published

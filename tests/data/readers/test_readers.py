@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from worlds.reader_files import Foreign, remade, rows
+from worlds.reader_files import Foreign, own_folders as own_folders, remade, rows
 
 from ppl_models import data
 from ppl_models.data.readers import anndata, cifar, files, omniglot

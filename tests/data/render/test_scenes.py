@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppl_models.data.catalogue import factor_data
+from ppl_models.data.factors import published
 from ppl_models.data.render import shapes3d
 from ppl_models.data.render.candle import HALF, SCENES
 
@@ -76,8 +77,8 @@ def test_shades_are_those_of_their_normals():
 def test_a_sphere_has_the_outline_of_perspective():
     # Its outline is where the angle to its centre is asin(radius / distance).
     turn, size = 7, 3
-    eye, rays = shapes3d._camera(np.deg2rad(shapes3d.AZIMUTHS[turn]))
-    radius = 0.85 * shapes3d.SIZES[size]
+    eye, rays = shapes3d._camera(np.deg2rad(published.AZIMUTHS[turn]))
+    radius = 0.85 * published.SIZES[size]
     to_centre = np.array([0, 0, radius]) - eye
     cosine = rays @ to_centre / np.linalg.norm(to_centre)
     inside = cosine >= np.sqrt(1 - (radius / np.linalg.norm(to_centre)) ** 2)
