@@ -17,6 +17,7 @@ import inspect
 import json
 import math
 import re
+import sys
 import types
 from abc import ABCMeta
 from collections.abc import Mapping
@@ -76,7 +77,8 @@ def options(thing: Any) -> dict[str, Any]:
     found = {}
     for name, (value, held) in vars(thing).get("_made_with", {}).items():
         now = vars(thing).get(_attribute(type(thing), name), held)
-        found[name] = value if now is held else now
+        # One that was None at first is filled while training, and is no option.
+        found[name] = value if now is held or (held is None and value is not None) else now
     return found
 
 
@@ -160,6 +162,17 @@ def _name(thing: Any) -> str:
     return name if ours or not module else f"{module}:{name}"
 
 
+def _leads_to(value: Any) -> bool:
+    # Whether a function is what its own name stands for; a script's changes with the script.
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(name, str) or module == "__main__":
+        return False
+    try:
+        return functools.reduce(getattr, name.split("."), sys.modules[module]) is value
+    except (KeyError, AttributeError):
+        return False
+
+
 class _Teller:
     """Writes values as plain ones; ``above`` are those that hold the present one."""
 
@@ -197,6 +210,8 @@ class _Teller:
             return sorted((self.tell(entry) for entry in value), key=json.dumps)
         if isinstance(value, nn.Module):
             return self._network(value)
+        if isinstance(value, Tensor) and value.requires_grad:  # so is what trains by itself
+            return f"parameter({str(value.dtype).removeprefix('torch.')} {tuple(value.shape)})"
         if isinstance(value, Tensor) or hasattr(type(value), "__array__"):
             return _array(value)
         return self._other(value)
@@ -222,18 +237,16 @@ class _Teller:
             if id(value.__self__) in self.names:
                 return f"{self.names[id(value.__self__)]}.{value.__func__.__name__}"
             return f"{self._short(value.__func__)} of {self._short(value.__self__)}"
+        if isinstance(value, type | types.ModuleType) or _leads_to(value):
+            return _name(value)
         if isinstance(value, types.FunctionType):
             return self._function(value)
-        if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-            return _name(value)
         written, held = repr(value), _held(value)
         if isinstance(value, enum.Enum | PurePath) or not (held or ADDRESS.search(written)):
             return written
         return f"{_name(type(value))}({self._short(held)})"
 
     def _function(self, function: types.FunctionType) -> str:
-        if "<" not in function.__qualname__ and function.__module__ != "__main__":
-            return _name(function)
         # No name leads to it: its code, and what that finds outside.
         cells = [_content(cell) for cell in function.__closure__ or ()]
         outside = {
