@@ -101,7 +101,7 @@ def _objective(node: ast.expr) -> Objective:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         for weight, term in ((node.left, node.right), (node.right, node.left)):
             if (number := _number(weight)) is not None:
-                return number * _objective(term)
+                return _objective(term) * number
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name):
         raise ValueError(
@@ -163,8 +163,10 @@ def _number(node: ast.expr) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = _number(node.operand)
         return None if number is None else -number
-    value = getattr(node, "value", None)
-    return value if type(value) in (int, float) and math.isfinite(value) else None
+    value = node.value if isinstance(node, ast.Constant) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _value(node: ast.expr) -> Any:

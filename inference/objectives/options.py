@@ -164,11 +164,11 @@ def _name(thing: Any) -> str:
 
 def _leads_to(value: Any) -> bool:
     # Whether a function is what its own name stands for; a script's changes with the script.
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
     if not isinstance(name, str) or module == "__main__":
         return False
     try:
-        return functools.reduce(getattr, name.split("."), sys.modules[module]) is value
+        return functools.reduce(getattr, name.split("."), sys.modules[str(module)]) is value
     except (KeyError, AttributeError):
         return False
 

@@ -119,6 +119,12 @@ def _show(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int
     return run
 
 
+OBJECTIVE = (
+    "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
+    "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
+)
+
+
 def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]:
     from ppl_models import catalogue, data
     from ppl_models.inference.objectives.by_name import parse_objective
@@ -126,7 +132,7 @@ def _fit(parser: Parser, rest: list[str]) -> Callable[[argparse.Namespace], int]
 
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
     parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
-    parser.add_argument("--objective", help="other bound, e.g. 'iwelbo(particles=8, lam=0.5)'")
+    parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")
