@@ -13,7 +13,6 @@ from torch.distributions import kl_divergence
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_choice
-from ppl_models.inference.objectives.options import as_written
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import (
     Evaluation,
@@ -55,8 +54,6 @@ class FreeBits:
         check_range("nats of FreeBits", self.nats, 0)
         check_choice("per", self.per, ("dimension", "site"))
         check_choice("over", self.over, ("batch", "row"))
-
-    __repr__ = as_written
 
     def __str__(self) -> str:
         """E.g. ``0.5 nats per dimension``."""

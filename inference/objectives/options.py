@@ -112,16 +112,20 @@ def as_written(thing: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """One option as Python text, or, where no text makes it, as its identity shows it."""
-    if isinstance(value, str | enum.Enum) or _has_options(value):
+    """One option as Python text; by the names of classes and methods where no text makes it."""
+    if isinstance(value, str | enum.Enum) or isinstance(type(value), Remembers):
         return repr(value)
+    if _has_options(value):
+        return as_written(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{text(key)}: {text(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(text, value))}]"
     if isinstance(value, tuple):
         return f"({', '.join(map(text, value))}{',' if len(value) == 1 else ''})"
-    return _name(value) if isinstance(value, types.MethodType) else str(identity(value))
+    if isinstance(value, types.MethodType | nn.Module):
+        return _name(value if isinstance(value, types.MethodType) else type(value))
+    return str(identity(value))
 
 
 def identity(value: Any, names: Mapping[int, str] = NAMELESS) -> Any:

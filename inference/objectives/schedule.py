@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ppl_models.inference.objectives.options import as_written
-
 
 @dataclass(frozen=True)
 class Anneal:
@@ -39,8 +37,6 @@ class Anneal:
             return self.first
         share = (progress - self.start) / (self.end - self.start)
         return self.first + share * (self.last - self.first)
-
-    __repr__ = as_written
 
     def __str__(self) -> str:
         """E.g. ``1 -> 0``."""

@@ -12,7 +12,6 @@ from torch import nn
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting, unknown
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.options import as_written
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -128,8 +127,6 @@ class Player:
     parameters: tuple[str, ...] = ()
     steps: int = 1
     learning_rate: float | None = None
-
-    __repr__ = as_written
 
     def __post_init__(self) -> None:
         """Check that there is something to train."""

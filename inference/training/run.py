@@ -125,7 +125,7 @@ def describe_run(
             {
                 "name": stage.name,
                 "objective": repr(stage.objective),
-                "players": [repr(player) for player in stage.players],
+                "players": [options.text(player) for player in stage.players],
                 **plain(dataclasses.asdict(stage.training)),
             }
             for stage in plan
