@@ -73,10 +73,6 @@ class TMC(Bound):
         self.combinations = combinations
         self._weights: WeakKeyDictionary[Evaluation, Weights] = WeakKeyDictionary()
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"TMC(particles={self.particles}, lam={written(self.lam)})"
-
     @property
     def formula(self) -> str:
         """With K and lambda filled in."""

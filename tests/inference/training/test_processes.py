@@ -140,19 +140,16 @@ def test_a_loss_that_is_not_finite_is_explained_by_all(digits, tmp_path):
 def stop_at(step, rank, act):
     """The bound, until ``act()`` in one process in the middle of a step."""
 
-    class Stops(inference.EnumeratedELBO):
-        seen = 0
+    bound, seen = inference.EnumeratedELBO(), []
 
-        def rows(self, run):
-            self.seen += 1
-            if self.seen == 2 * step and rank == int(os.environ.get("RANK", 0)):
-                act()
-            return super().rows(run)
+    def rows(run):
+        seen.append(run)
+        if len(seen) == 2 * step and rank == int(os.environ.get("RANK", 0)):
+            act()
+        return inference.EnumeratedELBO.rows(bound, run)
 
-        def __repr__(self):
-            return repr(inference.EnumeratedELBO())  # as far as the folder knows, the same
-
-    return Stops()
+    bound.rows = rows  # as far as the folder knows, the same
+    return bound
 
 
 @pytest.mark.parametrize("dies", [0, 1])
