@@ -14,6 +14,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import Stage, Training
+from ppl_models.inference.objectives.stage import with_training
 
 SMALL = {"hidden": (8,), "latent": 2}
 
@@ -390,7 +391,7 @@ def test_a_full_disk_leaves_the_old_state(digits, tmp_path, monkeypatch):
 
 def test_training_options_per_stage():
     stages = (Stage(inference.ELBO(), name="a"), Stage(inference.ELBO(), name="b"))
-    changed = inference.stage.with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
+    changed = with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
     assert [s.training for s in changed] == [
         Training(epochs=3, learning_rate=0.1),
         Training(epochs=4, learning_rate=0.1),

@@ -15,7 +15,7 @@ from worlds.processes import together
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import Objective, Player, Stage, Training
-from ppl_models.inference.training import processes as distributed
+from ppl_models.inference.training import processes as distributed, run_folder
 
 SMALL = {"hidden": (8,), "latent": 2}
 STACK = {**SMALL, "hidden_top": (4,), "code": 3, "dead": 0.0}
@@ -170,7 +170,7 @@ def test_a_killed_process_ends_the_run_everywhere(digits, tmp_path, dies):
     assert (other.kind, other.code) == ("LostProcess", 0) and other.seconds < 30
     assert f"process {1 - dies} of 2 stopped: another one has died" in other.error
     assert "\n" not in other.error
-    assert inference.checkpoint.read_state(out)["step"] == 4
+    assert run_folder.read_state(out)["step"] == 4
     # It goes on from there, in as many processes as one likes.
     outcomes = together(2, tmp_path, lambda rank: train(inference.EnumeratedELBO(), resume=True))
     check_equal(outcomes, {**outcomes[0].value, "model": reference.state_dict()})
