@@ -19,7 +19,7 @@ from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
-from ppl_models.inference.traces.evaluation import COMBINATIONS
+from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.sites import (
     DATA,
     combinations,

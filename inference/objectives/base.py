@@ -15,7 +15,8 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.inference.traces.evaluation import Evaluation, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
 
 Batches = Batch | Iterable[Batch]
 

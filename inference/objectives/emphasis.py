@@ -6,8 +6,9 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import label_dims, log_q_labels, rowwise
+from ppl_models.inference.traces.sites import UnhandledSite
 
 
 class Emphasis(Objective):

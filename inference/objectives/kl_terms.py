@@ -14,15 +14,16 @@ from torch.distributions import kl_divergence
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.per_row import is_summed, label_dims, log_q_labels, rowwise
+from ppl_models.inference.traces.sites import (
     UnhandledSite,
-    Weights,
+    check_prior,
     is_local,
     latent_sites,
+    model_only,
 )
-from ppl_models.inference.traces.per_row import is_summed, label_dims, log_q_labels, rowwise
-from ppl_models.inference.traces.sites import check_prior, model_only
+from ppl_models.inference.traces.weights import Weights
 
 Beta = float | Anneal | Mapping[str, float | Anneal]
 

@@ -11,13 +11,7 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    Weights,
-    latent_sites,
-    random_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
     at_every_label,
     check_inside_plate,
@@ -25,6 +19,8 @@ from ppl_models.inference.traces.per_row import (
     log_q_labels,
     rowwise,
 )
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites, random_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 class WakeSleep(Objective):

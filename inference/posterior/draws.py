@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.rows import Sites
-from ppl_models.inference.traces.evaluation import is_local, latent_sites, random_sites
+from ppl_models.inference.traces.sites import is_local, latent_sites, random_sites
 
 DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
 

@@ -18,8 +18,8 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites
 from ppl_models.inference.posterior.shared_draw_prediction import from_shared_draws
-from ppl_models.inference.traces.evaluation import Evaluation, latent_sites
-from ppl_models.inference.traces.sites import is_plate
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import is_plate, latent_sites
 from ppl_models.pair import Pair
 
 ROWS = 500  # rows evaluated at a time

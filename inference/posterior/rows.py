@@ -17,7 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import check_data
-from ppl_models.inference.traces.evaluation import enumerable, is_local, latent_sites, random_sites
+from ppl_models.inference.traces.sites import enumerable, is_local, latent_sites, random_sites
 from ppl_models.pair import Pair
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above

@@ -11,7 +11,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.inference.posterior.draws import Many, Scores, score
 from ppl_models.inference.posterior.rows import find_sites
-from ppl_models.inference.traces.evaluation import is_local, latent_sites
+from ppl_models.inference.traces.sites import is_local, latent_sites
 from ppl_models.pair import Pair
 
 

@@ -20,7 +20,7 @@ from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
 from ppl_models.inference.sampling.acquisitions import scorer
-from ppl_models.inference.traces.evaluation import latent_sites
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
 
 ROWS = 2000  # rows of a chain at a time: small networks, many steps

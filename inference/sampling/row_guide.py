@@ -31,7 +31,8 @@ from ppl_models.inference.posterior.target import (
     sites_of_rows,
     target,
 )
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation
+from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite, enumerated, family, latent_sites
 from ppl_models.pair import Pair
 

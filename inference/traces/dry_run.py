@@ -81,20 +81,23 @@ def run_within(
         UnhandledSite: Naming the sites and the cap.
     """
     known = _known.setdefault(guide, {})
-    if key in known:
-        return run(cap if known[key] is None else math.inf)
-    states = _random_states(device)
-    try:
-        weights = run(cap)
-    except LargeGridError:
-        found = survey(guide, key, lambda: run(math.inf))
-        if math.prod(label.size for label in found.largest) > cap:
-            raise too_many(found.largest, cap) from None
-        # The broken run may have drawn: a resumed training must see the same numbers.
-        _set_random_states(device, states)
-        return run(math.inf)
-    known[key] = None
-    return weights
+    if key not in known:
+        states = _random_states(device)
+        try:
+            weights = run(cap)
+        except LargeGridError:
+            survey(guide, key, lambda: run(math.inf))
+            # The broken run may have drawn: a resumed training must see the same numbers.
+            _set_random_states(device, states)
+        else:
+            known[key] = None
+            return weights
+    found = known[key]
+    if found is None:
+        return run(cap)
+    if math.prod(label.size for label in found.largest) > cap:
+        raise too_many(found.largest, cap)
+    return run(math.inf)
 
 
 def _look(run: Callable[[], Weights]) -> Survey:

@@ -8,13 +8,9 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    Weights,
-    is_local,
-    latent_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, is_local, latent_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 def rowwise(run: Evaluation, site: Any, value: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def family(fn: Any) -> str:
     return type(fn.base_dist if isinstance(fn, dist.Independent) else fn).__name__
 
 
-def model_only(model: poutine.Trace, sampled: dict[str, Any]) -> dict[str, Any]:
+def model_only(model: poutine.Trace, sampled: Mapping[str, Any]) -> dict[str, Any]:
     """The sites that are enumerated in the model alone, by name.
 
     Raises:

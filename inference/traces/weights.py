@@ -46,8 +46,9 @@ class Weights:
         outside: Log p - log q of sites outside the data plate, a scalar.
         rescaled: Name of a site whose weight is not just the plate's N / B, or of a masked
             label, or None.
-        apart: Whether the joint tensors are not the way to sum over the labels: there are
-            several, they stand in a plate within the rows, or one is masked.
+        term_by_term: Whether labels are summed in each term by itself, not in the joint tensors:
+            there are several, they stand in a plate within the rows, or one has a weight or a
+            mask of its own.
         guide: Trace of the guide.
         model: Trace of the model.
         bridges: Values that the model received for the guide's draws, by site name, each
@@ -62,7 +63,7 @@ class Weights:
     cap: int
     outside: Tensor | float
     rescaled: str | None
-    apart: bool
+    term_by_term: bool
     guide: poutine.Trace
     model: poutine.Trace
     bridges: list[tuple[Tensor, int]] = field(default_factory=list)
@@ -229,7 +230,7 @@ class Collector:
         self.factors: dict[int, Term] = {}
         self.outside: Tensor | float = 0.0
         self.rescaled: str | None = None
-        self.apart = len(self.labels) > 1 or any(v.plates for v in self.labels.values())
+        self.term_by_term = len(self.labels) > 1 or any(v.plates for v in self.labels.values())
 
     def add(self, kind: str, name: str, site: Any, log_prob: Tensor) -> None:
         """Add the log density of a site to the terms of a kind."""
@@ -250,7 +251,7 @@ class Collector:
         if kind == "labels":
             # A weight or mask changes what a label costs, never how probable it is.
             plain = isinstance(scale, float) and scale == 1.0 and mask is None
-            self.apart = self.apart or not plain
+            self.term_by_term = self.term_by_term or not plain
             if mask is not None and mask is not True:
                 self.rescaled = name
             factor = term if plain else self._term(name, site, log_prob)
@@ -270,18 +271,18 @@ class Collector:
     ) -> Weights:
         """All terms added so far."""
         return Weights(
-            self.terms,
-            self.factors,
-            self.labels,
-            self.nesting,
-            cap,
-            self.outside,
-            self.rescaled,
-            self.apart,
-            guide,
-            model,
-            bridges or [],
-            shared,
+            terms=self.terms,
+            factors=self.factors,
+            labels=self.labels,
+            nesting=self.nesting,
+            cap=cap,
+            outside=self.outside,
+            rescaled=self.rescaled,
+            term_by_term=self.term_by_term,
+            guide=guide,
+            model=model,
+            bridges=bridges or [],
+            shared=shared,
         )
 
     def _term(self, name: str, site: Any, value: Tensor) -> Term:
