@@ -7,12 +7,14 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ppl_models import data
 from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive
-
-if TYPE_CHECKING:
-    from ppl_models.data import Dataset, Table
+from ppl_models.config import unknown
+from ppl_models.data import Dataset, Table
+from ppl_models.data.catalogue import factor_data
+from ppl_models.data.store import built_sets
 
 ACTIONS = {
     "list": "names of the data sets",
@@ -25,9 +27,6 @@ Options = argparse.Namespace
 
 def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     """Flags of ``ppl-models data`` and what it runs."""
-    from ppl_models import data
-    from ppl_models.config import unknown
-
     words = [word for word in rest if not word.startswith("-")]
     parser.description = "; ".join(f"{name}: {text}" for name, text in ACTIONS.items())
     if not words and ("-h" in rest or "--help" in rest):
@@ -65,8 +64,6 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
 
 
 def _list(options: Options) -> int:
-    from ppl_models import data
-
     lines = {name: _summary(data.loader(name)) for name in data.names()}
     if options.json:
         print(json.dumps(lines))
@@ -76,8 +73,6 @@ def _list(options: Options) -> int:
 
 
 def _show(options: Options) -> int:
-    from ppl_models import data
-
     loader = data.loader(options.name)
     text = inspect.getdoc(loader) or ""
     known = {n: p.default for n, p in inspect.signature(loader).parameters.items()}
@@ -94,14 +89,9 @@ def _summary(loader: Callable[..., Any]) -> str:
 
 
 def _build(options: Options, load: dict[str, Any]) -> int:
-    from ppl_models import data
-    from ppl_models.data.store import built_sets
-
     def make() -> Any:
         if not options.whole:
             return data.load(options.name, **load)
-        from ppl_models.data.catalogue import factor_data
-
         own = {name: value for name, value in load.items() if name != "seed"}
         return factor_data(options.name, **own).whole(seed=load.get("seed", 0))
 
@@ -122,8 +112,6 @@ def _build(options: Options, load: dict[str, Any]) -> int:
 
 
 def _preview(options: Options, load: dict[str, Any]) -> int:
-    from ppl_models import data
-
     found = data.load(options.name, **load)
     report: dict[str, Any] = _counts(found)
     for site in found.train.sites:

@@ -7,41 +7,20 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from ppl_models.batch import Batch
 from ppl_models.commands.flags import Parser, UsageError, positive
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from ppl_models.batch import Batch
-    from ppl_models.data import Dataset, Table
-    from ppl_models.inference import Run
+from ppl_models.commands.posterior import run_and_data
+from ppl_models.data import Table
+from ppl_models.files import write_atomically
+from ppl_models.inference import Run
 
 Options = argparse.Namespace
 GAP = 2  # pixels between pictures
-
-
-def run_and_data(folder: Path, pair: str | None) -> tuple[Run, Dataset]:
-    """A fitted pair, and the data it was fitted on, made again.
-
-    Raises:
-        UsageError: If the data were arrays in memory, or have changed since.
-    """
-    from ppl_models import data, inference
-
-    run, description = inference.load(folder, pair)
-    recipe = description["data"]
-    if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
-        raise UsageError(
-            f"{folder} was fitted on arrays in memory ({recipe['name']}); use it from Python with "
-            "inference.load"
-        )
-    dataset = data.remake(recipe)
-    if dataset.recipe["digest"] != recipe["digest"]:
-        raise UsageError(f"the data {recipe['name']} have changed since {folder}")
-    return run, dataset
 
 
 def intervene(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
@@ -148,8 +127,6 @@ def _show(
     heads: Sequence[str],
     lines: Sequence[str],
 ) -> int:
-    from ppl_models.files import write_atomically
-
     path: Path = options.out or options.folder / options.file
     if path.suffix == ".npz":
         import numpy as np

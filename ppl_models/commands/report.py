@@ -6,14 +6,14 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ppl_models.commands.flags import Parser, UsageError
+from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
+from ppl_models.inference.diagnostics.comparison import compare as comparison_of
+from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.pages.report import write
 
-if TYPE_CHECKING:
-    import arviz as az
-
-POSTERIOR, REPORT = "posterior.nc", "report.html"
+REPORT = "report.html"
 Options = argparse.Namespace
 
 
@@ -32,9 +32,6 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
-        from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
-        from ppl_models.pages.report import write
-
         if options.simulations and options.simulations < LEAST_ROWS:
             raise UsageError(
                 f"simulations is {options.simulations}, expected 0 or at least {LEAST_ROWS}"
@@ -59,35 +56,14 @@ def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
-        from ppl_models.inference.diagnostics.comparison import compare
-
         folders: list[Path] = options.folders
         if len(folders) < 2:
             raise UsageError("compare needs at least two folders")
         twice = [folder for folder in folders if folders.count(folder) > 1]
         if twice:
             raise UsageError(f"{twice[0]} is given twice")
-        found = compare({str(folder): posterior_of(folder) for folder in folders})
-        print(json.dumps(found.plain()) if options.json else found)
+        comparison = comparison_of({str(folder): posterior_of(folder) for folder in folders})
+        print(json.dumps(comparison.plain()) if options.json else comparison)
         return 0
 
     return run
-
-
-def posterior_of(source: Path) -> az.InferenceData:
-    """The posterior in a run's folder, or in a file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it is damaged.
-    """
-    from ppl_models.inference.posterior import export
-
-    if not source.is_dir():
-        return export.load(source)
-    path = source / POSTERIOR
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{source} holds no {POSTERIOR}; write one with ppl-models export {source}"
-        )
-    return export.load(path)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppl_models import catalogue
-from ppl_models.commands.report import posterior_of
 from ppl_models.files import write_atomically
 from ppl_models.inference import load
 from ppl_models.inference.training import run_folder
 from ppl_models.pages import sections
 from ppl_models.pages.html import heading, page, section
+from ppl_models.pages.posterior_file import posterior_of
 from ppl_models.pages.sections import Fit
 
 

@@ -13,7 +13,7 @@ import arviz as az
 import pytest
 
 from ppl_models import catalogue, data
-from ppl_models.commands import main as cli
+from ppl_models.commands import fit
 from ppl_models.commands.flags import Parser, add_loader, add_settings
 from ppl_models.commands.main import main
 from ppl_models.inference import Training
@@ -211,7 +211,7 @@ def test_no_two_flags_share_a_name():
     for paper in catalogue.PAPERS:
         for name in data.names():
             parser = Parser(prog="test")
-            cli._fit(parser, [paper, "--data", name])  # argparse raises on a conflict
+            fit.fit(parser, [paper, "--data", name])  # argparse raises on a conflict
             dests = [action.dest for action in parser._actions]
             assert len(set(dests)) == len(dests)
 
