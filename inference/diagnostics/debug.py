@@ -22,6 +22,7 @@ from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.sites import (
     DATA,
+    Program,
     combinations,
     enumerable,
     is_local,
@@ -313,7 +314,7 @@ def _density(traces: dict[str, Any], batch: Batch) -> tuple[list[str], str]:
 
 
 def _gradient(
-    trained: Pair, whole: Pair, batch: Batch, objective: Objective, reached: set[str]
+    trained: Program, whole: Pair, batch: Batch, objective: Objective, reached: set[str]
 ) -> Iterator[Check]:
     kind = ", ".join(batch) or "nothing observed"
     names = {n: p for n, p in whole.named_parameters() if p.requires_grad}

@@ -217,7 +217,7 @@ class _Task:
     def _work(self, pair: Pair) -> Rows:
         few = self._batch(pair, self.index[:2])
         outside = draw_outside(pair, few, self.draws)
-        sites = find_sites(outside.at(0) if outside.sites else pair, few)
+        sites = find_sites(pair, few, program=outside.at(0))
         limits = {
             "posterior": POSTERIOR_CELLS,
             "posterior_predictive": PREDICTIVE_CELLS,

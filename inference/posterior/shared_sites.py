@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.draws import Given
 from ppl_models.inference.posterior.groups import SAMPLE, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Site
-from ppl_models.inference.traces.sites import is_local, latent_sites
+from ppl_models.inference.posterior.rows import Conditioned, Site
+from ppl_models.inference.traces.sites import Program, is_local, latent_sites
 from ppl_models.pair import Pair
 
 
@@ -41,14 +40,12 @@ class Outside:
     log_q: Tensor
     parameters: Variables
 
-    def at(self, draw: int) -> Pair:
-        """The pair given one draw: what is left are the rows."""
+    def at(self, draw: int) -> Program:
+        """The pair given one draw, which leaves the rows; the pair itself without such sites."""
+        if not self.sites:
+            return self.pair
         given = Given({name: value[draw] for name, value in self.values.items()})
-        pair = self.pair
-        rows = SimpleNamespace(
-            model=given(pair.model), guide=given(pair.guide), card=pair.card, like=pair.like
-        )
-        return cast(Pair, rows)
+        return Conditioned(self.pair, given(self.pair.model), given(self.pair.guide))
 
     def posterior(self) -> Variables:
         """The draws of one chain, for ``posterior``."""

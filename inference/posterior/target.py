@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -30,6 +29,7 @@ from ppl_models.inference.posterior.groups import (
     host,
 )
 from ppl_models.inference.posterior.rows import (
+    Conditioned,
     Site,
     Sites,
     find_sites,
@@ -213,8 +213,8 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
             "inference.nuts"
         )
     inner = poutine.block(pair.model, hide_fn=lambda site: site["name"] in outside)
-    rows = cast(Pair, SimpleNamespace(model=inner, guide=pair.guide, card=pair.card))
-    sites = find_sites(rows, batch, guide=guide)
+    rows = Conditioned(pair, inner, pair.guide)
+    sites = find_sites(pair, batch, guide=guide, program=rows)
     transforms, shapes = {}, {}
     for name, site in latent.items():
         if name not in sites.labels:

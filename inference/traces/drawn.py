@@ -89,19 +89,20 @@ class Drawn:
             trace.nodes[name] = {**site, "value": value}
         return trace
 
-    def log_mixture(self, name: str, dim: int) -> Tensor:
+    def log_mixture(self, name: str, value: Tensor, dim: int) -> Tensor:
         """Log density from which a site's draws came, those before them summed out.
 
         Args:
             name: The site.
-            dim: The dimension of its own in which its draws stand then.
+            value: Its draws in a dimension of their own, as :meth:`moved` gives them.
+            dim: That dimension.
         """
         site = self.sites[name]
         fn = site["fn"]
         if not site["infer"]["_given_draws"]:
             log_q: Tensor = fn.log_prob(site["value"])
             return _moved(log_q, self.dim, dim, 0)
-        log_q = fn.log_prob(_moved(site["value"], self.dim, dim, fn.event_dim))
+        log_q = fn.log_prob(value)
         return torch.logsumexp(log_q, self.dim, keepdim=True) - math.log(log_q.shape[self.dim])
 
     def bridged(self) -> tuple[poutine.Trace, list[tuple[Tensor, int]], tuple[int, ...]]:

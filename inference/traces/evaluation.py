@@ -224,7 +224,7 @@ class Evaluation:
             if name in drawn.labels:
                 terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
             elif name in moved:
-                log_q = drawn.log_mixture(name, moved[name])
+                log_q = drawn.log_mixture(name, replayed.nodes[name]["value"], moved[name])
                 terms.add("q", name, site, log_q + math.log(ask.particles))
             elif not ask.analytic_kl:
                 log_q = _log_q(site, score and score.nodes[name])

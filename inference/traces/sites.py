@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
+
+from ppl_models.batch import Batch
 
 DATA = "data"  # name of the plate over rows
+
+
+class Program(Protocol):
+    """What objectives and training need of a pair: a model and its guide, called with a batch."""
+
+    @property
+    def model(self) -> Callable[[Batch], Any]:
+        """The generative story."""
+
+    @property
+    def guide(self) -> Any:
+        """The variational family."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters of both."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters with their names."""
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The modules of both, at any depth."""
 
 
 class UnhandledSite(ValueError):

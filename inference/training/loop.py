@@ -21,6 +21,7 @@ from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage, Training
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.compiled_step import Compiled, compiled_sides
 from ppl_models.inference.training.not_finite import NotFinite, explain
@@ -132,7 +133,7 @@ class Loop:
         self.done_before += self.step
 
     def _take_step(
-        self, stage: Stage, trained: Pair, batches: tuple[Batch, ...], rows: int
+        self, stage: Stage, trained: Program, batches: tuple[Batch, ...], rows: int
     ) -> Tensor | float:
         if stage.prepare is not None:
             key = self.stage, self.step, len(self.sides), 0
@@ -162,7 +163,7 @@ class Loop:
         self,
         side: Side,
         stage: Stage,
-        trained: Pair,
+        trained: Program,
         batches: tuple[Batch, ...],
         rows: int,
         turn: tuple[int, int] = (0, 0),
@@ -196,7 +197,7 @@ class Loop:
         return value if on_cpu else loss.detach()
 
     def _precision(
-        self, stage: Stage, trained: Pair, stream: Stream
+        self, stage: Stage, trained: Program, stream: Stream
     ) -> contextlib.AbstractContextManager[None]:
         if stage.training.precision == "full":
             return contextlib.nullcontext()
@@ -208,11 +209,12 @@ class Loop:
             for side in self.sides:
                 side.objective.differentiable_loss(trained.model, trained.guide, batches)
 
-        roots = [trained, *(s.module for s in self.sides if s.module is not None)]
+        roots: list[Program | nn.Module] = [trained]
+        roots += [s.module for s in self.sides if s.module is not None]
         return bfloat16(networks_of(roots, run), self.device)
 
     def _finite(
-        self, value: float, stage: Stage, trained: Pair, batches: tuple[Batch, ...]
+        self, value: float, stage: Stage, trained: Program, batches: tuple[Batch, ...]
     ) -> None:
         if math.isfinite(value):
             return
@@ -232,7 +234,7 @@ class Loop:
         notes = self.processes.notes(str(error))  # the row is one process's
         raise NotFinite(next((note for note in notes if " at row " in note), notes[0]))
 
-    def _stale(self, stage: Stage, trained: Pair, table: Table, options: Training) -> bool:
+    def _stale(self, stage: Stage, trained: Program, table: Table, options: Training) -> bool:
         # Validation must not move the training's random state.
         with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
             torch.manual_seed(self.seed)

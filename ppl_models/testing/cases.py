@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference import Evaluation, Objective
-from ppl_models.inference.traces.sites import is_local
+from ppl_models.inference.traces.sites import Program, is_local
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
 
@@ -51,7 +51,7 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
 class Case:
     """One stage of a paper's training on rows of one kind, as the objective sees them."""
 
-    pair: Pair
+    pair: Program
     objective: Objective
     batch: Batch
 
@@ -239,6 +239,7 @@ def bound_by_loop(case: Case, trace: poutine.Trace) -> Tensor:
         ``(B,)``: the sum of q(y | x) [log p(x, y, z) - log q(z | x, y) - log q(y | x)].
     """
     pair, batch, sites = case.pair, case.batch, enumerated(trace)
+    assert isinstance(pair, Pair), "its card says which labels are ever data"
     supports = {n: s["value"].reshape(-1, *s["fn"].event_shape) for n, s in sites.items()}
     total = torch.zeros(batch.count, dtype=pair.like().dtype)
     for places in itertools.product(*(range(len(v)) for v in supports.values())):
