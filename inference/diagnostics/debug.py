@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
@@ -21,16 +19,15 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.sites import (
-    DATA,
     Program,
     combinations,
     enumerable,
-    is_local,
-    is_plate,
     latent_sites,
     random_sites,
 )
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import DATA, base_of, is_local, is_plate
 
 ROWS = 100  # of each kind, that the checks look at
 
@@ -109,12 +106,10 @@ def debug(
     found: list[Check] = []
     reached: set[str] = set()
     with (
-        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-        pyro.validation_enabled(False),
+        quiet(like.device, seed),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         for batch in batches:
             found += _check(pair, batch, objective, reached)
     if not any(c.problem and c.name in ("runs", "loss") for c in found):
@@ -264,18 +259,13 @@ def _support(model: poutine.Trace) -> tuple[list[str], str]:
 
 
 def _inside(site: Any, value: Tensor) -> Tensor:
-    inside: Tensor = _base(site).support.check(value)
+    inside: Tensor = base_of(site["fn"]).support.check(value)
     inside = inside.reshape(inside.shape + (1,) * (value.dim() - inside.dim()))  # of vectors
     return inside & value.isfinite()
 
 
 def _support_of(site: Any) -> str:
-    return str(_base(site).support)
-
-
-def _base(site: Any) -> Any:
-    fn = site["fn"]
-    return fn.base_dist if isinstance(fn, dist.Independent) else fn
+    return str(base_of(site["fn"]).support)
 
 
 def _enumeration(guide: poutine.Trace, model: poutine.Trace) -> tuple[list[str], str]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 
@@ -20,6 +19,7 @@ from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 ROWS = 3  # of each kind, that a method is tried on
 
@@ -110,12 +110,10 @@ def run(name: str, pair: Pair, batch: Batch) -> str:
 def _quiet(pair: Pair, seed: int) -> Iterator[None]:
     like = pair.like()
     with (
-        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-        pyro.validation_enabled(False),
+        quiet(like.device, seed),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         yield
 
 

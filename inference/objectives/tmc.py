@@ -11,8 +11,8 @@ from ppl_models.inference.objectives.schedule import Anneal, check_range, value_
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask, Drawn
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import is_local
 from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import is_local
 
 
 class TMC(Bound):

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.rows import Sites
-from ppl_models.inference.traces.sites import is_local, latent_sites, random_sites
+from ppl_models.inference.traces.sites import latent_sites, random_sites
+from ppl_models.sample_sites import base_of, is_local
 
 DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
 
@@ -121,7 +122,7 @@ def guide_parameters(
     dims = {name: trace.nodes[name]["infer"]["_enumerate_dim"] for name in labels}
     found = {}
     for name, fn in many.before.items():
-        base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+        base = base_of(fn)
         shape = (1,) * (2 + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
         if not isinstance(base, dist.Normal) or shape[DRAW_DIM] > 1:
             continue
@@ -239,7 +240,7 @@ def _log_prob(fn: Any, value: Tensor) -> Tensor:
     PyTorch forms four tensors of the size of all logits, which fit no cache where labels are
     summed out; one label at a time takes half as long.
     """
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    base = base_of(fn)
     usual = getattr(type(base), "log_prob", None) is torch.distributions.Bernoulli.log_prob
     vector = len(fn.event_shape) == 1 and usual and "logits" in vars(base)
     if not vector or value.dim() >= base.logits.dim():

@@ -247,7 +247,7 @@ class _Task:
         # Each row counts once: the size of the plate is the rows of the block.
         like = pair.like()
         (batch,) = self.table.only(*self.names).rows(index).batches()
-        return Batch(batch, batch.rows).to(like.device, like.dtype)
+        return batch.unscaled().to(like.device, like.dtype)
 
     def _by_chain(self, variables: Variables) -> Variables:
         """With a dimension for chains, where there are several."""

@@ -19,8 +19,9 @@ from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites
 from ppl_models.inference.posterior.shared_draw_prediction import from_shared_draws
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import is_plate, latent_sites
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import is_plate
 
 ROWS = 500  # rows evaluated at a time
 
@@ -117,7 +118,7 @@ def _mean(fn: Any) -> Tensor | None:
 
 
 def _left_to_the_model(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
-    batch = Batch(dict(batch), batch.rows)  # each row counts once
+    batch = batch.unscaled()
     sites = find_sites(pair, batch)
     log_q: Tensor | float = 0.0
     if particles:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -17,14 +16,10 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import check_data
-from ppl_models.inference.traces.sites import (
-    Program,
-    enumerable,
-    is_local,
-    latent_sites,
-    random_sites,
-)
+from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import is_local
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
 # 32 MB are given back to the system after every use, and cost their first touch again.
@@ -108,11 +103,7 @@ def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
     like, modes = pair.like(), {module: module.training for module in pair.modules()}
     pair.eval()
     try:
-        with (
-            torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-            pyro.validation_enabled(False),
-        ):
-            torch.manual_seed(seed)
+        with quiet(like.device, seed):
             yield
     finally:
         for module, mode in modes.items():

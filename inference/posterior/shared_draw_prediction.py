@@ -11,8 +11,9 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.inference.posterior.draws import Many, Scores, score
 from ppl_models.inference.posterior.rows import find_sites
-from ppl_models.inference.traces.sites import is_local, latent_sites
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import is_local
 
 
 def from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
@@ -36,7 +37,7 @@ def from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> Te
     Raises:
         ValueError: If the guide samples no such site, or the site is no label.
     """
-    batch = Batch(dict(batch), batch.rows)  # each row counts once
+    batch = batch.unscaled()
     sites = find_sites(pair, batch)
     if site not in sites.labels:
         raise ValueError(unknown("missing label", site, sites.labels))

@@ -16,8 +16,9 @@ from ppl_models.batch import Batch
 from ppl_models.inference.posterior.draws import Given
 from ppl_models.inference.posterior.groups import SAMPLE, Variables, event_dims, host
 from ppl_models.inference.posterior.rows import Conditioned, Site
-from ppl_models.inference.traces.sites import Program, is_local, latent_sites
+from ppl_models.inference.traces.sites import Program, latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import base_of, is_local
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _log_density(nodes: Any, names: Sequence[str]) -> Tensor:
 def _parameters(sites: dict[str, Site], first: Any, other: Any) -> Variables:
     found: Variables = {}
     for name, site in sites.items():
-        both = [_base(run[name]["fn"]) for run in (first, other)]
+        both = [base_of(run[name]["fn"]) for run in (first, other)]
         if not all(isinstance(base, dist.Normal) for base in both):
             continue
         for part in ("loc", "scale"):
@@ -129,7 +130,3 @@ def _parameters(sites: dict[str, Site], first: Any, other: Any) -> Variables:
             if torch.equal(one, two):  # else it depends on the sites before it
                 found[f"{name}_{part}"] = (event_dims(site), host(one))
     return found
-
-
-def _base(fn: Any) -> Any:
-    return fn.base_dist if isinstance(fn, dist.Independent) else fn

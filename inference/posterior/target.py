@@ -34,8 +34,9 @@ from ppl_models.inference.posterior.rows import (
     Sites,
     find_sites,
 )
-from ppl_models.inference.traces.sites import family, is_local, latent_sites
+from ppl_models.inference.traces.sites import family, latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import is_local
 
 STARTS = 100  # random starts tried before giving up
 RADIUS = 2.0  # of the cube they are drawn from, on the real line
@@ -227,7 +228,7 @@ def rows_of(table: Table, pair: Pair) -> Batch:
     """All rows of a table as one batch of the pair's type, in which each row counts once."""
     like = pair.like()
     (part,) = table.batches()
-    return Batch(part, part.rows).to(like.device, like.dtype)
+    return part.unscaled().to(like.device, like.dtype)
 
 
 def rows_at_a_time(pair: Pair, sites: Sites, labels: Sequence[str], draws: int) -> int:

@@ -69,11 +69,11 @@ def gibbs_predict(
     like = pair.like()
     (first, *_) = seen.batches(limit=2)
     with undisturbed(pair, seed), torch.no_grad():
-        shared = draw_outside(pair, _rows(first).to(like.device, like.dtype), weights)
+        shared = draw_outside(pair, first.unscaled().to(like.device, like.dtype), weights)
     given = [shared.at(s) for s in range(weights)]
 
     def of(batch: Batch) -> Tensor:
-        batch = _rows(batch)
+        batch = batch.unscaled()
         start = pair.guide.factor(site, pair.guide.upstream(site, batch)).probs
         chains = [_chain(one, batch, site, start, steps, draw) for one in given]
         return torch.stack(chains).movedim(2, 0)
@@ -118,10 +118,6 @@ def gibbs_posterior(
     stats = xr.Dataset({"acquisition": (("datum",), values)}, rows)
     groups = {"posterior": posterior, "sample_stats": stats}
     return as_inference_data(groups, {"acquisition": acquisition})
-
-
-def _rows(batch: Batch) -> Batch:
-    return Batch(dict(batch), batch.rows)  # each row counts once
 
 
 def _chain(

@@ -20,10 +20,9 @@ from ppl_models.inference.traces.sites import (
     UnhandledSite,
     combinations,
     enumerable,
-    enumerated,
-    is_local,
-    is_plate,
+    is_enumerated,
 )
+from ppl_models.sample_sites import is_local, is_plate
 
 COMBINATIONS = 4096  # largest joint grid of labels that is formed unasked
 
@@ -173,7 +172,7 @@ class _Slice(Messenger):
         self.piece = piece
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] == self.piece.site and enumerated(msg):
+        if msg["name"] == self.piece.site and is_enumerated(msg):
             first, last = self.piece.values
             axis = msg["infer"]["_enumerate_dim"] - msg["fn"].event_dim
             msg["value"] = msg["value"].narrow(axis, first, last - first)
@@ -214,7 +213,7 @@ class Draw(Messenger):
                 msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or is_plate(msg) or not enumerated(msg):
+        if msg["is_observed"] or is_plate(msg) or not is_enumerated(msg):
             return
         axis = msg["infer"]["_enumerate_dim"] - msg["fn"].event_dim
         self.sizes[msg["name"]] = msg["value"].shape[axis]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ppl_models.inference.traces.contraction import Dims, Label
-from ppl_models.inference.traces.sites import UnhandledSite, enumerated, latent_sites
+from ppl_models.inference.traces.sites import UnhandledSite, is_enumerated, latent_sites
 from ppl_models.inference.traces.weights import Weights, too_many
 
 
@@ -127,7 +127,7 @@ def _look(run: Callable[[], Weights]) -> Survey:
     )
     draws = {}
     for name, site in latent_sites(weights.guide):
-        if not enumerated(site):
+        if not is_enumerated(site):
             shape = site["value"].shape[: site["value"].dim() - site["fn"].event_dim]
             draws[name] = frozenset(d for d in labels if len(shape) >= -d and shape[d] > 1)
     return Survey(tuple(labels.values()), tuple(labels[d] for d in sorted(largest)), draws)

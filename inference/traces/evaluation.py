@@ -28,8 +28,8 @@ from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_differentiable,
     check_prior,
-    enumerated,
     family,
+    is_enumerated,
     latent_sites,
     model_only,
     random_sites,
@@ -191,7 +191,7 @@ class Evaluation:
         for name, site in sites.items():
             if ask.cut == "none":
                 check_differentiable(name, site, ask.enumerate_labels, ask.cap)
-        labels = {name: site for name, site in sites.items() if enumerated(site)}
+        labels = {name: site for name, site in sites.items() if is_enumerated(site)}
         return Drawn(ask, limit, dim, trace, sites, labels)
 
     def collect(self, drawn: Drawn, moved: Mapping[str, int] | None = None) -> Weights:

@@ -11,8 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-
-DATA = "data"  # name of the plate over rows
+from ppl_models.sample_sites import base_of, is_local, is_plate
 
 
 class Program(Protocol):
@@ -54,17 +53,7 @@ def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
             yield name, site
 
 
-def is_plate(site: Any) -> bool:
-    """Whether a site is a plate's choice of rows."""
-    return type(site["fn"]).__name__ == "_Subsample"
-
-
-def is_local(site: Any) -> bool:
-    """Whether a site stands inside the data plate."""
-    return any(frame.name == DATA for frame in site["cond_indep_stack"])
-
-
-def enumerated(site: Any) -> bool:
+def is_enumerated(site: Any) -> bool:
     """Whether all values of a site were listed in a dimension of its own."""
     return site["infer"].get("_enumerate_dim") is not None
 
@@ -113,12 +102,12 @@ def check_differentiable(name: str, site: Any, enumerate_labels: bool, cap: int)
         UnhandledSite: Naming the site and what was expected.
     """
     fn = site["fn"]
-    if enumerated(site) and not is_local(site):
+    if is_enumerated(site) and not is_local(site):
         raise UnhandledSite(
             f"site {name!r} is discrete and stands outside the data plate; this objective sums "
             "labels row by row, expected it inside plate 'data'"
         )
-    if enumerated(site) or fn.has_rsample:
+    if is_enumerated(site) or fn.has_rsample:
         return
     if enumerable(fn) and not enumerate_labels:
         raise UnhandledSite(
@@ -161,7 +150,7 @@ def check_prior(name: str, kl: Tensor, summed: Mapping[str, Any]) -> None:
 
 def family(fn: Any) -> str:
     """Name of a distribution, looked for inside ``Independent``."""
-    return type(fn.base_dist if isinstance(fn, dist.Independent) else fn).__name__
+    return type(base_of(fn)).__name__
 
 
 def model_only(model: poutine.Trace, sampled: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,7 +162,7 @@ def model_only(model: poutine.Trace, sampled: Mapping[str, Any]) -> dict[str, An
     summed = {}
     for name, site in latent_sites(model):
         if name not in sampled:
-            if not enumerated(site):
+            if not is_enumerated(site):
                 raise UnhandledSite(
                     f"site {name!r} is latent in the model, but the guide does not sample it; "
                     "give the guide a factor for it, or put its values in the batch"

@@ -25,7 +25,8 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
-from ppl_models.inference.traces.sites import DATA, UnhandledSite, is_local
+from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.sample_sites import DATA, is_local
 
 
 @dataclass

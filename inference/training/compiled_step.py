@@ -25,6 +25,7 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.traces.sites import Program, Untraceable
 from ppl_models.inference.training.live_number import Live, Outcome
 from ppl_models.inference.training.sides import Side
+from ppl_models.quiet import quiet
 
 NOT = "training is not compiled"
 Compiler = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Any]]
@@ -185,11 +186,7 @@ class Compiled:
         # What an objective finds out about a pair on its first evaluation is then known, here
         # and after a resume alike.
         device = self.progress.device
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            pyro.validation_enabled(False),
-            torch.no_grad(),
-        ):
+        with quiet(device), torch.no_grad():
             self.objective.differentiable_loss(self.pair.model, self.pair.guide, batches)
 
     def _attributes(self) -> list[tuple[Any, dict[str, Any]]]:

@@ -31,6 +31,7 @@ from ppl_models.inference.training.processes import Processes
 from ppl_models.inference.training.run import Run
 from ppl_models.inference.training.sides import Side, constant, sides, under
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
 RECORDS = 400  # points of the training curve per stage
@@ -236,8 +237,7 @@ class Loop:
 
     def _stale(self, stage: Stage, trained: Program, table: Table, options: Training) -> bool:
         # Validation must not move the training's random state.
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), pyro.validation_enabled(False):
-            torch.manual_seed(self.seed)
+        with quiet(self.device, self.seed), torch.no_grad():
             total = 0.0
             for batch in table.batches(limit=1000):
                 batch = batch.to(self.device, self.pair.like().dtype)

@@ -15,7 +15,7 @@ from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Part
 from ppl_models.data.tables.seeds import PROCESS, generator
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import is_local
+from ppl_models.sample_sites import is_local
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference import Evaluation, Objective
-from ppl_models.inference.traces.sites import Program, is_local
+from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
+from ppl_models.sample_sites import is_local
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
@@ -153,16 +154,12 @@ def cases(
 
 def sampled(trace: poutine.Trace) -> dict[str, Any]:
     """The sample sites of a trace by name, without plates."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
-    }
+    return dict(random_sites(trace))
 
 
 def latent(trace: poutine.Trace) -> dict[str, Any]:
     """The sample sites of a trace that are not observed, by name."""
-    return {name: site for name, site in sampled(trace).items() if not site["is_observed"]}
+    return dict(latent_sites(trace))
 
 
 def enumerated(trace: poutine.Trace) -> dict[str, Any]:
