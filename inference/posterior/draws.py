@@ -79,13 +79,26 @@ class GuideDraws:
     Attributes:
         values: ``(S, B, *event)`` by site.
         log_q: Their joint log density ``(S, B)``.
+        logs: Log density of each site ``(S, B)``, given those before it.
         probs: By label, its probabilities ``(B, C)`` averaged over the draws: exact where
             the label is drawn from what is given alone.
     """
 
     values: dict[str, Tensor]
     log_q: Tensor
+    logs: dict[str, Tensor]
     probs: dict[str, Tensor]
+
+    def without(self, site: str) -> GuideDraws:
+        """The draws of the other sites."""
+        if site not in self.values:
+            return self
+        values, logs, probs = (
+            {name: value for name, value in of.items() if name != site}
+            for of in (self.values, self.logs, self.probs)
+        )
+        log_q = torch.stack(list(logs.values())).sum(0) if logs else torch.zeros_like(self.log_q)
+        return GuideDraws(values, log_q, logs, probs)
 
 
 def draw_guide(
@@ -95,15 +108,16 @@ def draw_guide(
     with Many(draws):
         trace = poutine.trace(guide).get_trace(batch)
     log_q = batch.rows.new_zeros((), dtype=torch.float32)
-    values, probs = {}, {}
+    values, logs, probs = {}, {}, {}
     for name, node in latent_sites(trace):
         values[name] = node["value"]
-        log_q = log_q + scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        logs[name] = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        log_q = log_q + logs[name]
         support = sites.latents[name].support
         if support is not None:
             wide = support.reshape(-1, 1, 1, *support.shape[1:])
             probs[name] = node["fn"].log_prob(wide).double().exp().mean(1).T
-    return GuideDraws(values, log_q.expand(draws, batch.count), probs)
+    return GuideDraws(values, log_q.expand(draws, batch.count), logs, probs)
 
 
 def guide_parameters(
