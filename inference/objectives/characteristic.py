@@ -69,11 +69,6 @@ class CharacteristicELBO(Bound):
         self.particles, self.detach, self.alpha, self.gamma = particles, detach, alpha, gamma
         self._summed = EnumeratedELBO(plate_nesting=plate_nesting)
 
-    def __repr__(self) -> str:
-        """As written."""
-        weights = f"alpha={written(self.alpha)}, gamma={written(self.gamma)}"
-        return f"CharacteristicELBO(particles={self.particles}, detach={self.detach!r}, {weights})"
-
     @property
     def formula(self) -> str:
         """For a row with labels."""

@@ -83,11 +83,6 @@ class DistanceCorrelation(Objective):
         check_choice("kl", kl, ("sampled", "analytic"))
         self.first, self.second, self.weight, self.kl = first, second, weight, kl
 
-    def __repr__(self) -> str:
-        """As written."""
-        weight = written(self.weight)
-        return f"DistanceCorrelation({self.first!r}, {self.second!r}, weight={weight})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""

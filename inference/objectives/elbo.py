@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_choice
+from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
@@ -67,25 +68,20 @@ class ELBO(Bound):
         self.particles, self.kl, self.grad = particles, kl, grad
         self.beta, self.free_bits = beta, floor
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"{type(self).__name__}(particles={self.particles}, kl={self.kl!r})"
-
     @property
     def formula(self) -> str:
         """E.g. ``E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))``."""
-        if self.kl == "analytic":
-            return "E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))" + self._weighing()
-        return "E_q(z|x)[log p(x,z) - log q(z|x)]" + self._weighing()
+        return self._bound(labels=False)
 
-    def _weighing(self) -> str:
-        # The exceptions to weight 1 and floor 0, as a remark behind the formula.
+    def _bound(self, labels: bool) -> str:
+        # Behind the terms, as a remark, the exceptions to weight 1 and floor 0.
+        terms = expected_analytic(labels) if self.kl == "analytic" else expected(labels=labels)
         if isinstance(self.beta, Mapping):
             marks = [f"{written(weight)} KL({site})" for site, weight in self.beta.items()]
         else:
             marks = [] if self.beta == 1 else [f"{written(self.beta)} KL"]
         marks += [] if self.free_bits.nats == 0 else [f"KL at least {self.free_bits}"]
-        return f" with {', '.join(marks)}" if marks else ""
+        return f"{terms} with {', '.join(marks)}" if marks else terms
 
     def ask(self) -> Ask:
         """The draws of this bound."""
@@ -155,18 +151,10 @@ class EnumeratedELBO(ELBO):
         at_least(chunk=(chunk, 0), combinations=(combinations, 1))
         self.chunk, self.backend, self.combinations = chunk, backend, combinations
 
-    def __repr__(self) -> str:
-        """As written."""
-        chunk = f", chunk={self.chunk}" if self.chunk else ""
-        backend = f", backend={self.backend!r}" if self.backend != "torch" else ""
-        return f"{super().__repr__()[:-1]}{chunk}{backend})"
-
     @property
     def formula(self) -> str:
         """With the sum over labels written out."""
-        inner = super().formula.replace("q(z|x)", "q(z|x,y)").replace("p(x|z)", "p(x|y,z)")
-        inner = inner.replace("log p(x,z)", "log p(x,y,z)").replace("p(z)", "p(y,z)")
-        return f"sum_y q(y|x) {{{inner} - log q(y|x)}}"
+        return over_labels(self._bound(labels=True))
 
     def ask(self) -> Ask:
         """The draws of this bound, labels enumerated up to ``combinations``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import label_dims, log_q_labels, rowwise
@@ -40,10 +40,6 @@ class Emphasis(Objective):
         check_range(f"weight of Emphasis({site!r})", weight, 0)
         self.site, self.weight = site, weight
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Emphasis({self.site!r}, weight={written(self.weight)})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
@@ -53,8 +49,7 @@ class Emphasis(Objective):
         """Minus the term per row; zero where the site is missing."""
         batch, extra = run.batch, value_at(self.weight, self.progress) - 1
         if self.site not in batch or extra == 0:
-            like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
-            return like.new_zeros(batch.count)
+            return zero_loss(run)
         w = run.weights()
         terms = {term.name: term for term in w.terms["p"]}
         if self.site not in terms:

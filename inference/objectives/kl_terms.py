@@ -223,11 +223,6 @@ class Capacity(Objective):
         self.site, self.gamma, self.capacity = site, gamma, capacity
         self.over, self.kl, self.particles = over, kl, particles
 
-    def __repr__(self) -> str:
-        """As written."""
-        numbers = f"gamma={written(self.gamma)}, capacity={written(self.capacity)}"
-        return f"Capacity({self.site!r}, {numbers}, over={self.over!r})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""

@@ -15,6 +15,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice
+from ppl_models.inference.objectives.formulas import expected
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite
@@ -63,16 +64,11 @@ class RelaxedELBO(Bound):
         self.particles, self.temperature, self.hard = particles, temperature, hard
         self.prior = prior
 
-    def __repr__(self) -> str:
-        """As written."""
-        options = f"temperature={written(self.temperature)}, hard={self.hard}"
-        return f"RelaxedELBO(particles={self.particles}, {options}, prior={self.prior!r})"
-
     @property
     def formula(self) -> str:
         """With y for the relaxed sites."""
         if self.prior == "relaxed":
-            bound = "E_q(y,z|x)[log p(x,y,z) - log q(y,z|x)]"
+            bound = expected("y,z", labels=False)
         else:
             bound = "E_q(y,z|x)[log p(x,z|y) - log q(z|x,y)] - KL(q(y|x) || p(y))"
         hard = ", rounded" if self.hard else ""

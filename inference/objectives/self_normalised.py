@@ -62,11 +62,6 @@ class SelfNormalisedELBO(Bound):
         check_range("gamma", gamma, 0)
         self.particles, self.logq, self.alpha, self.gamma = particles, logq, alpha, gamma
 
-    def __repr__(self) -> str:
-        """As written."""
-        weights = f"alpha={written(self.alpha)}, gamma={written(self.gamma)}"
-        return f"SelfNormalisedELBO(particles={self.particles}, logq={self.logq!r}, {weights})"
-
     @property
     def formula(self) -> str:
         """For a row with labels."""

@@ -61,13 +61,6 @@ class StopGradient(Objective):
         self.objective, self.modules = objective, modules
         self.observed, self.missing = observed, missing
 
-    def __repr__(self) -> str:
-        """As written, with the kinds of the networks."""
-        names = ", ".join(type(m).__name__ for m in self.modules)
-        rows = f", observed={self.observed!r}" if self.observed else ""
-        rows += f", missing={self.missing!r}" if self.missing else ""
-        return f"StopGradient({self.objective!r}, {names}{rows})"
-
     @property
     def formula(self) -> str:
         """The objective's, with what is stopped."""

@@ -57,10 +57,6 @@ class TMC(Bound):
         self.particles, self.lam, self.distil = particles, lam, distil
         self.combinations = combinations
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"TMC(particles={self.particles}, lam={written(self.lam)})"
-
     @property
     def formula(self) -> str:
         """With K and lambda filled in."""

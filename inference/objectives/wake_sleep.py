@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_unscaled
+from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
@@ -64,11 +65,6 @@ class WakeSleep(Objective):
             raise ValueError("wake and sleep are both 0, expected one above 0: the guide learns")
         self.particles, self.wake, self.sleep = particles, wake, sleep
 
-    def __repr__(self) -> str:
-        """As written."""
-        shares = f"wake={written(self.wake)}, sleep={written(self.sleep)}"
-        return f"WakeSleep(particles={self.particles}, {shares})"
-
     @property
     def formula(self) -> str:
         """The model's side, then the guide's."""
@@ -77,7 +73,7 @@ class WakeSleep(Objective):
             guide.append(f"{written(self.wake)} sum_yk W_yk log q(y,z_k|x)")
         if self.sleep != 0:
             guide.append(f"{written(self.sleep)} E_p(x,y,z) log q(y,z|x)")
-        model = f"log sum_y 1/{self.particles} sum_k p(x,y,z_k) / q(z_k|x,y)"
+        model = f"log sum_y {mean_weight(self.particles)}"
         return f"model: {model}; guide: {' + '.join(guide)}"
 
     def weights(self, run: Evaluation) -> Weights:

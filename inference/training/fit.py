@@ -16,7 +16,8 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import processes as distributed, run_folder
-from ppl_models.inference.training.loop import Loop, interruptible
+from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.run import Run, describe_run
 from ppl_models.pair import Pair
 
@@ -99,19 +100,29 @@ def fit(
             state = processes.from_first(claim)
         pair.to(where)
         pair.train()
-        loop = Loop(run, plan, seed, where, folder, description, progress, callbacks, processes)
-        loop.checkpoint_seconds = checkpoint_seconds
+        job = Job(
+            run,
+            plan,
+            seed,
+            where,
+            processes,
+            folder,
+            description,
+            checkpoint_seconds,
+            progress,
+            callbacks,
+        )
+        loop = Loop(job)
         with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
             torch.manual_seed(seed)
             if state is not None:
                 loop.restore(state)
-            with interruptible(folder is not None) as interrupted:
-                loop.interrupted = interrupted
+            with job.interruptible():
                 for place, stage in enumerate(plan):
-                    if place >= loop.stage:
+                    if place >= loop.state.stage:
                         watch = validation and _validation_of(stage, pair, validation)
                         rows = tables[place].to(where, pair.like().dtype)
-                        loop.run_stage(place, stage, rows, watch)
+                        loop.run_stage(place, rows, watch)
                 loop.finish()
     pair.eval()
     return run

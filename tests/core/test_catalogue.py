@@ -17,7 +17,10 @@ from ppl_models.pages.describe import describe, page, pages, write
 from ppl_models.semisupervised.m2 import M2
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = {p.parent for p in (ROOT / "ppl_models").glob("*/__init__.py")}
+ROOMS = {"parts", "pages", "commands", "testing", "study"}  # that hold no paper
+FOLDERS = {p.parent for p in (ROOT / "ppl_models").glob("*/__init__.py")} - {
+    ROOT / "ppl_models" / room for room in ROOMS
+}
 SMALL = {"hidden": (4,), "latent": 2}
 
 

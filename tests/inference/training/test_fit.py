@@ -14,6 +14,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import Stage, Training
+from ppl_models.inference.objectives.stage import with_training
 
 SMALL = {"hidden": (8,), "latent": 2}
 
@@ -273,6 +274,74 @@ def test_a_folder_of_another_run_is_refused(digits, tmp_path):
         fit(m2(digits), digits, out=tmp_path / "other")
 
 
+class Own(inference.EnumeratedELBO):
+    """Keeps its option under another name, and prints nothing of it."""
+
+    def __init__(self, secret: float = 1.0) -> None:
+        super().__init__()
+        self._hidden = secret
+
+    def __repr__(self) -> str:
+        return "Own()"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (inference.ELBO(), inference.ELBO(beta=4.0), "objective.beta is 1, not 4"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(beta=4.0), "beta is 1, not 4"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(free_bits=0.5),
+         "free_bits is 0, not 0.5"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(grad="stl"),
+         "grad is plain, not stl"),
+        (inference.IWELBO(2), inference.IWELBO(2, distil=0.5), "distil is 1, not 0.5"),
+        (inference.Classification("y"), inference.Classification("y", kl="analytic"),
+         "kl is sampled, not analytic"),
+        (inference.ELBO(), inference.IWELBO(), "objective is ELBO, not IWELBO"),
+        (inference.ELBO() + 2 * inference.Emphasis("y", 2),
+         inference.ELBO() + 3 * inference.Emphasis("y", 2),
+         r"objective.parts\[1\]\[0\] is 2, not 3"),
+        (Own(1), Own(2), "secret is 1, not 2"),
+    ],
+)  # fmt: skip
+def test_a_run_with_another_option_is_refused(digits, tmp_path, one, other, words):
+    out, pair = tmp_path / "run", m2(digits)
+    table = digits.train.where_observed("y")
+    fit(pair, table, objective=one, out=out, epochs=1)
+    with pytest.raises(inference.RunFolderError, match=words) as caught:
+        fit(pair, table, objective=other, out=out, epochs=1, resume=True)
+    assert "its stages.fit.objective" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    fit(pair, table, objective=one, out=out, epochs=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rate": 0.1}, "players.critic.learning_rate is None, not 0.1"),
+        ({"objective": inference.EnumeratedELBO(beta=2.0)}, "critic.objective.beta is 1, not 2"),
+        ({"steps": 2}, "critic.steps is 1, not 2"),
+    ],
+)
+def test_a_run_with_another_player_is_refused(digits, tmp_path, changed, words):
+    def train(resume, **options):
+        pair = m2(digits)
+        given = {"objective": inference.EnumeratedELBO(), "parameters": ("decoder",), **options}
+        stage = Stage(inference.EnumeratedELBO(), players=(inference.Player("critic", **given),))
+        fit(pair, digits, stages=(stage,), out=tmp_path / "run", epochs=1, resume=resume)
+
+    train(False)
+    with pytest.raises(inference.RunFolderError, match=words):
+        train(True, **changed)
+    train(True)
+
+
+def test_a_run_with_other_frozen_parts_is_refused(digits, tmp_path):
+    fit(m2(digits), digits, out=tmp_path / "run", epochs=1)
+    with pytest.raises(inference.RunFolderError, match=r"freeze is \[\], not \[decoder\]"):
+        fit(m2(digits), digits, out=tmp_path / "run", epochs=1, freeze=("decoder",), resume=True)
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
 def test_damaged_files_are_one_line_errors(digits, tmp_path, share):
     out = tmp_path / "run"
@@ -322,7 +391,7 @@ def test_a_full_disk_leaves_the_old_state(digits, tmp_path, monkeypatch):
 
 def test_training_options_per_stage():
     stages = (Stage(inference.ELBO(), name="a"), Stage(inference.ELBO(), name="b"))
-    changed = inference.stage.with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
+    changed = with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
     assert [s.training for s in changed] == [
         Training(epochs=3, learning_rate=0.1),
         Training(epochs=4, learning_rate=0.1),
