@@ -102,7 +102,7 @@ def debug(
         The table, of which ``ok`` says whether all is well.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
     found: list[Check] = []
     reached: set[str] = set()
     with (
@@ -121,7 +121,7 @@ def debug(
     return report
 
 
-def kinds(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
+def rows_of_each_kind(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
     """The first rows of each kind, by what is observed in them; a batch as it is."""
     if isinstance(data, Batch):
         return [data]

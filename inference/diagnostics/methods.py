@@ -13,7 +13,7 @@ from pyro import poutine
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
-from ppl_models.inference.diagnostics.debug import kinds
+from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
@@ -85,7 +85,7 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
         One :class:`Method` each, printable as a table.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
     with _quiet(pair, seed):
         asked = _asked(pair, batches)
         objectives = (
@@ -93,13 +93,13 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
             for name, make in BOUNDS.items()
         )
         algorithms = (
-            Method(name, "algorithm", _reason(lambda name=name: run(name, pair, batches[-1])))
+            Method(name, "algorithm", _reason(lambda name=name: _attempt(name, pair, batches[-1])))
             for name in ALGORITHMS
         )
         return Methods((*objectives, *algorithms))
 
 
-def run(name: str, pair: Pair, batch: Batch) -> str:
+def _attempt(name: str, pair: Pair, batch: Batch) -> str:
     """Run an algorithm for as few draws as it takes; an empty text if nothing stops it."""
     function, options = ALGORITHMS[name]
     function(pair, Table("rows", dict(batch)), **options)

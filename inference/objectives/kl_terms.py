@@ -15,7 +15,7 @@ from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels, rowwise
+from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_prior,
@@ -111,7 +111,7 @@ def site_kl(
     check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
     labels = log_q_labels(run, w)
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
-    kl = torch.stack([_expected(rowwise(run, q_site, part), labels) for part in parts])
+    kl = torch.stack([_expected(row_density(run, q_site, part), labels) for part in parts])
     return kl if dimensions else kl[0]
 
 

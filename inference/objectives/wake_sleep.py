@@ -18,7 +18,7 @@ from ppl_models.inference.traces.per_row import (
     check_inside_plate,
     label_dims,
     log_q_labels,
-    rowwise,
+    row_density,
 )
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites, random_sites
 from ppl_models.inference.traces.weights import Weights
@@ -126,7 +126,7 @@ def dream_loss(run: Evaluation) -> Tensor:
     for name, site in latent_sites(guide):
         if name not in values:
             raise UnhandledSite(f"the guide samples site {name!r}, which the model lacks")
-        log_q = rowwise(run, site, site["fn"].log_prob(site["value"]))
+        log_q = row_density(run, site, site["fn"].log_prob(site["value"]))
         total = log_q if total is None else total + log_q
     assert total is not None  # asked for only where the guide samples something
     return -total.reshape(run.batch.count)

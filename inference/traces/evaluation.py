@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
-from ppl_models.inference.traces.contraction import Label
+from ppl_models.inference.traces.contraction import Summed
 from ppl_models.inference.traces.drawn import (
     COMBINATIONS,
     Ask,
@@ -23,7 +23,7 @@ from ppl_models.inference.traces.drawn import (
     Piece,
     trace_guide,
 )
-from ppl_models.inference.traces.dry_run import Survey, run_within, survey
+from ppl_models.inference.traces.dry_run import Survey, evaluate_within, survey
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_differentiable,
@@ -160,7 +160,7 @@ class Evaluation:
             drawn = self.draw_guide(ask, limit, piece)
             return self.collect(drawn, moved(drawn) if moved else {})
 
-        return run_within(self.guide, key, ask.cap, device, go)
+        return evaluate_within(self.guide, key, ask.cap, device, go)
 
     def survey(self, ask: Ask) -> Survey:
         """What a run would form, found out without values or random numbers."""
@@ -218,7 +218,7 @@ class Evaluation:
         terms = Collector(self.batch.scale, self.plate_nesting, drawn.labels, summed)
         for name, dim in moved.items():
             plates = plates_within(drawn.sites[name], self.plate_nesting)
-            terms.sum_over(Label(name, dim, ask.particles, plates, in_guide=False))
+            terms.sum_over(Summed(name, dim, ask.particles, plates, in_guide=False))
         score = self._score(drawn) if ask.path and not ask.analytic_kl else None
         for name, site in drawn.sites.items():
             if name in drawn.labels:

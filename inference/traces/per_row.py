@@ -14,7 +14,7 @@ from ppl_models.inference.traces.weights import Weights
 from ppl_models.sample_sites import is_local
 
 
-def rowwise(run: Evaluation, site: Any, value: Tensor) -> Tensor:
+def row_density(run: Evaluation, site: Any, value: Tensor) -> Tensor:
     """A log density as ``(E..., K, B)``: masked, without N / B, plates within a row summed.
 
     Args:
@@ -37,7 +37,7 @@ def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
     if w.log_q_labels_by_draw is None:  # which also objects to labels that have no joint tensor
         return None
     parts = [
-        rowwise(run, site, site["fn"].log_prob(site["value"]))
+        row_density(run, site, site["fn"].log_prob(site["value"]))
         for _, site in latent_sites(w.guide)
         if is_enumerated(site)
     ]

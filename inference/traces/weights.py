@@ -17,7 +17,7 @@ from ppl_models.inference.traces.contraction import (
     NONE,
     Backend,
     Dims,
-    Label,
+    Summed,
     Term,
     Torch,
     expectation,
@@ -54,12 +54,12 @@ class Weights:
         model: Trace of the model.
         bridges: Values that the model received for the guide's draws, by site name, each
             with its number of event dimensions (for gradients that scale the path).
-        shared: Label dimensions that the draws do not depend on.
+        shared: Summed dimensions that the draws do not depend on.
     """
 
     terms: Mapping[str, list[Term]]
     factors: Mapping[int, Term]
-    labels: Mapping[int, Label]
+    labels: Mapping[int, Summed]
     nesting: int
     cap: int
     outside: Tensor | float
@@ -114,7 +114,7 @@ class Weights:
 
         Args:
             backend: What does the arithmetic.
-            kept: Label dimensions of which only a part of the values is there.
+            kept: Summed dimensions of which only a part of the values is there.
             beta: Weight of log p - log q of all the guide's sites, or by site (the others at 1).
         """
         return self.elbo_by_draw(backend, kept, beta).mean(0)
@@ -258,7 +258,7 @@ class Collector:
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
 
-    def sum_over(self, label: Label) -> None:
+    def sum_over(self, label: Summed) -> None:
         """Declare a dimension that is summed like a label."""
         self.labels[label.dim] = label
 
@@ -298,7 +298,7 @@ class Collector:
         return over_plates(term, term.plates)
 
 
-def too_many(labels: Iterable[Label], cap: int) -> UnhandledSite:
+def too_many(labels: Iterable[Summed], cap: int) -> UnhandledSite:
     """The error for labels whose joint grid is larger than the cap."""
     told = [f"{label.name!r} ({label.size} values)" for label in labels]
     size = math.prod(label.size for label in labels)
@@ -308,10 +308,10 @@ def too_many(labels: Iterable[Label], cap: int) -> UnhandledSite:
     )
 
 
-def _label(name: str, site: Any, nesting: int, in_guide: bool) -> Label:
+def _label(name: str, site: Any, nesting: int, in_guide: bool) -> Summed:
     dim = site["infer"]["_enumerate_dim"]
     size = site["value"].shape[dim - site["fn"].event_dim]
-    return Label(name, dim, size, plates_within(site, nesting), in_guide)
+    return Summed(name, dim, size, plates_within(site, nesting), in_guide)
 
 
 def plates_within(site: Any, nesting: int) -> Dims:

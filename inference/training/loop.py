@@ -92,7 +92,7 @@ class Loop:
 
     def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
         """The stage's sides, as they were left, and who moves them."""
-        self.draws.parts = stream.parts
+        self.draws.shares = stream.shares
         self.sides = sides(self.pair, self.job.plan[place], rows)
         for side, saved in zip(self.sides, self.state.sides, strict=False):
             side.restore(saved)
