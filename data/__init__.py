@@ -6,6 +6,7 @@ from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
     from ppl_models.data.catalogue import (
+        factor_data as factor_data,
         is_file as is_file,
         load as load,
         loader as loader,
@@ -34,6 +35,7 @@ _HOMES = {
     "Stream": "streams.stream",
     "Table": "tables.table",
     "correlate": "tables.supervision",
+    "factor_data": "catalogue",
     "from_arrays": "tables.own_arrays",
     "hide_labels": "tables.hiding",
     "is_file": "catalogue",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.characteristic import (
         CharacteristicELBO as CharacteristicELBO,
     )
+    from ppl_models.inference.objectives.classification import Classification as Classification
     from ppl_models.inference.objectives.distance_correlation import (
         DistanceCorrelation as DistanceCorrelation,
     )
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
         Balance as Balance,
         Hat as Hat,
         Hinge as Hinge,
-        Imputed as Imputed,
-        LeftOut as LeftOut,
     )
+    from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.penalty import Penalty as Penalty
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
     from ppl_models.inference.objectives.schedule import Anneal as Anneal
@@ -62,10 +63,6 @@ if TYPE_CHECKING:
         Training as Training,
     )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
-    from ppl_models.inference.objectives.terms import (
-        Classification as Classification,
-        Penalty as Penalty,
-    )
     from ppl_models.inference.objectives.tmc import TMC as TMC
     from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
@@ -94,11 +91,9 @@ if TYPE_CHECKING:
         refine as refine,
         replaced as replaced,
     )
-    from ppl_models.inference.traces.evaluation import (
-        Evaluation as Evaluation,
-        UnhandledSite as UnhandledSite,
-        Weights as Weights,
-    )
+    from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
+    from ppl_models.inference.traces.sites import UnhandledSite as UnhandledSite
+    from ppl_models.inference.traces.weights import Weights as Weights
     from ppl_models.inference.training.active_learning import active_learning as active_learning
     from ppl_models.inference.training.fit import fit as fit
     from ppl_models.inference.training.not_finite import NotFinite as NotFinite
@@ -111,7 +106,7 @@ _HOMES = {
     "Capacity": "objectives.kl_terms",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
-    "Classification": "objectives.terms",
+    "Classification": "objectives.classification",
     "DistanceCorrelation": "objectives.distance_correlation",
     "ELBO": "objectives.elbo",
     "Emphasis": "objectives.emphasis",
@@ -121,13 +116,13 @@ _HOMES = {
     "Hat": "objectives.margins",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
-    "Imputed": "objectives.margins",
-    "LeftOut": "objectives.margins",
+    "Imputed": "objectives.moved",
+    "LeftOut": "objectives.moved",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
     "NotFinite": "training.not_finite",
     "Objective": "objectives.base",
-    "Penalty": "objectives.terms",
+    "Penalty": "objectives.penalty",
     "Player": "objectives.stage",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
@@ -141,10 +136,10 @@ _HOMES = {
     "StopGradient": "objectives.stop_gradient",
     "TMC": "objectives.tmc",
     "Training": "objectives.stage",
-    "UnhandledSite": "traces.evaluation",
+    "UnhandledSite": "traces.sites",
     "WakeSleep": "objectives.wake_sleep",
     "Weighted": "objectives.weighted",
-    "Weights": "traces.evaluation",
+    "Weights": "traces.weights",
     "active_learning": "training.active_learning",
     "active_units": "diagnostics.collapse",
     "against_nuts": "diagnostics.gaps",

@@ -26,7 +26,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.sampling.evidence import log_evidence
 from ppl_models.inference.sampling.importance import LEAST
@@ -151,39 +151,21 @@ def against_nuts(
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
-        ours: dict[str, list[Array]] = {}
-        for block in torch.arange(len(seen)).split(rows_at_a_time(pair, sites, (), draws)):
-            batch = rows_of(seen.rows(block), pair)
-            q = draw_guide(pair.guide, batch, sites, draws)
-            own = [name for name in sites.labels if name not in sites.guided]
-            scores = score(pair.model, batch, q.values, own, draws)
-            probs = {**q.probs, **{name: scores.probs(name).mean(0) for name in own}}
-            for name, value in (*q.values.items(), *((f"{n}_probs", p) for n, p in probs.items())):
-                ours.setdefault(name, []).append(host(value))
+        codes = {n: site.event for n, site in sites.latents.items() if site.support is None}
+        if not codes:
+            raise ValueError(f"{pair.card.name} has no unbounded code to compare with NUTS")
+        ours = _by_guide(pair, seen, sites, draws)
     theirs = nuts(pair, table, index, given=given, draws=draws, seed=seed, **options).posterior
-    names: list[str] = []
-    columns: dict[str, list[Array]] = {n: [] for n in ("shift", "shift_error", "ratio",
-                                                       "ratio_error", "rhat")}  # fmt: skip
-    for name, site in sites.latents.items():
-        if site.support is not None:
-            continue
-        rows_ = len(index)
-        mine = np.concatenate(ours[name], 1).reshape(draws, rows_, -1).astype(float)
-        chains, length = theirs.sizes["chain"], theirs.sizes["draw"]
-        other = theirs[name].values.reshape(chains, length, rows_, -1).astype(float)
-        whole = other.reshape(chains * length, rows_, -1)
-        mean_ess, sd_ess, rhat = (_each(other, how) for how in ("mean", "sd", "rhat"))
-        sd = whole.std(0, ddof=1)
-        ratio = mine.std(0, ddof=1) / sd
-        columns["shift"].append((mine.mean(0) - whole.mean(0)) / sd)
-        columns["shift_error"].append(np.sqrt(ratio**2 / draws + 1 / mean_ess))
-        columns["ratio"].append(ratio)
-        columns["ratio_error"].append(ratio * np.sqrt(0.5 / draws + 0.5 / sd_ess))
-        columns["rhat"].append(rhat)
-        names += [entry_name(name, site.event, entry) for entry in range(mine.shape[-1])]
+    columns = [_apart(np.concatenate(ours[n], 1), theirs[n].values, len(index)) for n in codes]
     data: dict[str, Any] = {
-        name: (("datum", "unit"), np.concatenate(parts, -1)) for name, parts in columns.items()
+        name: (("datum", "unit"), np.concatenate([column[name] for column in columns], -1))
+        for name in columns[0]
     }
+    names = [
+        entry_name(name, event, entry)
+        for (name, event), column in zip(codes.items(), columns, strict=True)
+        for entry in range(column["ratio"].shape[-1])
+    ]
     labels = {}
     for label in sites.labels:
         told = theirs[f"{label}_probs"].mean(("chain", "draw")).values
@@ -193,6 +175,37 @@ def against_nuts(
     numbers = table.rows(index).numbers.cpu().numpy()
     coords = {"datum": numbers, "unit": names, **({"label": list(labels)} if labels else {})}
     return xr.Dataset(data, coords, {"rhat": float(np.nanmax(data["rhat"][1])), "draws": draws})
+
+
+def _by_guide(pair: Pair, seen: Table, sites: Sites, draws: int) -> dict[str, list[Array]]:
+    """The guide's draws ``(draws, row, ...)`` and label probabilities, block by block."""
+    parts: dict[str, list[Array]] = {}
+    for block in torch.arange(len(seen)).split(rows_at_a_time(pair, sites, (), draws)):
+        batch = rows_of(seen.rows(block), pair)
+        q = draw_guide(pair.guide, batch, sites, draws)
+        own = [name for name in sites.labels if name not in sites.guided]
+        scores = score(pair.model, batch, q.values, own, draws)
+        probs = {**q.probs, **{name: scores.probs(name).mean(0) for name in own}}
+        for name, value in (*q.values.items(), *((f"{n}_probs", p) for n, p in probs.items())):
+            parts.setdefault(name, []).append(host(value))
+    return parts
+
+
+def _apart(guide: Array, chains: Array, rows: int) -> dict[str, Array]:
+    """How far draws ``(draw, row, ...)`` are from ``(chain, draw, row, ...)``, each number."""
+    mine = guide.reshape(len(guide), rows, -1).astype(float)
+    other = chains.reshape(*chains.shape[:2], rows, -1).astype(float)
+    whole = other.reshape(-1, rows, other.shape[-1])
+    mean_ess, sd_ess, rhat = (_each(other, how) for how in ("mean", "sd", "rhat"))
+    sd = whole.std(0, ddof=1)
+    ratio = mine.std(0, ddof=1) / sd
+    return {
+        "shift": (mine.mean(0) - whole.mean(0)) / sd,
+        "shift_error": np.sqrt(ratio**2 / len(mine) + 1 / mean_ess),
+        "ratio": ratio,
+        "ratio_error": ratio * np.sqrt(0.5 / len(mine) + 0.5 / sd_ess),
+        "rhat": rhat,
+    }
 
 
 def _each(values: Array, how: str) -> Array:

@@ -7,27 +7,36 @@ one loss per row. A loss is what is made small: minus the bound, in nats.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.inference.traces.evaluation import Evaluation, Weights
+from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
 
 Batches = Batch | Iterable[Batch]
 
 
-class Objective(PyroELBO):
+class Objective(PyroELBO, metaclass=Remembers):
     """A loss per row of a batch, shared by all that an objective can be asked for.
 
-    A subclass writes :meth:`rows` and :attr:`formula`.
+    A subclass writes :meth:`rows` and :attr:`formula`. What its constructor is given is
+    remembered: it is printed, and tells runs apart (see
+    :mod:`ppl_models.inference.objectives.options`).
 
     Args:
         plate_nesting: Number of plate dimensions in the model, the data plate included.
+
+    Attributes:
+        kept_as: Names of attributes that hold an option of another name.
     """
+
+    kept_as: ClassVar[Mapping[str, str]] = {"plate_nesting": "max_plate_nesting"}
 
     def __init__(self, plate_nesting: int = 1) -> None:
         super().__init__(max_plate_nesting=plate_nesting)
@@ -41,6 +50,18 @@ class Objective(PyroELBO):
     def __str__(self) -> str:
         """The formula."""
         return self.formula
+
+    def __repr__(self) -> str:
+        """The call that makes it, with the options that differ from their defaults."""
+        return as_written(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is of the same class with the same options."""
+        return type(self) is type(other) and identity(self) == identity(other)
+
+    def __hash__(self) -> int:
+        """Of the class, as options may be set again."""
+        return hash(type(self))
 
     def rows(self, run: Evaluation) -> Tensor:
         """The loss per row ``(B,)`` of one evaluated batch, without the plate's N / B."""
@@ -145,7 +166,9 @@ class Sum(Objective):
 
     def __repr__(self) -> str:
         """As written."""
-        return " + ".join(f"{term!r}" if w == 1 else f"{w:g} * {term!r}" for w, term in self.parts)
+        return " + ".join(
+            f"{term!r}" if w == 1 else f"{text(w)} * {term!r}" for w, term in self.parts
+        )
 
     @property
     def formula(self) -> str:
@@ -198,6 +221,13 @@ class Bound(Objective):
     def outside(self, run: Evaluation) -> Tensor | float:
         """Minus (log p - log q) of the sites outside the data plate."""
         return -self.weights(run).outside
+
+
+def zero_loss(run: Evaluation) -> Tensor:
+    """A loss of zero for each row ``(B,)``, of the kind and on the device of the data."""
+    batch = run.batch
+    like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
+    return like.new_zeros(batch.count)
 
 
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

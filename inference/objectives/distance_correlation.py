@@ -9,12 +9,9 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    is_local,
-    latent_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
+from ppl_models.sample_sites import is_local
 
 
 def distance_correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -85,11 +82,6 @@ class DistanceCorrelation(Objective):
         check_range(f"weight of DistanceCorrelation({first!r}, {second!r})", weight, 0)
         check_choice("kl", kl, ("sampled", "analytic"))
         self.first, self.second, self.weight, self.kl = first, second, weight, kl
-
-    def __repr__(self) -> str:
-        """As written."""
-        weight = written(self.weight)
-        return f"DistanceCorrelation({self.first!r}, {self.second!r}, weight={weight})"
 
     @property
     def formula(self) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_choice
+from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Ask, Evaluation, Weights
+from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.label_chunks import elbo_in_pieces
+from ppl_models.inference.traces.weights import Weights
 
 
 class ELBO(Bound):
@@ -66,25 +68,20 @@ class ELBO(Bound):
         self.particles, self.kl, self.grad = particles, kl, grad
         self.beta, self.free_bits = beta, floor
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"{type(self).__name__}(particles={self.particles}, kl={self.kl!r})"
-
     @property
     def formula(self) -> str:
         """E.g. ``E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))``."""
-        if self.kl == "analytic":
-            return "E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))" + self._weighing()
-        return "E_q(z|x)[log p(x,z) - log q(z|x)]" + self._weighing()
+        return self._bound(labels=False)
 
-    def _weighing(self) -> str:
-        # The exceptions to weight 1 and floor 0, as a remark behind the formula.
+    def _bound(self, labels: bool) -> str:
+        # Behind the terms, as a remark, the exceptions to weight 1 and floor 0.
+        terms = expected_analytic(labels) if self.kl == "analytic" else expected(labels=labels)
         if isinstance(self.beta, Mapping):
             marks = [f"{written(weight)} KL({site})" for site, weight in self.beta.items()]
         else:
             marks = [] if self.beta == 1 else [f"{written(self.beta)} KL"]
         marks += [] if self.free_bits.nats == 0 else [f"KL at least {self.free_bits}"]
-        return f" with {', '.join(marks)}" if marks else ""
+        return f"{terms} with {', '.join(marks)}" if marks else terms
 
     def ask(self) -> Ask:
         """The draws of this bound."""
@@ -153,20 +150,11 @@ class EnumeratedELBO(ELBO):
         check_choice("backend", backend, BACKENDS)
         at_least(chunk=(chunk, 0), combinations=(combinations, 1))
         self.chunk, self.backend, self.combinations = chunk, backend, combinations
-        self._pieces: WeakKeyDictionary[Evaluation, Any] = WeakKeyDictionary()
-
-    def __repr__(self) -> str:
-        """As written."""
-        chunk = f", chunk={self.chunk}" if self.chunk else ""
-        backend = f", backend={self.backend!r}" if self.backend != "torch" else ""
-        return f"{super().__repr__()[:-1]}{chunk}{backend})"
 
     @property
     def formula(self) -> str:
         """With the sum over labels written out."""
-        inner = super().formula.replace("q(z|x)", "q(z|x,y)").replace("p(x|z)", "p(x|y,z)")
-        inner = inner.replace("log p(x,z)", "log p(x,y,z)").replace("p(z)", "p(y,z)")
-        return f"sum_y q(y|x) {{{inner} - log q(y|x)}}"
+        return over_labels(self._bound(labels=True))
 
     def ask(self) -> Ask:
         """The draws of this bound, labels enumerated up to ``combinations``."""
@@ -175,26 +163,26 @@ class EnumeratedELBO(ELBO):
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""
         if pieces := self._in_pieces(run):
-            rows: Tensor = -pieces[0]
-            return rows
+            return -pieces[0]
         w = self.weights(run)
-        if w.apart or self.backend != "torch":
+        if w.term_by_term or self.backend != "torch":
             return -w.elbo(backend(self.backend), beta=self._beta())
         return super().rows(run)
 
     def outside(self, run: Evaluation) -> Tensor | float:
         """Minus (log p - log q) of the sites outside the data plate."""
         if pieces := self._in_pieces(run):
-            outside: Tensor | float = -pieces[1]
-            return outside
+            return -pieces[1]
         return super().outside(run)
 
-    def _in_pieces(self, run: Evaluation) -> Any:
-        if self.chunk and run not in self._pieces:
-            self._pieces[run] = elbo_in_pieces(
-                run, self.ask(), self.chunk, backend(self.backend), self._beta
-            )
-        return self._pieces.get(run)
+    def _in_pieces(self, run: Evaluation) -> tuple[Tensor, Tensor | float] | None:
+        if not self.chunk:
+            return None
+        return run.once(
+            "pieces",
+            lambda: elbo_in_pieces(run, self.ask(), self.chunk, backend(self.backend), self._beta),
+            owner=self,
+        )
 
     def _beta(self) -> float | dict[str, float]:
         if self.free_bits.nats != 0:

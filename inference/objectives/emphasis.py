@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels, rowwise
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
+from ppl_models.inference.traces.sites import UnhandledSite
 
 
 class Emphasis(Objective):
@@ -39,10 +40,6 @@ class Emphasis(Objective):
         check_range(f"weight of Emphasis({site!r})", weight, 0)
         self.site, self.weight = site, weight
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Emphasis({self.site!r}, weight={written(self.weight)})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
@@ -52,8 +49,7 @@ class Emphasis(Objective):
         """Minus the term per row; zero where the site is missing."""
         batch, extra = run.batch, value_at(self.weight, self.progress) - 1
         if self.site not in batch or extra == 0:
-            like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
-            return like.new_zeros(batch.count)
+            return zero_loss(run)
         w = run.weights()
         terms = {term.name: term for term in w.terms["p"]}
         if self.site not in terms:
@@ -68,7 +64,7 @@ class Emphasis(Objective):
                 "alone samples; give the guide a factor for it"
             )
         node = w.model.nodes[self.site]
-        value = rowwise(run, node, node["fn"].log_prob(node["value"]))  # E x 1 x B
+        value = row_density(run, node, node["fn"].log_prob(node["value"]))  # E x 1 x B
         log_q = log_q_labels(run, w)
         if log_q is not None:
             value = (log_q.exp() * value).sum(label_dims(log_q, value), keepdim=True)

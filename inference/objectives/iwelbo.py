@@ -16,9 +16,12 @@ from ppl_models.inference.objectives.arithmetic import (
     plain_coefficients,
 )
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
+from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation, Weights
+from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
 
 
 class IWELBO(Bound):
@@ -80,15 +83,10 @@ class IWELBO(Bound):
         self.particles, self.lam, self.grad, self.distil = particles, lam, grad, distil
         self.backend, self.combinations = backend, combinations
 
-    def __repr__(self) -> str:
-        """As written."""
-        lam = f"Anneal({self.lam})" if isinstance(self.lam, Anneal) else f"{self.lam:g}"
-        return f"IWELBO(particles={self.particles}, lam={lam}, grad={self.grad!r})"
-
     @property
     def formula(self) -> str:
         """With K and lambda filled in."""
-        text = f"log sum_y 1/{self.particles} sum_k p(x,y,z_k) / q(z_k|x,y)"
+        text = f"log sum_y {mean_weight(self.particles)}"
         if self.lam != 0:
             lam = self.lam if isinstance(self.lam, Anneal) else f"{self.lam:g}"
             text += f" - ({lam}) KL(q(y|x) || pi)"
@@ -140,7 +138,7 @@ class IWELBO(Bound):
     def _contracts(self, w: Weights) -> bool:
         # With several draws inside the log, B_K needs the weight of each joint label.
         linear = self.particles == 1 or self.current_lam == 0
-        return self.grad != "dreg" and linear and (w.apart or self.backend != "torch")
+        return self.grad != "dreg" and linear and (w.term_by_term or self.backend != "torch")
 
 
 def _dreg(w: Weights, lam: float) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import pyro.distributions as dist
 import torch
@@ -16,8 +15,11 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice
+from ppl_models.inference.objectives.formulas import expected
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.weights import Weights
 
 
 class RelaxedELBO(Bound):
@@ -61,18 +63,12 @@ class RelaxedELBO(Bound):
             )
         self.particles, self.temperature, self.hard = particles, temperature, hard
         self.prior = prior
-        self._relaxed: WeakKeyDictionary[Evaluation, Evaluation] = WeakKeyDictionary()
-
-    def __repr__(self) -> str:
-        """As written."""
-        options = f"temperature={written(self.temperature)}, hard={self.hard}"
-        return f"RelaxedELBO(particles={self.particles}, {options}, prior={self.prior!r})"
 
     @property
     def formula(self) -> str:
         """With y for the relaxed sites."""
         if self.prior == "relaxed":
-            bound = "E_q(y,z|x)[log p(x,y,z) - log q(y,z|x)]"
+            bound = expected("y,z", labels=False)
         else:
             bound = "E_q(y,z|x)[log p(x,z|y) - log q(z|x,y)] - KL(q(y|x) || p(y))"
         hard = ", rounded" if self.hard else ""
@@ -80,12 +76,14 @@ class RelaxedELBO(Bound):
 
     def weights(self, run: Evaluation) -> Weights:
         """The relaxed draws of this bound, apart from the other terms' of a sum."""
-        if run not in self._relaxed:
-            relax = _Relax(value_at(self.temperature, self.progress), self.hard, self.prior)
-            self._relaxed[run] = Evaluation(
-                relax.model(run.model), relax.guide(run.guide), run.batch, run.plate_nesting
-            )
-        return self._relaxed[run].weights(self.particles, enumerate_labels=False)
+        relaxed = run.once("relaxed", lambda: self._relaxed(run), owner=self)
+        return relaxed.weights(self.particles, enumerate_labels=False)
+
+    def _relaxed(self, run: Evaluation) -> Evaluation:
+        relax = _Relax(value_at(self.temperature, self.progress), self.hard, self.prior)
+        return Evaluation(
+            relax.model(run.model), relax.guide(run.guide), run.batch, run.plate_nesting
+        )
 
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""

@@ -10,9 +10,11 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_unscaled
+from ppl_models.inference.objectives.formulas import expected, over_labels
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import at_every_label, label_dims
+from ppl_models.inference.traces.weights import Weights
 
 NEAR_ONE = 1e-3  # closer to alpha = 1 the difference of logs loses its digits
 
@@ -44,15 +46,11 @@ class Renyi(Bound):
         check_range("alpha", alpha)
         self.particles, self.alpha = particles, alpha
 
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Renyi(particles={self.particles}, alpha={written(self.alpha)})"
-
     @property
     def formula(self) -> str:
         """With K and alpha filled in."""
         if self.alpha == 1:
-            return "sum_y q(y|x) {E_q(z|x,y)[log p(x,y,z) - log q(z|x,y)] - log q(y|x)}"
+            return over_labels(expected())
         power = f"1 - {written(self.alpha)}"
         inside = f"q(y|x)/{self.particles} sum_k (p(x,y,z_k) / q(y,z_k|x))^({power})"
         return f"1/({power}) log sum_y {inside}"

@@ -11,8 +11,11 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights
+from ppl_models.inference.objectives.formulas import expected, mean_weight, over_labels
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import check_inside_plate, label_dims, log_q_labels
+from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.weights import Weights
 
 
 class ScoreELBO(Bound):
@@ -53,20 +56,15 @@ class ScoreELBO(Bound):
         self.particles, self.baseline = particles, baseline
         self.inside, self.enumerate_labels = inside, enumerate_labels
 
-    def __repr__(self) -> str:
-        """As written."""
-        options = f"inside={self.inside}, enumerate_labels={self.enumerate_labels}"
-        return f"ScoreELBO(particles={self.particles}, baseline={self.baseline!r}, {options})"
-
     @property
     def formula(self) -> str:
         """The bound, with y for the sites that are summed out."""
-        inner = "E_q(h,z|x,y)[log p(x,y,h,z) - log q(h,z|x,y)]"
+        labels = self.enumerate_labels
         if self.inside:
-            inner = f"log 1/{self.particles} sum_k p(x,y,h_k,z_k) / q(h_k,z_k|x,y)"
-        if not self.enumerate_labels:
-            return inner.replace(",y", "")
-        return f"sum_y q(y|x) {{{inner} - log q(y|x)}}"
+            bound = f"log {mean_weight(self.particles, 'h_k,z_k', labels)}"
+        else:
+            bound = expected("h,z", labels)
+        return over_labels(bound) if labels else bound
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws, those of discrete sites cut from the gradient."""

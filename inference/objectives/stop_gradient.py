@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -61,14 +60,6 @@ class StopGradient(Objective):
             )
         self.objective, self.modules = objective, modules
         self.observed, self.missing = observed, missing
-        self._apart: WeakKeyDictionary[Evaluation, Evaluation] = WeakKeyDictionary()
-
-    def __repr__(self) -> str:
-        """As written, with the kinds of the networks."""
-        names = ", ".join(type(m).__name__ for m in self.modules)
-        rows = f", observed={self.observed!r}" if self.observed else ""
-        rows += f", missing={self.missing!r}" if self.missing else ""
-        return f"StopGradient({self.objective!r}, {names}{rows})"
 
     @property
     def formula(self) -> str:
@@ -107,6 +98,9 @@ class StopGradient(Objective):
         return not self.missing or self.missing not in run.batch
 
     def _evaluation(self, run: Evaluation) -> Evaluation:
-        if run not in self._apart:
-            self._apart[run] = Evaluation(run.model, run.guide, run.batch, run.plate_nesting)
-        return self._apart[run]
+        # Traced by itself: the graph of the other terms' traces leads to the networks.
+        return run.once(
+            "stopped",
+            lambda: Evaluation(run.model, run.guide, run.batch, run.plate_nesting),
+            owner=self,
+        )

@@ -10,21 +10,18 @@ from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_unscaled
+from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    Weights,
-    latent_sites,
-    random_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
     at_every_label,
     check_inside_plate,
     label_dims,
     log_q_labels,
-    rowwise,
+    row_density,
 )
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites, random_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 class WakeSleep(Objective):
@@ -68,11 +65,6 @@ class WakeSleep(Objective):
             raise ValueError("wake and sleep are both 0, expected one above 0: the guide learns")
         self.particles, self.wake, self.sleep = particles, wake, sleep
 
-    def __repr__(self) -> str:
-        """As written."""
-        shares = f"wake={written(self.wake)}, sleep={written(self.sleep)}"
-        return f"WakeSleep(particles={self.particles}, {shares})"
-
     @property
     def formula(self) -> str:
         """The model's side, then the guide's."""
@@ -81,7 +73,7 @@ class WakeSleep(Objective):
             guide.append(f"{written(self.wake)} sum_yk W_yk log q(y,z_k|x)")
         if self.sleep != 0:
             guide.append(f"{written(self.sleep)} E_p(x,y,z) log q(y,z|x)")
-        model = f"log sum_y 1/{self.particles} sum_k p(x,y,z_k) / q(z_k|x,y)"
+        model = f"log sum_y {mean_weight(self.particles)}"
         return f"model: {model}; guide: {' + '.join(guide)}"
 
     def weights(self, run: Evaluation) -> Weights:
@@ -134,7 +126,7 @@ def dream_loss(run: Evaluation) -> Tensor:
     for name, site in latent_sites(guide):
         if name not in values:
             raise UnhandledSite(f"the guide samples site {name!r}, which the model lacks")
-        log_q = rowwise(run, site, site["fn"].log_prob(site["value"]))
+        log_q = row_density(run, site, site["fn"].log_prob(site["value"]))
         total = log_q if total is None else total + log_q
     assert total is not None  # asked for only where the guide samples something
     return -total.reshape(run.batch.count)

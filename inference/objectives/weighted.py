@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,16 +31,12 @@ class Weighted(Objective):
         ValueError: If the weight is negative or not finite.
     """
 
+    kept_as: ClassVar = {**Objective.kept_as, "outside": "weight"}
+
     def __init__(self, bound: Objective, balance: str = "", outside: float | Anneal = 1.0) -> None:
         super().__init__(bound.max_plate_nesting)
         check_range("outside of Weighted", outside, 0)
         self.bound, self.balance, self.weight = bound, balance, outside
-
-    def __repr__(self) -> str:
-        """As written."""
-        return (
-            f"Weighted({self.bound!r}, balance={self.balance!r}, outside={written(self.weight)})"
-        )
 
     @property
     def formula(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.files import write_atomically
+from ppl_models.full_disk import Disk
 from ppl_models.inference.posterior.groups import ROWS, Array
 
 CHUNK_BYTES = 1 << 20  # of HDF5 chunks: what is read for a single row
@@ -24,14 +24,14 @@ PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 class File:
-    """A store of named arrays in a netCDF4 file; see ``export_groups.Memory``.
+    """A store of named arrays in a netCDF4 file; see ``groups.Memory``.
 
     Args:
         path: The file, which is created.
     """
 
     def __init__(self, path: Path) -> None:
-        self.disk = _Disk(path)
+        self.disk = Disk(path)
         # Numbers go straight to HDF5: netCDF's own assignment takes milliseconds.
         self.data = h5py.File(self.disk, "w", track_order=True)
         self.file = h5netcdf.File(self.data, "w")
@@ -142,59 +142,3 @@ def _chunks(dims: tuple[str, ...], like: Array) -> tuple[int, ...]:
     most = max(1, CHUNK_BYTES * rows // max(1, like.nbytes))
     fit = next(n for n in range(min(rows, most), 0, -1) if rows % n == 0)
     return tuple(fit if n == place else size for n, size in enumerate(like.shape))
-
-
-class _Disk:
-    """A file for HDF5 whose failures are kept for later.
-
-    HDF5 that fails to write keeps handles whose clean-up crashes the interpreter. So a write
-    that fails is remembered and what follows goes nowhere, until :meth:`check` raises it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self.place = self.end = 0
-        self.error: OSError | None = None
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def close(self) -> None:
-        os.close(self.handle)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.place = offset + (0, self.place, self.end)[whence]
-        return self.place
-
-    def tell(self) -> int:
-        return self.place
-
-    def read(self, size: int) -> bytes:
-        found = os.pread(self.handle, size, self.place)
-        self.place += size
-        return found.ljust(size, b"\0")
-
-    def write(self, data: Any) -> int:
-        left, place = memoryview(data).cast("B"), self.place
-        size = len(left)
-        try:
-            while self.error is None and len(left):
-                done = os.pwrite(self.handle, left, place)
-                left, place = left[done:], place + done
-        except OSError as error:
-            self.error = error
-        self.place += size
-        self.end = max(self.end, self.place)
-        return size
-
-    def truncate(self, size: int) -> int:
-        self.end = size
-        try:
-            os.ftruncate(self.handle, size)
-        except OSError as error:
-            self.error = self.error or error
-        return size
-
-    def flush(self) -> None:
-        """Nothing is held back."""

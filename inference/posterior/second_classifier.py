@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.pair import Pair
@@ -82,8 +82,7 @@ class Secondary:
         draws: int = 1,
         seed: int = 0,
     ) -> None:
-        if draws < 1:
-            raise ValueError(f"draws is {draws}, expected at least 1")
+        at_least(draws=(draws, 1))
         self.pair, self.estimator, self.features = pair, estimator, features
         self.label, self.draws, self.seed = label, draws, seed
 

@@ -16,7 +16,8 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import processes as distributed, run_folder
-from ppl_models.inference.training.loop import Loop, interruptible
+from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.run import Run, describe_run
 from ppl_models.pair import Pair
 
@@ -79,10 +80,7 @@ def fit(
     table, validation = (
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
-    plan = with_training(pair.stages() if stages is None else stages, training)
-    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
-    if objective is not None:
-        plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
+    plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     check_data(pair, table)
     tables = [_rows_of(stage, table) for stage in plan]
 
@@ -99,22 +97,36 @@ def fit(
             state = processes.from_first(claim)
         pair.to(where)
         pair.train()
-        loop = Loop(run, plan, seed, where, folder, description, progress, callbacks, processes)
-        loop.checkpoint_seconds = checkpoint_seconds
+        job = Job(run, plan, seed, where, processes, folder, description,
+                  checkpoint_seconds, progress, callbacks)  # fmt: skip
+        loop = Loop(job)
         with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
             torch.manual_seed(seed)
             if state is not None:
                 loop.restore(state)
-            with interruptible(folder is not None) as interrupted:
-                loop.interrupted = interrupted
+            with job.interruptible():
                 for place, stage in enumerate(plan):
-                    if place >= loop.stage:
+                    if place >= loop.state.stage:
                         watch = validation and _validation_of(stage, pair, validation)
                         rows = tables[place].to(where, pair.like().dtype)
-                        loop.run_stage(place, stage, rows, watch)
+                        loop.run_stage(place, rows, watch)
                 loop.finish()
     pair.eval()
     return run
+
+
+def _plan(
+    stages: tuple[Stage, ...],
+    objective: Objective | None,
+    freeze: tuple[str, ...],
+    training: dict[str, Any],
+) -> tuple[Stage, ...]:
+    """The stages with what the caller changes in them."""
+    plan = with_training(stages, training)
+    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
+    if objective is not None:
+        plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
+    return plan
 
 
 def _rows_of(stage: Stage, table: Table) -> Table:

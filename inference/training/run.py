@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.inference.objectives import options
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior import prediction
@@ -108,26 +109,27 @@ def describe_run(
     """What a run is, as plain values; two runs with equal ``identity`` are the same run."""
     config = dataclasses.asdict(pair.config)
     recipe = data.recipe if isinstance(data, Dataset) else {"name": data.name, "rows": len(data)}
-    stages = [
-        {
-            "name": stage.name,
-            "objective": repr(stage.objective),
-            "players": [repr(player) for player in stage.players],
-            **dataclasses.asdict(stage.training),
-        }
-        for stage in plan
-    ]
+    names = options.names_in(pair)
     identity = {
         "paper": pair.source,
         "config": plain(config),
         "data": plain(recipe),
-        "stages": plain(stages),
+        "stages": [_identity(stage, names) for stage in plan],
         "seed": seed,
     }
     return {
         "paper": pair.source,
         "status": "running",
         "objective": str(plan[-1].objective),
+        "stages": [
+            {
+                "name": stage.name,
+                "objective": repr(stage.objective),
+                "players": [options.text(player) for player in stage.players],
+                **plain(dataclasses.asdict(stage.training)),
+            }
+            for stage in plan
+        ],
         "config": identity["config"],
         "data": identity["data"],
         "identity": identity,
@@ -136,6 +138,12 @@ def describe_run(
             **{name: version(name) for name in ("ppl-models", "pyro-ppl", "torch")},
         },
     }
+
+
+def _identity(stage: Stage, names: Mapping[int, str]) -> dict[str, Any]:
+    told: dict[str, Any] = options.identity(stage, names)
+    training = told.pop("training")
+    return {key: value for key, value in {**told, **training}.items() if key != "class"}
 
 
 def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, Any]]:

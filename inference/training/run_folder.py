@@ -46,10 +46,11 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> dict[st
                 "choose another folder, or resume it"
             )
         for key, value in description["identity"].items():
-            if there["identity"].get(key) != value:
+            if found := _difference(there["identity"].get(key), value, key):
+                setting, old, new = found
                 raise RunFolderError(
-                    f"{folder} holds another run: its {key} is {there['identity'].get(key)}, "
-                    f"not {value}"
+                    f"{folder} holds another run: its {setting} is {_shown(old)}, "
+                    f"not {_shown(new)}"
                 )
         return read_state(folder) if (folder / STATE).exists() else None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -57,6 +58,29 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> dict[st
     folder.mkdir(parents=True, exist_ok=True)
     write_description(folder, description)
     return None
+
+
+def _difference(there: Any, here: Any, path: str) -> tuple[str, Any, Any] | None:
+    """The first setting in which two runs differ, by its path, and both values."""
+    if there == here:
+        return None
+    parts: list[tuple[str, Any, Any]] = []
+    if isinstance(there, dict) and isinstance(here, dict):
+        if there.get("class") == here.get("class"):
+            keys = dict.fromkeys([*here, *there])
+            parts = [(f"{path}.{key}", there.get(key), here.get(key)) for key in keys]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for place, (old, new) in enumerate(zip(there, here, strict=True)):
+            named = isinstance(new, dict) and "name" in new
+            parts.append((f"{path}.{new['name']}" if named else f"{path}[{place}]", old, new))
+    found = (_difference(old, new, name) for name, old, new in parts)
+    return next((f for f in found if f), (path, there, here))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name", value.get("class", value)))
+    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else str(value)
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:

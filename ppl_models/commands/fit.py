@@ -16,6 +16,12 @@ from ppl_models.inference.objectives.by_name import parse_objective
 from ppl_models.inference.training.processes import group
 from ppl_models.pair import Pair
 
+OBJECTIVE = (
+    "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
+    "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
+)
+
+
 BASELINE_EPOCHS = 1000  # full-batch steps on the labelled rows, to convergence
 
 
@@ -38,7 +44,7 @@ def fit(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 def _flags(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
     parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
-    parser.add_argument("--objective", help="other bound, e.g. 'iwelbo(particles=8, lam=0.5)'")
+    parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")

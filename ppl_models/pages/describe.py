@@ -2,8 +2,9 @@
 
     python -m ppl_models.pages.describe docs/
 
-writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, and
-``docs/methods.md``, the table of objectives and algorithms.
+writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, ``docs/methods.md``,
+the table of objectives and algorithms, and, where ``reproduction.json`` stands beside the docs'
+folder, what it holds of each paper into its page and all of it into ``REPRODUCTION.md``.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.files import write_atomically
-from ppl_models.pages import methods
+from ppl_models.inference.objectives.stage import Training
+from ppl_models.pages import methods, reproduction
 from ppl_models.pages.diagram import diagrams
+from ppl_models.pages.tables import table
 from ppl_models.pair import Pair
 
 INDEX = "index"
+ALWAYS = ("epochs", "batch_size", "learning_rate")  # shown though they are the defaults
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -67,11 +71,12 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def page(name: str) -> str:
+def page(name: str, measured: Sequence[reproduction.Claim] = ()) -> str:
     """The docs page of a pair, as Markdown.
 
     Args:
         name: See :func:`ppl_models.catalogue.get`.
+        measured: What was measured of the paper.
     """
     d = describe(name)
     address = _address(d["arxiv"])
@@ -100,19 +105,20 @@ def page(name: str) -> str:
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
-        _table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        "## Limits",
+        _points(d["limits"]),
+        *_measured(measured),
         "## Settings",
-        _table(("Setting", "Default", "Meaning", "Allowed"), settings),
+        table(("Setting", "Default", "Meaning", "Allowed"), settings),
         "## Training",
-        _table(("Stage", "Objective", "Makes large", "Options"), stages),
+        table(("Stage", "Objective", "Makes large", "Options"), stages),
         "Tried with the bounds " + ", ".join(f"`{o}`" for o in d["objectives"]) + ".",
         "## Departures from the paper",
         _points(d["departs"]),
-        "## Limits",
-        _points(d["limits"]),
         "## On your own data",
         _own_data(name, pair),
-        f"Written in `{d['module']}`.",
+        _sources(d["module"], measured),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -125,6 +131,20 @@ def _picture(name: str, caption: str) -> list[str]:
 
 def _points(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "None known."
+
+
+def _measured(claims: Sequence[reproduction.Claim]) -> list[str]:
+    if not claims:
+        return []
+    about = "All papers side by side, and misses with their causes: [REPRODUCTION.md]"
+    return ["## Measured here", f"{about}(../../REPRODUCTION.md).", *reproduction.section(claims)]
+
+
+def _sources(module: str, claims: Sequence[reproduction.Claim]) -> str:
+    files = sorted({c.command.split()[-1].partition("::")[0] for c in claims})
+    tests = ", ".join(f"[{file}](../../{file})" for file in files)
+    path = f"{module.replace('.', '/')}.py"
+    return f"Written in [{path}](../../{path})" + (f"; claims in {tests}." if tests else ".")
 
 
 def _own_data(name: str, pair: Pair) -> str:
@@ -155,20 +175,24 @@ def index(names: Iterable[str]) -> str:
         paper = f"{card.title} ({card.year})"
         rows.append((f"[{name}]({name}.md)", card.task, paper))
     note = "Written by `python -m ppl_models.pages.describe docs/`."
-    return "\n\n".join(["# Papers", _table(("Name", "Task", "Paper"), rows), note]) + "\n"
+    return "\n\n".join(["# Papers", table(("Name", "Task", "Paper"), rows), note]) + "\n"
 
 
-def pages() -> dict[str, str]:
-    """All pages by file name: one per paper and the index."""
-    names = sorted(catalogue.PAPERS)
+def pages(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """All pages by file name: one per paper and the index.
+
+    Args:
+        records: Of ``reproduction.json``.
+    """
+    names, measured = sorted(catalogue.PAPERS), reproduction.claims(records)
     return {
-        **{f"{name}.md": page(name) for name in names},
+        **{f"{name}.md": page(name, measured.get(name, ())) for name in names},
         f"{INDEX}.md": index(names),
     }
 
 
 def write(docs: Path) -> None:
-    """Write all pages under ``docs/papers``, and ``docs/methods.md``.
+    """Write all pages under ``docs/papers``, ``docs/methods.md`` and ``REPRODUCTION.md``.
 
     Args:
         docs: The docs' folder.
@@ -180,8 +204,11 @@ def write(docs: Path) -> None:
         raise FileNotFoundError(f"{docs} does not exist, expected the docs' folder")
     folder = docs / "papers"
     folder.mkdir(exist_ok=True)
-    for name, text in pages().items():
+    records = reproduction.read(docs.parent / "reproduction.json")
+    for name, text in pages(records).items():
         _write(folder / name, text)
+    if records:
+        _write(docs.parent / "REPRODUCTION.md", reproduction.page(records))
     _write(docs / "methods.md", methods.page(methods.rows()))
 
 
@@ -214,10 +241,12 @@ def _allowed(setting: dict[str, Any]) -> str:
 
 
 def _options(training: dict[str, Any]) -> str:
+    """Those that differ from their defaults, after how long and how fast."""
+    usual = dataclasses.asdict(Training())
     return ", ".join(
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
         for key, value in training.items()
-        if value
+        if value and (key in ALWAYS or value != usual[key])
     )
 
 
@@ -225,13 +254,6 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    # A bar inside a cell would start the next one.
-    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def main() -> None:

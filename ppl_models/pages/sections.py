@@ -91,7 +91,7 @@ def fitted(fit: Fit) -> str:
             "Data digest": recipe.get("digest", ""),
             "Settings": config,
             "Objective": saved.get("objective", attrs["objective"]),
-            "Trained with": table(("stage", "objective", "options"), _stages(identity)),
+            "Trained with": table(("stage", "objective", "options"), _stages(saved)),
             "Seed of training": identity.get("seed", attrs.get("training_seed", "")),
             "Training took": f"{seconds[-1]:.0f} s" if seconds else "",
             "Posterior": f"{attrs['inference_method']}, {rows} rows of {attrs['data']} given "
@@ -106,9 +106,10 @@ def _known(fit: Fit) -> bool:
     return fit.run is not None or fit.idata.attrs["pair"] in catalogue.names()
 
 
-def _stages(identity: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _stages(saved: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     found = []
-    for stage in identity.get("stages", []):
+    # Older folders have them, as they are printed, in what tells runs apart.
+    for stage in saved.get("stages", saved.get("identity", {}).get("stages", [])):
         options = {k: v for k, v in stage.items() if k not in ("name", "objective", "players")}
         text = ", ".join(
             f"{key.replace('_', ' ')} {value}" for key, value in options.items() if value

@@ -1,4 +1,4 @@
-"""What claims tests measure goes to ``reproduction.json`` and the table in ``REPRODUCTION.md``.
+"""What claims tests measure goes to ``reproduction.json`` and to ``REPRODUCTION.md``.
 
 Pictures that show a claim go to ``docs/images``, where the paper's docs page shows them.
 """
@@ -12,23 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from ppl_models.pages.reproduction import page
+
 ROOT = Path(__file__).parents[2]
-RECORDS, TABLE = ROOT / "reproduction.json", ROOT / "REPRODUCTION.md"
-COLUMNS = ("claim", "paper", "ours", "baseline", "holds", "note", "settings", "minutes", "command")
-HEAD = """# Reproduction
-
-What the claims tests measured, beside the papers' numbers: mean and standard deviation over the
-seeds. Baselines were trained in the same run. Misses stay in the table. Written by
-`pytest -m claims`, one row per claim; numbers of papers marked * are recalled, not read.
-
-"""
+RECORDS, PAGE = ROOT / "reproduction.json", ROOT / "REPRODUCTION.md"
 
 
 @pytest.fixture
 def record(request):
-    """Call with a row; the test's own command is filled in, and its time unless given.
+    """Call with ``paper: claim`` and its row; the test's command and time are filled in.
 
-    What a fixture of the module trains ran before the test's clock: give its ``minutes``.
+    What a fixture of the module trains ran before the test's clock: give its ``minutes``. The
+    paper's docs page shows the row once ``python -m ppl_models.pages.describe docs/`` has run.
     """
     began = time.monotonic()
 
@@ -40,19 +35,11 @@ def record(request):
             file.seek(0)
             records = json.loads(file.read() or "{}")
             records[claim] = row
+            text = page(records)  # before anything is written: it refuses a bad name
             file.seek(0)
             file.truncate()
             file.write(json.dumps(records, indent=1, sort_keys=True) + "\n")
-            table(records)
-
-    def table(records: dict[str, dict]) -> None:
-        lines = [COLUMNS, ("---",) * len(COLUMNS)]
-        for name in sorted(records):
-            values = {"claim": name, **records[name]}
-            cells = [str(values.get(column, "")) for column in COLUMNS]
-            cells[-1] = f"`{cells[-1]}`"
-            lines.append(tuple(cells))
-        TABLE.write_text(HEAD + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+            PAGE.write_text(text)
 
     return write
 

@@ -114,9 +114,9 @@ def test_objective_and_settings_reach_the_run(capsys, tmp_path):
     assert run(capsys, line)[0] == 0
     saved = json.loads((tmp_path / "a" / "run.json").read_text())
     assert saved["config"]["alpha"] == 0.5 and saved["config"]["hidden"] == [8]
-    (stage,) = saved["identity"]["stages"]
+    (stage,) = saved["stages"]
     assert stage["objective"] == (
-        "IWELBO(particles=2, lam=1, grad='dreg') + Classification('y', weight=0.5)"
+        "IWELBO(particles=2, grad='dreg') + Classification('y', weight=0.5)"
     )
     assert saved["data"]["options"]["labelled"] == 30
 
@@ -160,7 +160,9 @@ def test_a_folder_is_refused_before_any_work(capsys, tmp_path):
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     assert "holds a run of m2" in error(capsys, f"{QUICK} --out {tmp_path}/a")
     other = QUICK.replace("--latent 2", "--latent 3")
-    assert "another run: its config" in error(capsys, f"{other} --resume --out {tmp_path}/a")
+    assert "another run: its config.latent is 2, not 3" in error(
+        capsys, f"{other} --resume --out {tmp_path}/a"
+    )
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
 
 

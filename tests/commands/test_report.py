@@ -112,7 +112,7 @@ def test_what_was_fitted_is_what_the_run_says(run):
     assert facts["Posterior"] == "svi, 40 rows of digits/test given x, 1 x 40 draws, seed 0"
     assert "1406.5298" in facts["Paper"] and "Kingma" in facts["Paper"]
     ((_, objective, options),) = Page(text).table("stage")[1:]
-    assert objective == saved["identity"]["stages"][0]["objective"]
+    assert objective == saved["stages"][0]["objective"]
     assert options.startswith("epochs 8, batch size 100")
 
 

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import ppl_models as zoo
 from ppl_models import catalogue, guides, inference
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.inference.training.compiled_step import Compiled
 
 SMALL = {"hidden": (8,), "latent": 2}
@@ -63,7 +64,7 @@ def assert_same_steps(case, compiler=as_traced, **tolerance):
 
 
 def latent(case):
-    return inference.evaluation.latent_sites(case.draws())
+    return latent_sites(case.draws())
 
 
 class Encoder(nn.Module):

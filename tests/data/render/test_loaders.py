@@ -27,9 +27,11 @@ SMALL = {
             "dsprites",
             "faces",
             "mini_dsprites",
+            "moons",
             "noisy_dsprites",
             "noisy_images",
             "paired_digits",
+            "patch_digits",
             "pendulum_vectors",
             "stroke_digits",
             "textured_dsprites",
@@ -40,11 +42,14 @@ SMALL = {
         FEW,
     ),
     "few_shot": {**FEW, "source": "strokes"},
+    "glyphs": {**FEW, "labelled": 2},
     "morpho_mnist": {**FEW, "source": "digits"},
     "multi_digits": {**FEW, "source": "digits"},
+    "outliers": {**FEW, "labelled": None},
     "pendulum": {"side": 4},
     "pendulum_dear": {"side": 4},
     "shapes3d_like": FEW,
+    "spectra": {"labelled": 10, "unlabelled": 6, "validation": 3, "test": 4},
 }
 
 

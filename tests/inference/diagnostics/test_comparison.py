@@ -58,10 +58,10 @@ def test_means_errors_and_paired_differences(good, bad):
                 [entry.value, entry.error, entry.difference, entry.difference_error],
                 [mean, error, shift, shift_error], atol=1e-12,
             )  # fmt: skip
-    # The exact guide's weights are p(x) whatever it draws.
+    # The exact guide's weights are p(x) whatever it draws, but for the rounding of its draws.
     pair = exact()
     log_p = pair.log_evidence(table_of(pair, ROWS).sites["x"])[1].detach().numpy()
-    np.testing.assert_allclose(row_scores.log_evidence(good), log_p, rtol=1e-9)
+    np.testing.assert_allclose(row_scores.log_evidence(good), log_p, rtol=1e-7)
     assert found.scores["error of y"]["bad"].difference > 0.3
     text = str(found)
     value, error = by_hand(rows["bad"]["error of y"])
@@ -74,7 +74,7 @@ def test_means_errors_and_paired_differences(good, bad):
 def test_calibration_error_has_the_error_of_its_rows(good):
     """Against the spread of the calibration error over resampled rows."""
     labels = row_scores.labels(good)
-    wide = row_scores.Labels(  # far from calibrated, so that no bin's sign is in doubt
+    wide = row_scores.KnownLabels(  # far from calibrated, so that no bin's sign is in doubt
         np.repeat(labels.probs, 20, 0), np.repeat((labels.truth + 1) % 4, 20), labels.classes
     )
     rows = row_scores.calibration(wide)
@@ -82,11 +82,12 @@ def test_calibration_error_has_the_error_of_its_rows(good):
     means = []
     for _ in range(300):
         index = g.integers(len(rows), size=len(rows))
-        again = row_scores.Labels(wide.probs[index], wide.truth[index], wide.classes)
+        again = row_scores.KnownLabels(wide.probs[index], wide.truth[index], wide.classes)
         means.append(row_scores.calibration(again).mean())
     assert by_hand(rows)[1] == pytest.approx(np.std(means), rel=0.15)  # 4 % by chance
 
 
+@pytest.mark.training
 def test_loo_of_mcmc_is_that_of_arviz_and_of_a_guide_is_reweighted():
     pair = exact()
     table = table_of(pair, 3)

@@ -117,7 +117,7 @@ def test_rows_without_the_label_add_nothing(pair):
 
 def test_prints_what_it_weighs():
     term = Classification("y", 2.0, (1.5, 1.0), kl="analytic")
-    assert repr(term) == "Classification('y', weight=2, classes=(1.5, 1.0))"
+    assert repr(term) == "Classification('y', weight=2, classes=(1.5, 1), kl='analytic')"
     assert str(term) == "2 (N / N_labelled) c(y) log q(y | ...)"
 
 

@@ -129,7 +129,7 @@ def test_the_term_counts_per_row_of_the_data_set(labelled, scale):
 def test_prints_its_formula():
     term = DistanceCorrelation("z_c", "z_d", Anneal(0, 8))
     assert str(term) == "-(0 -> 8) dCor(z_c, z_d)"
-    assert repr(term) == "DistanceCorrelation('z_c', 'z_d', weight=(0 -> 8))"
+    assert repr(term) == "DistanceCorrelation('z_c', 'z_d', weight=Anneal(0, 8))"
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, Anneal(0, -1)])

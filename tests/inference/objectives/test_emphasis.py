@@ -110,7 +110,7 @@ def test_the_weight_follows_its_schedule_and_is_printed():
             term.rows(Evaluation(pair.model, pair.guide, batch)), times * one
         )
     assert str(ELBO() + Emphasis("y", 100.0)).endswith("(100 - 1) E_q[log p(y | ...)]")
-    assert repr(term) == "Emphasis('y', weight=(1 -> 5))"
+    assert repr(term) == "Emphasis('y', Anneal(1, 5))"
 
 
 class Own(nn.Module):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 from torch.distributions import Normal
 from worlds.exports import NAMES, drawn, table
 from worlds.linear import linear
@@ -168,9 +169,7 @@ def test_parameters_that_depend_on_globals_are_left_out():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         x = rows.sites["x"]
-        correlated = guides.Globals(
-            pair.model, Batch({"x": x}), guides.mixed.AutoLowRankMultivariateNormal
-        )
+        correlated = guides.Globals(pair.model, Batch({"x": x}), AutoLowRankMultivariateNormal)
         local = guides.Factored(
             y=guides.Categorical(2, {"x": 2}), z=guides.Normal(1, {"x": 2, "w": 2}, (4,))
         )

@@ -14,6 +14,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import Stage, Training
+from ppl_models.inference.objectives.stage import with_training
 
 SMALL = {"hidden": (8,), "latent": 2}
 
@@ -149,6 +150,7 @@ def test_m1m2_shares_its_autoencoder_without_two_names(digits):
     assert copy.m1.decoder is copy.decoder is not pair.decoder
 
 
+@pytest.mark.training
 def test_early_stop_keeps_the_best_weights(digits):
     pair = m2(digits)
     run = fit(pair, digits, epochs=200, learning_rate=0.3, patience=3)
@@ -258,6 +260,33 @@ def test_an_interrupted_run_resumes_bit_for_bit(digits, tmp_path, paper, stop):
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.json", "state.pt"]
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_an_early_stopping_run_resumes_at_the_end_of_an_epoch(tmp_path, at_the_end):
+    """The look at the validation rows that is due there is neither lost nor repeated."""
+    rows = data.load("digits", labelled=50, seed=0)
+    options = {"epochs": 30, "batch_size": 600, "learning_rate": 0.5, "patience": 2}
+
+    def run(out, resume=False, callbacks=()):
+        torch.manual_seed(0)
+        pair = m2(rows)
+        return inference.fit(
+            pair, rows, out=tmp_path / out, resume=resume, callbacks=callbacks,
+            progress=False, device="cpu", **options,
+        )  # fmt: skip
+
+    whole = run("whole")
+    last = whole.history["step"][-1]
+    assert whole.history["step"][1] == 2 and len(whole.validation["loss"]) < 30
+    stop = last if at_the_end else 6
+    callback = lambda run, step: step == stop and os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        run("part", callbacks=(callback,))
+    rest = run("part", resume=True)
+    assert rest.validation == whole.validation and rest.history["loss"] == whole.history["loss"]
+    for a, b in zip(whole.pair.parameters(), rest.pair.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_folder_of_another_run_is_refused(digits, tmp_path):
     out = tmp_path / "run"
     fit(m2(digits), digits, out=out)
@@ -271,6 +300,74 @@ def test_a_folder_of_another_run_is_refused(digits, tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("x")
     with pytest.raises(inference.RunFolderError, match="is no run"):
         fit(m2(digits), digits, out=tmp_path / "other")
+
+
+class Own(inference.EnumeratedELBO):
+    """Keeps its option under another name, and prints nothing of it."""
+
+    def __init__(self, secret: float = 1.0) -> None:
+        super().__init__()
+        self._hidden = secret
+
+    def __repr__(self) -> str:
+        return "Own()"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (inference.ELBO(), inference.ELBO(beta=4.0), "objective.beta is 1, not 4"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(beta=4.0), "beta is 1, not 4"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(free_bits=0.5),
+         "free_bits is 0, not 0.5"),
+        (inference.EnumeratedELBO(), inference.EnumeratedELBO(grad="stl"),
+         "grad is plain, not stl"),
+        (inference.IWELBO(2), inference.IWELBO(2, distil=0.5), "distil is 1, not 0.5"),
+        (inference.Classification("y"), inference.Classification("y", kl="analytic"),
+         "kl is sampled, not analytic"),
+        (inference.ELBO(), inference.IWELBO(), "objective is ELBO, not IWELBO"),
+        (inference.ELBO() + 2 * inference.Emphasis("y", 2),
+         inference.ELBO() + 3 * inference.Emphasis("y", 2),
+         r"objective.parts\[1\]\[0\] is 2, not 3"),
+        (Own(1), Own(2), "secret is 1, not 2"),
+    ],
+)  # fmt: skip
+def test_a_run_with_another_option_is_refused(digits, tmp_path, one, other, words):
+    out, pair = tmp_path / "run", m2(digits)
+    table = digits.train.where_observed("y")
+    fit(pair, table, objective=one, out=out, epochs=1)
+    with pytest.raises(inference.RunFolderError, match=words) as caught:
+        fit(pair, table, objective=other, out=out, epochs=1, resume=True)
+    assert "its stages.fit.objective" in str(caught.value) and "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    fit(pair, table, objective=one, out=out, epochs=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rate": 0.1}, "players.critic.learning_rate is None, not 0.1"),
+        ({"objective": inference.EnumeratedELBO(beta=2.0)}, "critic.objective.beta is 1, not 2"),
+        ({"steps": 2}, "critic.steps is 1, not 2"),
+    ],
+)
+def test_a_run_with_another_player_is_refused(digits, tmp_path, changed, words):
+    def train(resume, **options):
+        pair = m2(digits)
+        given = {"objective": inference.EnumeratedELBO(), "parameters": ("decoder",), **options}
+        stage = Stage(inference.EnumeratedELBO(), players=(inference.Player("critic", **given),))
+        fit(pair, digits, stages=(stage,), out=tmp_path / "run", epochs=1, resume=resume)
+
+    train(False)
+    with pytest.raises(inference.RunFolderError, match=words):
+        train(True, **changed)
+    train(True)
+
+
+def test_a_run_with_other_frozen_parts_is_refused(digits, tmp_path):
+    fit(m2(digits), digits, out=tmp_path / "run", epochs=1)
+    with pytest.raises(inference.RunFolderError, match=r"freeze is \[\], not \[decoder\]"):
+        fit(m2(digits), digits, out=tmp_path / "run", epochs=1, freeze=("decoder",), resume=True)
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
@@ -322,7 +419,7 @@ def test_a_full_disk_leaves_the_old_state(digits, tmp_path, monkeypatch):
 
 def test_training_options_per_stage():
     stages = (Stage(inference.ELBO(), name="a"), Stage(inference.ELBO(), name="b"))
-    changed = inference.stage.with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
+    changed = with_training(stages, {"epochs": (3, 4), "learning_rate": 0.1})
     assert [s.training for s in changed] == [
         Training(epochs=3, learning_rate=0.1),
         Training(epochs=4, learning_rate=0.1),

@@ -24,9 +24,6 @@ class Saddle(Objective):
         super().__init__()
         self.a, self.b, self.sign = a, b, sign
 
-    def __repr__(self) -> str:
-        return f"Saddle({self.sign})"
-
     formula = "a b"
 
     def rows(self, run: inference.Evaluation) -> Tensor:

@@ -1,16 +1,17 @@
-"""Terms that are added to a bound."""
+"""The supervised log-likelihood of a label, as a term that is added to a bound."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective, check_choice
-from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, latent_sites
+from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
+from ppl_models.inference.objectives.schedule import check_range
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import label_dims, log_q_labels
+from ppl_models.inference.traces.sites import latent_sites
 
 
 class Classification(Objective):
@@ -51,11 +52,6 @@ class Classification(Objective):
         check_choice("kl", kl, ("sampled", "analytic"))
         self.site, self.weight, self.classes, self.kl = site, weight, tuple(classes), kl
 
-    def __repr__(self) -> str:
-        """As written."""
-        classes = f", classes={self.classes}" if self.classes else ""
-        return f"Classification({self.site!r}, weight={self.weight:g}{classes})"
-
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
@@ -66,8 +62,7 @@ class Classification(Objective):
         """Minus the term per row; zero where the label is missing."""
         batch = run.batch
         if self.site not in batch or self.weight == 0:
-            like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
-            return like.new_zeros(batch.count)
+            return zero_loss(run)
         loss = -self.weight * batch.total / batch.observed[self.site] * self._log_q(run)
         if not self.classes:
             return loss
@@ -102,59 +97,3 @@ class Classification(Objective):
                 f"Classification({self.site!r}) has {len(self.classes)} class weights, expected "
                 f"{count}, one per class"
             )
-
-
-class Penalty(Objective):
-    """A loss of your own, e.g. a statistic of the guide's factors over the batch.
-
-    The function reads what the run offers: ``run.batch``; ``run.factor("z")``, the guide's
-    distribution for these rows, which all terms of a step share; ``run.weights()`` with the
-    traces of guide and model, whose draws are those of a bound that asks for the same. What
-    it returns is made small, with its gradient.
-
-    It counts per row of the data set, as a bound does: a ``(B,)`` result is each row's own loss,
-    and a scalar, a statistic of the batch, is taken as the loss of every row. Either way the
-    term of the whole data set is N times the weight times its mean over rows, and so a paper's
-    weight beside a bound averaged over rows is the weight here.
-
-    Args:
-        name: Shown in the formula.
-        function: From the run on a batch to a scalar or ``(B,)``, in nats times the weight's
-            unit.
-        weight: Its weight, a number or an :class:`Anneal`.
-        plate_nesting: Number of plate dimensions, the data plate included.
-
-    Raises:
-        ValueError: If the weight is not finite, or the result has another shape.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[[Evaluation], Tensor],
-        weight: float | Anneal = 1.0,
-        plate_nesting: int = 1,
-    ) -> None:
-        super().__init__(plate_nesting)
-        check_range(f"weight of Penalty({name!r})", weight)
-        self.name, self.function, self.weight = name, function, weight
-
-    def __repr__(self) -> str:
-        """As written."""
-        return f"Penalty({self.name!r}, weight={written(self.weight)})"
-
-    @property
-    def formula(self) -> str:
-        """The term as added to a bound."""
-        return f"-{written(self.weight)} {self.name}"
-
-    def rows(self, run: Evaluation) -> Tensor:
-        """The penalty per row."""
-        loss = self.function(run)
-        count = run.batch.count
-        if loss.shape not in ((), (count,)):
-            raise ValueError(
-                f"penalty {self.name!r} has shape {tuple(loss.shape)}, expected a scalar or "
-                f"({count},), one loss per row"
-            )
-        return value_at(self.weight, self.progress) * loss.expand(count)
