@@ -3,7 +3,8 @@
     python -m ppl_models.describe docs/
 
 writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, and
-``docs/methods.md``, the table of objectives and algorithms.
+``docs/methods.md``, the table of objectives and algorithms; if ``reproduction.json`` stands
+beside the folder, also ``REPRODUCTION.md``, and on each paper's page what was measured.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_models import catalogue, methods_page
+from ppl_models import catalogue, methods_page, reproduction_page
 from ppl_models.config import plain
 from ppl_models.diagram import diagrams
 from ppl_models.files import write_atomically
+from ppl_models.inference.stage import Training
+from ppl_models.markdown import table
 from ppl_models.pair import Pair
+from ppl_models.reproduction_page import Records
 
 INDEX = "index"
 
@@ -66,12 +70,14 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def page(name: str) -> str:
+def page(name: str, records: Records | None = None) -> str:
     """The docs page of a pair, as Markdown.
 
     Args:
         name: See :func:`ppl_models.catalogue.get`.
+        records: What was measured, see :mod:`ppl_models.reproduction_page`.
     """
+    records = records or {}
     d = describe(name)
     address = _address(d["arxiv"])
     latents = [
@@ -92,6 +98,7 @@ def page(name: str) -> str:
         f"# {d['name']}",
         d["about"],
         f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address})",
+        _files(d["module"], reproduction_page.claims_files(name, records)),
         f"```\n{d['story']}\n```",
         *_picture(name, d["picture"]),
         "## Plate diagrams",
@@ -99,19 +106,20 @@ def page(name: str) -> str:
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
-        _table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        "## Limits",
+        _points(d["limits"]),
         "## Settings",
-        _table(("Setting", "Default", "Meaning", "Allowed"), settings),
+        table(("Setting", "Default", "Meaning", "Allowed"), settings),
         "## Training",
-        _table(("Stage", "Objective", "Makes large", "Options"), stages),
+        table(("Stage", "Objective", "Makes large", "Options"), stages),
+        _usual(),
         "Tried with the bounds " + ", ".join(f"`{o}`" for o in d["objectives"]) + ".",
         "## Departures from the paper",
         _points(d["departs"]),
-        "## Limits",
-        _points(d["limits"]),
+        *reproduction_page.measured_here(name, records),
         "## On your own data",
         _own_data(name, pair),
-        f"Written in `{d['module']}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -120,6 +128,13 @@ def _picture(name: str, caption: str) -> list[str]:
     if not caption:
         return []
     return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
+
+
+def _files(module: str, claims: Sequence[str]) -> str:
+    """Where the pair is written and its claims are measured, as links from ``docs/papers``."""
+    source = f"{module.replace('.', '/')}.py"
+    links = ", ".join(f"[{path}](../../{path})" for path in claims)
+    return f"Written in [{source}](../../{source})" + (f", measured by {links}." if links else ".")
 
 
 def _points(lines: Sequence[str]) -> str:
@@ -154,23 +169,28 @@ def index(names: Iterable[str]) -> str:
         paper = f"{card.title} ({card.year})"
         rows.append((f"[{name}]({name}.md)", card.task, paper))
     note = "Written by `python -m ppl_models.describe docs/`."
-    return "\n\n".join(["# Papers", _table(("Name", "Task", "Paper"), rows), note]) + "\n"
+    return "\n\n".join(["# Papers", table(("Name", "Task", "Paper"), rows), note]) + "\n"
 
 
-def pages() -> dict[str, str]:
-    """All pages by file name: one per paper and the index."""
+def pages(records: Records | None = None) -> dict[str, str]:
+    """All pages by file name: one per paper and the index.
+
+    Args:
+        records: What was measured, see :mod:`ppl_models.reproduction_page`.
+    """
     names = sorted(catalogue.PAPERS)
     return {
-        **{f"{name}.md": page(name) for name in names},
+        **{f"{name}.md": page(name, records) for name in names},
         f"{INDEX}.md": index(names),
     }
 
 
 def write(docs: Path) -> None:
-    """Write all pages under ``docs/papers``, and ``docs/methods.md``.
+    """Write all pages under ``docs/papers``, ``docs/methods.md`` and ``REPRODUCTION.md``.
 
     Args:
-        docs: The docs' folder.
+        docs: The docs' folder. What was measured is read from ``reproduction.json`` beside it
+            and written to ``REPRODUCTION.md`` there; without that file neither is told.
 
     Raises:
         FileNotFoundError: If it does not exist.
@@ -179,9 +199,12 @@ def write(docs: Path) -> None:
         raise FileNotFoundError(f"{docs} does not exist, expected the docs' folder")
     folder = docs / "papers"
     folder.mkdir(exist_ok=True)
-    for name, text in pages().items():
+    records = reproduction_page.load(docs.parent / reproduction_page.RECORDS)
+    for name, text in pages(records).items():
         _write(folder / name, text)
     _write(docs / "methods.md", methods_page.page(methods_page.rows()))
+    if records:
+        _write(docs.parent / reproduction_page.PAGE, reproduction_page.page(records))
 
 
 def _write(path: Path, text: str) -> None:
@@ -213,10 +236,21 @@ def _allowed(setting: dict[str, Any]) -> str:
 
 
 def _options(training: dict[str, Any]) -> str:
+    """Options of a stage that are not at their default."""
+    usual = dataclasses.asdict(Training())
+    own = {key: value for key, value in training.items() if value != usual[key]}
     return ", ".join(
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
-        for key, value in training.items()
-        if value
+        for key, value in own.items()
+    )
+
+
+def _usual() -> str:
+    """The defaults that :func:`_options` leaves out, as far as a user is likely to ask."""
+    usual = Training()
+    return (
+        f"Options not named are at their defaults: {usual.epochs} epochs, {usual.batch_size} "
+        f"rows per step, Adam at {usual.learning_rate:g}; `ppl-models fit --help` has the rest."
     )
 
 
@@ -224,13 +258,6 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    # A bar inside a cell would start the next one.
-    cells = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def main() -> None:

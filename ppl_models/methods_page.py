@@ -13,6 +13,7 @@ from ppl_models import inference
 from ppl_models.inference.methods import methods
 from ppl_models.inference.parse import BOUNDS
 from ppl_models.inference.probes import KINDS, probe, probe_table
+from ppl_models.markdown import table
 
 ESTIMATORS = ("grad", "baseline", "inside", "logq", "prior")  # options that choose an estimator
 
@@ -61,12 +62,8 @@ def _compiles(name: str, row: dict[str, str]) -> bool:
 def page(found: list[dict[str, str]]) -> str:
     """The page made of :func:`rows`, as Markdown."""
     heads = ["method", "kind", *KINDS, "estimators", "backends", "chunks", "compiles"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in found:
-        cells = [f"`{row['method']}`", *(row[head] for head in heads[1:])]
-        lines.append("| " + " | ".join(cells) + " |")
+    rows = [(f"`{row['method']}`", *(row[head] for head in heads[1:])) for row in found]
     kinds = "\n".join(f"- *{name}*: {kind.about}" for name, kind in KINDS.items())
-    table = "\n".join(lines)
     return f"""# Objectives and algorithms
 
 What each takes, by kind of latent sites. A cell says *yes* where the method ran on a pair with
@@ -75,7 +72,7 @@ your own ask `inference.methods(pair, data)`, which also says why the others do 
 
 {kinds}
 
-{table}
+{table(heads, rows)}
 
 *Estimators* are the options that choose one, *backends* those that contract sums over labels,
 *chunks* says whether labels can be summed a few values at a time, and *compiles* whether

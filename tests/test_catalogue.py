@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import catalogue
 from ppl_models.describe import describe, page, pages, write
+from ppl_models.reproduction_page import PAGE, RECORDS, load
 from ppl_models.semisupervised.m2 import M2
 
 ROOT = Path(__file__).parents[1]
@@ -144,11 +146,15 @@ def test_a_description_holds_card_config_and_stages():
 
 
 def test_committed_pages_are_up_to_date(tmp_path):
-    write(tmp_path)
-    written = {p.name: p.read_text() for p in (tmp_path / "papers").iterdir()}
-    assert written == pages()
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    shutil.copy(ROOT / RECORDS, tmp_path)
+    write(docs)
+    written = {p.name: p.read_text() for p in (docs / "papers").iterdir()}
+    assert written == pages(load(ROOT / RECORDS))
     committed = {p.name: p.read_text() for p in (ROOT / "docs" / "papers").iterdir()}
     assert committed == written, "run: python -m ppl_models.describe docs/"
+    assert (tmp_path / PAGE).read_text() == (ROOT / PAGE).read_text()
 
 
 def test_pictures_that_cards_tell_of_are_there():

@@ -1,5 +1,6 @@
-"""What claims tests measure goes to ``reproduction.json`` and the table in ``REPRODUCTION.md``.
+"""What claims tests measure goes to ``reproduction.json`` and from there to ``REPRODUCTION.md``.
 
+The papers' pages show it too, once ``python -m ppl_models.describe docs/`` has been run.
 Pictures that show a claim go to ``docs/images``, where the paper's docs page shows them.
 """
 
@@ -12,27 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from ppl_models import reproduction_page
+
 ROOT = Path(__file__).parents[2]
-RECORDS, TABLE = ROOT / "reproduction.json", ROOT / "REPRODUCTION.md"
-COLUMNS = ("claim", "paper", "ours", "baseline", "holds", "note", "settings", "minutes", "command")
-HEAD = """# Reproduction
-
-What the claims tests measured, beside the papers' numbers: mean and standard deviation over the
-seeds. Baselines were trained in the same run. Misses stay in the table. Written by
-`pytest -m claims`, one row per claim; numbers of papers marked * are recalled, not read.
-
-"""
+RECORDS, PAGE = ROOT / reproduction_page.RECORDS, ROOT / reproduction_page.PAGE
 
 
 @pytest.fixture
 def record(request):
-    """Call with a row; the test's own command is filled in, and its time unless given.
+    """Call with ``paper: claim`` and a row; see :mod:`ppl_models.reproduction_page`.
 
-    What a fixture of the module trains ran before the test's clock: give its ``minutes``.
+    The paper is named as in the catalogue. The test's own command is filled in, and its time
+    unless given. What a fixture of the module trains ran before the test's clock: name the
+    ``fixture`` and give its ``minutes``.
     """
     began = time.monotonic()
 
     def write(claim: str, **row) -> None:
+        reproduction_page.split(claim)  # an unknown paper is an error
         row.setdefault("minutes", round((time.monotonic() - began) / 60, 1))
         row["command"] = f"pytest -m claims {request.node.nodeid}"
         with RECORDS.open("a+") as file:
@@ -43,16 +41,7 @@ def record(request):
             file.seek(0)
             file.truncate()
             file.write(json.dumps(records, indent=1, sort_keys=True) + "\n")
-            table(records)
-
-    def table(records: dict[str, dict]) -> None:
-        lines = [COLUMNS, ("---",) * len(COLUMNS)]
-        for name in sorted(records):
-            values = {"claim": name, **records[name]}
-            cells = [str(values.get(column, "")) for column in COLUMNS]
-            cells[-1] = f"`{cells[-1]}`"
-            lines.append(tuple(cells))
-        TABLE.write_text(HEAD + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+            PAGE.write_text(reproduction_page.page(records))
 
     return write
 

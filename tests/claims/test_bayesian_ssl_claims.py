@@ -96,7 +96,7 @@ def test_active_learning_beats_random_queries(record):
     gain = {n: statistics.mean(v) - statistics.mean(found["random"]) for n, v in found.items()}
     holds = max(gain["entropy"], gain["bald"]) >= 0.05
     record(
-        "bayesian-ssl: 1, moons, accuracy at 16 labels, entropy or BALD at least 5 points above "
+        "bayesian_ssl: 1, moons, accuracy at 16 labels, entropy or BALD at least 5 points above "
         "random",
         paper="98 first exceeded after 11 and 7 queries",
         ours=f"entropy {percent(found['entropy'])}, BALD {percent(found['bald'])}",
@@ -150,7 +150,7 @@ def test_weights_posterior_is_better_calibrated_where_labels_are_noisy(record):
         holds[what] = better(means, key=means.__getitem__) == "bayes"
         title = {"ece": "calibration error", "log": "test log-likelihood"}[what]
         record(
-            f"bayesian-ssl: 2, noisy moons, {title} better than the point's and M2's",
+            f"bayesian_ssl: 2, noisy moons, {title} better than the point's and M2's",
             paper="",
             ours=spread(values(found, f"bayes {what}"), digits=3),
             baseline=f"point {spread(values(found, f'point {what}'), digits=3)}, "
@@ -161,7 +161,7 @@ def test_weights_posterior_is_better_calibrated_where_labels_are_noisy(record):
         )
     holds["bald"] = mean(found, "bald ratio") < mean(found, "entropy ratio")
     record(
-        "bayesian-ssl: 2, noisy moons, BALD inside the noisy region over outside, below entropy's",
+        "bayesian_ssl: 2, noisy moons, BALD inside the noisy region over outside, below entropy's",
         paper="",
         ours=spread(values(found, "bald ratio")),
         baseline=f"entropy {spread(values(found, 'entropy ratio'))}",
@@ -243,7 +243,7 @@ def test_digits(labels, record):
     found = run_all(digits, [(labels, seed) for seed in SEEDS])
     holds = min(mean(found, "gibbs"), mean(found, "bayesian_ssl")) < mean(found, "alone")
     record(
-        f"bayesian-ssl: MNIST 14 x 14, {labels:,} labels, test error below supervised only",
+        f"bayesian_ssl: MNIST 14 x 14, {labels:,} labels, test error below supervised only",
         paper="",
         ours=f"Gibbs {percent(values(found, 'gibbs'))}, "
         f"q(y|x) {percent(values(found, 'bayesian_ssl'))}",

@@ -154,7 +154,7 @@ def test_patch_digits(record, picture):
     def check(claim: str, holds: bool | None, **row: str) -> None:
         checks[claim] = holds
         told = {True: "yes", False: "no", None: ""}[holds]
-        record(f"chroma-vae: {claim}", holds=told, settings=SETTINGS, **row)
+        record(f"chroma_vae: {claim}", holds=told, settings=SETTINGS, **row)
 
     base = f"ERM MLP {at('ERM MLP')}, pixel kNN {at('pixel kNN')}, clf1(z1) {at('clf1(z1)')}"
     for name, least, paper in (

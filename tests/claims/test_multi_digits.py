@@ -81,7 +81,7 @@ def test_unlabelled_scenes_teach_counting(record):
         "15 passes of 50 + 50 rows; the counter alone 100 passes; seeds 0-2"
     )
     record(
-        "partially-specified: 5, multi-digit scenes, count error below the supervised counter's",
+        "multi_digits: 5, multi-digit scenes, count error below the supervised counter's",
         paper="14.6 against 0.2 with all counts* (unit uncertain)",
         ours=percent(found["ours"]),
         baseline=f"supervised only {percent(found['supervised only'])}",
@@ -89,7 +89,7 @@ def test_unlabelled_scenes_teach_counting(record):
         settings=settings,
     )
     record(
-        "partially-specified: 5, multi-digit scenes, drawn with count c, c digits in 80 %",
+        "multi_digits: 5, multi-digit scenes, drawn with count c, c digits in 80 %",
         ours=", ".join(f"{c}: {percent(found[f'drawn {c}'])}" for c in range(4)),
         baseline="real scenes, by the same independent counter: "
         + ", ".join(f"{c}: {percent(found[f'real {c}'])}" for c in range(4)),
