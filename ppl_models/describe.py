@@ -239,9 +239,12 @@ def _options(training: dict[str, Any]) -> str:
     """Options of a stage that are not at their default."""
     usual = dataclasses.asdict(Training())
     own = {key: value for key, value in training.items() if value != usual[key]}
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
-        for key, value in own.items()
+    return (
+        ", ".join(
+            f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+            for key, value in own.items()
+        )
+        or "the defaults"
     )
 
 

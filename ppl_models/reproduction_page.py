@@ -125,7 +125,7 @@ def page(records: Records) -> str:
         card = catalogue.get(name).card
         parts += [
             f"## {name}",
-            f"{card.title} ({card.year}): [its page]({_docs(name)}).",
+            f"*{card.title}* ({card.year}): [its page]({_docs(name)}).",
             paper_table(name, records, misses=MISSES),
         ]
     parts.append(
@@ -215,10 +215,10 @@ def _misses(measured: Mapping[str, Records]) -> list[str]:
     parts = [f"{count} of {sum(map(len, measured.values()))} claims do not hold."]
     for (_, cause), told in groups.items():
         if len(told) == 1:
-            parts.append(f"{told[0]} Cause: {plain(cause)}.")
+            parts.append(f"{told[0]} *Cause:* {plain(cause)}.")
         else:
             lines = "\n".join(f"- {line}" for line in told)
-            parts += [lines, f"Cause of these {len(told)}: {plain(cause)}."]
+            parts += [lines, f"*Cause of these {len(told)}:* {plain(cause)}."]
     return parts
 
 

@@ -131,10 +131,10 @@ def test_misses_are_told_with_their_cause():
     assert "2 of 4 claims do not hold." in misses
     for words in ("[m2](#m2): q(y|x) at 100", "[vae](#vae): |z| is small"):
         assert misses.count(words) == 1
-    assert misses.count(r"Cause: too few \* steps.") == 2
+    assert misses.count(r"*Cause:* too few \* steps.") == 2
     assert "too few" not in text[end:]
     together = {f"{name}: c": row(holds="no", note="why") for name in ("m2", "vae")}
-    assert page(together).count("Cause of these 2: why.") == 1
+    assert page(together).count("*Cause of these 2:* why.") == 1
 
 
 def test_papers_pages_tell_what_was_measured():
