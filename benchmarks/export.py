@@ -44,7 +44,7 @@ def write(kind: str, rows: int, draws: int, path: str) -> dict[str, float]:
     """Seconds, MiB and size of one file."""
     import ppl_models as zoo
     from ppl_models.data import Table
-    from ppl_models.inference import export
+    from ppl_models.inference.posterior import export
 
     name, with_draws = KINDS[kind]
     sizes: dict[str, Any] = {"classes": 10} if name == "m2" else {}
@@ -67,7 +67,7 @@ def read(path: str) -> dict[str, float]:
     """Seconds to open and read 100 rows, with ArviZ and with plain xarray."""
     import xarray as xr
 
-    from ppl_models.inference import export
+    from ppl_models.inference.posterior import export
 
     found = {}
     for name, opened in (
@@ -89,11 +89,11 @@ def khat(rows: int) -> dict[str, float]:
     """Seconds of k-hat, with ours and with ArviZ's, and their largest difference."""
     import arviz as az
 
-    from ppl_models.inference import diagnostics
+    from ppl_models.inference.posterior import pareto
 
     weights = 2 * np.random.default_rng(0).normal(size=(KHAT_DRAWS, rows)).astype(np.float32)
     before, start = peak(), time.perf_counter()
-    ours = diagnostics.khat(weights)
+    ours = pareto.khat(weights)
     seconds, memory = time.perf_counter() - start, peak() - before
     some = weights[:, :COMPARED].T.astype(np.float64)
     start = time.perf_counter()

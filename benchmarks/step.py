@@ -36,7 +36,7 @@ from torch import nn
 import ppl_models as zoo
 from ppl_models.batch import Batch
 from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO
-from ppl_models.inference.compiled import Compiled, inductor
+from ppl_models.inference.training.compiled_step import Compiled, inductor
 
 D, C, L, N = 784, 10, 50, 50_000
 

@@ -1,194 +1,56 @@
 """Data: tables with hidden entries, the order training sees them in, and loaders."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import functools
-import importlib
-import inspect
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from ppl_models.faces import lazy
 
-from ppl_models.config import unknown
-from ppl_models.data.arrays import from_arrays
-from ppl_models.data.blocks import Blocks
-from ppl_models.data.masking import hide_labels
-from ppl_models.data.store import is_stored, open, write
-from ppl_models.data.stream import Stream
-from ppl_models.data.supervision import correlate, repeat, supervise, unpair, weak_pairs
-from ppl_models.data.table import Dataset, Regime, Table
+if TYPE_CHECKING:
+    from ppl_models.data.catalogue import (
+        factor_data as factor_data,
+        is_file as is_file,
+        load as load,
+        loader as loader,
+        names as names,
+        remake as remake,
+        sources as sources,
+    )
+    from ppl_models.data.store.h5_store import is_stored as is_stored, open as open, write as write
+    from ppl_models.data.store.row_blocks import Blocks as Blocks
+    from ppl_models.data.streams.stream import Stream as Stream
+    from ppl_models.data.tables.hiding import hide_labels as hide_labels
+    from ppl_models.data.tables.own_arrays import from_arrays as from_arrays
+    from ppl_models.data.tables.supervision import (
+        correlate as correlate,
+        repeat as repeat,
+        supervise as supervise,
+        unpair as unpair,
+        weak_pairs as weak_pairs,
+    )
+    from ppl_models.data.tables.table import Dataset as Dataset, Regime as Regime, Table as Table
 
-__all__ = [
-    "Blocks",
-    "Dataset",
-    "Regime",
-    "Stream",
-    "Table",
-    "correlate",
-    "from_arrays",
-    "hide_labels",
-    "is_file",
-    "load",
-    "loader",
-    "names",
-    "open",
-    "remake",
-    "repeat",
-    "sources",
-    "supervise",
-    "unpair",
-    "weak_pairs",
-    "write",
-]
-
-LOADERS = {
-    "blob": "ppl_models.data.render.squares:load_blob",
-    "candle_like": "ppl_models.data.render.candle:load",
-    "captions": "ppl_models.data.render.paired:load_captions",
-    "cars3d": "ppl_models.data.readers.views:load_cars3d",
-    "cifar10": "ppl_models.data.readers.cifar:load",
-    "color_dsprites": "ppl_models.data.render.dsprites:load_color",
-    "digits": "ppl_models.data.digits:load",
-    "dsprites": "ppl_models.data.render.dsprites:load_dsprites",
-    "dsprites_official": "ppl_models.data.readers.grids:load_dsprites",
-    "faces": "ppl_models.data.render.faces:load_faces",
-    "few_shot": "ppl_models.data.render.fewshot:load",
-    "glyphs": "ppl_models.data.glyphs:load",
-    "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
-    "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",
-    "mnist": "ppl_models.data.mnist:load",
-    "moons": "ppl_models.data.moons:load",
-    "morpho_mnist": "ppl_models.data.render.morpho:load",
-    "mpi3d": "ppl_models.data.readers.grids:load_mpi3d",
-    "multi_digits": "ppl_models.data.render.faces:load_multi_digits",
-    "noisy_dsprites": "ppl_models.data.render.dsprites:load_noisy",
-    "noisy_images": "ppl_models.data.render.noisy:load",
-    "omniglot": "ppl_models.data.readers.omniglot:load",
-    "outliers": "ppl_models.data.outliers:load",
-    "paired_digits": "ppl_models.data.render.paired:load_digits",
-    "patch_digits": "ppl_models.data.patch_digits:load",
-    "pendulum": "ppl_models.data.render.pendulum:load",
-    "pendulum_dear": "ppl_models.data.render.pendulum:load_dear",
-    "pendulum_vectors": "ppl_models.data.render.pendulum:load_vectors",
-    "shapes3d": "ppl_models.data.readers.grids:load_shapes3d",
-    "shapes3d_like": "ppl_models.data.render.shapes3d:load",
-    "smallnorb": "ppl_models.data.readers.views:load_smallnorb",
-    "spectra": "ppl_models.data.spectra:load",
-    "stroke_digits": "ppl_models.data.render.strokes:load",
-    "textured_dsprites": "ppl_models.data.render.dsprites:load_textured",
-    "xyobject": "ppl_models.data.render.squares:load_xyobject",
-    "xysquare": "ppl_models.data.render.squares:load_xysquare",
-    "xysquares": "ppl_models.data.render.squares:load_xysquares",
+_HOMES = {
+    "Blocks": "store.row_blocks",
+    "Dataset": "tables.table",
+    "Regime": "tables.table",
+    "Stream": "streams.stream",
+    "Table": "tables.table",
+    "correlate": "tables.supervision",
+    "factor_data": "catalogue",
+    "from_arrays": "tables.own_arrays",
+    "hide_labels": "tables.hiding",
+    "is_file": "catalogue",
+    "is_stored": "store.h5_store",
+    "load": "catalogue",
+    "loader": "catalogue",
+    "names": "catalogue",
+    "open": "store.h5_store",
+    "remake": "catalogue",
+    "repeat": "tables.supervision",
+    "sources": "catalogue",
+    "supervise": "tables.supervision",
+    "unpair": "tables.supervision",
+    "weak_pairs": "tables.supervision",
+    "write": "store.h5_store",
 }
-
-
-SOURCES = {  # of the sets that are read from files, or made of what is
-    "cars3d": "ppl_models.data.readers.views:cars3d_files",
-    "cifar10": "ppl_models.data.readers.cifar:files",
-    "dsprites_official": "ppl_models.data.readers.grids:dsprites_files",
-    "few_shot": "ppl_models.data.render.fewshot:files",
-    "microarray": "ppl_models.data.readers.arrays_h5:microarray_files",
-    "mnist": "ppl_models.data.mnist:files",
-    "morpho_mnist": "ppl_models.data.render.handwriting:files",
-    "mpi3d": "ppl_models.data.readers.grids:mpi3d_files",
-    "multi_digits": "ppl_models.data.render.handwriting:files",
-    "omniglot": "ppl_models.data.readers.omniglot:files",
-    "shapes3d": "ppl_models.data.readers.grids:shapes3d_files",
-    "smallnorb": "ppl_models.data.readers.views:smallnorb_files",
-}
-
-FILES = {  # by the ending of a path
-    ".h5": "ppl_models.data.readers.arrays_h5:load_file",
-    ".h5ad": "ppl_models.data.readers.anndata:load_file",
-    ".npz": "ppl_models.data.arrays:load_file",
-}
-STORED = "ppl_models.data.store:load_file"
-
-
-def names() -> list[str]:
-    """Names of the data sets; any path of a file of :func:`is_file` is one too."""
-    return sorted(LOADERS)
-
-
-def is_file(name: str) -> bool:
-    """Whether a name is the path of a file: ``.h5``, ``.h5ad`` or ``.npz``."""
-    return Path(name).suffix in FILES
-
-
-def loader(name: str) -> Callable[..., Dataset]:
-    """The function that loads a data set; its signature says which options there are.
-
-    Args:
-        name: One of :func:`names`, or the path of a file.
-
-    Raises:
-        ValueError: If there is no such data set, naming the nearest.
-    """
-    if is_file(name):
-        ending = Path(name).suffix
-        place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
-        return functools.partial(_function(place), name)
-    if name not in LOADERS:
-        raise ValueError(
-            f"{unknown('data set', name, LOADERS)}, or the path of an {', '.join(FILES)} file"
-        )
-    return _function(LOADERS[name])
-
-
-def sources(name: str, **options: Any) -> list[Path]:
-    """The files that a data set is read from; none if it is drawn.
-
-    Args:
-        name: As :func:`load` takes it.
-        options: What it is loaded with; what does not matter here is passed over.
-
-    Raises:
-        FileNotFoundError: If files that it needs are not there, saying which ones to put where.
-    """
-    if is_file(name):
-        return [path for path in (Path(name),) if path.is_file()]
-    if name not in SOURCES:
-        return []
-    function = _function(SOURCES[name])
-    known = inspect.signature(function).parameters
-    found: list[Path] = function(**{n: v for n, v in options.items() if n in known})
-    return found
-
-
-def _function(place: str) -> Callable[..., Any]:
-    module, _, function = place.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def load(name: str, **options: Any) -> Dataset:
-    """Load a data set.
-
-    Args:
-        name: One of :func:`names`, or the path of a file: an ``.h5`` of :func:`write`, an
-            ``.h5`` or ``.npz`` with an array per site, or an ``.h5ad`` of AnnData.
-        options: See the loader, ``help(data.loader(name))``.
-
-    Raises:
-        FileNotFoundError: If its files are not there, saying which ones to put where.
-        ValueError: If there is no such data set or option, naming the nearest.
-    """
-    function = loader(name)
-    known = inspect.signature(function).parameters
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of {name}", option, known))
-    return function(**options)
-
-
-def remake(recipe: Mapping[str, Any]) -> Dataset:
-    """Make a data set again from its recipe, with the steps taken since it was loaded.
-
-    Args:
-        recipe: ``dataset.recipe``; whether its ``digest`` comes out is the caller's to see.
-
-    Raises:
-        FileNotFoundError: If its files are not there.
-        ValueError: If the set, an option or a step is unknown.
-    """
-    return repeat(load(recipe["name"], **recipe["options"]), recipe.get("steps", ()))
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,40 +1,47 @@
 """Variational families: amortised factors, their composition, and automatic guides."""
 
-from ppl_models.guides.factored import Factored
-from ppl_models.guides.factors import (
-    Bernoulli,
-    Categorical,
-    Constrained,
-    Factor,
-    Normal,
-    OneHotCategorical,
-)
-from ppl_models.guides.flows import Flow
-from ppl_models.guides.graph import faithful_inverse
-from ppl_models.guides.inverse import dependencies, inverse
-from ppl_models.guides.mixed import Globals, Mixed
-from ppl_models.guides.present import Present
-from ppl_models.guides.prior import Prior
-from ppl_models.guides.simplex import Beta, Dirichlet
-from ppl_models.guides.stopped import Stopped
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Bernoulli",
-    "Beta",
-    "Categorical",
-    "Constrained",
-    "Dirichlet",
-    "Factor",
-    "Factored",
-    "Flow",
-    "Globals",
-    "Mixed",
-    "Normal",
-    "OneHotCategorical",
-    "Present",
-    "Prior",
-    "Stopped",
-    "dependencies",
-    "faithful_inverse",
-    "inverse",
-]
+from ppl_models.faces import lazy
+
+if TYPE_CHECKING:
+    from ppl_models.guides.factored import Factored as Factored
+    from ppl_models.guides.factors import (
+        Bernoulli as Bernoulli,
+        Categorical as Categorical,
+        Constrained as Constrained,
+        Factor as Factor,
+        Normal as Normal,
+        OneHotCategorical as OneHotCategorical,
+    )
+    from ppl_models.guides.flows import Flow as Flow
+    from ppl_models.guides.inverse_graph import faithful_inverse as faithful_inverse
+    from ppl_models.guides.inverse_guide import dependencies as dependencies, inverse as inverse
+    from ppl_models.guides.mixed import Globals as Globals, Mixed as Mixed
+    from ppl_models.guides.present import Present as Present
+    from ppl_models.guides.prior import Prior as Prior
+    from ppl_models.guides.simplex import Beta as Beta, Dirichlet as Dirichlet
+    from ppl_models.guides.stopped import Stopped as Stopped
+
+_HOMES = {
+    "Bernoulli": "factors",
+    "Beta": "simplex",
+    "Categorical": "factors",
+    "Constrained": "factors",
+    "Dirichlet": "simplex",
+    "Factor": "factors",
+    "Factored": "factored",
+    "Flow": "flows",
+    "Globals": "mixed",
+    "Mixed": "mixed",
+    "Normal": "factors",
+    "OneHotCategorical": "factors",
+    "Present": "present",
+    "Prior": "prior",
+    "Stopped": "stopped",
+    "dependencies": "inverse_guide",
+    "faithful_inverse": "inverse_graph",
+    "inverse": "inverse_guide",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

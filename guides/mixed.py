@@ -17,7 +17,7 @@ from torch.distributions import Transform, biject_to
 
 from ppl_models.batch import Batch
 from ppl_models.guides.factored import Factored
-from ppl_models.guides.reading import is_local, quietly
+from ppl_models.guides.quiet import is_local, quietly
 from ppl_models.guides.supports import SUPPORTS, support_of
 
 AUTOGUIDES = (AutoNormal, AutoLowRankMultivariateNormal, AutoDelta)

@@ -1,157 +1,181 @@
 """Objectives, training, sampling, export and diagnostics, for any pair."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ppl_models.inference.characteristic import CharacteristicELBO
-from ppl_models.inference.checkpoint import RunFolderError
-from ppl_models.inference.checks import NotFinite, check_data
-from ppl_models.inference.debug import Check, Report, debug
-from ppl_models.inference.distance_correlation import DistanceCorrelation
-from ppl_models.inference.elbo import ELBO, EnumeratedELBO
-from ppl_models.inference.emphasis import Emphasis
-from ppl_models.inference.evaluation import Evaluation, UnhandledSite, Weights
-from ppl_models.inference.fit import fit
-from ppl_models.inference.iwelbo import IWELBO
-from ppl_models.inference.kl import Capacity, FreeBits
-from ppl_models.inference.margin import Balance, Hat, Hinge, Imputed, LeftOut
-from ppl_models.inference.methods import Method, Methods, methods
-from ppl_models.inference.objectives import Objective
-from ppl_models.inference.players import Player
-from ppl_models.inference.predict import error, label_probabilities, loss_per_row
-from ppl_models.inference.relaxed import RelaxedELBO
-from ppl_models.inference.renyi import Renyi
-from ppl_models.inference.run import Run, load
-from ppl_models.inference.schedule import Anneal
-from ppl_models.inference.score import ScoreELBO
-from ppl_models.inference.secondary import Secondary, code_features, exchanged_features
-from ppl_models.inference.self_normalised import SelfNormalisedELBO, supervision
-from ppl_models.inference.stage import Stage, Training
-from ppl_models.inference.stops import StopGradient
-from ppl_models.inference.terms import Classification, Penalty
-from ppl_models.inference.tmc import TMC
-from ppl_models.inference.wake_sleep import WakeSleep
-from ppl_models.inference.weighted import Weighted
+from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.active import active_learning, bald, entropy
-    from ppl_models.inference.calibration import calibration_error, label_calibration, sbc
-    from ppl_models.inference.collapse import active_units, aggregate_posterior
-    from ppl_models.inference.evidence import log_evidence
-    from ppl_models.inference.gaps import against_nuts, amortisation_gap, held_out
-    from ppl_models.inference.gibbs import gibbs_posterior, gibbs_predict
-    from ppl_models.inference.importance_sampling import importance, sir
-    from ppl_models.inference.maximum import map
-    from ppl_models.inference.mcmc import hmc, nuts
-    from ppl_models.inference.repair import bad_rows, refine, replaced
-    from ppl_models.inference.restarts import agreement
+    from ppl_models.inference.diagnostics.calibration import (
+        calibration_error as calibration_error,
+        label_calibration as label_calibration,
+        sbc as sbc,
+    )
+    from ppl_models.inference.diagnostics.collapse import (
+        active_units as active_units,
+        aggregate_posterior as aggregate_posterior,
+    )
+    from ppl_models.inference.diagnostics.debug import (
+        Check as Check,
+        Report as Report,
+        debug as debug,
+    )
+    from ppl_models.inference.diagnostics.gaps import (
+        against_nuts as against_nuts,
+        amortisation_gap as amortisation_gap,
+        held_out as held_out,
+    )
+    from ppl_models.inference.diagnostics.methods import (
+        Method as Method,
+        Methods as Methods,
+        methods as methods,
+    )
+    from ppl_models.inference.diagnostics.restarts import agreement as agreement
+    from ppl_models.inference.objectives.base import Objective as Objective
+    from ppl_models.inference.objectives.characteristic import (
+        CharacteristicELBO as CharacteristicELBO,
+    )
+    from ppl_models.inference.objectives.classification import Classification as Classification
+    from ppl_models.inference.objectives.distance_correlation import (
+        DistanceCorrelation as DistanceCorrelation,
+    )
+    from ppl_models.inference.objectives.elbo import ELBO as ELBO, EnumeratedELBO as EnumeratedELBO
+    from ppl_models.inference.objectives.emphasis import Emphasis as Emphasis
+    from ppl_models.inference.objectives.iwelbo import IWELBO as IWELBO
+    from ppl_models.inference.objectives.kl_terms import Capacity as Capacity, FreeBits as FreeBits
+    from ppl_models.inference.objectives.margins import (
+        Balance as Balance,
+        Hat as Hat,
+        Hinge as Hinge,
+    )
+    from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.penalty import Penalty as Penalty
+    from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
+    from ppl_models.inference.objectives.renyi import Renyi as Renyi
+    from ppl_models.inference.objectives.schedule import Anneal as Anneal
+    from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
+    from ppl_models.inference.objectives.self_normalised import (
+        SelfNormalisedELBO as SelfNormalisedELBO,
+        supervision as supervision,
+    )
+    from ppl_models.inference.objectives.stage import (
+        Player as Player,
+        Stage as Stage,
+        Training as Training,
+    )
+    from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
+    from ppl_models.inference.objectives.tmc import TMC as TMC
+    from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
+    from ppl_models.inference.objectives.weighted import Weighted as Weighted
+    from ppl_models.inference.posterior.prediction import (
+        error as error,
+        label_probabilities as label_probabilities,
+        loss_per_row as loss_per_row,
+    )
+    from ppl_models.inference.posterior.second_classifier import (
+        Secondary as Secondary,
+        code_features as code_features,
+        exchanged_features as exchanged_features,
+    )
+    from ppl_models.inference.posterior.support import check_data as check_data
+    from ppl_models.inference.sampling.acquisitions import bald as bald, entropy as entropy
+    from ppl_models.inference.sampling.evidence import log_evidence as log_evidence
+    from ppl_models.inference.sampling.gibbs import (
+        gibbs_posterior as gibbs_posterior,
+        gibbs_predict as gibbs_predict,
+    )
+    from ppl_models.inference.sampling.importance import importance as importance, sir as sir
+    from ppl_models.inference.sampling.maximum import map as map
+    from ppl_models.inference.sampling.mcmc import hmc as hmc, nuts as nuts
+    from ppl_models.inference.sampling.refine import (
+        bad_rows as bad_rows,
+        refine as refine,
+        replaced as replaced,
+    )
+    from ppl_models.inference.traces.evaluation import (
+        Evaluation as Evaluation,
+        UnhandledSite as UnhandledSite,
+        Weights as Weights,
+    )
+    from ppl_models.inference.training.active_learning import active_learning as active_learning
+    from ppl_models.inference.training.fit import fit as fit
+    from ppl_models.inference.training.not_finite import NotFinite as NotFinite
+    from ppl_models.inference.training.run import Run as Run, load as load
+    from ppl_models.inference.training.run_folder import RunFolderError as RunFolderError
 
-# ArviZ takes as long to import as all the rest: only for those who sample or export.
-_LATE = {
-    "active_learning": "active",
-    "active_units": "collapse",
-    "against_nuts": "gaps",
-    "aggregate_posterior": "collapse",
-    "agreement": "restarts",
-    "amortisation_gap": "gaps",
-    "bad_rows": "repair",
-    "bald": "active",
-    "calibration_error": "calibration",
-    "entropy": "active",
-    "gibbs_posterior": "gibbs",
-    "gibbs_predict": "gibbs",
-    "held_out": "gaps",
-    "hmc": "mcmc",
-    "importance": "importance_sampling",
-    "label_calibration": "calibration",
-    "log_evidence": "evidence",
-    "map": "maximum",
-    "nuts": "mcmc",
-    "refine": "repair",
-    "replaced": "repair",
-    "sbc": "calibration",
-    "sir": "importance_sampling",
+_HOMES = {
+    "Anneal": "objectives.schedule",
+    "Balance": "objectives.margins",
+    "Capacity": "objectives.kl_terms",
+    "CharacteristicELBO": "objectives.characteristic",
+    "Check": "diagnostics.debug",
+    "Classification": "objectives.classification",
+    "DistanceCorrelation": "objectives.distance_correlation",
+    "ELBO": "objectives.elbo",
+    "Emphasis": "objectives.emphasis",
+    "EnumeratedELBO": "objectives.elbo",
+    "Evaluation": "traces.evaluation",
+    "FreeBits": "objectives.kl_terms",
+    "Hat": "objectives.margins",
+    "Hinge": "objectives.margins",
+    "IWELBO": "objectives.iwelbo",
+    "Imputed": "objectives.moved",
+    "LeftOut": "objectives.moved",
+    "Method": "diagnostics.methods",
+    "Methods": "diagnostics.methods",
+    "NotFinite": "training.not_finite",
+    "Objective": "objectives.base",
+    "Penalty": "objectives.penalty",
+    "Player": "objectives.stage",
+    "RelaxedELBO": "objectives.relaxed",
+    "Renyi": "objectives.renyi",
+    "Report": "diagnostics.debug",
+    "Run": "training.run",
+    "RunFolderError": "training.run_folder",
+    "ScoreELBO": "objectives.score_function",
+    "Secondary": "posterior.second_classifier",
+    "SelfNormalisedELBO": "objectives.self_normalised",
+    "Stage": "objectives.stage",
+    "StopGradient": "objectives.stop_gradient",
+    "TMC": "objectives.tmc",
+    "Training": "objectives.stage",
+    "UnhandledSite": "traces.evaluation",
+    "WakeSleep": "objectives.wake_sleep",
+    "Weighted": "objectives.weighted",
+    "Weights": "traces.evaluation",
+    "active_learning": "training.active_learning",
+    "active_units": "diagnostics.collapse",
+    "against_nuts": "diagnostics.gaps",
+    "aggregate_posterior": "diagnostics.collapse",
+    "agreement": "diagnostics.restarts",
+    "amortisation_gap": "diagnostics.gaps",
+    "bad_rows": "sampling.refine",
+    "bald": "sampling.acquisitions",
+    "calibration_error": "diagnostics.calibration",
+    "check_data": "posterior.support",
+    "code_features": "posterior.second_classifier",
+    "debug": "diagnostics.debug",
+    "entropy": "sampling.acquisitions",
+    "error": "posterior.prediction",
+    "exchanged_features": "posterior.second_classifier",
+    "fit": "training.fit",
+    "gibbs_posterior": "sampling.gibbs",
+    "gibbs_predict": "sampling.gibbs",
+    "held_out": "diagnostics.gaps",
+    "hmc": "sampling.mcmc",
+    "importance": "sampling.importance",
+    "label_calibration": "diagnostics.calibration",
+    "label_probabilities": "posterior.prediction",
+    "load": "training.run",
+    "log_evidence": "sampling.evidence",
+    "loss_per_row": "posterior.prediction",
+    "map": "sampling.maximum",
+    "methods": "diagnostics.methods",
+    "nuts": "sampling.mcmc",
+    "refine": "sampling.refine",
+    "replaced": "sampling.refine",
+    "sbc": "diagnostics.calibration",
+    "sir": "sampling.importance",
+    "supervision": "objectives.self_normalised",
 }
-
-__all__ = [
-    "ELBO",
-    "IWELBO",
-    "TMC",
-    "Anneal",
-    "Balance",
-    "Capacity",
-    "CharacteristicELBO",
-    "Check",
-    "Classification",
-    "DistanceCorrelation",
-    "Emphasis",
-    "EnumeratedELBO",
-    "Evaluation",
-    "FreeBits",
-    "Hat",
-    "Hinge",
-    "Imputed",
-    "LeftOut",
-    "Method",
-    "Methods",
-    "NotFinite",
-    "Objective",
-    "Penalty",
-    "Player",
-    "RelaxedELBO",
-    "Renyi",
-    "Report",
-    "Run",
-    "RunFolderError",
-    "ScoreELBO",
-    "Secondary",
-    "SelfNormalisedELBO",
-    "Stage",
-    "StopGradient",
-    "Training",
-    "UnhandledSite",
-    "WakeSleep",
-    "Weighted",
-    "Weights",
-    "active_learning",
-    "active_units",
-    "against_nuts",
-    "aggregate_posterior",
-    "agreement",
-    "amortisation_gap",
-    "bad_rows",
-    "bald",
-    "calibration_error",
-    "check_data",
-    "code_features",
-    "debug",
-    "entropy",
-    "error",
-    "exchanged_features",
-    "fit",
-    "gibbs_posterior",
-    "gibbs_predict",
-    "held_out",
-    "hmc",
-    "importance",
-    "label_calibration",
-    "label_probabilities",
-    "load",
-    "log_evidence",
-    "loss_per_row",
-    "map",
-    "methods",
-    "nuts",
-    "refine",
-    "replaced",
-    "sbc",
-    "sir",
-    "supervision",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        module = import_module(f"ppl_models.inference.{_LATE[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

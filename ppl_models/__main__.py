@@ -2,7 +2,7 @@
 
 import sys
 
-from ppl_models.cli import main
+from ppl_models.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

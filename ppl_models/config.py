@@ -97,3 +97,17 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(known)}"
+
+
+def at_least(**counts: tuple[int, int]) -> None:
+    """Refuse options below their minimum.
+
+    Args:
+        counts: By name of the option, its value and the least that is allowed.
+
+    Raises:
+        ValueError: Naming the option, its value and the minimum.
+    """
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}, expected at least {least}")

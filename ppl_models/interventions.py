@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
-from ppl_models.guides.inverse import dependencies
+from ppl_models.guides.inverse_guide import dependencies
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair

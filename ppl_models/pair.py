@@ -7,18 +7,19 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pyro
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
+from ppl_models import interventions
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings
-
-if TYPE_CHECKING:
-    from ppl_models.inference import Objective, Stage
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.elbo import EnumeratedELBO
+from ppl_models.inference.objectives.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,11 @@ class Pair(nn.Module):
         Args:
             bound: In place of the paper's bound; the paper's other terms stay.
         """
-        from ppl_models import inference
-
-        return bound or inference.EnumeratedELBO()
+        return bound or EnumeratedELBO()
 
     def stages(self, bound: Objective | None = None) -> tuple[Stage, ...]:
         """The paper's training, as stages run in order; one unless overridden."""
-        from ppl_models import inference
-
-        return (inference.Stage(self.objective(bound)),)
+        return (Stage(self.objective(bound)),)
 
     def plate(self, batch: Batch) -> AbstractContextManager[Any]:
         """The data plate; also hands the parameters to Pyro's SVI where it collects them.
@@ -136,9 +133,7 @@ class Pair(nn.Module):
             ValueError: If a site is unknown, a value does not fit, or a site that the guide
                 does not sample decides over others that stay.
         """
-        from ppl_models.interventions import intervene
-
-        return intervene(self, batch, values, mean)
+        return interventions.intervene(self, batch, values, mean)
 
     def transfer(
         self, source: Batch, target: Batch, sites: Sequence[str], mean: bool = True
@@ -157,9 +152,7 @@ class Pair(nn.Module):
         Raises:
             ValueError: As :meth:`intervene`, and if the numbers of rows differ.
         """
-        from ppl_models.interventions import transfer
-
-        return transfer(self, source, target, sites, mean)
+        return interventions.transfer(self, source, target, sites, mean)
 
     def like(self) -> Tensor:
         """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""

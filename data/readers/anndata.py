@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 
 from ppl_models.config import unknown
-from ppl_models.data.arrays import SPLITS, Splits, build
-from ppl_models.data.chunks import Array
 from ppl_models.data.readers.files import reading
-from ppl_models.data.table import Dataset
+from ppl_models.data.store.stored_array import Array
+from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.table import Dataset
 
 OLD_MISSING = ("", "nan")
 

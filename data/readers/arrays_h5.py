@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 
 from ppl_models.config import unknown
-from ppl_models.data.arrays import SPLITS, Splits, build
 from ppl_models.data.readers.files import find, reading
-from ppl_models.data.table import Dataset
+from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.table import Dataset
 
 MICROARRAYS = ("alon", "golub", "singh")
 

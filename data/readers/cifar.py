@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.data.chunks import Array
 from ppl_models.data.readers.files import find_or_download, reading
-from ppl_models.data.readers.parts import from_published
-from ppl_models.data.table import Dataset
+from ppl_models.data.readers.published_split import from_published
+from ppl_models.data.store.stored_array import Array
+from ppl_models.data.tables.table import Dataset
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

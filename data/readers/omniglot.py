@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from ppl_models.config import unknown
-from ppl_models.data.chunks import Array
 from ppl_models.data.readers.files import find_or_download, reading
-from ppl_models.data.readers.parts import from_published
-from ppl_models.data.splits import split
-from ppl_models.data.table import Dataset
+from ppl_models.data.readers.published_split import from_published
+from ppl_models.data.store.stored_array import Array
+from ppl_models.data.tables.splits import split
+from ppl_models.data.tables.table import Dataset
 
 SIDE = 105
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl_models.data.chunks import Array
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, from_images
+from ppl_models.data.factors.grid import FactorData, from_images
+from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.readers.files import find, reading
+from ppl_models.data.store.stored_array import Array
 
 SIDE = 64
 NORB = {

@@ -7,25 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ppl_models.data.correlations import DSPRITES
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, Values
-from ppl_models.data.render.tables import Array
+from ppl_models.data.factors import published
+from ppl_models.data.factors.grid import FactorData, Values
+from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.tables.correlations import DSPRITES
+from ppl_models.data.tables.from_parts import Array
 
-SHAPES = ("square", "ellipse", "heart")
 SIDE = 64
 WINDOW = 30  # pixels; no shape reaches further than 13.6 from its centre
-PLACES = tuple(p / 31 for p in range(32))
-VALUES: Values = {
-    "shape": SHAPES,
-    "scale": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-    # Both ends of the circle are in the official grid, so its last pictures repeat its first.
-    "orientation": tuple(2 * np.pi * k / 39 for k in range(40)),
-    "pos_x": PLACES,
-    "pos_y": PLACES,
-}
 MINI: Values = {
-    "shape": SHAPES,
+    "shape": published.DSPRITES["shape"],
     "scale": (0.5, 0.75, 1.0),
     "orientation": tuple(2 * np.pi * k / 10 for k in range(10)),
     "pos_x": tuple(p / 7 for p in range(8)),
@@ -42,7 +33,7 @@ def dsprites() -> FactorData:
     counter-clockwise, pos_x to the right, pos_y down (the animation does not tell that sign).
     The square looks the same after a quarter turn, the ellipse after half a turn.
     """
-    return FactorData("dsprites", VALUES, _white, correlations=DSPRITES)
+    return FactorData("dsprites", published.DSPRITES, _white, correlations=DSPRITES)
 
 
 def color_dsprites() -> FactorData:
@@ -106,7 +97,7 @@ def sprites(shape: Array, scale: Array, angle: Array, column: Array, row: Array)
     """Masks ``(n, 64, 64)``, True where a pixel's centre is inside the shape.
 
     Args:
-        shape: Place in :data:`SHAPES` ``(n,)``.
+        shape: Square, ellipse or heart, as numbers ``(n,)``.
         scale: Size ``(n,)``, at most 1.
         angle: Counter-clockwise turn in radians ``(n,)``.
         column: Centre in pixels from the left ``(n,)``, 16 to 48.
@@ -177,7 +168,7 @@ def _masks(values: Values, classes: Array) -> Array:
 
 
 def _white(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
-    return {"x": _masks(VALUES, classes)}
+    return {"x": _masks(published.DSPRITES, classes)}
 
 
 def _mini(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
@@ -187,6 +178,6 @@ def _mini(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
 
 def _variant(name: str, look: Callable[[Array, np.random.Generator], Array]) -> FactorData:
     def draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
-        return {"x": look(_masks(VALUES, classes)[..., None], generator)}
+        return {"x": look(_masks(published.DSPRITES, classes)[..., None], generator)}
 
-    return FactorData(name, VALUES, draw, correlations=DSPRITES)
+    return FactorData(name, published.DSPRITES, draw, correlations=DSPRITES)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ppl_models.config import unknown
-from ppl_models.data import digits, mnist
-from ppl_models.data.render.tables import Array
+from ppl_models.data.readers import digits, mnist
+from ppl_models.data.tables.from_parts import Array
 
 SOURCES = ("mnist", "digits")
 

@@ -7,9 +7,9 @@ from scipy import ndimage
 from scipy.special import expit
 
 from ppl_models.data.render.handwriting import handwritten
-from ppl_models.data.render.tables import Array, from_parts
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.table import Dataset
+from ppl_models.data.tables.from_parts import Array, from_parts
+from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.data.tables.table import Dataset
 
 FINE = 4  # sub-pixels per side
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.render.strokes import ink, strokes, turns
-from ppl_models.data.render.tables import Array, from_parts
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.table import Dataset
+from ppl_models.data.tables.from_parts import Array, from_parts
+from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.data.tables.table import Dataset
 
 COPIES = ("x", "a", "b", "c")  # what is denoised, and the three references
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ppl_models.data import digits
+from ppl_models.data.readers import digits
 from ppl_models.data.render.strokes import DIGITS, styled
-from ppl_models.data.render.tables import Array, from_parts
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.table import Dataset
+from ppl_models.data.tables.from_parts import Array, from_parts
+from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.data.tables.table import Dataset
 
 KINDS = {
     "crown": ("white", "black", "red", "brown"),

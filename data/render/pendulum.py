@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.data.factors import BLOCK
-from ppl_models.data.render.tables import Array, from_parts
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.splits import split
-from ppl_models.data.table import Dataset
+from ppl_models.data.factors.grid import BLOCK
+from ppl_models.data.tables.from_parts import Array, from_parts
+from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.data.tables.splits import split
+from ppl_models.data.tables.table import Dataset
 
 PIVOT = (10.0, 10.5)
 GROUND, LIGHT_HEIGHT = -0.5, 20.5

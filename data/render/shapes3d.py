@@ -7,24 +7,13 @@ import functools
 
 import numpy as np
 
-from ppl_models.data.correlations import SHAPES3D
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, Values
-from ppl_models.data.render.tables import Array
+from ppl_models.data.factors.grid import FactorData
+from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.factors.published import AZIMUTHS, HUES, SHAPES3D, SIZES
+from ppl_models.data.tables import correlations
+from ppl_models.data.tables.from_parts import Array
 
 SIDE = 64
-HUES = tuple(k / 10 for k in range(10))
-SHAPES = ("cube", "cylinder", "sphere", "capsule")
-SIZES = tuple(0.75 + 0.5 * k / 7 for k in range(8))
-AZIMUTHS = tuple(-30 + 60 * k / 14 for k in range(15))  # degrees
-VALUES: Values = {
-    "floor_hue": HUES,
-    "wall_hue": HUES,
-    "object_hue": HUES,
-    "size": SIZES,
-    "shape": SHAPES,
-    "azimuth": AZIMUTHS,
-}
 LIGHT = np.array([0.45, 0.3, 0.85]) / np.linalg.norm([0.45, 0.3, 0.85])
 FLOOR, WALL, OBJECT = range(3)
 WALLS = ((0, -4, 1), (1, -4, 1), (1, 4, -1))  # axis, place on it, direction of the normal
@@ -38,7 +27,7 @@ def shapes3d_like() -> FactorData:
     and Kim 2018). The geometry is our own, so pixels are not those of the file: a room with
     three walls, light from one direction, no shadows, 2 x 2 rays per pixel.
     """
-    return FactorData("shapes3d_like", VALUES, _draw, correlations=SHAPES3D)
+    return FactorData("shapes3d_like", SHAPES3D, _draw, correlations=correlations.SHAPES3D)
 
 
 load = sampled(shapes3d_like)
@@ -59,11 +48,12 @@ def geometries() -> Array:
     Surfaces are floor, walls and object. An image is linear in their colours, so that all
     480,000 images are a product of these 480 geometries with a palette.
     """
-    cover = np.zeros((len(SHAPES), len(AZIMUTHS), len(SIZES), SIDE**2, 3), dtype=np.float32)
+    solids = _cube, _cylinder, _sphere, _capsule
+    cover = np.zeros((len(solids), len(AZIMUTHS), len(SIZES), SIDE**2, 3), dtype=np.float32)
     for turn, degrees in enumerate(AZIMUTHS):
         eye, rays = _camera(np.deg2rad(degrees))
         room = _room(eye, rays)
-        for shape, meet in enumerate((_cube, _cylinder, _sphere, _capsule)):
+        for shape, meet in enumerate(solids):
             for place, size in enumerate(SIZES):
                 cover[shape, turn, place] = _pool(*_nearest(room, meet(eye, rays, size)))
     return cover

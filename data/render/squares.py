@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppl_models.data.factor_loaders import sampled
-from ppl_models.data.factors import FactorData, Values
-from ppl_models.data.render.tables import Array
+from ppl_models.data.factors.grid import FactorData, Values
+from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.tables.from_parts import Array
 
 SIDE, SQUARE, PLACES = 64, 8, 8
 COLOURS = {  # which channels are lit

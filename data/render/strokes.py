@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ppl_models.data.render.tables import Array, from_parts
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.table import Dataset
+from ppl_models.data.tables.from_parts import Array, from_parts
+from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.data.tables.table import Dataset
 
 # Polylines on the unit square, x to the right, y down, in tenths or hundredths as written.
 TEMPLATES = (

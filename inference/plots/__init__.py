@@ -1,25 +1,36 @@
 """Plots of a run and its posterior, each into axes of yours or of its own, which it returns."""
 
-from ppl_models.inference.plots.checks import (
-    confusion,
-    khat,
-    ranks,
-    reliability,
-    trace,
-    training_curve,
-)
-from ppl_models.inference.plots.samples import density, predictive, reconstructions
-from ppl_models.inference.plots.traversals import traversal
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "confusion",
-    "density",
-    "khat",
-    "predictive",
-    "ranks",
-    "reconstructions",
-    "reliability",
-    "trace",
-    "training_curve",
-    "traversal",
-]
+from ppl_models.faces import lazy
+
+if TYPE_CHECKING:
+    from ppl_models.inference.plots.fit_checks import (
+        confusion as confusion,
+        khat as khat,
+        ranks as ranks,
+        reliability as reliability,
+        trace as trace,
+        training_curve as training_curve,
+    )
+    from ppl_models.inference.plots.samples import (
+        density as density,
+        predictive as predictive,
+        reconstructions as reconstructions,
+    )
+    from ppl_models.inference.plots.traversals import traversal as traversal
+
+_HOMES = {
+    "confusion": "fit_checks",
+    "density": "samples",
+    "khat": "fit_checks",
+    "predictive": "samples",
+    "ranks": "fit_checks",
+    "reconstructions": "samples",
+    "reliability": "fit_checks",
+    "trace": "fit_checks",
+    "training_curve": "fit_checks",
+    "traversal": "traversals",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.config import unknown
-from ppl_models.data.render.contact import sheet
-from ppl_models.inference.export_groups import Array, groups_of
-from ppl_models.inference.plots.checks import axes
-from ppl_models.inference.plots.kernel import kernel_density
+from ppl_models.data.render.contact_sheet import sheet
+from ppl_models.inference.plots.fit_checks import axes
+from ppl_models.inference.plots.kernel_density import kernel_density
+from ppl_models.inference.posterior.groups import Array, groups_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

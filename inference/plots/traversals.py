@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
-from ppl_models.inference.evaluation import random_sites
-from ppl_models.inference.export_groups import Array
-from ppl_models.inference.export_sites import undisturbed
-from ppl_models.inference.plots.checks import axes
+from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.samples import data_sites, image_shape, images, mosaic
+from ppl_models.inference.posterior.groups import Array
+from ppl_models.inference.posterior.rows import undisturbed
+from ppl_models.inference.traces.evaluation import random_sites
 from ppl_models.pair import Pair
 
 if TYPE_CHECKING:

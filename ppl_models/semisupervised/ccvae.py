@@ -18,11 +18,11 @@ from torch import nn
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
-from ppl_models.characteristics import Characteristic, classifier
 from ppl_models.config import Config, setting
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Net, Part
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.characteristics import Characteristic, classifier
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
-from ppl_models.scenes import Glance, Read, Seek, stamp
+from ppl_models.parts.scenes import Glance, Read, Seek, stamp
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,12 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_models import guides, inference
-from ppl_models.batch import Batch
-from ppl_models.config import Config, setting
+from ppl_models import Batch, Card, Config, Pair, guides, inference, setting
+from ppl_models.data.render.sunlight import SUN
 from ppl_models.guides.simplex import BetaShares, DirichletShares
 from ppl_models.networks import Label, Net, Scalar
-from ppl_models.pair import Card, Pair
-from ppl_models.physics import SUN, Surface, clear_sky
-from ppl_models.spectral_angle import SpectralAngle
+from ppl_models.parts.physics import Surface, clear_sky
+from ppl_models.parts.spectral_angle import SpectralAngle
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What claims tests measure goes to ``reproduction.json`` and from there to ``REPRODUCTION.md``.
 
-The papers' pages show it too, once ``python -m ppl_models.describe docs/`` has been run.
+The papers' pages show it too, once ``python -m ppl_models.pages.describe docs/`` has been run.
 Pictures that show a claim go to ``docs/images``, where the paper's docs page shows them.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from ppl_models import reproduction_page
+from ppl_models.pages import reproduction
 
 ROOT = Path(__file__).parents[2]
-RECORDS, PAGE = ROOT / reproduction_page.RECORDS, ROOT / reproduction_page.PAGE
+RECORDS, PAGE = ROOT / reproduction.RECORDS, ROOT / reproduction.PAGE
 
 
 @pytest.fixture
 def record(request):
-    """Call with ``paper: claim`` and a row; see :mod:`ppl_models.reproduction_page`.
+    """Call with ``paper: claim`` and a row; see :mod:`ppl_models.pages.reproduction`.
 
     The paper is named as in the catalogue. The test's own command is filled in, and its time
     unless given. What a fixture of the module trains ran before the test's clock: name the
@@ -30,7 +30,6 @@ def record(request):
     began = time.monotonic()
 
     def write(claim: str, **row) -> None:
-        reproduction_page.split(claim)  # an unknown paper is an error
         row.setdefault("minutes", round((time.monotonic() - began) / 60, 1))
         row["command"] = f"pytest -m claims {request.node.nodeid}"
         with RECORDS.open("a+") as file:
@@ -38,10 +37,11 @@ def record(request):
             file.seek(0)
             records = json.loads(file.read() or "{}")
             records[claim] = row
+            text = reproduction.page(records)  # before anything is written: it refuses bad names
             file.seek(0)
             file.truncate()
             file.write(json.dumps(records, indent=1, sort_keys=True) + "\n")
-            PAGE.write_text(reproduction_page.page(records))
+            PAGE.write_text(text)
 
     return write
 

@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from measuring import needs_mnist, percent, run_all, small_mnist, spread, supervised
+from claims.measuring import needs_mnist, percent, run_all, small_mnist, spread, supervised
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.data.moons import DEVIATION, MEAN
+from ppl_models.data.render.moons import DEVIATION, MEAN
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

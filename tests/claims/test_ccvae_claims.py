@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from measuring import needs_mnist, percent, run_all, small_mnist, spread, supervised
+from claims.measuring import needs_mnist, percent, run_all, small_mnist, spread, supervised
 from torch import Tensor, nn
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
-from ppl_models.characteristics import traverse
-from ppl_models.data.render.contact import sheet
+from ppl_models.data.render.contact_sheet import sheet
+from ppl_models.parts.characteristics import traverse
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

@@ -10,12 +10,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from measuring import run_all, spread
+from claims.measuring import run_all, spread
 from sklearn.metrics import average_precision_score
 
 import ppl_models as zoo
 from ppl_models import data, guides, inference
-from ppl_models.data.outliers import errors
+from ppl_models.data.render.outliers import errors
 from ppl_models.networks import Net
 from ppl_models.semisupervised.clsvae import CLSVAE, CLSVAEConfig
 

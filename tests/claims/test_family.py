@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 
 import pytest
-from measuring import run_all
+from claims.measuring import run_all
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.inference.parse import parse_objective
+from ppl_models.inference.objectives.by_name import parse_objective
 
 pytestmark = pytest.mark.claims
 PAGE = Path(__file__).parents[2] / "docs" / "family.md"

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 import pytest
-from measuring import mnist, needs_mnist, percent, run_all, supervised
+from claims.measuring import mnist, needs_mnist, percent, run_all, supervised
 
 import ppl_models as zoo
 from ppl_models import inference

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from measuring import needs_mnist, percent, run_all, small_mnist
+from claims.measuring import needs_mnist, percent, run_all, small_mnist
 
 import ppl_models as zoo
 from ppl_models import Batch, inference

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from measuring import mnist, needs_mnist, percent, run_all, spread
+from claims.measuring import mnist, needs_mnist, percent, run_all, spread
 from sklearn.svm import LinearSVC
 
 import ppl_models as zoo

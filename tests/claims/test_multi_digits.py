@@ -7,12 +7,12 @@ import statistics
 import matplotlib
 import pytest
 import torch
-from measuring import needs_mnist, percent, run_all
+from claims.measuring import needs_mnist, percent, run_all
 from pyro import poutine
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
-from ppl_models.data.render.contact import sheet
+from ppl_models.data.render.contact_sheet import sheet
 
 matplotlib.use("Agg")
 pytestmark = [pytest.mark.claims, needs_mnist]

@@ -12,18 +12,18 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from measuring import percent, run_all, spread
+from claims.measuring import percent, run_all, spread
 from scipy.stats import beta
 from sklearn.metrics import f1_score
 
 import ppl_models as zoo
 from ppl_models import data, guides, inference
-from ppl_models.data.seeds import numpy_generator
-from ppl_models.data.spectra import CLASSES, lit, mixed
+from ppl_models.data.render.spectra import CLASSES, lit, mixed
+from ppl_models.data.render.sunlight import wavelengths
+from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.networks import Label, Net
-from ppl_models.physics import wavelengths
+from ppl_models.parts.spectral_angle import SpectralAngle
 from ppl_models.semisupervised.p3vae import P3VAE, P3VAEConfig
-from ppl_models.spectral_angle import SpectralAngle
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

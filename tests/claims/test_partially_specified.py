@@ -11,11 +11,19 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from measuring import by_class, needs_mnist, percent, run_all, small_mnist, spread, supervised
+from claims.measuring import (
+    by_class,
+    needs_mnist,
+    percent,
+    run_all,
+    small_mnist,
+    spread,
+    supervised,
+)
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
-from ppl_models.data.render.contact import sheet
+from ppl_models.data.render.contact_sheet import sheet
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

@@ -1,0 +1,1 @@
+"""Sets of images over a grid of known factors."""

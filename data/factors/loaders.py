@@ -1,0 +1,26 @@
+"""Loaders of data sets that are made from factors, and the factors behind a loader's name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ppl_models.data.factors.grid import FactorData
+from ppl_models.data.tables.table import Dataset
+
+
+def sampled(make: Callable[..., FactorData]) -> Callable[..., Dataset]:
+    """A loader from what makes factors; it takes the options of both."""
+    own = inspect.signature(make).parameters
+    shared = inspect.signature(FactorData.dataset).parameters
+    merged = [p for name, p in shared.items() if name not in ("self", "options")]
+
+    @functools.wraps(make)
+    def load(**options: Any) -> Dataset:
+        mine = {name: options.pop(name, own[name].default) for name in own}
+        return make(**mine).dataset(**options, options=mine)
+
+    load.__signature__ = inspect.Signature([*own.values(), *merged])  # type: ignore[attr-defined]
+    return load

@@ -1,0 +1,46 @@
+"""Files of NumPy arrays, one per site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.table import Dataset
+
+
+def load_file(
+    path: str,
+    labelled: int | None = None,
+    splits: Splits = SPLITS,
+    seed: int = 0,
+) -> Dataset:
+    """A data set from an ``.npz`` file with one array per site; see :func:`from_arrays`.
+
+    Args:
+        path: The file.
+        labelled: Training rows that keep their label, balanced over the classes; all if None.
+        splits: Shares, or numbers, of training, validation and test rows.
+        seed: Seed of the split and of the labels that are kept.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or holds Python objects, naming file and array.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected an .npz with an array per site")
+    site, sites = None, {}
+    try:
+        # Opened here: numpy leaves a file open that turns out not to be one of its own.
+        with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as npz:
+            for site in npz.files:
+                sites[site] = npz[site]
+    except Exception as error:  # a damaged archive fails anywhere inside zipfile and numpy
+        what = "the file" if site is None else f"array {site!r}"
+        raise ValueError(
+            f"{path}: cannot read {what}, expected an .npz of plain numbers and strings "
+            f"({' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
+    options = {"splits": list(splits)}
+    return build(sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path))

@@ -1,0 +1,161 @@
+"""Which objectives and algorithms apply to a pair, found out by trying each on a few rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from ppl_models.batch import Batch
+from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.inference.diagnostics.debug import kinds
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
+from ppl_models.inference.traces.sites import latent_sites
+from ppl_models.pair import Pair
+
+ROWS = 3  # of each kind, that a method is tried on
+
+# With the fewest draws that show whether they run.
+_CHAIN = {"draws": 1, "warmup": 1, "chains": 1, "progress": False}
+ALGORITHMS: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
+    "nuts": (mcmc.nuts, _CHAIN),
+    "hmc": (mcmc.hmc, _CHAIN),
+    "importance": (importance.importance, {"draws": 2}),
+    "sir": (importance.sir, {"draws": 1, "proposals": 2}),
+    "log_evidence": (evidence.log_evidence, {"draws": 2, "temperatures": 2}),
+    "map": (maximum.map, {"iterations": 1}),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Whether a method applies to a pair.
+
+    Attributes:
+        name: Of an objective as ``parse_objective`` takes it, or a function of ``inference``.
+        kind: ``"objective"`` or ``"algorithm"``.
+        reason: Why it does not apply; empty where it does.
+    """
+
+    name: str
+    kind: str
+    reason: str = ""
+
+    @property
+    def applies(self) -> bool:
+        """Whether it can be used."""
+        return not self.reason
+
+
+class Methods(tuple[Method, ...]):
+    """All methods; prints as a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """One line per method, with the reason where it does not apply."""
+        width = max(len(m.name) for m in self)
+        return "\n".join(
+            f"{m.name:<{width}}  {m.kind:<9}  {'yes' if m.applies else 'no: ' + m.reason}"
+            for m in self
+        )
+
+
+def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods:
+    """Try every objective and algorithm on a few rows of each kind.
+
+    An objective applies if its loss is finite on every kind of rows, and its gradient reaches
+    on some kind every parameter that the guide's latent sites depend on. An algorithm applies if
+    it runs. Options are left at their defaults, but for the number of draws.
+
+    Args:
+        pair: The pair; left as it was.
+        data: Rows, of which 3 of each kind are taken.
+        seed: Seed of the draws; the global random state stays as it was.
+
+    Returns:
+        One :class:`Method` each, printable as a table.
+    """
+    like = pair.like()
+    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
+    with _quiet(pair, seed):
+        asked = _asked(pair, batches)
+        objectives = (
+            Method(name, "objective", _reason(_objective, make, pair, batches, asked))
+            for name, make in BOUNDS.items()
+        )
+        algorithms = (
+            Method(name, "algorithm", _reason(lambda name=name: run(name, pair, batches[-1])))
+            for name in ALGORITHMS
+        )
+        return Methods((*objectives, *algorithms))
+
+
+def run(name: str, pair: Pair, batch: Batch) -> str:
+    """Run an algorithm for as few draws as it takes; an empty text if nothing stops it."""
+    function, options = ALGORITHMS[name]
+    function(pair, Table("rows", dict(batch)), **options)
+    return ""
+
+
+@contextmanager
+def _quiet(pair: Pair, seed: int) -> Iterator[None]:
+    like = pair.like()
+    with (
+        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
+        pyro.validation_enabled(False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        yield
+
+
+def _reason(attempt: Callable[..., str], *args: Any) -> str:
+    try:
+        return attempt(*args)
+    except Exception as error:  # whatever stops a method is the reason that it does not apply
+        text = str(error).splitlines()[0] if str(error) else ""
+        return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def _asked(pair: Pair, batches: Sequence[Batch]) -> set[str]:
+    """Parameters that the density of some latent site under the guide depends on."""
+    found = set()
+    names = [n for n, p in pair.named_parameters() if p.requires_grad]
+    for batch in batches:
+        trace = poutine.trace(pair.guide).get_trace(batch)
+        densities = [
+            site["fn"].log_prob(site["value"].detach()).sum() for _, site in latent_sites(trace)
+        ]
+        if densities and sum(densities).requires_grad:
+            found |= {n for n, g in zip(names, _gradients(sum(densities), pair), strict=True) if g}
+    return found
+
+
+def _objective(
+    make: Callable[[], Objective], pair: Pair, batches: Sequence[Batch], asked: set[str]
+) -> str:
+    objective = make()
+    names = [n for n, p in pair.named_parameters() if p.requires_grad]
+    missing = set(asked)
+    for batch in batches:
+        loss = objective.per_datum(pair.model, pair.guide, batch)
+        if not bool(loss.isfinite().all()):
+            return f"its loss is not finite on rows that observe {', '.join(batch)}"
+        missing -= {n for n, g in zip(names, _gradients(loss.sum(), pair), strict=True) if g}
+    return f"its gradient does not reach {min(missing)!r}" if missing else ""
+
+
+def _gradients(value: Any, pair: Pair) -> list[bool]:
+    parameters = [p for p in pair.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(value, parameters, allow_unused=True)
+    return [g is not None and bool(g.any()) for g in grads]

@@ -1,0 +1,138 @@
+"""What a stage of training is: an objective, which rows and sites it sees, and how long."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ppl_models.batch import Batch
+from ppl_models.config import Config, setting, unknown
+from ppl_models.inference.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from ppl_models.pair import Pair
+
+
+@dataclass(frozen=True)
+class Training(Config):
+    """How a stage is optimised; every field is a flag of the command line."""
+
+    epochs: int = setting(100, "passes over the largest kind of rows", minimum=1)
+    batch_size: int = setting(100, "rows per step, of all kinds together", minimum=1)
+    labelled_batch_size: int = setting(
+        0, "rows per step of each kind with labels, on top; 0 for their share", minimum=0
+    )
+    learning_rate: float = setting(1e-3, "of Adam", minimum=0)
+    beta1: float = setting(0.9, "decay of Adam's mean", minimum=0)
+    beta2: float = setting(0.999, "decay of Adam's square", minimum=0)
+    weight_prior: float = setting(
+        0.0, "precision of a Normal prior on all weights, counted once per data set", minimum=0
+    )
+    compile: bool = setting(False, "compile the steps; takes about a minute to start with")
+    precision: str = setting(
+        "full", "of the networks; densities keep the full one", choices=("full", "bf16")
+    )
+    patience: int = setting(
+        0, "epochs without a better validation loss before stopping; 0 never stops", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a paper's training; stages run in order.
+
+    Attributes:
+        objective: What is made large.
+        name: Shown by the progress bar and in the history.
+        pair: The part of the pair that this stage trains; the whole pair if None.
+        sites: Sites of the data that it sees; all if empty.
+        observed: Train only on rows in which this site is observed; all rows if empty.
+        start: Called once before the stage with a batch of up to 1,000 rows without labels.
+        prepare: Turns each batch into the one that is trained on, without gradient.
+        freeze: Prefixes of the names of parameters that stay as they are.
+        players: Further sides of a game, each with its own loss, parameters and optimiser.
+        simultaneous: Take every side's gradient before any moves; by default they move in
+            turn, the pair first, and each sees the others' last move.
+        training: How it is optimised.
+    """
+
+    objective: Objective
+    name: str = "fit"
+    pair: Pair | None = None
+    sites: tuple[str, ...] = ()
+    observed: str = ""
+    start: Callable[[Batch], None] | None = None
+    prepare: Callable[[Batch], Batch] | None = None
+    freeze: tuple[str, ...] = ()
+    players: tuple[Player, ...] = ()
+    simultaneous: bool = False
+    training: Training = field(default_factory=Training)
+
+
+def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Stages with some training options replaced.
+
+    Args:
+        stages: The stages.
+        overrides: Fields of :class:`Training`; a tuple gives one value per stage.
+
+    Raises:
+        ValueError: If an option does not exist, is out of range or has another number of
+            values than there are stages.
+    """
+    names = [f.name for f in dataclasses.fields(Training)]
+    changed = []
+    for key, value in overrides.items():
+        if key not in names:
+            raise ValueError(unknown("training option", key, names))
+        if isinstance(value, tuple | list) and len(value) not in (1, len(stages)):
+            raise ValueError(
+                f"{key} has {len(value)} values, expected one or {len(stages)}, one per stage "
+                f"({', '.join(s.name for s in stages)})"
+            )
+    for place, stage in enumerate(stages):
+        own = {
+            key: (value[place % len(value)] if isinstance(value, tuple | list) else value)
+            for key, value in overrides.items()
+        }
+        training = dataclasses.replace(stage.training, **own)
+        changed.append(dataclasses.replace(stage, training=training))
+    return tuple(changed)
+
+
+@dataclass(frozen=True)
+class Player:
+    """One more side of a game, beside the one that trains the pair on the stage's objective.
+
+    Its objective is called with the same model, guide and batches; whatever it does not train
+    counts as constant on its turn.
+
+    Attributes:
+        name: Names it in errors and in the training curve.
+        objective: What it makes large.
+        module: Networks outside the pair that it trains, e.g. a discriminator.
+        parameters: Prefixes of the names of parameters of the pair that it trains instead of
+            the stage's own side, e.g. ``("guide.factors.y",)`` for a max-min objective.
+        steps: Gradient steps per step of the stage, each with fresh draws.
+        learning_rate: In place of the stage's, if given.
+    """
+
+    name: str
+    objective: Objective
+    module: nn.Module | None = None
+    parameters: tuple[str, ...] = ()
+    steps: int = 1
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is something to train."""
+        if self.module is None and not self.parameters:
+            raise ValueError(
+                f"player {self.name!r} trains nothing, expected a module or names of parameters"
+            )
+        if self.steps < 1:
+            raise ValueError(f"player {self.name!r} has steps={self.steps}, expected at least 1")

@@ -1,0 +1,1 @@
+"""Draws, densities and importance weights of a table's rows, as InferenceData and as files."""

@@ -1,0 +1,272 @@
+"""Draws and exact sums over labels, on a block of rows: what exports and MCMC are made of.
+
+Shapes: E one dimension per enumerated label, S draws, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.inference.posterior.rows import Sites
+from ppl_models.inference.traces.evaluation import is_local, latent_sites, random_sites
+
+DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
+
+
+class Many(Messenger):
+    """Draws every latent site of a row S times, in a dimension left of the rows.
+
+    Attributes:
+        before: Each site's distribution as the program made it; one whose draw dimension is
+            larger than one depends on earlier draws.
+    """
+
+    def __init__(self, draws: int, labels: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.draws, self.labels = draws, labels
+        self.before: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or not is_local(msg):
+            return
+        fn = msg["fn"]
+        self.before[msg["name"]] = fn
+        if msg["name"] in self.labels:
+            msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
+            return
+        msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "enumerate"}
+        shape = [1] * (-DRAW_DIM - len(fn.batch_shape)) + list(fn.batch_shape)
+        shape[DRAW_DIM] = self.draws
+        msg["fn"] = fn.expand(torch.Size(shape))
+        frame = CondIndepStackFrame("draws", DRAW_DIM, self.draws, 0)
+        msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
+
+
+class Given(Messenger):
+    """Gives sites their values and hides them from all handlers outside.
+
+    Args:
+        values: By site name.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values:
+            msg["value"], msg["done"], msg["stop"] = self.values[msg["name"]], True, True
+
+
+@dataclass
+class GuideDraws:
+    """Draws of the guide.
+
+    Attributes:
+        values: ``(S, B, *event)`` by site.
+        log_q: Their joint log density ``(S, B)``.
+        probs: By label, its probabilities ``(B, C)`` averaged over the draws: exact where
+            the label is drawn from what is given alone.
+    """
+
+    values: dict[str, Tensor]
+    log_q: Tensor
+    probs: dict[str, Tensor]
+
+
+def draw_guide(
+    guide: Callable[[Batch], Any], batch: Batch, sites: Sites, draws: int
+) -> GuideDraws:
+    """Draw every latent site of the guide, labels included."""
+    with Many(draws):
+        trace = poutine.trace(guide).get_trace(batch)
+    log_q = batch.rows.new_zeros((), dtype=torch.float32)
+    values, probs = {}, {}
+    for name, node in latent_sites(trace):
+        values[name] = node["value"]
+        log_q = log_q + scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        support = sites.latents[name].support
+        if support is not None:
+            wide = support.reshape(-1, 1, 1, *support.shape[1:])
+            probs[name] = node["fn"].log_prob(wide).double().exp().mean(1).T
+    return GuideDraws(values, log_q.expand(draws, batch.count), probs)
+
+
+def guide_parameters(
+    guide: Callable[[Batch], Any], batch: Batch, sites: Sites
+) -> dict[str, tuple[tuple[str, ...], Tensor, Tensor]]:
+    """Mean and standard deviation of the guide's Normal factors.
+
+    Returns:
+        By site: the labels it depends on, loc and scale ``(B, C..., *event)``. Factors that
+        depend on a continuous draw are left out: they are no function of the row.
+    """
+    labels = [name for name in sites.labels if name in sites.guided]
+    many = Many(2, labels)
+    with EnumMessenger(first_available_dim=DRAW_DIM - 1), many:
+        trace = poutine.trace(guide).get_trace(batch)
+    dims = {name: trace.nodes[name]["infer"]["_enumerate_dim"] for name in labels}
+    found = {}
+    for name, fn in many.before.items():
+        base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+        shape = (1,) * (2 + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
+        if not isinstance(base, dist.Normal) or shape[DRAW_DIM] > 1:
+            continue
+        of = tuple(label for label in labels if shape[dims[label]] > 1)
+        order = [-1, *(dims[label] for label in of)]
+        event = len(fn.event_shape)
+        both = []
+        for value in (base.loc, base.scale):
+            full = value.expand(*fn.batch_shape, *fn.event_shape)
+            full = full.reshape(*shape, *fn.event_shape)
+            full = full.movedim([d - event for d in order], list(range(len(order))))
+            # What is left between the labels and the event has size one.
+            both.append(full.reshape(*full.shape[: len(order)], *fn.event_shape))
+        found[name] = (of, both[0], both[1])
+    return found
+
+
+@dataclass
+class Scores:
+    """The model's log joint density at given draws, for every value of some labels.
+
+    Attributes:
+        log_joint: ``(E..., S, B)``.
+        labels: The enumerated labels, in the order of their dimensions.
+        logs: Log density of every site, given the sites before it.
+        data: Names of the observed sites.
+    """
+
+    log_joint: Tensor
+    labels: tuple[str, ...]
+    logs: dict[str, Tensor]
+    data: tuple[str, ...]
+
+    def log_likelihood(self) -> dict[str, Tensor]:
+        """Of each observed site ``(S, B)``, labels summed out.
+
+        It is log sum_y p(all) - log sum_y p(all but the site).
+        """
+        found = {}
+        for name in self.data:
+            if self.labels:
+                rest = _add({n: v for n, v in self.logs.items() if n != name})
+                rest = rest.expand(self.log_joint.shape)
+                found[name] = self.marginal() - _sum_out(rest)
+            else:
+                found[name] = self.logs[name].expand(self.log_joint.shape)
+        return found
+
+    def marginal(self) -> Tensor:
+        """Log density with the labels summed out ``(S, B)``."""
+        return _sum_out(self.log_joint)
+
+    def at(self, places: Mapping[str, Tensor]) -> Scores:
+        """At one value of some labels, given as places ``(S, B)`` in their supports."""
+        joint, left = self.log_joint, list(self.labels)
+        for label in [label for label in self.labels if label in places]:
+            dim = left.index(label)
+            index = places[label].expand(*joint.shape[:dim], 1, *joint.shape[dim + 1 :])
+            joint = joint.gather(dim, index).squeeze(dim)
+            left.remove(label)
+        return Scores(joint, tuple(left), {}, ())
+
+    def draw(self) -> dict[str, Tensor]:
+        """One exact draw of all labels given everything else, as places ``(S, B)``."""
+        if not self.labels:
+            return {}
+        sizes = self.log_joint.shape[:-2]
+        flat = dist.Categorical(logits=self.log_joint.flatten(0, -3).movedim(0, -1)).sample()
+        return dict(zip(self.labels, torch.unravel_index(flat, sizes), strict=True))
+
+    def probs(self, label: str) -> Tensor:
+        """Probabilities of a label given everything but the labels ``(S, B, C)``."""
+        joint = self.log_joint.movedim(self.labels.index(label), -1)
+        others = tuple(range(len(self.labels) - 1))
+        return (joint.logsumexp(others) if others else joint).softmax(-1)
+
+
+def score(
+    model: Callable[[Batch], Any],
+    batch: Batch,
+    values: Mapping[str, Tensor],
+    labels: Sequence[str],
+    draws: int,
+) -> Scores:
+    """Evaluate the model at draws, for every value of the labels.
+
+    Args:
+        model: The model.
+        batch: What is observed.
+        values: Draws ``(S, B, *event)`` of the other latent sites.
+        labels: Latent sites to enumerate.
+        draws: S.
+    """
+
+    def mark(site: Any) -> dict[str, Any]:
+        return {"enumerate": "parallel"} if site["name"] in labels else {}
+
+    marked = poutine.infer_config(poutine.condition(model, data=dict(values)), mark)
+    with EnumMessenger(first_available_dim=DRAW_DIM - 1):
+        trace = poutine.trace(marked).get_trace(batch)
+    nodes = dict(random_sites(trace))
+    order = tuple(sorted(labels, key=lambda name: nodes[name]["infer"]["_enumerate_dim"]))
+    sizes = [len(nodes[name]["fn"].enumerate_support(expand=False)) for name in order]
+    logs = {
+        name: scale_and_mask(_log_prob(node["fn"], node["value"]), mask=node["mask"])
+        for name, node in nodes.items()
+    }
+    log_joint = _add(logs).expand(*sizes, draws, batch.count)
+    return Scores(log_joint, order, logs, tuple(name for name in batch if name in nodes))
+
+
+def _log_prob(fn: Any, value: Tensor) -> Tensor:
+    """Log density of a site; that of a vector of Bernoullis part by part.
+
+    PyTorch forms four tensors of the size of all logits, which fit no cache where labels are
+    summed out; one label at a time takes half as long.
+    """
+    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    usual = getattr(type(base), "log_prob", None) is torch.distributions.Bernoulli.log_prob
+    vector = len(fn.event_shape) == 1 and usual and "logits" in vars(base)
+    if not vector or value.dim() >= base.logits.dim():
+        log_prob: Tensor = fn.log_prob(value)
+        return log_prob
+    parts = [F.softplus(logits).neg_().addcmul_(logits, value).sum(-1) for logits in base.logits]
+    return torch.stack(parts)
+
+
+def _add(logs: Mapping[str, Tensor]) -> Tensor:
+    terms = list(logs.values())
+    return sum(terms[1:], terms[0]) if terms else torch.zeros(())
+
+
+def _sum_out(log_joint: Tensor) -> Tensor:
+    labels = tuple(range(log_joint.dim() - 2))
+    return log_joint.logsumexp(labels) if labels else log_joint
+
+
+def draw_data(
+    model: Callable[[Batch], Any], batch: Batch, values: Mapping[str, Tensor], draws: int
+) -> dict[str, Tensor]:
+    """Draw what the batch does not observe, given latent values ``(S, B, *event)``.
+
+    Returns:
+        ``(S, B, *event)`` by site.
+    """
+    with Many(draws):
+        trace = poutine.trace(poutine.condition(model, data=dict(values))).get_trace(batch)
+    return {name: node["value"] for name, node in latent_sites(trace)}

@@ -1,0 +1,308 @@
+"""A fitted pair's posterior of the rows of a table, as ArviZ InferenceData, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.config import at_least
+from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior import netcdf_read, netcdf_write
+from ppl_models.inference.posterior.groups import (
+    POSTERIOR_CELLS,
+    PREDICTIVE_CELLS,
+    Groups,
+    Memory,
+    Store,
+    Variables,
+    as_inference_data,
+    constants,
+    digest,
+    groups_of,
+    observations,
+    plain_attr,
+    provenance,
+    training,
+)
+from ppl_models.inference.posterior.row_blocks import Rows, capacity, prior
+from ppl_models.inference.posterior.rows import conditioned, find_sites, positions, undisturbed
+from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.posterior.target import rows_at_a_time
+from ppl_models.pair import Pair
+
+LIKELIHOOD_CELLS = 10_000_000
+LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
+CHECKED_ROWS = 16_384  # rows compared with the model's support at a time
+
+
+def posterior(
+    pair: Pair | Sequence[Pair],
+    table: Table,
+    *,
+    path: str | Path | None = None,
+    draws: int = 200,
+    prior_draws: int = 500,
+    given: Sequence[str] | None = None,
+    rows: Sequence[int] | Tensor | None = None,
+    draws_for: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+    block: int | None = None,
+    history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> az.InferenceData:
+    """What the guide and the model say about the rows of a table.
+
+    The pair's mode and parameters and the global random state stay as they were.
+
+    Args:
+        pair: The pair; several of one kind, fitted from different seeds, are the chains.
+        table: The rows. Only the sites in ``given`` are conditioned on; labels that are known
+            besides are kept in ``constant_data``.
+        path: Write to this file (netCDF4) block by block, in memory that does not grow with
+            the rows; what is returned reads from it. A file of that name is replaced only
+            when the new one is complete. In memory when left out.
+        draws: Draws S of the guide per row.
+        prior_draws: Draws from the prior; 0 for none.
+        given: Sites to condition on; the card's data sites by default.
+        rows: Positions in the table; all by default.
+        draws_for: Those of the rows whose draws are kept; all by default. They come first.
+            What is known of a row without draws (``variational``, ``diagnostics``,
+            ``constant_data``) is kept for all rows.
+        seed: Seed of the draws; chain c has ``seed + c``.
+        block: Rows worked on at a time; by default as many as fit into a step of memory.
+        history: Training curve: lists of equal length, one of them ``step``; one per chain.
+        attrs: Further attributes, such as ``objective``.
+
+    Returns:
+        Groups, with dimensions ``chain`` (1), ``draw``, ``datum`` (row numbers), ``y_class``
+        (class names) and ``z_dim``, for a label y and a code z:
+
+        - ``posterior``: draws of every latent site from the guide, labels as integers; those
+          of sites outside the data plate, which all rows share, have no ``datum``.
+        - ``variational``: ``y_probs`` = q(y | x) (averaged over the draws where the guide draws
+          y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
+          they depend on the label; by chain where there are several.
+        - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
+          what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
+        - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
+        - ``posterior_predictive``: data sites drawn anew given each draw.
+        - ``prior`` and ``prior_predictive``: one new row per draw.
+        - ``observed_data``: what was conditioned on, for rows with draws; ``constant_data``:
+          other labels (``y_true``, -1 where hidden) and where they are known (``y_mask``).
+        - ``diagnostics``: per row ``khat``, ``ess_is``, ``elbo`` = mean of the log weights and
+          ``iw_bound`` = log of the mean weight, in nats; by chain where there are several.
+        - ``training``: the training curve over ``(chain, step)``.
+
+        Draw groups that would exceed 5e7 numbers (``log_likelihood``: 1e7) hold the first of
+        the draws only; how many is in the attributes ``posterior_draws`` etc.; 0 means that the
+        group is left out. Under ArviZ 1 it is a DataTree.
+
+    Raises:
+        ValueError: If an option is out of range, a site is missing or hidden in a row, a value
+            is outside the model's support, a latent site is neither a row's own nor sampled by
+            the guide for all rows, or several pairs are not of one kind.
+        OSError: If the file cannot be written, in one line; nothing is left behind.
+    """
+    at_least(
+        draws=(draws, 1), prior_draws=(prior_draws, 0), block=(1 if block is None else block, 1)
+    )
+    pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
+    curve, steps = _curves(history, len(pairs))
+    more = {name: plain_attr(value) for name, value in (attrs or {}).items()}
+    index, drawn = _order(table, rows, draws_for)
+    with undisturbed(pairs[0], seed), torch.no_grad():
+        for part in index.split(CHECKED_ROWS):
+            seen = conditioned(pairs[0], table, given, part)
+    task = _Task(pairs, table, tuple(seen.sites), index, drawn, draws, prior_draws, seed, block)
+
+    def fill(store: Store) -> None:
+        groups, told = task.fill(store)
+        groups.coordinates["step"] = np.asarray(steps)
+        groups.add("training", curve)
+        groups.describe({**told, **more})
+
+    if path is None:
+        memory = Memory()
+        fill(memory)
+        return memory.inference_data()
+    netcdf_write.write(Path(path), fill)
+    return load(path)
+
+
+def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
+    """Write InferenceData to netCDF4 (HDF5), some rows at a time.
+
+    A file of that name is replaced only when the new one is complete. Integers and masks are
+    compressed; floating draws are not: their digits are random, so that gzip takes 20 times
+    longer for a tenth of the size.
+
+    Raises:
+        OSError: In one line, if the folder is missing, cannot be written or is full; nothing
+            is left behind.
+    """
+    groups, attrs = groups_of(idata), idata.attrs
+    netcdf_write.write(Path(path), lambda file: netcdf_write.copy(groups, attrs, file))
+
+
+def load(path: str | Path) -> az.InferenceData:
+    """Read a file of :func:`posterior` or :func:`save`; arrays are read when they are used.
+
+    Plain xarray reads it, too: ``xarray.open_datatree(path, engine="h5netcdf")``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no netCDF4 file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected an InferenceData (.nc)")
+    try:
+        found = netcdf_read.read(path)
+        if found is not None:
+            return as_inference_data(*found)
+        return az.from_netcdf(str(path), engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is damaged or no netCDF4 file ({str(error).splitlines()[0]})"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be exported: fields as the options of :func:`posterior`.
+
+    Attributes:
+        names: The sites that are conditioned on.
+        index: The rows ``(n,)``, those with draws first.
+        drawn: How many have draws.
+    """
+
+    pairs: list[Pair]
+    table: Table
+    names: tuple[str, ...]
+    index: Tensor
+    drawn: int
+    draws: int
+    prior_draws: int
+    seed: int
+    block: int | None
+
+    def fill(self, store: Store) -> tuple[Groups, dict[str, Any]]:
+        """Write all groups but the training curve; returns the attributes, too."""
+        # Labels are few numbers per row; what is conditioned on may be more than memory holds.
+        labels = self.table.only(*self.table.classes).rows(self.index)
+        for chain, pair in enumerate(self.pairs):
+            with undisturbed(pair, self.seed + chain), torch.no_grad():
+                work = self._work(pair)
+                if not chain:
+                    groups = Groups(labels, work.sites, store, len(self.pairs), self.drawn)
+                self._add(groups, work, chain)
+        groups.add("constant_data", constants(labels, self.names))
+        sites, seen = work.sites, self.table.only(*self.names)
+        told = provenance(self.pairs[0], seen, sites, "svi", self.seed, {})
+        told["rows_sha256"] = digest(self.table.numbers[self.index])
+        told["sampled_variables"] = [*work.outside.sites, *sites.latents]
+        sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
+        return groups, {**told, **sizes}
+
+    def _work(self, pair: Pair) -> Rows:
+        few = self._batch(pair, self.index[:2])
+        outside = draw_outside(pair, few, self.draws)
+        sites = find_sites(outside.at(0) if outside.sites else pair, few)
+        limits = {
+            "posterior": POSTERIOR_CELLS,
+            "posterior_predictive": PREDICTIVE_CELLS,
+            "log_likelihood": LIKELIHOOD_CELLS,
+        }
+        kept = capacity(sites, self.draws, self.drawn, limits)
+        return Rows(pair, sites, outside, self.draws, kept)
+
+    def _add(self, groups: Groups, work: Rows, chain: int) -> None:
+        block = self.block or _block(work)
+        for start, stop in _spans(self.drawn, len(self.index), block):
+            index, has_draws = self.index[start:stop], start < self.drawn
+            rows = work if has_draws else work.without_draws()
+            for group, variables in rows.block(self._batch(work.pair, index)).items():
+                groups.add(group, self._by_chain(variables), chain, start)
+            if has_draws and not chain:
+                seen = self.table.only(*self.names).rows(index)
+                groups.add("observed_data", observations(seen), row=start)
+        groups.add("posterior", work.outside.posterior(), chain)
+        groups.add("sample_stats", work.outside.stats(), chain)
+        groups.add("variational", self._by_chain(work.outside.parameters), chain)
+        story = prior(work.pair, work.sites, work.outside, self.prior_draws)
+        for group, variables in story.items():
+            groups.add(group, variables, chain)
+
+    def _batch(self, pair: Pair, index: Tensor) -> Batch:
+        # Each row counts once: the size of the plate is the rows of the block.
+        like = pair.like()
+        (batch,) = self.table.only(*self.names).rows(index).batches()
+        return Batch(batch, batch.rows).to(like.device, like.dtype)
+
+    def _by_chain(self, variables: Variables) -> Variables:
+        """With a dimension for chains, where there are several."""
+        if len(self.pairs) == 1:
+            return variables
+        return {
+            name: (dims, array) if "chain" in dims else (("chain", *dims), array[None])
+            for name, (dims, array) in variables.items()
+        }
+
+
+def _of_one_kind(pairs: Sequence[Pair]) -> list[Pair]:
+    if not pairs:
+        raise ValueError("no pair given, expected at least one")
+    first = pairs[0]
+    for other in pairs[1:]:
+        if (other.source, other.config) != (first.source, first.config):
+            raise ValueError(
+                f"chains of {first.source} with {first.config} and {other.source} with "
+                f"{other.config}, expected fits of one pair"
+            )
+    return list(pairs)
+
+
+def _curves(history: Any, chains: int) -> tuple[Variables, list[float]]:
+    histories = [history] if isinstance(history, Mapping) else list(history or [])
+    if not any(histories):
+        return {}, []
+    if len(histories) != chains:
+        raise ValueError(f"{len(histories)} histories, expected one for each of {chains} chains")
+    return training(histories)
+
+
+def _order(table: Table, rows: Any, draws_for: Any) -> tuple[Tensor, int]:
+    """Positions of the rows, those first whose draws are kept, and how many these are."""
+    index = positions(table, rows)
+    if draws_for is None:
+        return index, len(index)
+    chosen = positions(table, draws_for)
+    missing = chosen[~torch.isin(chosen, index)]
+    if len(missing):
+        raise ValueError(f"draws_for has row {int(missing[0])}, expected some of the rows")
+    return torch.cat([chosen, index[~torch.isin(index, chosen)]]), len(chosen)
+
+
+def _spans(drawn: int, rows: int, block: int) -> Iterator[tuple[int, int]]:
+    """Blocks, none of which has rows with draws and rows without."""
+    for first, last in ((0, drawn), (drawn, rows)):
+        for start in range(first, last, block):
+            yield start, min(start + block, last)
+
+
+def _block(work: Rows) -> int:
+    """Rows whose widest layer fits into a step of memory, for all draws of a step."""
+    at_once = 1 if work.outside.sites else work.draws
+    fit = rows_at_a_time(work.pair, work.sites, work.sites.labels, at_once)
+    # Powers of two divide into HDF5 chunks of any size.
+    return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)

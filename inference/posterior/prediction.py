@@ -1,0 +1,171 @@
+"""Labels, bounds and errors of rows, from a fitted pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.data.tables.table import Table
+from ppl_models.inference.objectives.arithmetic import label_posterior, log_mean_weight
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.posterior.draws import Scores, draw_guide, score
+from ppl_models.inference.posterior.rows import find_sites
+from ppl_models.inference.posterior.shared_draw_prediction import from_shared_draws
+from ppl_models.inference.traces.evaluation import Evaluation, latent_sites
+from ppl_models.inference.traces.sites import is_plate
+from ppl_models.pair import Pair
+
+ROWS = 500  # rows evaluated at a time
+
+
+def label_probabilities(
+    pair: Pair,
+    table: Table,
+    site: str = "y",
+    particles: int = 0,
+    seed: int = 0,
+    shared: bool = False,
+) -> Tensor:
+    """Probabilities of a label given the data sites, for every row.
+
+    Args:
+        pair: The pair.
+        table: The rows; their labels are not looked at.
+        site: The label site.
+        particles: 0 asks the guide, q(y | x), whose continuous inputs take their mean. A
+            number K asks the model instead: softmax over y of log 1/K sum_k w_{y,k}, the
+            posterior that K weighted draws per label imply (for a fully labelled M2 the
+            paper's own prediction). Of a label that the guide leaves to the model, 0 gives
+            p(y | x, z) at the mean of the guide's sites, and K weighs K draws of them.
+        seed: Seed of those draws.
+        shared: Draw the guide's label, too, and weigh each draw for all labels; K draws per row
+            in all. See
+            :func:`ppl_models.inference.posterior.shared_draw_prediction.from_shared_draws`.
+
+    Returns:
+        ``(N, C)``, in the order of the table's rows.
+
+    Raises:
+        ValueError: If a site of the guide that should take its mean has none, another label
+            is missing, too, or draws are to be shared and there are none.
+    """
+    if shared and particles < 1:
+        raise ValueError(f"shared draws need particles of at least 1, got {particles}")
+    seen = table.only(*pair.card.data)
+    given = getattr(pair.guide, "given", None)
+    left = given is not None and site not in given and site in pair.card.latents
+
+    def of(batch: Batch) -> Tensor:
+        if shared:
+            return from_shared_draws(pair, batch, site, particles)
+        if left:
+            return _left_to_the_model(pair, batch, site, particles)
+        if not particles:
+            q = pair.guide.factor(site, pair.guide.upstream(site, batch))
+            probs: Tensor = q.probs
+            return probs
+        w = Evaluation(pair.model, pair.guide, batch).weights(particles)
+        if w.log_q_labels is None or w.log_q_labels.dim() != 3:
+            raise ValueError(f"expected {site!r} to be the only missing label of {pair.card.name}")
+        return label_posterior(log_mean_weight(w.log_w), (-3,)).exp().squeeze(-2).T
+
+    return by_rows(pair, seen, of, seed)
+
+
+def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: int = 0) -> float:
+    """Share of rows whose most probable label is not the table's.
+
+    Raises:
+        ValueError: If a row of the table has no label.
+    """
+    if site not in table.sites or site in table.observed:
+        raise ValueError(f"{table.name} has no complete labels {site!r} to compare with")
+    probs = label_probabilities(pair, table, site, particles, seed)
+    return float((probs.argmax(-1) != table.sites[site].to(probs.device)).double().mean())
+
+
+def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:
+    """An objective's loss of every row ``(N,)``, nats, with what the table observes."""
+    return by_rows(pair, table, lambda b: objective.per_datum(pair.model, pair.guide, b), seed)
+
+
+class _Means(Messenger):
+    """Sites that take their mean in place of a draw."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or is_plate(msg):
+            return
+        mean = _mean(msg["fn"]) if msg["fn"].has_rsample else None
+        if mean is None:
+            raise ValueError(f"site {msg['name']!r} has no mean; draw it (particles >= 1)")
+        msg["value"], msg["done"] = mean, True
+
+
+def _mean(fn: Any) -> Tensor | None:
+    try:
+        mean: Tensor = fn.mean
+    except NotImplementedError:
+        return None
+    return mean
+
+
+def _left_to_the_model(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
+    batch = Batch(dict(batch), batch.rows)  # each row counts once
+    sites = find_sites(pair, batch)
+    log_q: Tensor | float = 0.0
+    if particles:
+        draws = draw_guide(pair.guide, batch, sites, particles)
+        values, log_q = draws.values, draws.log_q
+    else:
+        with _Means():
+            trace = poutine.trace(pair.guide).get_trace(batch)
+        values = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
+    labels = [name for name in sites.labels if name not in sites.guided]
+    scores = score(pair.model, batch, values, labels, max(1, particles))
+    joint = torch.logsumexp(scores.log_joint - log_q, -2, keepdim=True)
+    return Scores(joint, scores.labels, {}, ()).probs(site)[0]
+
+
+def by_rows(
+    pair: Pair, table: Table, of: Callable[[Batch], Tensor], seed: int, block: int = ROWS
+) -> Tensor:
+    """What a function makes of the rows ``(N, ...)``, in the table's order.
+
+    Args:
+        pair: The pair, in evaluation mode meanwhile.
+        table: The rows.
+        of: From a batch to ``(B, ...)``, without gradient.
+        seed: Seed of what it draws.
+        block: Most rows of a batch.
+    """
+    like = pair.like()
+    blocks: list[Tensor] = []
+    order: list[Tensor] = []
+    training = pair.training
+    pair.eval()
+    try:
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
+            pyro.validation_enabled(False),
+        ):
+            torch.manual_seed(seed)
+            for regime in table.regimes():
+                for start in range(0, len(regime.index), block):
+                    index = regime.index[start : start + block]
+                    (batch,) = table.batches(index)
+                    blocks.append(of(batch.to(like.device, like.dtype)))
+                    order.append(index)
+    finally:
+        pair.train(training)
+    values = torch.cat(blocks)
+    out = torch.empty_like(values)
+    out[torch.cat(order).to(values.device)] = values
+    return out

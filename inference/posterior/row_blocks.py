@@ -1,0 +1,198 @@
+"""One block of rows: draws, their densities and sums over labels, and what is known of a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.inference.posterior import importance_weights
+from ppl_models.inference.posterior.draws import draw_data, draw_guide, guide_parameters, score
+from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
+from ppl_models.inference.posterior.rows import Sites
+from ppl_models.inference.posterior.shared_sites import Outside
+from ppl_models.pair import Pair
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the rows of one fitted pair are exported.
+
+    Attributes:
+        pair: The pair.
+        sites: The random variables of a row.
+        outside: Draws of those that all rows share.
+        draws: Draws S per row.
+        kept: How many of them each group keeps.
+    """
+
+    pair: Pair
+    sites: Sites
+    outside: Outside
+    draws: int
+    kept: Mapping[str, int]
+
+    def without_draws(self) -> Rows:
+        """The same for rows whose draws are not kept."""
+        return replace(self, kept=dict.fromkeys(self.kept, 0))
+
+    def block(self, batch: Batch) -> dict[str, Variables]:
+        """All groups of a block of rows, as parts of one chain.
+
+        Args:
+            batch: The rows, each counting once.
+        """
+        parts = _Parts(self.kept)
+        shared = bool(self.outside.sites)
+        draw = 0
+        while draw < self.draws:
+            scored = draw < self.kept["log_likelihood"]
+            # Sites only the model has must be summed out; the guide's, for the likelihood.
+            labels = [n for n in self.sites.labels if scored or n not in self.sites.guided]
+            stop = self.kept["log_likelihood"] if scored else self.draws
+            most = self.sites.draws_at_a_time(self.pair, batch.count, labels)
+            count = 1 if shared else min(most, stop - draw)
+            pair = self.outside.at(draw) if shared else self.pair
+            self._draw(parts, pair, batch, labels, count)
+            draw += count
+        return self._groups(parts, batch)
+
+    def _draw(
+        self, parts: _Parts, pair: Pair, batch: Batch, labels: list[str], count: int
+    ) -> None:
+        sites = self.sites
+        q = draw_guide(pair.guide, batch, sites, count)
+        places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
+        fixed = {name: value for name, value in q.values.items() if name not in labels}
+        scores = score(pair.model, batch, fixed, labels, count)
+        joint = scores.at(places)
+        log_p = joint.marginal()
+        places |= joint.draw()
+        weights = log_p - q.log_q
+        parts.weights.append(host(weights))
+        for label, probs in q.probs.items():
+            parts.probs[label] = parts.probs.get(label, 0) + count * host(probs)
+        if not self.kept["posterior"]:
+            parts.draw += count
+            return
+        for name, value in (("log_p", log_p), ("log_q", q.log_q), ("log_weight", weights)):
+            parts.put("sample_stats", name, value)
+        for name in sites.latents:
+            parts.put("posterior", name, places[name] if name in places else q.values[name])
+        for name, value in scores.log_likelihood().items():
+            parts.put("log_likelihood", name, value)
+        few = min(count, self.kept["posterior_predictive"] - parts.draw)
+        if few > 0:
+            values = dict(q.values)
+            for name in set(places) - set(values):
+                values[name] = sites.latents[name].values()[places[name]]
+            values = {name: value[:few] for name, value in values.items()}
+            new = draw_data(pair.model, batch.without(*pair.card.data), values, few)
+            for name in sites.data:
+                if name in new:
+                    value = sites.data[name].stored(new[name])
+                    parts.put("posterior_predictive", name, value)
+        parts.draw += count
+
+    def _groups(self, parts: _Parts, batch: Batch) -> dict[str, Variables]:
+        known = {**self.sites.data, **self.sites.latents}
+        groups: dict[str, Variables] = {}
+        for (group, name), arrays in parts.arrays.items():
+            has_event = group in ("posterior", "posterior_predictive")
+            event = event_dims(known[name]) if has_event else ()
+            whole = np.concatenate(arrays)[None]
+            groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
+        found = importance_weights.per_row(np.concatenate(parts.weights))
+        groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
+        dtype = parts.weights[0].dtype
+        probs: Variables = {
+            f"{label}_probs": (("datum", f"{label}_class"), (total / self.draws).astype(dtype))
+            for label, total in parts.probs.items()
+        }
+        groups["variational"] = {**probs, **self._variational(batch)}
+        return groups
+
+    def _variational(self, batch: Batch) -> Variables:
+        """Parameters of Normal factors that are a function of the row alone."""
+        if not self.outside.sites:
+            return self._parameters(self.pair, batch)
+        first = self._parameters(self.outside.at(0), batch)
+        other = self._parameters(self.outside.at(-1), batch)
+        return {n: v for n, v in first.items() if np.array_equal(v[1], other[n][1])}
+
+    def _parameters(self, pair: Pair, batch: Batch) -> Variables:
+        found: Variables = {}
+        for name, (labels, loc, scale) in guide_parameters(pair.guide, batch, self.sites).items():
+            classes = (f"{label}_class" for label in labels)
+            dims = ("datum", *classes, *event_dims(self.sites.latents[name]))
+            found[f"{name}_loc"], found[f"{name}_scale"] = (dims, host(loc)), (dims, host(scale))
+        return found
+
+
+class _Parts:
+    """Arrays of a block, some draws after others; draws beyond a group's limit are dropped."""
+
+    def __init__(self, kept: Mapping[str, int]) -> None:
+        self.kept, self.draw = kept, 0
+        self.arrays: dict[tuple[str, str], list[Array]] = {}
+        self.probs: dict[str, Array] = {}
+        self.weights: list[Array] = []
+
+    def put(self, group: str, name: str, value: Tensor) -> None:
+        """Values ``(S', B, ...)`` of the next draws."""
+        if self.draw < self.kept[group]:
+            part = host(value)[: self.kept[group] - self.draw]
+            self.arrays.setdefault((group, name), []).append(part)
+
+
+def prior(pair: Pair, sites: Sites, outside: Outside, draws: int) -> dict[str, Variables]:
+    """One new row per draw from the story, nothing observed, as one chain."""
+    if not draws:
+        return {}
+    device = pair.like().device
+    # What all rows share is drawn anew for every draw.
+    runs, rows = (draws, 1) if outside.sites else (1, draws)
+    empty = Batch({}, torch.arange(rows, device=device))
+    new = [_story(pair, empty, outside) for _ in range(runs)]
+    groups: dict[str, Variables] = {"prior": {}, "prior_predictive": {}}
+    for name, site in {**sites.data, **sites.latents, **outside.sites}.items():
+        group = "prior_predictive" if name in pair.card.data else "prior"
+        value = torch.cat([run[name] for run in new])
+        groups[group][name] = ((*SAMPLE, *event_dims(site)), host(site.stored(value))[None])
+    return groups
+
+
+def _story(pair: Pair, batch: Batch, outside: Outside) -> dict[str, Tensor]:
+    """New values by site: rows first, and for what all rows share a first dimension of one."""
+    new = draw_data(pair.model, batch, {}, 1)
+    # The one draw per row comes first.
+    return {n: v[None] if n in outside.sites else v[0] for n, v in new.items()}
+
+
+def capacity(sites: Sites, draws: int, rows: int, limits: Mapping[str, int]) -> dict[str, int]:
+    """How many draws each group keeps of so many rows.
+
+    Args:
+        sites: The random variables.
+        draws: Draws S per row.
+        rows: Rows whose draws are kept.
+        limits: Most numbers of a group.
+    """
+    latent, data = sites.latents.values(), sites.data.values()
+    per_draw = {
+        "posterior": sum(math.prod(s.shape) for s in latent),
+        "posterior_predictive": sum(math.prod(s.shape) for s in data),
+        # A label that is summed out costs a call of the decoder per class.
+        "log_likelihood": sites.classes(sites.labels) * len(sites.data),
+    }
+    kept = {
+        group: min(draws, limits[group] // max(1, rows * cells))
+        for group, cells in per_draw.items()
+    }
+    kept["posterior"] = max(1, kept["posterior"])
+    return {**kept, "sample_stats": draws}

@@ -1,0 +1,214 @@
+"""Which sites a pair has on some rows, and the rows and surroundings to run it in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.config import unknown
+from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.traces.evaluation import enumerable, is_local, latent_sites, random_sites
+from ppl_models.pair import Pair
+
+# Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
+# 32 MB are given back to the system after every use, and cost their first touch again.
+STEP_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """A random variable of every row.
+
+    Attributes:
+        name: Its name.
+        event: Shape of one value.
+        support: The values ``(C, *event)`` of a label, else None.
+    """
+
+    name: str
+    event: tuple[int, ...]
+    support: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one value as it is stored: labels as their place among the classes."""
+        return () if self.support is not None else self.event
+
+    def values(self) -> Tensor:
+        """The values of a label ``(C, *event)``."""
+        if self.support is None:
+            raise ValueError(f"site {self.name!r} is no label")
+        return self.support
+
+    def stored(self, values: Tensor) -> Tensor:
+        """Values ``(..., *event)`` as they are stored."""
+        return values if self.support is None else self.places(values)
+
+    def places(self, values: Tensor) -> Tensor:
+        """Places in the support of values ``(..., *event)``."""
+        support = self.values()
+        if not self.event and torch.equal(support, torch.arange(len(support)).to(support)):
+            return values.long()
+        wide = support.reshape(-1, *[1] * (values.dim() - len(self.event)), *self.event)
+        same = wide == values
+        for _ in self.event:
+            same = same.all(-1)
+        return same.int().argmax(0)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The random variables of a pair, given what a batch observes.
+
+    Attributes:
+        data: Observed sites, in the model's order.
+        latents: Latent sites, the guide's in its order first.
+        guided: Names of those that the guide samples; labels it leaves out are summed or
+            drawn from the model's own conditional.
+    """
+
+    data: dict[str, Site]
+    latents: dict[str, Site]
+    guided: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the latent sites with a finite support."""
+        return tuple(name for name, site in self.latents.items() if site.support is not None)
+
+    def classes(self, labels: Sequence[str]) -> int:
+        """Number of joint values of some labels."""
+        return math.prod(len(self.latents[name].values()) for name in labels)
+
+    def draws_at_a_time(self, pair: Pair, rows: int, labels: Sequence[str]) -> int:
+        """Draws whose widest layer fits into a step of memory, labels enumerated."""
+        widest = max(max(parameter.shape, default=1) for parameter in pair.parameters())
+        return max(1, STEP_CELLS // (rows * self.classes(labels) * widest))
+
+
+@contextmanager
+def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
+    """Run with a seed, in eval mode and without Pyro's checks; then all is as it was."""
+    like, modes = pair.like(), {module: module.training for module in pair.modules()}
+    pair.eval()
+    try:
+        with (
+            torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
+            pyro.validation_enabled(False),
+        ):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
+    """Chosen positions in a table ``(n,)``, all by default.
+
+    Raises:
+        ValueError: If a position is outside the table, or none is given.
+    """
+    if rows is None:
+        return torch.arange(len(table))
+    index = torch.as_tensor(rows, dtype=torch.long).cpu().flatten()
+    if not len(index):
+        raise ValueError(f"no rows chosen of {table.name}, expected at least one")
+    bad = (index < 0) | (index >= len(table))
+    if bool(bad.any()):
+        raise ValueError(
+            f"row {int(index[bad][0])} is not in {table.name}, expected positions in "
+            f"0..{len(table) - 1}"
+        )
+    return index
+
+
+def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
+    """Rows of a table with only the sites that are conditioned on.
+
+    Args:
+        pair: The pair.
+        table: The table.
+        given: The sites; the card's data sites by default, never its labels.
+        index: Positions of the rows.
+
+    Raises:
+        ValueError: If a site is not there, hidden in some of the rows or outside the model's
+            support, naming it and the row.
+    """
+    given = tuple(pair.card.data) if given is None else tuple(given)
+    for name in given:
+        if name not in table.sites:
+            raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
+    seen = table.only(*given).rows(index)
+    for name, mask in seen.observed.items():
+        row = int(seen.numbers[~mask][0])
+        raise ValueError(
+            f"site {name!r} of {table.name} is hidden in row {row}; choose rows in which it is "
+            f"observed (table.where_observed({name!r})), or do not condition on it"
+        )
+    with torch.no_grad():
+        check_data(pair, seen)
+    return seen
+
+
+def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
+    """The random variables of the model, from one run of it (and of the guide).
+
+    Args:
+        pair: The pair.
+        batch: Rows with what is conditioned on; each must count once (``size`` = rows).
+        guide: Ask the guide which sites it samples; without it, every label is summed out.
+
+    Raises:
+        ValueError: If a site is not a row's own, counts more or less than once per row, or is
+            latent in the model but neither sampled by the guide nor a label.
+    """
+    with poutine.block(), torch.no_grad():
+        q = poutine.trace(pair.guide).get_trace(batch) if guide else poutine.Trace()
+        p = poutine.trace(pair.model).get_trace(batch)
+    for name, site in (*random_sites(q), *random_sites(p)):
+        frames = [frame.name for frame in site["cond_indep_stack"]]
+        if not is_local(site) or len(frames) > 1:
+            raise ValueError(
+                f"site {name!r} stands in the plates {frames}, expected plate 'data' alone "
+                "(pair.plate(batch))"
+            )
+        if site["scale"] != 1:
+            raise ValueError(
+                f"site {name!r} counts {float(site['scale']):g} times per row, expected once: the "
+                f"size of plate 'data' must be the {batch.count} rows of the batch"
+            )
+    guided, of_model = dict(latent_sites(q)), dict(latent_sites(p))
+    for name in guided:
+        if name not in of_model:
+            raise ValueError(f"the guide samples site {name!r}, which is not latent in the model")
+    latents = {name: _site(name, of_model[name]["fn"]) for name in (*guided, *of_model)}
+    for name, site in latents.items():
+        if guide and name not in guided and site.support is None:
+            raise ValueError(
+                f"site {name!r} is latent in the model, but the guide does not sample it; give "
+                "the guide a factor for it, or condition on it"
+            )
+    data = {n: _site(n, s["fn"]) for n, s in random_sites(p) if s["is_observed"]}
+    for name in batch:
+        if name not in data and name not in pair.card.data:
+            raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
+    return Sites(data, latents, tuple(guided))
+
+
+def _site(name: str, fn: Any) -> Site:
+    support = fn.enumerate_support(expand=False) if enumerable(fn) else None
+    if support is not None:
+        support = support.reshape(-1, *fn.event_shape).detach()
+    return Site(name, tuple(fn.event_shape), support)

@@ -1,0 +1,1 @@
+"""Algorithms without training: importance, annealing, HMC, Gibbs, modes, a guide per row."""

@@ -1,0 +1,1 @@
+"""One run of a pair on a batch: its sites, their log densities, and sums over labels."""

@@ -1,0 +1,82 @@
+"""What objectives read off the traces of a run: per-row log densities of single sites."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from ppl_models.inference.traces.evaluation import (
+    Evaluation,
+    UnhandledSite,
+    Weights,
+    is_local,
+    latent_sites,
+)
+
+
+def rowwise(run: Evaluation, site: Any, value: Tensor) -> Tensor:
+    """A log density as ``(E..., K, B)``: masked, without N / B, plates within a row summed.
+
+    Args:
+        run: The run whose trace holds the site.
+        site: The site.
+        value: Log density or divergence of the batch shape of the site.
+    """
+    scale = 1.0 if site["scale"] is run.batch.scale else site["scale"] / run.batch.scale
+    value = scale_and_mask(value, scale, site["mask"])
+    nesting = run.plate_nesting
+    value = value.reshape((1,) * (nesting + 1 - value.dim()) + value.shape)
+    return value.sum(tuple(range(-nesting, -1))) if nesting > 1 else value
+
+
+def is_summed(site: Any) -> bool:
+    """Whether a latent site stands for all its values at once."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
+    """Log q of the enumerated sites for each draw, ``(E..., K or 1, B)``; None without any.
+
+    ``Weights.log_q_labels`` is the average of it over the draws.
+    """
+    if w.log_q_labels_by_draw is None:  # which also objects to labels that have no joint tensor
+        return None
+    parts = [
+        rowwise(run, site, site["fn"].log_prob(site["value"]))
+        for _, site in latent_sites(w.guide)
+        if is_summed(site)
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def label_dims(*tensors: Tensor) -> tuple[int, ...]:
+    """Dimensions left of ``(K, B)``, counted from the right so that they fit every tensor."""
+    return tuple(range(-max(t.dim() for t in tensors), -2))
+
+
+def check_inside_plate(w: Weights, objective: str, discrete: bool = False) -> None:
+    """Raise where the guide draws a site outside the data plate.
+
+    Args:
+        w: The run.
+        objective: Name of the objective, for the message.
+        discrete: Object to sites without a reparameterisation only.
+
+    Raises:
+        UnhandledSite: Naming the site.
+    """
+    for name, site in latent_sites(w.guide):
+        if not is_local(site) and not (discrete and site["fn"].has_rsample):
+            raise UnhandledSite(
+                f"site {name!r} stands outside the data plate, and {objective} gives its guide "
+                "no correct gradient; expected it inside plate 'data'"
+                + (", or a reparameterised distribution" if discrete else "")
+            )
+
+
+def at_every_label(value: Tensor, *others: Tensor) -> Tensor:
+    """A view of a tensor at the full shape that it and others broadcast to."""
+    return value.expand(torch.broadcast_shapes(value.shape, *(o.shape for o in others)))

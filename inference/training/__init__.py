@@ -1,0 +1,1 @@
+"""Training: loop, steps, processes, run folders and the run."""

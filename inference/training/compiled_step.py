@@ -1,0 +1,342 @@
+"""Compiled steps: loss and gradient of a step as one graph of tensor operations.
+
+Pyro's handlers, distributions and autograd run once, under ``torch.fx``'s ``make_fx``. What is
+left is a graph from parameters, buffers, rows and the progress of training to the loss and its
+gradients, which TorchInductor turns into kernels and, on a GPU, CUDA graphs. Random numbers
+stay calls to torch's own generators, in the order of an uncompiled step: each step draws fresh
+ones, and they are those that it would have drawn uncompiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, fx, nn
+
+from ppl_models.batch import Batch
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.traces.sites import Untraceable
+from ppl_models.inference.training.live_number import Live, Outcome
+from ppl_models.inference.training.sides import Side
+from ppl_models.pair import Pair
+
+NOT = "training is not compiled"
+Compiler = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Any]]
+
+
+class NotCompiled(UserWarning):
+    """A step that cannot be compiled; training goes on without."""
+
+
+def inductor(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Compile a graph: C++ kernels on a CPU, Triton kernels in a CUDA graph on a GPU."""
+    import torch._inductor
+
+    options: dict[str, Any] = {"fallback_random": True}  # torch's own generators
+    if inputs[0].is_cuda:
+        options["triton.cudagraphs"] = True
+    compiled: Callable[..., Any] = torch._inductor.compile(graph, list(inputs), options=options)
+    return compiled
+
+
+class Compiled:
+    """The gradient of an objective, traced and compiled once per kind of step.
+
+    Steps are of one kind while shapes, dtypes and sites of the batches, the sizes they stand
+    for, which parameters are trained, the modules' modes and the outcome of every comparison
+    with the progress of training stay the same.
+
+    Args:
+        objective: What is made large.
+        pair: The pair it is evaluated on.
+        parameters: Those that are trained, as far as they require a gradient.
+        modules: Further modules whose parameters or buffers the loss may read.
+        compiler: Turns a graph and example inputs into a function.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        pair: Pair,
+        parameters: list[nn.Parameter],
+        modules: Iterable[nn.Module],
+        compiler: Compiler,
+    ) -> None:
+        self.objective, self.pair, self.parameters = objective, pair, parameters
+        self.compiler = compiler
+        self.terms = list(_terms(objective))
+        roots = [pair, *modules, *(m for m in self.terms if isinstance(m, nn.Module))]
+        self.modules = list({id(m): m for root in roots for m in root.modules()}.values())
+        self.progress = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+        self.graphs: dict[Any, list[_Graph]] = {}
+        self.broken = False
+
+    def gradient(self, batches: tuple[Batch, ...], rows: int) -> Tensor | None:
+        """Leave the gradient of the loss per row in the parameters.
+
+        Args:
+            batches: One batch of each kind of rows.
+            rows: Number of rows that the loss is divided by.
+
+        Returns:
+            The loss per row, a scalar; or None, with a warning the first time, if the step
+            cannot be compiled, and then nothing has been done and no random number drawn.
+        """
+        if self.broken:
+            return None
+        key = (rows, *map(_signature, batches), *self._modes())
+        known = self.graphs.setdefault(key, [])
+        progress = float(self.objective.progress)
+        graph = next((g for g in known if g.holds(progress)), None)
+        if graph is None:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # libraries', about themselves
+                    graph = self._trace(batches, rows, progress)
+            except Exception as error:  # whatever stops a trace or a compiler: go on without
+                self.broken = True
+                warnings.warn(NotCompiled(_reason(error)), stacklevel=2)
+                return None
+            known.append(graph)
+        self.progress.fill_(progress)
+        with torch.no_grad():
+            found: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.found)
+        loss, *gradients = found
+        for parameter, gradient in zip(graph.trained, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    def _modes(self) -> Iterator[Any]:
+        yield tuple(p.requires_grad for p in self.parameters)
+        yield tuple(m.training for m in self.modules)
+
+    def _slots(self) -> list[tuple[dict[str, Any], str, Tensor]]:
+        return [
+            (held, name, tensor)
+            for module in self.modules
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+
+    def _inputs(self, batches: tuple[Batch, ...]) -> list[Tensor]:
+        own = {id(tensor): tensor for _, _, tensor in self._slots()}
+        data = [t for batch in batches for t in (batch.rows, *batch.values())]
+        return [*own.values(), *data, self.progress]
+
+    def _trace(self, batches: tuple[Batch, ...], rows: int, progress: float) -> _Graph:
+        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+
+        inputs = [t.detach() for t in self._inputs(batches)]
+        slots = self._slots()
+        order = list({id(tensor): None for _, _, tensor in slots})
+        trained = [p for p in self.parameters if p.requires_grad and id(p) in order]
+        outcomes: list[Outcome] = []
+        used: list[nn.Parameter] = []
+
+        def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+            stand_in = dict(zip(order, tensors, strict=False))
+            stand_in.update({id(p): stand_in[id(p)].detach().requires_grad_() for p in trained})
+            data = iter(tensors[len(order) :])
+            seen = tuple(_rebuilt(batch, data) for batch in batches)
+            with _swapped(slots, stand_in), pyro.validation_enabled(False), torch.enable_grad():
+                self.objective.at(Live(progress, next(data), outcomes))  # type: ignore[arg-type]
+                loss = self.objective.differentiable_loss(self.pair.model, self.pair.guide, seen)
+                loss = loss / rows
+                leaves = [stand_in[id(p)] for p in trained]
+                found = torch.autograd.grad(loss, leaves, allow_unused=True)
+            used[:] = [p for p, g in zip(trained, found, strict=True) if g is not None]
+            # Optimisers want gradients laid out like the parameters.
+            laid_out = [
+                g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+                for g, p in zip(found, leaves, strict=True)
+                if g is not None
+            ]
+            return loss.detach(), *laid_out
+
+        with self._unchanged():
+            stand_in = {i: t.clone() for i, t in zip(order, inputs, strict=False)}
+            with _swapped(slots, stand_in):
+                self._look(batches)
+            before = self._attributes()
+            with _no_second_draws():
+                graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+            self.objective.at(progress)
+            for owner, old in before:
+                for name, value in vars(owner).items():
+                    if value is not old.get(name) and name != "progress":
+                        # A graph would repeat neither a count nor a moving average.
+                        what = f"{type(owner).__name__}.{name}"
+                        raise Untraceable(
+                            f"{what} changes in each step; keep it in a buffer of a module"
+                        )
+        found = _found(graph)
+        _copy_where_strides_differ(graph)
+        return _Graph(self.compiler(graph, [*inputs, *found]), used, found, outcomes)
+
+    def _look(self, batches: tuple[Batch, ...]) -> None:
+        # What an objective finds out about a pair on its first evaluation is then known, here
+        # and after a resume alike.
+        device = self.progress.device
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            pyro.validation_enabled(False),
+            torch.no_grad(),
+        ):
+            self.objective.differentiable_loss(self.pair.model, self.pair.guide, batches)
+
+    def _attributes(self) -> list[tuple[Any, dict[str, Any]]]:
+        return [(owner, dict(vars(owner))) for owner in [*self.terms, *self.modules]]
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        # Where a trace fails, as if it had never been tried.
+        before = self._attributes()
+        try:
+            yield
+        except Exception:
+            for owner, old in before:
+                vars(owner).clear()
+                vars(owner).update(old)
+            raise
+
+
+def compiled_sides(sides: list[Side], pair: Pair, processes: int) -> dict[str, Compiled]:
+    """What the sides of a stage step with, by name; nothing, with a warning, if they cannot.
+
+    Args:
+        sides: The sides.
+        pair: The pair that the stage trains.
+        processes: Number of processes that share the run.
+    """
+    if processes > 1:
+        # Their noise comes from several generators, which no graph switches between.
+        warnings.warn(
+            NotCompiled(f"{NOT}: it runs in {processes} processes, expected one"), stacklevel=2
+        )
+        return {}
+    modules = [side.module for side in sides if side.module is not None]
+    return {s.name: Compiled(s.objective, pair, s.parameters, modules, inductor) for s in sides}
+
+
+class _Graph:
+    """A compiled graph, what it trains, and when it may be used."""
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        trained: list[nn.Parameter],
+        found: list[Tensor],
+        outcomes: list[Outcome],
+    ) -> None:
+        self.run, self.trained, self.found, self.outcomes = run, trained, found, outcomes
+
+    def holds(self, progress: float) -> bool:
+        """Whether every comparison with the progress comes out as it did in the trace."""
+        return all(test(progress) == outcome for test, outcome in self.outcomes)
+
+
+def _signature(batch: Batch) -> Any:
+    sites = tuple((name, t.shape, t.dtype) for name, t in batch.items())
+    return sites, batch.rows.shape, batch.size, batch.total, tuple(batch.observed.items())
+
+
+def _rebuilt(batch: Batch, tensors: Iterator[Tensor]) -> Batch:
+    rows = next(tensors)
+    sites = {name: next(tensors) for name in batch}
+    return Batch(sites, rows, size=batch.size, total=batch.total, observed=batch.observed)
+
+
+def _terms(value: Any) -> Iterator[Any]:
+    """The objectives inside an objective, and the modules they hold."""
+    if isinstance(value, Objective):
+        yield value
+        for part in vars(value).values():
+            yield from _terms(part)
+    elif isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _terms(part)
+
+
+@contextlib.contextmanager
+def _swapped(
+    slots: list[tuple[dict[str, Any], str, Tensor]], stand_in: dict[int, Tensor]
+) -> Iterator[None]:
+    try:
+        for held, name, tensor in slots:
+            held[name] = stand_in[id(tensor)]
+        yield
+    finally:
+        for held, name, tensor in slots:
+            held[name] = tensor
+
+
+@contextlib.contextmanager
+def _no_second_draws() -> Iterator[None]:
+    # Something run again from a stored random state would get new noise in a graph.
+    def refuse(new_state: Tensor) -> None:
+        raise Untraceable("a part of the step is run twice with the same random numbers")
+
+    original = torch.set_rng_state
+    torch.set_rng_state = refuse
+    try:
+        yield
+    finally:
+        torch.set_rng_state = original
+
+
+def _copy_where_strides_differ(graph: fx.GraphModule) -> None:
+    # Fake tensors have the strides of the general case; an operation without a kernel for them,
+    # such as the gradient of a Dirichlet draw, may lay its result out in another way.
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    graph.recompile()
+
+
+def _found(graph: fx.GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that the trace came upon, so that changes to them are seen."""
+    tensors: dict[str, Tensor] = {}
+    places: dict[str, fx.Node] = {}
+    last = [n for n in graph.graph.nodes if n.op == "placeholder"][-1]
+    for node in list(graph.graph.nodes):
+        value = getattr(graph, str(node.target), None) if node.op == "get_attr" else None
+        if not isinstance(value, Tensor):
+            continue
+        if value.requires_grad:
+            raise Untraceable(
+                f"a parameter of shape {tuple(value.shape)} is read past the modules of pair and "
+                "objective"
+            )
+        name = str(node.target)
+        if name not in places:
+            with graph.graph.inserting_after(last):
+                last = places[name] = graph.graph.placeholder(f"found_{len(places)}")
+            last.meta.update(node.meta)
+            tensors[name] = value
+        node.replace_all_uses_with(places[name])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return list(tensors.values())
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    what = lines[0] if lines else type(error).__name__
+    packages = [str(Path(p.__file__).parent) for p in (torch, pyro) if p.__file__]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<", *packages)) and frame.filename != __file__
+    ]
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{NOT}: {type(error).__name__}{where}: {what}"

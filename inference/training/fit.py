@@ -1,0 +1,157 @@
+"""Training: one loop for every pair and objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.stage import Stage, with_training
+from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.training import processes as distributed, run_folder
+from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.loop import Loop
+from ppl_models.inference.training.run import Run, describe_run
+from ppl_models.pair import Pair
+
+
+def fit(
+    pair: Pair,
+    data: Dataset | Table,
+    objective: Objective | None = None,
+    *,
+    stages: tuple[Stage, ...] | None = None,
+    freeze: tuple[str, ...] = (),
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = True,
+    callbacks: tuple[Callable[[Run, int], None], ...] = (),
+    **training: Any,
+) -> Run:
+    """Train a pair; labelled and unlabelled rows are drawn apart and their losses added.
+
+    The pair is trained in place and stays on the device. The caller's global random state is
+    left as it was.
+
+    Started by ``torchrun``, the processes share each batch and train one pair: the curve is
+    that of one process up to rounding (see
+    :class:`ppl_models.inference.training.process_noise.Draws` for the draws of which that
+    holds), for objectives whose rows do not look at each other. Every process calls ``fit``
+    with the same arguments; the first one writes, shows progress and calls back.
+
+    Args:
+        pair: The pair.
+        data: A data set (its training rows are used), or the rows themselves.
+        objective: In place of the paper's own, in the last stage.
+        stages: In place of the paper's own stages.
+        freeze: Prefixes of the names of parameters that no stage changes, e.g. ``("decoder",)``.
+        seed: Seed of all draws and of the order of rows.
+        device: ``"auto"`` takes a GPU if there is one.
+        out: Folder for the run: its description and a state that can be resumed, written
+            every ``checkpoint_seconds`` and when interrupted. Nothing is written if None.
+        resume: Continue the run in ``out``: the result equals that of an uninterrupted run.
+        checkpoint_seconds: Seconds between two writes of the state.
+        progress: Show a progress bar with loss per row and steps per second.
+        callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
+        training: Fields of :class:`Training` that differ from the paper's; a tuple gives one
+            value per stage. ``compile=True`` compiles the steps (see
+            :mod:`ppl_models.inference.training.compiled_step`; it takes up to a minute per stage
+            to start with), ``precision="bf16"`` runs the networks in bfloat16.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: If data, options or folder do not fit, before any work is done.
+        NotFinite: If the loss becomes NaN or infinite, naming site and row.
+        LostProcess: If another process of the run has died.
+        KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
+    """
+    table, validation = (
+        (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
+    )
+    plan = with_training(pair.stages() if stages is None else stages, training)
+    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
+    if objective is not None:
+        plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
+    check_data(pair, table)
+    tables = [_rows_of(stage, table) for stage in plan]
+
+    with distributed.group(device) as processes:
+        where = _device(device)
+        distributed.check_modules(pair, processes)
+        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
+        description = describe_run(pair, data, plan, seed)
+        processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
+        folder = None if out is None else Path(out)
+        state = None
+        if folder is not None:
+            claim = functools.partial(run_folder.claim, folder, description, resume)
+            state = processes.from_first(claim)
+        pair.to(where)
+        pair.train()
+        job = Job(
+            run,
+            plan,
+            seed,
+            where,
+            processes,
+            folder,
+            description,
+            checkpoint_seconds,
+            progress,
+            callbacks,
+        )
+        loop = Loop(job)
+        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+            torch.manual_seed(seed)
+            if state is not None:
+                loop.restore(state)
+            with job.interruptible():
+                for place, stage in enumerate(plan):
+                    if place >= loop.state.stage:
+                        watch = validation and _validation_of(stage, pair, validation)
+                        rows = tables[place].to(where, pair.like().dtype)
+                        loop.run_stage(place, rows, watch)
+                loop.finish()
+    pair.eval()
+    return run
+
+
+def _rows_of(stage: Stage, table: Table) -> Table:
+    if stage.observed:
+        if stage.observed not in table.sites:
+            raise ValueError(
+                f"stage {stage.name!r} needs labels {stage.observed!r}, but {table.name} has "
+                f"{sorted(table.sites)}"
+            )
+        table = table.where_observed(stage.observed)
+    return table.only(*stage.sites) if stage.sites else table
+
+
+def _validation_of(stage: Stage, pair: Pair, table: Table) -> Table:
+    # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
+    rows = _rows_of(stage, table)
+    return rows if stage.observed else rows.without(*pair.card.labels)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}, expected auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} asked for, but no GPU is available; use cpu or auto")
+    return device

@@ -1,0 +1,206 @@
+"""The training loop: stages, curve, early stop, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ppl_models.data.streams.stream import Stream
+from ppl_models.data.tables.table import Table
+from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.training import run_folder
+from ppl_models.inference.training.early_stop import better_of, validation_loss
+from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.precision import bfloat16, networks_of
+from ppl_models.inference.training.process_noise import Draws
+from ppl_models.inference.training.sides import Side, constant, sides, under
+from ppl_models.inference.training.state import State
+from ppl_models.inference.training.steps import Steps
+
+START_ROWS = 1000  # rows that a stage's `start` looks at
+RECORDS = 400  # points of the training curve per stage
+
+
+class Loop:
+    """Carries out a job; all that it comes to is in a checkpoint.
+
+    Args:
+        job: What to do.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.state, self.pair = job, State(), job.run.pair
+        self.draws = Draws(job.seed, job.processes.rank, job.processes.count, job.device)
+        self.sides: list[Side] = []
+        self.saved = time.monotonic()
+
+    def run_stage(self, place: int, table: Table, validation: Table | None) -> None:
+        """Run one stage from the state's step to its end."""
+        job, state, stage = self.job, self.state, self.job.plan[place]
+        options = stage.training
+        state.enter(place)
+        if stage.start is not None and state.step == 0:
+            with torch.no_grad():
+                stage.start(next(table.without(*self.pair.card.labels).batches(limit=START_ROWS)))
+        stream = Stream(
+            table,
+            options.batch_size,
+            options.labelled_batch_size or None,
+            seed=job.seed + place,
+            process=job.processes.rank,
+            processes=job.processes.count,
+        )
+        steps = self._steps(place, stream, len(table))
+        total = options.epochs * stream.steps_per_epoch
+        every = max(1, total // RECORDS)
+        began = time.monotonic()
+        with (
+            constant(_frozen(self.pair, stage)),
+            self._precision(steps, stream),
+            self._bar(stage, total) as bar,
+        ):
+            stale = bool(options.patience) and state.best.get("age", 0) >= options.patience
+            while state.step < total and not stale:
+                for side in self.sides:
+                    side.objective.at(state.step / total)
+                batches = stream.step(state.step)
+                state.add(steps.take(state.step, batches))
+                if state.step % every == 0 or state.step == total:
+                    loss = state.mean()
+                    steps.check(loss, state.step, batches)
+                    state.seconds += time.monotonic() - began
+                    self._record(loss)
+                    bar.update(state.step - bar.n)
+                    bar.set_postfix_str(f"loss/row {loss:.3f}", refresh=False)
+                    began = time.monotonic()
+                if options.patience and state.step % stream.steps_per_epoch == 0:
+                    stale = self._stale(stage, validation)
+                # After the look at the validation rows: a resumed run does not repeat it.
+                if job.folder is not None:
+                    self._maybe_save()
+        if state.best:
+            self.pair.load_state_dict(state.best.pop("model"))
+            state.best = {}
+        state.done_before += state.step
+
+    def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
+        """The stage's sides, as they were left, and who moves them."""
+        self.draws.parts = stream.parts
+        self.sides = sides(self.pair, self.job.plan[place], rows)
+        for side, saved in zip(self.sides, self.state.sides, strict=False):
+            side.restore(saved)
+        self.job.processes.alike(self._tensors())
+        return Steps(self.job, place, self.sides, self.draws, rows)
+
+    def _precision(self, steps: Steps, stream: Stream) -> contextlib.AbstractContextManager[None]:
+        stage, trained = steps.stage, steps.trained
+        if stage.training.precision == "full":
+            return contextlib.nullcontext()
+
+        def run() -> None:
+            batches = stream.step(self.state.step)
+            if stage.prepare is not None:
+                batches = tuple(stage.prepare(batch) for batch in batches)
+            for side in self.sides:
+                side.objective.differentiable_loss(trained.model, trained.guide, batches)
+
+        roots = [trained, *(s.module for s in self.sides if s.module is not None)]
+        return bfloat16(networks_of(roots, run), self.job.device)
+
+    def _bar(self, stage: Stage, total: int) -> Any:
+        return tqdm(
+            total=total,
+            initial=self.state.step,
+            desc=stage.name,
+            unit="step",
+            disable=not (self.job.progress and self.job.processes.first),
+            dynamic_ncols=True,
+            mininterval=0.5,
+        )
+
+    def _record(self, loss: float) -> None:
+        job, state = self.job, self.state
+        job.run.record(state.steps, state.stage, loss, state.seconds)
+        for callback in job.callbacks if job.processes.first else ():
+            callback(job.run, state.steps)
+
+    def _stale(self, stage: Stage, validation: Table | None) -> bool:
+        """Look at the validation rows; whether the best look is too long ago."""
+        if validation is None:
+            raise ValueError("patience needs validation rows, got a table without")
+        job, state = self.job, self.state
+        loss = validation_loss(self.pair, stage, validation, job.seed)
+        job.run.record_validation(state.steps, loss)
+        state.best = better_of(state.best, loss, self.pair)
+        return job.processes.any(state.best["age"] >= stage.training.patience)
+
+    def _maybe_save(self) -> None:
+        job, state = self.job, self.state
+        if job.processes.stopping(state.step, job.interrupted.is_set()):
+            self.save("interrupted")
+            job.processes.any(False)  # nobody leaves before it is written
+            raise KeyboardInterrupt(f"interrupted at step {state.step} of stage {state.stage + 1}")
+        if time.monotonic() - self.saved >= job.checkpoint_seconds:
+            self.save("running")
+
+    def save(self, status: str) -> None:
+        """Write state, then description: a description never claims more than the state."""
+        job = self.job
+        assert job.folder is not None
+        if not job.processes.first:
+            return
+        state = {
+            **self.state.save(),
+            "model": self.pair.state_dict(),
+            "sides": [side.state() for side in self.sides],
+            "history": job.run.history,
+            "validation": job.run.validation,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if job.device.type == "cuda" else None,
+        }
+        run_folder.write_state(job.folder, state)
+        job.description["status"] = status
+        run_folder.write_description(job.folder, job.description)
+        self.saved = time.monotonic()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            RunFolderError: If it does not fit the pair.
+        """
+        run = self.job.run
+        try:
+            self.pair.load_state_dict(saved["model"])
+            self.state = State.load(saved)
+            run.history, run.validation = saved["history"], saved["validation"]
+            torch.set_rng_state(saved["rng"])
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise run_folder.RunFolderError(
+                f"{self.job.folder}: the saved state does not fit this run: {reason}"
+            ) from None
+        if self.job.device.type == "cuda" and saved["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(saved["cuda_rng"])
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in (self.pair, *(side.module for side in self.sides)):
+            if module is not None:
+                yield from module.parameters()
+                yield from module.buffers()
+
+    def finish(self) -> None:
+        """Mark the run as finished, past its last stage."""
+        self.state.stage, self.state.step, self.sides = len(self.job.plan), 0, []
+        if self.job.folder is not None:
+            self.save("finished")
+
+
+def _frozen(pair: Any, stage: Stage) -> list[nn.Parameter]:
+    return [p for n, p in pair.named_parameters() if any(under(n, f) for f in stage.freeze)]

@@ -1,0 +1,192 @@
+"""A finished run: the fitted pair, its training curve, and what to ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ppl_models import catalogue
+from ppl_models.config import plain
+from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.inference.objectives import options
+from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.posterior import prediction
+from ppl_models.inference.training import run_folder
+from ppl_models.pair import Pair
+
+if TYPE_CHECKING:
+    import arviz as az
+
+
+@dataclass
+class Run:
+    """A fitted pair.
+
+    Attributes:
+        pair: The pair, trained in place.
+        objective: Formula of the objective of the last stage.
+        seed: Seed of the training.
+        history: Training curve: lists of equal length under ``step``, ``stage``, ``loss`` (nats
+            per row) and ``seconds``.
+        validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
+    """
+
+    pair: Pair
+    objective: str
+    seed: int = 0
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"step": [], "stage": [], "loss": [], "seconds": []}
+    )
+    validation: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": []})
+
+    def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
+        """Add a point to the training curve."""
+        for key, value in zip(self.history, (step, stage, loss, seconds), strict=True):
+            self.history[key].append(value)
+
+    def record_validation(self, step: int, loss: float) -> None:
+        """Add a point to the validation curve."""
+        self.validation["step"].append(step)
+        self.validation["loss"].append(loss)
+
+    def label_probabilities(self, table: Table, site: str = "y", particles: int = 0) -> Tensor:
+        """See :func:`ppl_models.inference.posterior.prediction.label_probabilities`."""
+        return prediction.label_probabilities(self.pair, table, site, particles)
+
+    def error(self, table: Table, site: str = "y", particles: int = 0) -> float:
+        """See :func:`ppl_models.inference.posterior.prediction.error`."""
+        return prediction.error(self.pair, table, site, particles)
+
+    def loss_per_row(self, table: Table, objective: Objective) -> Tensor:
+        """See :func:`ppl_models.inference.posterior.prediction.loss_per_row`."""
+        return prediction.loss_per_row(self.pair, table, objective)
+
+    def posterior(
+        self, table: Table, *, restarts: Sequence[Run] = (), **options: Any
+    ) -> az.InferenceData:
+        """See :func:`ppl_models.inference.posterior.export.posterior`.
+
+        Args:
+            table: The rows.
+            restarts: Fits of the same pair from other seeds, which are further chains.
+            options: ``path``, to write it to a file in memory that does not grow with the rows,
+                ``rows``, ``draws``, ``draws_for`` and more.
+        """
+        from ppl_models.inference.posterior.export import posterior
+
+        runs = (self, *restarts)
+        seeds = [run.seed for run in runs]
+        return posterior(
+            [run.pair for run in runs],
+            table,
+            history=[run.history for run in runs],
+            attrs={"objective": self.objective, "training_seed": seeds if restarts else self.seed},
+            **options,
+        )
+
+    def refine(
+        self, table: Table, rows: Sequence[int] | Tensor | None = None, **options: Any
+    ) -> az.InferenceData:
+        """See :func:`ppl_models.inference.sampling.refine.refine`."""
+        from ppl_models.inference.sampling.refine import refine
+
+        idata = refine(self.pair, table, rows, **options)
+        idata.attrs |= {"objective": self.objective, "training_seed": self.seed}
+        return idata
+
+
+def describe_run(
+    pair: Pair, data: Dataset | Table, plan: tuple[Stage, ...], seed: int
+) -> dict[str, Any]:
+    """What a run is, as plain values; two runs with equal ``identity`` are the same run."""
+    config = dataclasses.asdict(pair.config)
+    recipe = data.recipe if isinstance(data, Dataset) else {"name": data.name, "rows": len(data)}
+    names = options.names_in(pair)
+    identity = {
+        "paper": pair.source,
+        "config": plain(config),
+        "data": plain(recipe),
+        "stages": [_identity(stage, names) for stage in plan],
+        "seed": seed,
+    }
+    return {
+        "paper": pair.source,
+        "status": "running",
+        "objective": str(plan[-1].objective),
+        "stages": [
+            {
+                "name": stage.name,
+                "objective": repr(stage.objective),
+                "players": [options.text(player) for player in stage.players],
+                **plain(dataclasses.asdict(stage.training)),
+            }
+            for stage in plan
+        ],
+        "config": identity["config"],
+        "data": identity["data"],
+        "identity": identity,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in ("ppl-models", "pyro-ppl", "torch")},
+        },
+    }
+
+
+def _identity(stage: Stage, names: Mapping[int, str]) -> dict[str, Any]:
+    told: dict[str, Any] = options.identity(stage, names)
+    training = told.pop("training")
+    return {key: value for key, value in {**told, **training}.items() if key != "class"}
+
+
+def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, Any]]:
+    """A run from its folder.
+
+    Args:
+        folder: Where ``fit`` wrote it.
+        pair: Where to find a pair of your own, as given to ``build``; a name of the
+            catalogue is read from the folder, but code files are never loaded on its word.
+
+    Returns:
+        The run and its description.
+
+    Raises:
+        RunFolderError: If the folder holds no run or a damaged one, or weights that do not fit.
+    """
+    folder = Path(folder)
+    description = run_folder.read_description(folder)
+    state = run_folder.read_state(folder)
+    source = description["paper"]
+    if pair is None and source not in catalogue.names():
+        raise run_folder.RunFolderError(
+            f"{folder} was fitted with a pair of your own ({source}); name it (--pair {source})"
+        )
+    if pair is not None and pair != source:
+        raise run_folder.RunFolderError(f"{folder} holds a run of {source}, not of {pair}")
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in description["config"].items()
+    }
+    built = catalogue.build(source, **settings)
+    try:
+        built.load_state_dict(state["model"])
+        run = Run(
+            built.eval(),
+            description["objective"],
+            description["identity"]["seed"],
+            state["history"],
+            state["validation"],
+        )
+    except (KeyError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise run_folder.RunFolderError(
+            f"{folder / run_folder.STATE} does not fit {source}: {reason}"
+        ) from None
+    return run, description

@@ -1,0 +1,68 @@
+"""Where a training run stands: what a checkpoint holds beside the networks and optimisers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class State:
+    """A place in the plan, and what has been added up since the curve's last point.
+
+    Attributes:
+        stage: Place of the stage in the plan.
+        step: Steps of this stage that are done.
+        done_before: Steps of the stages before this one.
+        best: The stage's best ``loss`` on the validation rows, the ``model`` that had it, and
+            its ``age`` in looks; empty without early stopping.
+        sides: States of the stage's sides that wait to be restored.
+        seconds: Of training, up to the curve's last point.
+        sum: Losses per row since then, added up.
+        count: How many these are.
+    """
+
+    stage: int = 0
+    step: int = 0
+    done_before: int = 0
+    best: dict[str, Any] = field(default_factory=dict)
+    sides: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    sum: Tensor | float = 0.0
+    count: int = 0
+
+    def enter(self, place: int) -> None:
+        """Start a stage, unless it is the one at hand."""
+        if place > self.stage:
+            self.stage, self.step, self.best, self.sides = place, 0, {}, []
+
+    def add(self, loss: Tensor | float) -> None:
+        """Count a step's loss."""
+        self.step += 1
+        self.sum, self.count = self.sum + loss, self.count + 1
+
+    def mean(self) -> float:
+        """Mean loss since the last call; the sum starts anew."""
+        value = float(self.sum) / self.count
+        self.sum, self.count = 0.0, 0
+        return value
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return self.done_before + self.step
+
+    def save(self) -> dict[str, Any]:
+        """The state as plain values and tensors."""
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "sum": float(self.sum)}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> State:
+        """The state from :meth:`save`.
+
+        Raises:
+            KeyError: If an entry is missing.
+        """
+        return cls(**{f.name: saved[f.name] for f in fields(cls)})

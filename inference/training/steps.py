@@ -1,0 +1,128 @@
+"""The steps of a stage: one gradient of every side, and what was not finite in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_models.batch import Batch
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.training.compiled_step import compiled_sides
+from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.not_finite import NotFinite, explain
+from ppl_models.inference.training.process_noise import Draws
+from ppl_models.inference.training.sides import Side, constant
+
+Batches = tuple[Batch, ...]
+
+
+class Steps:
+    """Takes the steps of one stage.
+
+    Args:
+        job: The run's job.
+        place: Place of the stage in the plan.
+        sides: The stage's sides, the pair's own first.
+        draws: Random numbers, the same however many processes share them.
+        rows: Rows of the stage's data.
+    """
+
+    def __init__(self, job: Job, place: int, sides: list[Side], draws: Draws, rows: int) -> None:
+        self.job, self.place, self.sides, self.draws, self.rows = job, place, sides, draws, rows
+        self.stage = job.plan[place]
+        self.trained = self.stage.pair or job.run.pair
+        self.compiled = {}
+        if self.stage.training.compile:
+            self.compiled = compiled_sides(sides, self.trained, job.processes.count)
+
+    def take(self, step: int, batches: Batches) -> Tensor | float:
+        """Move every side; returns the first side's loss per row.
+
+        Raises:
+            NotFinite: If a loss is NaN or infinite, on a CPU.
+        """
+        stage = self.stage
+        if stage.prepare is not None:
+            key = self.place, step, len(self.sides), 0
+            with torch.no_grad():
+                batches = self.draws.prepared(stage.prepare, batches, key)
+        if self.compiled and self.job.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # gradients are kept until the next one
+        if len(self.sides) == 1:
+            loss = self._gradient(self.sides[0], step, batches, (0, 0))
+            self.sides[0].optimiser.step()
+            return loss
+        first: Tensor | float = 0.0
+        for place, side in enumerate(self.sides):
+            others = [p for s in self.sides if s is not side for p in s.parameters]
+            with constant(others):
+                for turn in range(side.steps):
+                    loss = self._gradient(side, step, batches, (place, turn))
+                    if not stage.simultaneous:
+                        side.optimiser.step()
+            first = loss if place == 0 else first
+        if stage.simultaneous:  # every gradient was taken at the same point
+            for side in self.sides:
+                side.optimiser.step()
+        return first
+
+    def _gradient(
+        self, side: Side, step: int, batches: Batches, turn: tuple[int, int]
+    ) -> Tensor | float:
+        side.optimiser.zero_grad(set_to_none=True)
+        processes, on_cpu = self.job.processes, self.job.device.type == "cpu"
+        before = torch.get_rng_state()
+        # Pyro's own checks read tensors on the host at every site; the first step has them.
+        first = step == 0
+        compiled = None
+        if side.name in self.compiled and not first:
+            compiled = self.compiled[side.name].gradient(batches, self.rows)
+        if compiled is None:
+            model, guide = self.trained.model, self.trained.guide
+            with pyro.validation_enabled(first):
+                key = self.place, step, *turn
+                loss = self.draws.loss(side.objective, model, guide, batches, key) / self.rows
+        else:
+            loss = compiled
+        if processes.count > 1:
+            loss.backward()
+            stop = self.job.interrupted.is_set()
+            loss = processes.sum_gradients(loss, side.parameters, stop)
+        if on_cpu:  # no cost here; on a GPU the curve's points are checked instead
+            value = loss.item()
+            if not math.isfinite(value):
+                torch.set_rng_state(before)
+                self.check(value, step, batches)
+        if processes.count == 1 and compiled is None:
+            loss.backward()
+        return value if on_cpu else loss.detach()
+
+    def check(self, loss: float, step: int, batches: Batches) -> None:
+        """Find what made a loss infinite or NaN.
+
+        Raises:
+            NotFinite: Naming site and row, in every process.
+        """
+        if math.isfinite(loss):
+            return
+
+        def again(batch: Batch) -> Iterator[Any]:
+            nesting = self.stage.objective.max_plate_nesting
+            kind = next(i for i, b in enumerate(batches) if b is batch)
+            draws = self.draws.again(kind, self.place, step, 0, 0)
+            with torch.no_grad(), pyro.validation_enabled(False), draws:
+                run = Evaluation(self.trained.model, self.trained.guide, batch, nesting)
+                weights = run.weights()
+            yield weights.guide
+            yield weights.model
+
+        error = explain(self.job.run.pair, step, again, batches)
+        if self.job.processes.count == 1:
+            raise error
+        notes = self.job.processes.notes(str(error))  # the row is one process's
+        raise NotFinite(next((note for note in notes if " at row " in note), notes[0]))

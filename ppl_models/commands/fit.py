@@ -1,0 +1,154 @@
+"""``ppl-models fit NAME --data SET --out DIR``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppl_models import catalogue, data, inference
+from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen
+from ppl_models.commands.posterior import posterior_flags, told, write_posterior
+from ppl_models.data import Dataset
+from ppl_models.inference import Run, Training
+from ppl_models.inference.objectives.by_name import parse_objective
+from ppl_models.inference.training.processes import group
+from ppl_models.pair import Pair
+
+OBJECTIVE = (
+    "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
+    "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
+)
+
+
+BASELINE_EPOCHS = 1000  # full-batch steps on the labelled rows, to convergence
+
+
+class _Names(NamedTuple):
+    """Names of the parsed arguments, by what they are options of."""
+
+    settings: list[str]  # of the paper
+    training: list[str]
+    loader: dict[str, str]  # of the data set, with the loader's own names
+
+
+def fit(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """Flags of ``ppl-models fit``, which depend on its paper and data, and what it runs."""
+    _flags(parser)
+    posterior_flags(parser)
+    names = _further_flags(parser, rest)
+    return lambda options: _run(options, names)
+
+
+def _flags(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
+    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
+    parser.add_argument("--objective", help=OBJECTIVE)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        help="seconds between two writes of the state (default 60)",
+    )
+    parser.add_argument(
+        "--baseline",
+        action="store_true",
+        help="also train the label network alone on the labelled rows, and print its error",
+    )
+
+
+def _further_flags(parser: Parser, rest: list[str]) -> _Names:
+    """Flags of the paper, of training and of the data set, as far as they are named yet."""
+    first = Parser(add_help=False)
+    first.add_argument("name", nargs="?")
+    first.add_argument("--data")
+    known, _ = first.parse_known_args([a for a in rest if a not in ("-h", "--help")])
+    settings: list[str] = []
+    loader: dict[str, str] = {}
+    if known.name is not None:
+        config = catalogue.get(known.name).Config
+        settings = add_settings(parser, config, f"settings of {known.name}")
+    training = add_settings(parser, Training, "training (one value, or one per stage)", True)
+    if known.data is not None:
+        loader = add_loader(parser, data.loader(known.data), f"options of {known.data}")
+    return _Names(settings, training, loader)
+
+
+def _run(options: Namespace, names: _Names) -> int:
+    bound = parse_objective(options.objective) if options.objective else None
+    load = {names.loader[n]: v for n, v in chosen(options, list(names.loader)).items()}
+    dataset = data.load(options.data, **load)
+    pair = _build(options, names.settings, dataset)
+    with group(options.device) as processes:
+        run = inference.fit(
+            pair,
+            dataset,
+            stages=pair.stages(bound),
+            seed=options.seed,
+            device=options.device,
+            out=options.out,
+            resume=options.resume,
+            checkpoint_seconds=options.checkpoint_seconds,
+            progress=not options.quiet,
+            **chosen(options, names.training),
+        )
+        errors = _errors(run, dataset, options.baseline, options.seed)
+    if processes.first:
+        report = {
+            "paper": options.name,
+            "data": dataset.name,
+            "rows": len(dataset.train),
+            "steps": int(run.history["step"][-1]),
+            "seconds": round(run.history["seconds"][-1], 1),
+            "loss": run.history["loss"][-1],
+            **errors,
+            **write_posterior(run, dataset, options.out, options),
+        }
+        told(report, options.json)
+    return 0
+
+
+def _build(options: Namespace, names: list[str], dataset: Dataset) -> Pair:
+    defaults = catalogue.get(options.name).Config()
+    settings = {
+        name: value if isinstance(getattr(defaults, name), tuple) else _single(value)
+        for name, value in chosen(options, names).items()
+    }
+    return catalogue.build(options.name, dataset, seed=options.seed, **settings)
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _errors(run: Run, dataset: Dataset, baseline: bool, seed: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    labels = [s for s in run.pair.card.labels if s in dataset.test.sites and len(dataset.test)]
+    for site in labels:
+        found[f"test error of {site}"] = run.error(dataset.test, site)
+        if baseline:
+            found[f"supervised-only error of {site}"] = _supervised(run, dataset, site, seed)
+    return found
+
+
+def _supervised(run: Run, dataset: Dataset, site: str, seed: int) -> float:
+    # M2's label network: one perceptron from x to the label, of the pair's own hidden units.
+    hidden = getattr(run.pair.config, "hidden", None)
+    sized = {} if hidden is None else {"hidden": hidden}
+    network = catalogue.build("m2", dataset, seed=seed, **sized)
+    alone = inference.fit(
+        network,
+        dataset.train.where_observed(site),
+        inference.Classification(site),
+        seed=seed,
+        device=str(run.pair.like().device),
+        progress=False,
+        epochs=BASELINE_EPOCHS,
+    )
+    return alone.error(dataset.test, site)

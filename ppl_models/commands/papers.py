@@ -1,0 +1,38 @@
+"""``ppl-models list`` and ``ppl-models show NAME``."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+
+from ppl_models import catalogue
+from ppl_models.commands.flags import Parser
+
+
+def list_papers(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """``ppl-models list``: it has no flags of its own."""
+
+    def run(options: Namespace) -> int:
+        cards = {name: catalogue.get(name).card for name in catalogue.names()}
+        if options.json:
+            print(json.dumps({n: {"title": c.title, "task": c.task} for n, c in cards.items()}))
+        else:
+            for name, card in cards.items():
+                print(f"{name:8} {card.year}  {card.task}: {card.title}")
+        return 0
+
+    return run
+
+
+def show(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """Flags of ``ppl-models show`` and what it runs."""
+    parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
+
+    def run(options: Namespace) -> int:
+        from ppl_models.pages.describe import describe, page  # it loads ArviZ
+
+        print(json.dumps(describe(options.name)) if options.json else page(options.name), end="")
+        return 0
+
+    return run

@@ -1,0 +1,136 @@
+"""``ppl-models export DIR`` and ``ppl-models check DIR``."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ppl_models import data, inference
+from ppl_models.commands.flags import Parser, UsageError, positive
+from ppl_models.data import Dataset, Table
+from ppl_models.inference import Run
+from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
+
+CHAINS = ("nuts", "hmc")
+
+
+def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """Flags of ``ppl-models export`` and what it runs."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
+    parser.add_argument("--pair", help="where a pair of your own is, as given to fit")
+    parser.add_argument("--file", type=Path, help=f"file to write (default DIR/{POSTERIOR})")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--method",
+        choices=("guide", *CHAINS),
+        default="guide",
+        help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
+    )
+    posterior_flags(parser)
+
+    def run(options: Namespace) -> int:
+        fitted, dataset = run_and_data(options.folder, options.pair)
+        told(write_posterior(fitted, dataset, options.folder, options), options.json)
+        return 0
+
+    return run
+
+
+def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """Flags of ``ppl-models check`` and what it runs."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or a .nc file")
+
+    def run(options: Namespace) -> int:
+        from ppl_models.inference.diagnostics.verdict import verdict  # it loads ArviZ
+
+        judged = verdict(posterior_of(options.folder))
+        if options.json:
+            print(
+                json.dumps(
+                    {"trusted": judged.ok, "findings": judged.findings, "passed": judged.passed}
+                )
+            )
+        else:
+            print("\n".join(judged.findings))
+            print("trusted" if judged.ok else "not to be trusted")
+        return 0 if judged.ok else 3
+
+    return run
+
+
+def posterior_flags(parser: Parser) -> None:
+    """Flags that say which rows a posterior is of, and how many draws it has."""
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
+    parser.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
+    parser.add_argument(
+        "--draws-for",
+        type=positive,
+        metavar="ROWS",
+        help="rows whose draws are kept, the first ones; parameters and k-hat are kept for all "
+        "(default: draws of all rows)",
+    )
+
+
+def write_posterior(
+    run: Run, dataset: Dataset, folder: Path, options: Namespace
+) -> dict[str, Any]:
+    """Write the posterior that the flags ask for; returns its path and whether to trust it."""
+    from ppl_models.inference.diagnostics.verdict import verdict  # it loads ArviZ
+    from ppl_models.inference.posterior.export import save
+
+    table: Table = getattr(dataset, options.split)
+    rows = range(min(options.rows, len(table)))
+    path = getattr(options, "file", None) or folder / POSTERIOR
+    method = getattr(options, "method", "guide")
+    few = options.draws_for
+    if method == "guide":
+        kept = None if few is None else rows[:few]
+        idata = run.posterior(table, path=path, rows=rows, draws=options.draws, draws_for=kept)
+    else:
+        if few is not None:
+            raise UsageError(
+                f"--draws-for goes with --method guide: chains of {method} are their draws"
+            )
+        idata = getattr(inference, method)(
+            run.pair,
+            table,
+            rows,
+            draws=options.draws,
+            warmup=options.draws,
+            progress=not options.quiet,
+        )
+        save(idata, path)
+    return {"posterior": str(path), "trusted": verdict(idata).ok}
+
+
+def run_and_data(folder: Path, pair: str | None) -> tuple[Run, Dataset]:
+    """A fitted pair, and the data it was fitted on, made again.
+
+    Raises:
+        UsageError: If the data were arrays in memory, or have changed since.
+    """
+    run, description = inference.load(folder, pair)
+    recipe = description["data"]
+    if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
+        raise UsageError(
+            f"{folder} was fitted on arrays in memory ({recipe['name']}); use it from Python with "
+            "inference.load"
+        )
+    dataset = data.remake(recipe)
+    if dataset.recipe["digest"] != recipe["digest"]:
+        raise UsageError(f"the data {recipe['name']} have changed since {folder}")
+    return run, dataset
+
+
+def told(report: dict[str, Any], as_json: bool) -> None:
+    """Print what came out, for people or for machines."""
+    if as_json:
+        print(json.dumps(report))
+        return
+    for key, value in report.items():
+        text = f"{100 * value:.2f} %" if "error" in key else str(value)
+        print(f"{key:28} {text}")

@@ -1,0 +1,69 @@
+"""``ppl-models report DIR`` and ``ppl-models compare DIR DIR ...``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ppl_models.commands.flags import Parser, UsageError
+from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
+from ppl_models.inference.diagnostics.comparison import compare as comparison_of
+from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.pages.report import write
+
+REPORT = "report.html"
+Options = argparse.Namespace
+
+
+def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
+    """Flags of ``ppl-models report`` and what it runs."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or a .nc file")
+    parser.add_argument("--pair", help="where a pair of your own is, as given to fit")
+    parser.add_argument(
+        "--file", type=Path, help=f"page to write (default DIR/{REPORT}, or beside the .nc file)"
+    )
+    parser.add_argument(
+        "--simulations",
+        type=int,
+        default=200,
+        help="rows simulated to check the guide's calibration, 0 for none (default 200)",
+    )
+
+    def run(options: Options) -> int:
+        if options.simulations and options.simulations < LEAST_ROWS:
+            raise UsageError(
+                f"simulations is {options.simulations}, expected 0 or at least {LEAST_ROWS}"
+            )
+        source: Path = options.folder
+        beside = source / REPORT if source.is_dir() else source.with_suffix(".html")
+        path = options.file or beside
+        trusted = write(source, path, options.pair, options.simulations)
+        if options.json:
+            print(json.dumps({"report": str(path), "trusted": trusted}))
+        else:
+            print(f"{path}: {'trusted' if trusted else 'not to be trusted'}")
+        return 0
+
+    return run
+
+
+def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
+    """Flags of ``ppl-models compare`` and what it runs."""
+    parser.add_argument(
+        "folders", type=Path, metavar="DIR", nargs="+", help="folders of runs, or .nc files"
+    )
+
+    def run(options: Options) -> int:
+        folders: list[Path] = options.folders
+        if len(folders) < 2:
+            raise UsageError("compare needs at least two folders")
+        twice = [folder for folder in folders if folders.count(folder) > 1]
+        if twice:
+            raise UsageError(f"{twice[0]} is given twice")
+        comparison = comparison_of({str(folder): posterior_of(folder) for folder in folders})
+        print(json.dumps(comparison.plain()) if options.json else comparison)
+        return 0
+
+    return run

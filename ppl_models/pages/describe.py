@@ -1,0 +1,263 @@
+"""What a paper's pair is, as plain values and as a page of the docs, read off card and config.
+
+    python -m ppl_models.pages.describe docs/
+
+writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, ``docs/methods.md``,
+the table of objectives and algorithms, and, where ``reproduction.json`` stands beside the docs'
+folder, what it holds of each paper into its page and all of it into ``REPRODUCTION.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl_models import catalogue
+from ppl_models.config import plain
+from ppl_models.files import write_atomically
+from ppl_models.inference.objectives.stage import Training
+from ppl_models.pages import methods, reproduction
+from ppl_models.pages.diagram import diagrams
+from ppl_models.pages.tables import table
+from ppl_models.pair import Pair
+
+INDEX = "index"
+ALWAYS = ("epochs", "batch_size", "learning_rate")  # shown though they are the defaults
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Card, story, settings and training of a pair, as values that JSON can hold.
+
+    Args:
+        name: See :func:`ppl_models.catalogue.get`.
+
+    Returns:
+        The card's entries; ``module``, where the pair is written; ``about``, the first line of
+        its docstring; ``story``, the rest; ``config``, a dictionary per setting with ``name``,
+        ``default``, ``doc``, ``from_data``, ``choices`` and ``minimum``; ``stages``, a
+        dictionary per stage of training with ``name``, ``objective``, ``formula`` and
+        ``training``.
+
+    Raises:
+        ValueError: If there is no such pair.
+    """
+    cls = catalogue.get(name)
+    about, _, story = _docstring(cls).partition("\n")
+    card = dataclasses.asdict(cls.card)
+    config = [
+        {"name": field.name, "default": field.default, **field.metadata}
+        for field in dataclasses.fields(cls.Config)
+    ]
+    stages = [
+        {
+            "name": stage.name,
+            "objective": repr(stage.objective),
+            "formula": str(stage.objective),
+            "training": dataclasses.asdict(stage.training),
+        }
+        for stage in catalogue.build(name).stages()
+    ]
+    return {
+        **plain(card),
+        "module": cls.__module__,
+        "about": about.strip(),
+        "story": inspect.cleandoc(story),
+        "config": plain(config),
+        "stages": plain(stages),
+    }
+
+
+def page(name: str, records: reproduction.Records | None = None) -> str:
+    """The docs page of a pair, as Markdown.
+
+    Args:
+        name: See :func:`ppl_models.catalogue.get`.
+        records: What was measured of all papers, see :mod:`ppl_models.pages.reproduction`.
+    """
+    records = records or {}
+    d = describe(name)
+    address = _address(d["arxiv"])
+    latents = [
+        (f"`{site}`", what, "observed or latent" if site in d["labels"] else "latent")
+        for site, what in d["latents"].items()
+    ]
+    data = [(f"`{site}`", what, "data") for site, what in d["data"].items()]
+    settings = [
+        (f"`{s['name']}`", f"`{_value(s['default'])}`", s["doc"], _allowed(s)) for s in d["config"]
+    ]
+    stages = [
+        (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
+        for s in d["stages"]
+    ]
+    pair = catalogue.build(name)
+    story, guide = diagrams(pair)
+    parts = [
+        f"# {d['name']}",
+        d["about"],
+        f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address})",
+        f"```\n{d['story']}\n```",
+        *_picture(name, d["picture"]),
+        "## Plate diagrams",
+        "The story; shaded sites are data, dashed ones are observed in some rows.",
+        f"```mermaid\n{story}\n```",
+        *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
+        "## Sites",
+        table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        "## Limits",
+        _points(d["limits"]),
+        *reproduction.measured_here(name, records),
+        "## Settings",
+        table(("Setting", "Default", "Meaning", "Allowed"), settings),
+        "## Training",
+        table(("Stage", "Objective", "Makes large", "Options"), stages),
+        "Tried with the bounds " + ", ".join(f"`{o}`" for o in d["objectives"]) + ".",
+        "## Departures from the paper",
+        _points(d["departs"]),
+        "## On your own data",
+        _own_data(name, pair),
+        _sources(d["module"], reproduction.claims_files(name, records)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _picture(name: str, caption: str) -> list[str]:
+    if not caption:
+        return []
+    return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
+
+
+def _points(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) or "None known."
+
+
+def _sources(module: str, files: Sequence[str]) -> str:
+    tests = ", ".join(f"[{file}](../../{file})" for file in files)
+    path = f"{module.replace('.', '/')}.py"
+    return f"Written in [{path}](../../{path})" + (f"; claims in {tests}." if tests else ".")
+
+
+def _own_data(name: str, pair: Pair) -> str:
+    card = pair.card
+    sites = [*card.data, *card.labels]
+    arrays = ", ".join(f"{site}={site}" for site in sites)
+    missing = f"; -1 or NaN in {', '.join(card.labels)} is missing" if card.labels else ""
+    lines = [
+        f"# Arrays with a row per row{missing}.",
+        f"rows = data.from_arrays({arrays})",
+        f'pair = zoo.build("{name}", rows)',
+        "run = inference.fit(pair, rows)",
+        "idata = run.posterior(rows.test)",
+    ]
+    shell = f"ppl-models fit {name} --data rows.npz --out runs/{name}"
+    return (
+        "```python\nimport ppl_models as zoo\nfrom ppl_models import data, inference\n\n"
+        + "\n".join(lines)
+        + f"\n```\n\nor, with the same arrays in `rows.npz`, `{shell}`."
+    )
+
+
+def index(names: Iterable[str]) -> str:
+    """The docs page that lists pairs, as Markdown."""
+    rows = []
+    for name in names:
+        card = catalogue.get(name).card
+        paper = f"{card.title} ({card.year})"
+        rows.append((f"[{name}]({name}.md)", card.task, paper))
+    note = "Written by `python -m ppl_models.pages.describe docs/`."
+    return "\n\n".join(["# Papers", table(("Name", "Task", "Paper"), rows), note]) + "\n"
+
+
+def pages(records: reproduction.Records) -> dict[str, str]:
+    """All pages by file name: one per paper and the index.
+
+    Args:
+        records: Of ``reproduction.json``.
+    """
+    names = sorted(catalogue.PAPERS)
+    return {
+        **{f"{name}.md": page(name, records) for name in names},
+        f"{INDEX}.md": index(names),
+    }
+
+
+def write(docs: Path) -> None:
+    """Write all pages under ``docs/papers``, ``docs/methods.md`` and ``REPRODUCTION.md``.
+
+    Args:
+        docs: The docs' folder.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+    """
+    if not docs.is_dir():
+        raise FileNotFoundError(f"{docs} does not exist, expected the docs' folder")
+    folder = docs / "papers"
+    folder.mkdir(exist_ok=True)
+    records = reproduction.read(docs.parent / reproduction.RECORDS)
+    for name, text in pages(records).items():
+        _write(folder / name, text)
+    if records:
+        _write(docs.parent / reproduction.PAGE, reproduction.page(records))
+    _write(docs / "methods.md", methods.page(methods.rows()))
+
+
+def _write(path: Path, text: str) -> None:
+    def put(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    write_atomically(path, put)
+
+
+def _docstring(cls: type[Pair]) -> str:
+    return sys.modules[cls.__module__].__doc__ or cls.__doc__ or cls.card.task
+
+
+def _address(number: str) -> str:
+    if number.startswith("10."):
+        return f"https://doi.org/{number}"
+    return f"https://arxiv.org/abs/{number}"
+
+
+def _allowed(setting: dict[str, Any]) -> str:
+    parts = []
+    if setting["from_data"]:
+        parts.append(f"taken from the data's `{setting['from_data']}`")
+    if setting["choices"]:
+        parts.append(", ".join(f"`{choice}`" for choice in setting["choices"]))
+    if setting["minimum"] is not None:
+        parts.append(f"at least {setting['minimum']:g}")
+    return "; ".join(parts)
+
+
+def _options(training: dict[str, Any]) -> str:
+    """Those that differ from their defaults, after how long and how fast."""
+    usual = dataclasses.asdict(Training())
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+        for key, value in training.items()
+        if value and (key in ALWAYS or value != usual[key])
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def main() -> None:
+    """Write the pages into the folder given as the one argument."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m ppl_models.pages.describe DOCS_FOLDER")
+    try:
+        write(Path(sys.argv[1]))
+    except OSError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

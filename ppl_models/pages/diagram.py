@@ -1,0 +1,64 @@
+"""Plate diagrams of a pair's story and guide, as Mermaid text that a docs page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyro import poutine
+
+from ppl_models.batch import Batch
+from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.inference.traces.sites import is_local
+from ppl_models.pair import Pair
+from ppl_models.prior_rows import draw_rows
+
+ROWS = 4
+LOOKS = {
+    "data": "fill:#bbb,stroke:#333",  # shaded: always observed
+    "label": "fill:#eee,stroke:#333,stroke-dasharray:4",  # observed in some rows
+    "latent": "fill:#fff,stroke:#333",
+}
+
+
+def diagrams(pair: Pair) -> tuple[str, str]:
+    """The story's diagram, and the guide's (empty if the guide lists no factors).
+
+    Args:
+        pair: A pair; its model is run on rows drawn from itself.
+
+    Returns:
+        Two Mermaid flow charts: data shaded, labels that some rows lack dashed, sites that
+        belong to rows inside the plate. In the guide's, a site points at what is given it.
+    """
+    card = pair.card
+    batch = draw_rows(pair, ROWS)
+    story = dependencies(pair.model, batch.only(*card.data))
+    trace = poutine.trace(pair.model).get_trace(Batch({}, batch.rows))
+    rows = [name for name in story if name not in trace or is_local(trace.nodes[name])]
+    guide: Mapping[str, Sequence[str]] = getattr(pair.guide, "given", {})
+    told = {*card.data, *guide, *(name for given in guide.values() for name in given)}
+    return (
+        _chart(pair, story, story, rows),
+        _chart(pair, [n for n in story if n in told], guide, rows) if guide else "",
+    )
+
+
+def _chart(
+    pair: Pair, names: Iterable[str], parents: Mapping[str, Sequence[str]], rows: Sequence[str]
+) -> str:
+    # Numbers for names: some words mean something to Mermaid.
+    number = {name: f"n{place}" for place, name in enumerate(names)}
+    lines = ["flowchart TD"]
+    inside = [f'    {i}(("{n}")):::{_kind(pair, n)}' for n, i in number.items() if n in rows]
+    lines += [f'  {i}(("{n}")):::{_kind(pair, n)}' for n, i in number.items() if n not in rows]
+    lines += ['  subgraph plate["rows"]', *inside, "  end"]
+    for child, given in parents.items():
+        lines += [f"  {number[parent]} --> {number[child]}" for parent in given]
+    lines += [f"  classDef {kind} {look}" for kind, look in LOOKS.items()]
+    return "\n".join(lines)
+
+
+def _kind(pair: Pair, name: str) -> str:
+    if name in pair.card.labels:
+        return "label"
+    return "data" if name not in pair.card.latents else "latent"

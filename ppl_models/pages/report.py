@@ -1,0 +1,84 @@
+"""One page that shows a fit to a person: what was fitted, how it went, whether to trust it.
+
+Everything but traversals and simulated rows comes from the posterior's file, so that a page of
+a ``.nc`` file alone, by a guide or by MCMC, has all the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ppl_models import catalogue
+from ppl_models.files import write_atomically
+from ppl_models.inference import load
+from ppl_models.inference.training import run_folder
+from ppl_models.pages import sections
+from ppl_models.pages.html import heading, page, section
+from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.pages.sections import Fit
+
+
+def write(
+    source: str | Path, path: str | Path, pair: str | None = None, simulations: int = 200
+) -> bool:
+    """Write the page of a run, or of a posterior's file.
+
+    Args:
+        source: Folder of a run with its ``posterior.nc``, or a ``.nc`` file.
+        path: The page; replaced only when the new one is complete.
+        pair: Where a pair of your own is, as given to ``build``; without it there are no
+            traversals and no simulated rows.
+        simulations: Rows simulated to check the guide's calibration; 0 for none.
+
+    Returns:
+        Whether the posterior is to be trusted.
+
+    Raises:
+        FileNotFoundError: If there is no posterior, or no folder for the page.
+        ValueError: If the run or its posterior is damaged.
+        OSError: If the page cannot be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: {path.parent} is no folder")
+    fit = read(Path(source), pair)
+    trusted, text = render(fit, simulations)
+    write_atomically(path, lambda temporary: _put(temporary, text))
+    return trusted
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def read(source: Path, pair: str | None = None) -> Fit:
+    """What a page is made from; see :func:`write`."""
+    idata = posterior_of(source)
+    if not source.is_dir():
+        return Fit(idata, None, {}, "a file alone holds no weights of the networks")
+    description = run_folder.read_description(source)
+    if pair is None and description["paper"] not in catalogue.names():
+        return Fit(idata, None, description, f"name your pair: --pair {description['paper']}")
+    run, description = load(source, pair)
+    return Fit(idata, run, description, "")
+
+
+def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:
+    """Whether a fit is to be trusted, and its page."""
+    data = fit.idata.attrs.get("data", "unknown data")
+    title = f"{fit.name} on {data}"
+    ok, said = sections.verdict(fit)
+    blocks = (
+        heading(title),
+        said,
+        section("What was fitted on what", sections.fitted(fit)),
+        section("Training", sections.training(fit)),
+        section("Data and model", sections.data(fit)),
+        section("Latent sites", sections.latents(fit)),
+        section("Labels", *sections.labels(fit)),
+        section("Importance weights, row by row", *sections.weights(fit)),
+        section("Rows simulated from the model", *sections.simulated(fit, simulations)),
+        section("Chains", *sections.chains(fit)),
+        sections.footer(fit),
+    )
+    return ok, page(title, *blocks)

@@ -1,0 +1,23 @@
+"""Tables of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells may hold bars and line breaks.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells, as many in each row as there are titles.
+    """
+    lines = [head, ("---",) * len(head), *rows]
+    # A bar inside a cell would start the next one.
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def plain(text: str) -> str:
+    """Words as they are: a star is a star and does not start italics."""
+    return text.replace("*", r"\*")

@@ -1,0 +1,1 @@
+"""What the stories of single papers are made of."""

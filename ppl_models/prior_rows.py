@@ -1,0 +1,29 @@
+"""Rows of a pair's own story."""
+
+from __future__ import annotations
+
+import torch
+from pyro import poutine
+
+from ppl_models.batch import Batch
+from ppl_models.pair import Pair
+
+
+def draw_rows(pair: Pair, rows: int) -> Batch:
+    """Rows with data and labels from the pair's own story; each stands for 10 of its kind.
+
+    Args:
+        pair: The pair.
+        rows: Number of rows B.
+    """
+    prior = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(rows)))
+    card = pair.card
+    kinds = 2 ** len(card.labels)
+    total = 10 * rows * kinds
+    counts = {**dict.fromkeys(card.data, total), **dict.fromkeys(card.labels, total // 2)}
+    return Batch(
+        {name: prior.nodes[name]["value"].detach() for name in counts},
+        size=10 * rows,
+        total=total,
+        observed=counts,
+    )

@@ -1,0 +1,294 @@
+"""Small pairs, rows of every kind and fixed draws: what the contract test evaluates."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from ppl_models.batch import Batch
+from ppl_models.inference import Evaluation, Objective
+from ppl_models.inference.traces.sites import is_local
+from ppl_models.pair import Pair
+from ppl_models.prior_rows import draw_rows
+
+ROWS = 7
+DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
+
+
+def small_settings(cls: type[Pair]) -> dict[str, Any]:
+    """Settings that make a pair small, read off its config's fields.
+
+    Args:
+        cls: Class of the pair.
+
+    Returns:
+        By field name: 9 or (labels) 3 for sizes that come from the data, at most 4, 5, 6, ...
+        for other integers, and at most 5 in each entry of a tuple.
+    """
+    settings: dict[str, Any] = {}
+    sizes = itertools.count(FIRST_SIZE)
+    for field in dataclasses.fields(cls.Config):
+        default, site = field.default, field.metadata.get("from_data")
+        if site is not None and not isinstance(default, tuple):
+            settings[field.name] = CLASSES if site in cls.card.labels else DATA_SIZE
+        elif isinstance(default, int) and not isinstance(default, bool):
+            settings[field.name] = min(default, next(sizes))
+        elif isinstance(default, tuple) and all(type(entry) is int for entry in default):
+            settings[field.name] = tuple(min(entry, 5) for entry in default)
+    return settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One stage of a paper's training on rows of one kind, as the objective sees them."""
+
+    pair: Pair
+    objective: Objective
+    batch: Batch
+
+    def draws(self) -> poutine.Trace:
+        """One run of the guide, every discrete site enumerated."""
+        run = Evaluation(self.pair.model, self.pair.guide, self.batch)
+        return self.objective.evaluation(run).weights().guide
+
+    def fresh_loss(self) -> Tensor:
+        """The loss per row ``(B,)`` at fresh draws."""
+        return self.objective.per_datum(self.pair.model, self.pair.guide, self.batch)
+
+    def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
+        """The loss per row ``(B,)`` at given draws of the guide."""
+        return self.objective.per_datum(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+
+    def total(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
+        guide = FixedDraws(self.pair.guide, draws)
+        return self.objective.differentiable_loss(self.pair.model, guide, self.batch)
+
+
+class FixedDraws:
+    """A guide whose sites take given values; everything else is the guide's."""
+
+    def __init__(self, guide: Any, values: Mapping[str, Tensor]) -> None:
+        self.guide, self.values = guide, values
+
+    def __call__(self, batch: Batch) -> Any:
+        """Run the guide at the given values."""
+        with _Fix(self.values):
+            return self.guide(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.guide, name)
+
+
+class _Fix(Messenger):
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class _RowLoss(nn.Module):
+    """The loss of one row as a function of the parameters, for ``torch.func``."""
+
+    def __init__(self, case: Case, event_dims: Mapping[str, int]) -> None:
+        super().__init__()
+        self.pair, self.case, self.event_dims = case.pair, case, event_dims
+
+    def forward(self, sites: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Tensor:
+        like = self.case.batch
+        batch = Batch(
+            {name: value.unsqueeze(0) for name, value in sites.items()},
+            torch.zeros(1, dtype=torch.long),
+            size=like.size,
+            total=like.total,
+            observed=like.observed,
+        )
+        dims = self.event_dims
+        fixed = {n: v.unsqueeze(-1 - dims[n]) if n in dims else v for n, v in draws.items()}
+        return self.case.loss(batch, fixed)[0]
+
+
+def kinds(pair: Pair, rows: int) -> list[Batch]:
+    """The same rows with every combination of labels observed, none first."""
+    full, labels = draw_rows(pair, rows), pair.card.labels
+    return [
+        full.only(*pair.card.data, *seen)
+        for count in range(len(labels) + 1)
+        for seen in itertools.combinations(labels, count)
+    ]
+
+
+def cases(
+    pair: Pair, batches: Iterable[Batch] | None = None, bound: Objective | None = None
+) -> Iterator[Case]:
+    """Every stage of the paper's training on every batch that it takes.
+
+    Args:
+        pair: The pair.
+        batches: The batches; 7 rows of every kind by default.
+        bound: In place of the paper's bound.
+    """
+    for batch in kinds(pair, ROWS) if batches is None else batches:
+        for stage in pair.stages(bound):
+            if stage.observed and stage.observed not in batch:
+                continue
+            seen = batch.only(*stage.sites) if stage.sites else batch
+            if stage.prepare is not None:
+                with torch.no_grad():
+                    seen = stage.prepare(seen)
+            yield Case(stage.pair or pair, stage.objective, seen)
+
+
+def sampled(trace: poutine.Trace) -> dict[str, Any]:
+    """The sample sites of a trace by name, without plates."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+    }
+
+
+def latent(trace: poutine.Trace) -> dict[str, Any]:
+    """The sample sites of a trace that are not observed, by name."""
+    return {name: site for name, site in sampled(trace).items() if not site["is_observed"]}
+
+
+def enumerated(trace: poutine.Trace) -> dict[str, Any]:
+    """The sites of a trace that were enumerated, by name."""
+    return {n: s for n, s in latent(trace).items() if "_enumerate_dim" in s["infer"]}
+
+
+def depends_on_itself(pair: Pair, batch: Batch) -> bool:
+    """Whether the prior of an enumerated label depends on its value, through other sites."""
+    w = Evaluation(pair.model, pair.guide, batch).weights()
+    return any(
+        site["fn"].batch_shape[dim] > 1
+        for site in enumerated(w.model).values()
+        if len(site["fn"].batch_shape) >= -(dim := site["infer"]["_enumerate_dim"])
+    )
+
+
+def pick(
+    trace: poutine.Trace,
+    rows: Sequence[int] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> dict[str, Tensor]:
+    """Values of the sites that were drawn, for some rows and one value of each label.
+
+    Args:
+        trace: A guide's trace, discrete sites enumerated.
+        rows: Positions of the rows; all by default.
+        labels: Place in the support of each enumerated site; the whole support by default.
+    """
+    values = {}
+    for name, site in latent(trace).items():
+        value, event_dim = site["value"], site["fn"].event_dim
+        if name in enumerated(trace):
+            continue
+        for label, place in (labels or {}).items():
+            axis = trace.nodes[label]["infer"]["_enumerate_dim"] - event_dim
+            if value.dim() >= -axis:
+                value = value.narrow(axis, place if value.shape[axis] > 1 else 0, 1)
+        if labels:
+            value = value.reshape(value.shape[-1 - event_dim :])
+        if rows is not None and is_local(site):
+            value = value.index_select(-1 - event_dim, torch.tensor(rows))
+        values[name] = value.detach()
+    return values
+
+
+def log_density(sites: Mapping[str, Any]) -> Tensor:
+    """Log density of sites in the data plate, per row ``(B,)``, without the plate's N / B."""
+    terms = [
+        scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"])
+        for s in sites.values()
+        if is_local(s)
+    ]
+    return sum(terms, torch.zeros(()))
+
+
+def subset(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some rows of a batch, by position; they stand for as many rows as the batch did."""
+    index = torch.tensor(rows)
+    sites = {name: value[index] for name, value in batch.items()}
+    return Batch(
+        sites, batch.rows[index], size=batch.size, total=batch.total, observed=batch.observed
+    )
+
+
+def bound_by_loop(case: Case, trace: poutine.Trace) -> Tensor:
+    """The enumerated bound as a loop over labels, each put into the batch in its turn.
+
+    Args:
+        case: A pair and a batch with missing labels.
+        trace: Its guide's trace, whose draws for the label at hand are used.
+
+    Returns:
+        ``(B,)``: the sum of q(y | x) [log p(x, y, z) - log q(z | x, y) - log q(y | x)].
+    """
+    pair, batch, sites = case.pair, case.batch, enumerated(trace)
+    supports = {n: s["value"].reshape(-1, *s["fn"].event_shape) for n, s in sites.items()}
+    total = torch.zeros(batch.count, dtype=pair.like().dtype)
+    for places in itertools.product(*(range(len(v)) for v in supports.values())):
+        at = dict(zip(sites, places, strict=True))
+        label = {n: v[at[n]].expand(batch.count, *v.shape[1:]) for n, v in supports.items()}
+        fixed = FixedDraws(pair.guide, {**pick(trace, labels=at), **label})
+        hidden = poutine.trace(fixed).get_trace(batch)
+        log_q = log_density({name: hidden.nodes[name] for name in sites})
+        # Discrete sites that are never data stay latent, at the same value.
+        put = {n: v for n, v in label.items() if n in pair.card.labels}
+        seen = batch.replace({**batch, **put})
+        guide = poutine.trace(fixed).get_trace(seen)
+        model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(seen)
+        drawn = {n: s for n, s in latent(guide).items() if n not in sites}
+        log_w = log_density(sampled(model)) - log_density(drawn)
+        total = total + log_q.exp() * (log_w - log_q)
+    return total
+
+
+def gradients_by_row(
+    case: Case, trace: poutine.Trace, draws: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """``vmap(grad(...))`` of the loss over rows.
+
+    Args:
+        case: What is trained on which rows.
+        trace: Its guide's trace.
+        draws: Values of all sites of the guide; none for fresh draws, the same noise in every
+            row (torch's in-place ``normal_`` allows no other under ``vmap``).
+
+    Returns:
+        ``(B, ...)`` by the parameter's name in the pair.
+    """
+    events = {name: trace.nodes[name]["fn"].event_dim for name in draws}
+    # What all rows share has no axis of rows.
+    local = [name for name in draws if is_local(trace.nodes[name])]
+    axes = {n: v.dim() - 1 - events[n] if n in local else None for n, v in draws.items()}
+    module = _RowLoss(case, {name: events[name] for name in local})
+
+    def loss(weights: dict[str, Tensor], sites: Any, draws: Any) -> Tensor:
+        # With ties, a module that stands under two names would not get its weights back.
+        value: Tensor = torch.func.functional_call(
+            module, weights, (sites, draws), tie_weights=False
+        )
+        return value
+
+    weights = {name: p.detach() for name, p in module.named_parameters()}
+    by_row = torch.func.vmap(
+        torch.func.grad(loss), in_dims=(None, 0, axes or None), randomness="same"
+    )
+    with pyro.validation_enabled(False):
+        grads = by_row(weights, dict(case.batch), dict(draws))
+    return {name.removeprefix("pair."): grad for name, grad in grads.items()}

@@ -1,0 +1,138 @@
+"""Every paper of the catalogue keeps the contract, and the contract catches broken pairs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from torch import nn
+
+from ppl_models import catalogue
+from ppl_models.semisupervised.m2 import M2
+from ppl_models.testing import PairContract
+from ppl_models.testing.cases import DATA_SIZE, ROWS, small_settings
+
+
+class TestCatalogue(PairContract):
+    @pytest.fixture(params=sorted(catalogue.PAPERS))
+    def entry(self, request):
+        return request.param
+
+
+class TestOneClass(PairContract):
+    """A class in place of a name, and sizes of one's own."""
+
+    pair = M2
+    settings = {"latent": 1, "likelihood": "normal"}  # noqa: RUF012
+
+
+class TestExampleOfTheGuide(PairContract):
+    """The file printed in CONTRIBUTING.md."""
+
+    @pytest.fixture
+    def entry(self, tmp_path):
+        text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+        (code,) = (c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Pair):" in c)
+        (tmp_path / "mixture.py").write_text(code)
+        return f"{tmp_path / 'mixture.py'}:Mixture"
+
+
+# ---- broken pairs ------------------------------------------------------------------------
+
+
+class Mixing(M2):
+    """q(y | x) looks at the other rows."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.guide.factors["y"].net.first.register_forward_pre_hook(
+            lambda _, args, values: (args, {**values, "x": values["x"] - values["x"].mean(0)}),
+            with_kwargs=True,
+        )
+
+
+class Unused(M2):
+    """A parameter that nothing depends on."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.spare = nn.Parameter(torch.zeros(()))
+
+
+class TwoStories(M2):
+    """Labelled rows follow another story than unlabelled ones."""
+
+    def model(self, batch):
+        plain = self.decoder.forward
+        self.decoder.forward = lambda **v: plain(**v) * (2.0 if "y" in batch else 1.0)
+        super().model(batch)
+        self.decoder.forward = plain
+
+
+class Outside(M2):
+    """A site that the card does not name, one value per row but outside their plate."""
+
+    def model(self, batch):
+        super().model(batch)
+        pyro.sample("w", dist.Normal(self.like().new_zeros(batch.count), 1.0).to_event(1))
+
+
+class Double(M2):
+    """A network whose output is always double."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.guide.factors["y"].net.register_forward_hook(lambda _, args, out: out.double())
+
+
+class Unsaved(M2):
+    """Weights that are not in the state."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        shift = torch.randn(DATA_SIZE, dtype=torch.float64)
+        self.decoder.register_forward_hook(lambda _, args, out: out + shift)
+
+
+@pytest.mark.parametrize(
+    ("cls", "test", "words"),
+    [
+        (Mixing, "test_loss_per_row_depends_on_no_other_row", "not close"),
+        (Unused, "test_every_parameter_gets_a_gradient", "spare"),
+        (Unused, "test_pyros_svi_trains_every_parameter", "spare"),
+        (TwoStories, "test_enumeration_is_the_loop_over_labels", "not close"),
+        (Outside, "test_sites_are_those_of_the_card", "'w'"),
+        (Outside, "test_shapes", "^w$"),
+        (Double, "test_single_precision_agrees_with_double", "float64"),
+        (Unsaved, "test_saved_and_loaded_weights_give_the_same_loss", "not equal"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_broken_pairs_are_caught(cls, test, words):
+    name, small = f"{__name__}:{cls.__name__}", small_settings(cls)
+    inputs = {"subject": catalogue.build(name, **small).double()}
+    if test == "test_saved_and_loaded_weights_give_the_same_loss":
+        inputs |= {"name": name, "small": small}
+    elif test == "test_shapes":
+        inputs |= {"rows": 2, "depth": -2}
+    with (
+        torch.random.fork_rng(),
+        pyro.get_param_store().scope(),
+        pytest.raises((AssertionError, RuntimeError), match=words),
+    ):
+        getattr(PairContract(), test)(**inputs)
+
+
+def test_rows_of_small_pairs_tell_sizes_apart():
+    settings = small_settings(M2)
+    assert settings == {
+        "data_dim": 9,
+        "classes": 3,
+        "latent": 4,
+        "hidden": (5,),
+    }
+    assert len({*settings.values(), ROWS}) == 5

@@ -1,0 +1,98 @@
+"""`inference.methods`: what applies to a pair, why the rest does not, and the docs' table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+import ppl_models as zoo
+from ppl_models import inference
+from ppl_models.catalogue import PAPERS
+from ppl_models.data import Table
+from ppl_models.inference.diagnostics.methods import ALGORITHMS
+from ppl_models.inference.diagnostics.tiny_pairs import KINDS
+from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.pages import methods
+from ppl_models.prior_rows import draw_rows
+from ppl_models.testing.cases import small_settings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, str]]:
+    return {row["method"]: row for row in methods.rows()}
+
+
+# What theory says that a method can do, beside what was found by trying.
+SUMMED = {"code", "label", "two labels", "label of the model"}
+TAKES = {
+    "elbo": {"code", "global"},
+    "enumerated": SUMMED | {"global"},
+    "iwelbo": SUMMED | {"global"},
+    "tmc": SUMMED | {"global"},
+    "renyi": SUMMED | {"global"},
+    "self_normalised": SUMMED,
+    "characteristic": SUMMED,
+    "wake_sleep": set(KINDS) - {"global"},
+    "score": set(KINDS),
+    "relaxed": {"code", "label", "two labels", "many bits", "global"},
+}
+
+
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_an_objective_takes_the_sites_that_theory_says(rows, name: str) -> None:
+    assert {kind for kind in KINDS if rows[name][kind]} == TAKES[name]
+
+
+def test_every_method_has_its_row(rows) -> None:
+    assert list(rows) == [*BOUNDS, *ALGORITHMS]
+    assert rows["enumerated"]["chunks"] == "yes"
+    assert rows["enumerated"]["backends"] == "torch, funsor"
+    assert "dreg" in rows["iwelbo"]["estimators"]
+    assert all(rows[name]["compiles"] for name in BOUNDS)
+
+
+def test_the_table_in_the_docs_is_current(rows) -> None:
+    text = methods.page(list(rows.values()))
+    committed = (ROOT / "docs" / "methods.md").read_text()
+    assert committed == text, "run: python -m ppl_models.pages.describe docs/"
+
+
+@pytest.mark.parametrize("name", list(PAPERS))
+def test_the_objectives_of_a_card_apply(name: str) -> None:
+    pair = zoo.build(name, **small_settings(zoo.catalogue.get(name)))
+    data = draw_rows(pair, 4)
+    labels = {label: torch.arange(4) % 2 == 0 for label in pair.card.labels}
+    table = Table("rows", dict(data), observed=labels)
+    found = {m.name: m for m in inference.methods(pair, table)}
+    for objective in pair.card.objectives:
+        assert found[objective.partition("(")[0]].applies, found[objective].reason
+    if pair.card.labels and set(pair.card.labels) & set(getattr(pair.guide, "given", ())):
+        assert "is discrete" in found["elbo"].reason
+
+
+def test_reasons_are_told_and_nothing_is_left_behind() -> None:
+    pair = zoo.build("m2", data_dim=4, classes=3, latent=2, hidden=(3,))
+    table = Table("rows", {"x": torch.rand(4, 4)})
+    state = torch.get_rng_state()
+    found = inference.methods(pair, table)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in pair.parameters())
+    assert not list(pyro.get_param_store().keys())
+    lines = str(found).splitlines()
+    assert len(lines) == len(BOUNDS) + len(ALGORITHMS)
+    assert lines[0].startswith("elbo") and "no: site 'y' is discrete" in lines[0]
+    assert lines[1].split() == ["enumerated", "objective", "yes"]
+
+
+def test_an_objective_that_teaches_a_factor_nothing_does_not_apply(monkeypatch) -> None:
+    """The tightest bound gives q(y | x) no gradient."""
+    untaught = lambda: inference.IWELBO(2, lam=0, distil=0)  # noqa: E731
+    monkeypatch.setitem(BOUNDS, "iwelbo", untaught)
+    pair = zoo.build("m2", data_dim=4, classes=3, latent=2, hidden=(3,))
+    found = {m.name: m for m in inference.methods(pair, Table("rows", {"x": torch.rand(4, 4)}))}
+    assert "does not reach 'guide.factors.y" in found["iwelbo"].reason

@@ -1,0 +1,201 @@
+"""CCVAE's bound: quadrature, gradients, labels that share a code, guides it does not fit."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.testing import assert_close
+from worlds.gradients import batches
+from worlds.linear import linear
+from worlds.two_labels import Toy, Two, quadrature
+
+from ppl_models import guides
+from ppl_models.batch import Batch
+from ppl_models.inference import (
+    CharacteristicELBO,
+    EnumeratedELBO,
+    Evaluation,
+    SelfNormalisedELBO,
+    UnhandledSite,
+)
+from ppl_models.inference.objectives.by_name import parse_objective
+
+DRAWS = 20_000
+
+
+def mean_bound(objective, x, y):
+    """Its average over many draws of one row of the toy, with a standard error."""
+    torch.manual_seed(0)
+    toy = Toy()
+    batch = Batch({"x": torch.full((DRAWS,), x), "y": torch.full((DRAWS,), y)})
+    rows = -objective.rows(Evaluation(toy.model, toy.guide, batch)).detach()
+    return float(rows.mean()), float(rows.std() / DRAWS**0.5)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.8, 1.0), (0.8, 0.0)])
+def test_it_tends_to_the_quadrature_as_the_self_normalised_bound_does(x, y):
+    exact, log_q_y, _ = quadrature(x, y)
+    many, error = mean_bound(CharacteristicELBO(100), x, y)
+    assert abs(many - exact) < 0.03 and error < 0.015
+    other, _ = mean_bound(SelfNormalisedELBO(100), x, y)
+    assert abs(other - exact) < 0.03
+    one, error = mean_bound(CharacteristicELBO(1, "code"), x, y)
+    assert one < exact - 0.2 - 4 * error  # the mean of 1 / q(y|x) is not that of q(y|x)
+    more, error = mean_bound(CharacteristicELBO(100, alpha=2.0, gamma=0.5), x, y)
+    assert abs(more - 0.5 * (exact + 2 * log_q_y)) < 0.03
+
+
+def exact_gradient(x: float, y: float) -> dict[str, Tensor]:
+    """The gradient of the toy's exact bound, by name of parameter of its guide."""
+    guide = Toy().double().guide
+    z = torch.linspace(-12, 12, 4001).double()
+    q_z = guide.factor("z", {"x": torch.tensor(x).double()}).base_dist
+    log_q = q_z.log_prob(z)
+    logit = guide.factors["y"].net(z=z.unsqueeze(-1)).squeeze(-1)
+    log_v = F.logsigmoid(logit * (2 * y - 1))
+    step = (z[1] - z[0]).log()
+    log_label = torch.logsumexp(log_q + log_v, 0) + step
+    log_p = Normal(4 * y - 2, 1.0).log_prob(z) + Normal(z, 1.0).log_prob(torch.tensor(x).double())
+    posterior = (log_q + log_v - log_label + step).exp()
+    bound = (posterior * (log_p - log_q - log_v + log_label)).sum()
+    names, parameters = zip(*guide.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(bound, parameters), strict=True))
+
+
+def gradients(objective: CharacteristicELBO, x: float, y: float) -> dict[str, Tensor]:
+    """Its gradient in blocks of draws ``(blocks, ...)``, by name of parameter."""
+    toy, blocks = Toy(), 100
+    torch.manual_seed(0)
+    batch = Batch({"x": torch.full((DRAWS // blocks,), x), "y": torch.full((DRAWS // blocks,), y)})
+    names, parameters = zip(*toy.guide.named_parameters(), strict=True)
+    found = []
+    for _ in range(blocks):
+        bound = -objective.rows(Evaluation(toy.model, toy.guide, batch)).mean()
+        found.append(torch.autograd.grad(bound, parameters))
+    return {n: torch.stack(g) for n, g in zip(names, zip(*found, strict=True), strict=True)}
+
+
+def test_its_gradient_is_that_of_the_exact_bound_and_the_codes_is_not():
+    exact = exact_gradient(0.8, 0.0)
+    ours, code = (gradients(CharacteristicELBO(400, d), 0.8, 0.0) for d in ("none", "code"))
+    for name, expected in exact.items():
+        mean, error = ours[name].mean(0), ours[name].std(0) / 10
+        # Of order 1/K besides: the variance of the label's probability over K.
+        assert bool(((mean - expected).abs() < 4 * error + 0.01).all()), name
+    gap = (code["factors.z.net.first.bias"].mean(0) - exact["factors.z.net.first.bias"]).abs()
+    assert gap.max() > 0.5
+
+
+def test_counting_from_a_second_draw_keeps_the_mean_and_shrinks_the_spread():
+    """Beside many pixels the bracket is far below zero, and the weight's spread times that."""
+
+    class Shifted(Toy):
+        def model(self, batch: Batch) -> None:
+            with batch.plate():
+                y = pyro.sample("y", dist.Bernoulli(0.5), obs=batch.get("y"))
+                z = pyro.sample("z", dist.Normal((4 * y - 2).unsqueeze(-1), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z.squeeze(-1), 1.0), obs=batch.get("x"))
+                pyro.sample("pixels", dist.Delta(y, log_density=-100.0), obs=y)
+
+    batch = Batch({"x": torch.full((DRAWS,), 0.8), "y": torch.zeros(DRAWS)})
+    rows = {}
+    for toy, objective in ((Toy(), "none"), (Shifted(), "none"), (Shifted(), "code")):
+        torch.manual_seed(0)
+        run = Evaluation(toy.model, toy.guide, batch)
+        rows[type(toy), objective] = -CharacteristicELBO(100, objective).rows(run).detach()
+    assert_close(rows[Shifted, "none"], rows[Toy, "none"] - 100, rtol=1e-4, atol=1e-4)
+    assert rows[Shifted, "code"].std() > 10 * rows[Shifted, "none"].std()
+
+
+@pytest.mark.parametrize("scale", [1, 10])
+def test_with_labels_first_it_is_m2s_bound_plus_the_classifier(scale):
+    pair = linear(seed=1)
+    unlabelled, labelled = batches(pair, "mixed", scale)
+    objective = CharacteristicELBO(5, alpha=0.3)
+    torch.manual_seed(0)
+    loss = objective.differentiable_loss(pair.model, pair.guide, labelled)
+    torch.manual_seed(0)
+    first = Evaluation(pair.model, pair.guide, labelled).weights(2).log_w[0]
+    log_q = pair.guide.factor("y", labelled).log_prob(labelled["y"])
+    assert_close(loss, -scale * (first + 0.3 * log_q).sum())
+    both = []
+    for bound in (objective, EnumeratedELBO()):
+        torch.manual_seed(0)
+        both.append(bound.differentiable_loss(pair.model, pair.guide, unlabelled))
+    assert torch.equal(*both)
+
+
+class Shared(nn.Module):
+    """Labels a and b hang on one code, c on another; d on the data alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guide = guides.Factored(
+            u=guides.Normal(1, {"x": 1}),
+            v=guides.Normal(2, {"x": 1}),
+            a=guides.Bernoulli({"u": 1}),
+            b=guides.Categorical(3, {"u": 1, "x": 1}),
+            c=guides.Bernoulli({"v": 2}),
+            d=guides.Bernoulli({"x": 1}),
+        )
+
+
+@pytest.mark.parametrize("observed", [("a", "b", "c", "d"), ("a", "c"), ("b",), ("d",)])
+def test_labels_of_different_codes_are_averaged_apart(observed):
+    torch.manual_seed(0)
+    world, K = Shared().double(), 6
+    one = torch.ones(4).double()
+    truth = {"a": one, "b": torch.arange(4) % 3, "c": 0 * one, "d": one}
+    batch = Batch({"x": torch.randn(4, 1).double(), **{n: truth[n] for n in observed}})
+    run = Evaluation(lambda batch: None, world.guide, batch)
+    torch.manual_seed(1)
+    got = CharacteristicELBO(K).log_q(run)
+    torch.manual_seed(1)
+    values = dict(batch)
+    for name in ("u", "v"):
+        values[name] = world.guide.factor(name, batch).expand([K, 4]).rsample()
+    expected = torch.zeros(4).double()
+    for group in (("a", "b"), ("c",), ("d",)):
+        seen = [n for n in group if n in observed]
+        if seen:
+            joint = sum(world.guide.factor(n, values).log_prob(truth[n]) for n in seen)
+            joint = joint.expand(K, 4)
+            expected = expected + torch.logsumexp(joint, 0) - math.log(K)
+    assert_close(got, expected)
+
+
+def test_it_reads_as_it_was_written():
+    objective = parse_objective("characteristic(particles=7, detach=code, alpha=2, gamma=3)")
+    assert repr(objective) == ("CharacteristicELBO(particles=7, detach='code', alpha=2, gamma=3)")
+    assert objective.formula == (
+        "3 {E_q(z|x)[w(z) log p(x,y,z) / q(y,z|x)] + (1 + 2) log q(y|x)}, "
+        "w = q(y|z) / q(y|x), z in q(y|z) constant"
+    )
+
+
+def test_what_it_cannot_do_is_an_error_that_names_it():
+    for options, message in (
+        ({"detach": "all"}, "detach is 'all', expected one of none, code"),
+        ({"particles": 0}, "particles is 0"),
+        ({"alpha": -1}, "alpha is -1"),
+        ({"gamma": -1}, "gamma is -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CharacteristicELBO(**options)
+    toy = Toy()
+    run = Evaluation(toy.model, lambda batch: toy.guide(batch), Batch({"x": torch.zeros(2)}))
+    with pytest.raises(TypeError, match="does not list them"):
+        CharacteristicELBO().rows(run)
+    two = Two()
+    run = Evaluation(
+        two.model, two.guide, Batch({"x": torch.zeros(2), "y": torch.zeros(2).long()})
+    )
+    with pytest.raises(UnhandledSite, match="'y' is given a label that is missing"):
+        CharacteristicELBO().rows(run)

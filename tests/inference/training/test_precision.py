@@ -1,0 +1,147 @@
+"""Networks in bfloat16, densities and bounds in full precision."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from worlds.compiled_steps import as_traced, assert_same_steps, normed
+
+import ppl_models as zoo
+from ppl_models import catalogue, data, inference
+from ppl_models.commands.flags import Parser, add_settings, chosen
+from ppl_models.inference.objectives.stage import Training
+from ppl_models.inference.training.precision import bfloat16, networks_of
+from ppl_models.testing.cases import cases, kinds, small_settings
+
+CPU = torch.device("cpu")
+
+
+def small(name):
+    cls = catalogue.get(name)
+    torch.manual_seed(0)
+    return cls(cls.Config(**small_settings(cls)))
+
+
+def networks(case):
+    return networks_of([case.pair], case.fresh_loss)
+
+
+def loss_of(case):
+    torch.manual_seed(1)
+    with pyro.validation_enabled(False):
+        loss = case.objective.differentiable_loss(case.pair.model, case.pair.guide, case.batch)
+    grads = torch.autograd.grad(loss, list(case.pair.parameters()), allow_unused=True)
+    return loss.detach(), [g for g in grads if g is not None]
+
+
+# A mean that is off by e is off by e / sd in a density: pixels of chroma_vae have an sd of 0.1.
+SHARPNESS = {"chroma_vae": 10}
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
+    for case in cases(small(name)):
+        found, (loss, grads) = networks(case), loss_of(case)
+        with bfloat16(found, CPU):
+            half, half_grads = loss_of(case)
+        assert half != loss and half.dtype == torch.float32
+        lost = SHARPNESS.get(name, 1) * 2**-8  # bfloat16 has 8 bits
+        assert float((half - loss).abs() / loss.abs()) < lost
+        flat, half_flat = (torch.cat([g.flatten() for g in gs]) for gs in (grads, half_grads))
+        assert float((flat - half_flat).norm() / flat.norm()) < 0.05
+        assert loss_of(case)[0] == loss  # nothing is left behind
+
+
+def test_networks_are_the_outermost_modules_that_return_tensors():
+    pair = small("m2")
+    names = {module: name for name, module in pair.named_modules()}
+    for batch, expected in zip(
+        kinds(pair, 7),
+        [
+            {"decoder", "guide.factors.y.net", "guide.factors.z.net"},
+            {"decoder", "guide.factors.y.net", "guide.factors.z.net"},  # y: the classifier
+        ],
+        strict=True,
+    ):
+        (case,) = cases(pair, [batch])
+        assert {names[m] for m in networks(case)} == expected
+
+
+def test_looking_for_networks_leaves_no_trace():
+    pair = normed()
+    buffers = {n: b.clone() for n, b in pair.named_buffers()}
+    batch = zoo.Batch({"x": torch.rand(9, 6).round()})
+    (case,) = cases(pair, [batch])
+    before = torch.get_rng_state()
+    found = networks(case)
+    assert torch.equal(before, torch.get_rng_state())
+    assert_close(dict(pair.named_buffers()), buffers)
+    assert [type(m).__name__ for m in found] == ["Encoder", "Net"]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in pair.modules())
+
+
+def test_products_are_in_bfloat16_and_densities_are_not():
+    pair = small("m2")
+    (case,) = cases(pair, kinds(pair, 7)[:1])
+    seen = []
+    handles = [
+        m.register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+        for m in pair.modules()
+        if isinstance(m, nn.Linear)
+    ]
+    with bfloat16(networks(case), CPU):
+        seen.clear()
+        weights = inference.Evaluation(pair.model, pair.guide, case.batch).weights()
+    assert set(seen) == {torch.bfloat16}
+    assert weights.log_p.dtype == weights.log_q.dtype == torch.float32
+    for name in ("z", "x"):
+        base = weights.model.nodes[name]["fn"].base_dist
+        assert all(getattr(base, p).dtype == torch.float32 for p in base.arg_constraints)
+    for handle in handles:
+        handle.remove()
+
+
+def test_an_error_inside_a_network_closes_the_region():
+    class Failing(nn.Linear):
+        def forward(self, x):
+            raise RuntimeError("inside")
+
+    network = Failing(2, 2)
+    with bfloat16([network], CPU), pytest.raises(RuntimeError, match="inside"):
+        network(torch.ones(2))
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_compiled_steps_in_bfloat16():
+    pair = small("m2")
+    for case in cases(pair):
+        with bfloat16(networks(case), CPU):
+            assert_same_steps(case, compiler=as_traced, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.training
+def test_a_fit_in_bfloat16_learns_as_much():
+    digits = data.load("digits", train=200, validation=50, test=50, labelled=30)
+    curves = {}
+    for precision in ("full", "bf16"):
+        pair = zoo.build("m2", digits, hidden=(8,), latent=2)
+        run = inference.fit(
+            pair, digits, progress=False, epochs=10, batch_size=50, precision=precision
+        )
+        assert all(p.dtype == torch.float32 for p in pair.parameters())
+        curves[precision] = torch.tensor(run.history["loss"])
+    gain = curves["full"][0] - curves["full"][-1]
+    assert 0 < (curves["bf16"] - curves["full"]).abs().max() < 0.02 * gain
+
+
+def test_flags_of_both_options():
+    parser = Parser()
+    names = add_settings(parser, Training, "training", several=True)
+    given = chosen(parser.parse_all(["--compile", "--precision", "bf16"]), names)
+    assert given == {"compile": True, "precision": ("bf16",)}
+    assert chosen(parser.parse_all(["--no-compile"]), names) == {"compile": False}
+    with pytest.raises(ValueError, match="unknown precision 'half'"):
+        Training(precision="half")
