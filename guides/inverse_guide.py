@@ -25,9 +25,10 @@ from ppl_models.guides.factors import (
     OneHotCategorical,
 )
 from ppl_models.guides.inverse_graph import faithful_inverse
-from ppl_models.guides.quiet import is_local, quietly
 from ppl_models.guides.supports import support_of
 from ppl_models.networks import Label, Scalar
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import base_of, is_local
 
 Model = Callable[[Batch], Any]
 REDRAWS = 4  # other values that each site takes when dependencies are read
@@ -114,7 +115,7 @@ def dependencies(model: Model, batch: Batch) -> dict[str, tuple[str, ...]]:
 
 
 def _read(model: Model, batch: Batch) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    with quietly(batch):
+    with quiet(batch.rows.device), torch.no_grad():
         trace = _sites(poutine.trace(model).get_trace(batch))
         covariates = [name for name in batch if name not in trace]
         names = [*covariates, *trace]
@@ -200,13 +201,7 @@ def _sites(trace: poutine.Trace) -> dict[str, Any]:
 
 
 def _is_delta(fn: Any) -> bool:
-    return isinstance(_base(fn), dist.Delta)
-
-
-def _base(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
+    return isinstance(base_of(fn), dist.Delta)
 
 
 # ---- factors --------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ def _factor_of(name: str, site: Any) -> type[Factor]:
             f"site {name!r} stands in plates {plates} within the rows; expected the data plate "
             "alone, with the other dimensions as event dimensions"
         )
-    fn, base = site["fn"], _base(site["fn"])
+    fn, base = site["fn"], base_of(site["fn"])
     if isinstance(base, dist.OneHotCategorical) and fn.event_dim == 1:
         return OneHotCategorical
     if fn.event_dim == 0 and isinstance(base, dist.Categorical):
@@ -256,7 +251,7 @@ def _build(
 
 def _size_of(name: str, site: Any) -> int:
     fn = site["fn"]
-    if isinstance(_base(fn), dist.Categorical):
+    if isinstance(base_of(fn), dist.Categorical):
         return int(fn.enumerate_support(expand=False).shape[0])
     if fn.event_dim == 0:
         return Scalar()
@@ -271,7 +266,7 @@ def _input_size(name: str, batch: Batch, site: Any) -> int:
     """How a network takes the values of a site, as in ``networks.SumLinear``."""
     value: Tensor = batch[name] if name in batch else site["value"]
     shape = value.shape if site is not None and not is_local(site) else value.shape[1:]
-    if site is not None and isinstance(_base(site["fn"]), dist.Categorical) and not shape:
+    if site is not None and isinstance(base_of(site["fn"]), dist.Categorical) and not shape:
         return Label(_size_of(name, site))
     if not value.is_floating_point():
         raise ValueError(

@@ -17,8 +17,9 @@ from torch.distributions import Transform, biject_to
 
 from ppl_models.batch import Batch
 from ppl_models.guides.factored import Factored
-from ppl_models.guides.quiet import is_local, quietly
 from ppl_models.guides.supports import SUPPORTS, support_of
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import is_local, is_plate
 
 AUTOGUIDES = (AutoNormal, AutoLowRankMultivariateNormal, AutoDelta)
 
@@ -54,7 +55,7 @@ class Globals(nn.Module):
         auto: Callable[[Callable[[Batch], Any]], Any] = AutoNormal,
     ) -> None:
         super().__init__()
-        with quietly(batch):
+        with quiet(batch.rows.device), torch.no_grad():
             trace = poutine.trace(poutine.block(model, hide_fn=_not_global)).get_trace(batch)
             self.sites = {
                 name: _Site(trace.nodes[name]["value"], support_of(name, trace.nodes[name]["fn"]))
@@ -191,9 +192,4 @@ class Mixed(nn.Module):
 
 
 def _not_global(msg: Any) -> bool:
-    return bool(
-        msg["type"] != "sample"
-        or msg["is_observed"]
-        or is_local(msg)
-        or type(msg["fn"]).__name__ == "_Subsample"
-    )
+    return bool(msg["type"] != "sample" or msg["is_observed"] or is_local(msg) or is_plate(msg))

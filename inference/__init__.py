@@ -91,11 +91,9 @@ if TYPE_CHECKING:
         refine as refine,
         replaced as replaced,
     )
-    from ppl_models.inference.traces.evaluation import (
-        Evaluation as Evaluation,
-        UnhandledSite as UnhandledSite,
-        Weights as Weights,
-    )
+    from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
+    from ppl_models.inference.traces.sites import UnhandledSite as UnhandledSite
+    from ppl_models.inference.traces.weights import Weights as Weights
     from ppl_models.inference.training.active_learning import active_learning as active_learning
     from ppl_models.inference.training.fit import fit as fit
     from ppl_models.inference.training.not_finite import NotFinite as NotFinite
@@ -138,10 +136,10 @@ _HOMES = {
     "StopGradient": "objectives.stop_gradient",
     "TMC": "objectives.tmc",
     "Training": "objectives.stage",
-    "UnhandledSite": "traces.evaluation",
+    "UnhandledSite": "traces.sites",
     "WakeSleep": "objectives.wake_sleep",
     "Weighted": "objectives.weighted",
-    "Weights": "traces.evaluation",
+    "Weights": "traces.weights",
     "active_learning": "training.active_learning",
     "active_units": "diagnostics.collapse",
     "against_nuts": "diagnostics.gaps",

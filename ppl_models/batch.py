@@ -8,6 +8,8 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_models.sample_sites import DATA
+
 
 class Batch(Mapping[str, Tensor]):
     """Observed values by site name, for rows that share what is observed.
@@ -83,11 +85,15 @@ class Batch(Mapping[str, Tensor]):
 
     def plate(self) -> pyro.plate:
         """The data plate over these rows: dimension -1, scale N / B, real row numbers."""
-        return pyro.plate("data", self.size, subsample=self.rows, dim=-1)
+        return pyro.plate(DATA, self.size, subsample=self.rows, dim=-1)
 
     def replace(self, sites: Mapping[str, Tensor]) -> Batch:
         """The same rows with other observed sites."""
         return Batch(sites, self.rows, size=self.size, total=self.total, observed=self.observed)
+
+    def unscaled(self) -> Batch:
+        """The same rows and sites, standing for themselves alone: each counts once."""
+        return Batch(self._sites, self.rows)
 
     def only(self, *names: str) -> Batch:
         """The same rows with just these sites observed (those that are there)."""

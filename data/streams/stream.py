@@ -15,7 +15,7 @@ from ppl_models.data.tables.table import Regime, Table
 
 
 @dataclass(frozen=True)
-class Part:
+class Share:
     """The rows of a step's batch that one of several processes takes.
 
     Attributes:
@@ -33,8 +33,8 @@ class Part:
     weight: float
 
 
-def part(rows: int, process: int = 0, processes: int = 1) -> Part:
-    """The part of one process; parts differ by at most one row.
+def share_of(rows: int, process: int = 0, processes: int = 1) -> Share:
+    """The share of one process; shares differ by at most one row.
 
     Args:
         rows: Rows B of the whole batch.
@@ -43,8 +43,8 @@ def part(rows: int, process: int = 0, processes: int = 1) -> Part:
     """
     start, stop = rows * process // processes, rows * (process + 1) // processes
     if start == stop:
-        return Part(min(start, rows - 1), 1, rows, 0.0)
-    return Part(start, stop - start, rows, (stop - start) / rows)
+        return Share(min(start, rows - 1), 1, rows, 0.0)
+    return Share(start, stop - start, rows, (stop - start) / rows)
 
 
 class Stream:
@@ -71,7 +71,7 @@ class Stream:
 
     Attributes:
         sizes: Rows per step of each regime, in the order of ``table.regimes()``.
-        parts: This process's part of them.
+        shares: This process's share of them.
 
     Raises:
         ValueError: If there are fewer rows per step than regimes.
@@ -103,10 +103,10 @@ class Stream:
         self.sizes = [
             min(size or 0, len(r.index)) for size, r in zip(wanted, regimes, strict=True)
         ]
-        self.parts = [part(size, process, processes) for size in self.sizes]
+        self.shares = [share_of(size, process, processes) for size in self.sizes]
         self._lanes = [
             _Lane(table, regime, share, seed, place, len(regimes))
-            for place, (regime, share) in enumerate(zip(regimes, self.parts, strict=True))
+            for place, (regime, share) in enumerate(zip(regimes, self.shares, strict=True))
         ]
 
     @property
@@ -129,7 +129,7 @@ class _Lane:
     """The rows of one regime in order."""
 
     def __init__(
-        self, table: Table, regime: Regime, share: Part, seed: int, place: int, places: int
+        self, table: Table, regime: Regime, share: Share, seed: int, place: int, places: int
     ) -> None:
         self.table, self.regime, self.size = table, regime, share.of
         self.seed, self.place = seed, place

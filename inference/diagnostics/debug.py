@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
@@ -19,17 +17,17 @@ from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
-from ppl_models.inference.traces.evaluation import COMBINATIONS
+from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.sites import (
-    DATA,
+    Program,
     combinations,
     enumerable,
-    is_local,
-    is_plate,
     latent_sites,
     random_sites,
 )
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import DATA, base_of, is_local, is_plate
 
 ROWS = 100  # of each kind, that the checks look at
 
@@ -104,16 +102,14 @@ def debug(
         The table, of which ``ok`` says whether all is well.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
     found: list[Check] = []
     reached: set[str] = set()
     with (
-        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-        pyro.validation_enabled(False),
+        quiet(like.device, seed),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         for batch in batches:
             found += _check(pair, batch, objective, reached)
     if not any(c.problem and c.name in ("runs", "loss") for c in found):
@@ -125,7 +121,7 @@ def debug(
     return report
 
 
-def kinds(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
+def rows_of_each_kind(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
     """The first rows of each kind, by what is observed in them; a batch as it is."""
     if isinstance(data, Batch):
         return [data]
@@ -263,18 +259,13 @@ def _support(model: poutine.Trace) -> tuple[list[str], str]:
 
 
 def _inside(site: Any, value: Tensor) -> Tensor:
-    inside: Tensor = _base(site).support.check(value)
+    inside: Tensor = base_of(site["fn"]).support.check(value)
     inside = inside.reshape(inside.shape + (1,) * (value.dim() - inside.dim()))  # of vectors
     return inside & value.isfinite()
 
 
 def _support_of(site: Any) -> str:
-    return str(_base(site).support)
-
-
-def _base(site: Any) -> Any:
-    fn = site["fn"]
-    return fn.base_dist if isinstance(fn, dist.Independent) else fn
+    return str(base_of(site["fn"]).support)
 
 
 def _enumeration(guide: poutine.Trace, model: poutine.Trace) -> tuple[list[str], str]:
@@ -313,7 +304,7 @@ def _density(traces: dict[str, Any], batch: Batch) -> tuple[list[str], str]:
 
 
 def _gradient(
-    trained: Pair, whole: Pair, batch: Batch, objective: Objective, reached: set[str]
+    trained: Program, whole: Pair, batch: Batch, objective: Objective, reached: set[str]
 ) -> Iterator[Check]:
     kind = ", ".join(batch) or "nothing observed"
     names = {n: p for n, p in whole.named_parameters() if p.requires_grad}

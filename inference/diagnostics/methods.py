@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
-from ppl_models.inference.diagnostics.debug import kinds
+from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 ROWS = 3  # of each kind, that a method is tried on
 
@@ -85,7 +85,7 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
         One :class:`Method` each, printable as a table.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in kinds(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
     with _quiet(pair, seed):
         asked = _asked(pair, batches)
         objectives = (
@@ -93,13 +93,13 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
             for name, make in BOUNDS.items()
         )
         algorithms = (
-            Method(name, "algorithm", _reason(lambda name=name: run(name, pair, batches[-1])))
+            Method(name, "algorithm", _reason(lambda name=name: _attempt(name, pair, batches[-1])))
             for name in ALGORITHMS
         )
         return Methods((*objectives, *algorithms))
 
 
-def run(name: str, pair: Pair, batch: Batch) -> str:
+def _attempt(name: str, pair: Pair, batch: Batch) -> str:
     """Run an algorithm for as few draws as it takes; an empty text if nothing stops it."""
     function, options = ALGORITHMS[name]
     function(pair, Table("rows", dict(batch)), **options)
@@ -110,12 +110,10 @@ def run(name: str, pair: Pair, batch: Batch) -> str:
 def _quiet(pair: Pair, seed: int) -> Iterator[None]:
     like = pair.like()
     with (
-        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-        pyro.validation_enabled(False),
+        quiet(like.device, seed),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
         yield
 
 

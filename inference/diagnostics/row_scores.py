@@ -28,7 +28,7 @@ from ppl_models.inference.posterior.pareto import smoothed
 
 
 @dataclass(frozen=True)
-class Labels:
+class KnownLabels:
     """A label's probabilities in the rows in which it is known.
 
     Attributes:
@@ -63,7 +63,7 @@ def label_sites(idata: az.InferenceData) -> list[str]:
     return [s for s in sites if label_probs(idata, s) is not None and _known(idata, s).any()]
 
 
-def labels(idata: az.InferenceData, site: str | None = None) -> Labels:
+def labels(idata: az.InferenceData, site: str | None = None) -> KnownLabels:
     """A label's probabilities and truth.
 
     Args:
@@ -84,7 +84,7 @@ def labels(idata: az.InferenceData, site: str | None = None) -> Labels:
     known = _known(idata, site)
     group = "variational" if "variational" in groups_of(idata) else "posterior"
     classes = tuple(map(str, idata[group][f"{site}_class"].values))
-    return Labels(probs[known], idata.constant_data[f"{site}_true"].values[known], classes)
+    return KnownLabels(probs[known], idata.constant_data[f"{site}_true"].values[known], classes)
 
 
 def label_probs(idata: az.InferenceData, site: str) -> Array | None:
@@ -106,7 +106,7 @@ def _known(idata: az.InferenceData, site: str) -> Array:
     return known
 
 
-def calibration(found: Labels, bins: int = BINS) -> Array:
+def calibration(found: KnownLabels, bins: int = BINS) -> Array:
     """What each row adds to the expected calibration error, which is the mean ``(N,)``."""
     sure = found.probs.max(-1)
     excess = sure - (1 - found.wrong)
@@ -116,7 +116,7 @@ def calibration(found: Labels, bins: int = BINS) -> Array:
     return rows
 
 
-def reliability(found: Labels, bins: int = BINS) -> tuple[Array, Array, Array]:
+def reliability(found: KnownLabels, bins: int = BINS) -> tuple[Array, Array, Array]:
     """Mean probability, share of right labels and number of rows of each bin that has any."""
     sure = found.probs.max(-1)
     place = np.clip((sure * bins).astype(int), 0, bins - 1)

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-Groups = Mapping[str, xr.Dataset]
+Datasets = Mapping[str, xr.Dataset]
 
 PART_CELLS = 1 << 22  # numbers read from a file at a time
 KHAT_SHARE = 0.2
@@ -110,7 +110,7 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     return Verdict(all(passed), [line for _, line in checks], passed)
 
 
-def _finite(groups: Groups) -> tuple[bool, str]:
+def _finite(groups: Datasets) -> tuple[bool, str]:
     bad = []
     for group in ("posterior", "sample_stats", "log_likelihood", "training"):
         for name, values in groups.get(group, xr.Dataset()).data_vars.items():
@@ -223,7 +223,7 @@ def _slope_of(training: xr.Dataset) -> tuple[bool, str]:
     return False, f"{line}; {advice}"
 
 
-def _chains(groups: Groups) -> list[tuple[bool, str]]:
+def _chains(groups: Datasets) -> list[tuple[bool, str]]:
     posterior = groups["posterior"]
     continuous = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
     chains = int(posterior.sizes["chain"])

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
-from ppl_models.inference.traces.evaluation import Evaluation, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
 
 Batches = Batch | Iterable[Batch]
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from pyro import poutine
-from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from ppl_models.config import at_least
@@ -17,8 +15,10 @@ from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.self_normalised import observed_factors, observed_sites
 from ppl_models.inference.traces.contraction import Torch
-from ppl_models.inference.traces.evaluation import Ask, Draw, Evaluation, UnhandledSite, Weights
-from ppl_models.inference.traces.sites import enumerated, latent_sites
+from ppl_models.inference.traces.drawn import Ask
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 class CharacteristicELBO(Bound):
@@ -104,16 +104,13 @@ class CharacteristicELBO(Bound):
 
     def log_q(self, run: Evaluation) -> Tensor:
         """The estimate of log q(y | x) of the observed labels, ``(B,)``."""
-        dim = -1 - run.plate_nesting
         # The guide alone: K draws through the decoder would cost K times as much.
-        guide = EnumMessenger(first_available_dim=dim - 1)(
-            Draw(Ask(self.particles), dim, math.inf)(run.guide)
-        )
-        sites = dict(latent_sites(poutine.trace(guide).get_trace(run.batch)))
+        drawn = run.draw_guide(Ask(self.particles))
+        sites = drawn.sites
         draws = {name: site["value"] for name, site in sites.items()}
         factors = _by_draw(run, observed_factors(run, draws))
         parts = []
-        for labels in _groups(run, [name for name in sites if not enumerated(sites[name])]):
+        for labels in _groups(run, [name for name in sites if name not in drawn.labels]):
             joint = _total(factors[name] for name in labels)
             parts.append(torch.logsumexp(joint, 0) - math.log(len(joint)))
         return _total(parts)

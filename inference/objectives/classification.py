@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
 from ppl_models.inference.objectives.schedule import check_range
-from ppl_models.inference.traces.evaluation import Evaluation, latent_sites
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import label_dims, log_q_labels
+from ppl_models.inference.traces.sites import latent_sites
 
 
 class Classification(Objective):

@@ -9,12 +9,9 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    is_local,
-    latent_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
+from ppl_models.sample_sites import is_local
 
 
 def distance_correlation(first: Tensor, second: Tensor) -> Tensor:

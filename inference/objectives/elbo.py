@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 from torch import Tensor
 
@@ -16,8 +15,10 @@ from ppl_models.inference.objectives.formulas import expected, expected_analytic
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Ask, Evaluation, Weights
+from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.label_chunks import elbo_in_pieces
+from ppl_models.inference.traces.weights import Weights
 
 
 class ELBO(Bound):
@@ -149,7 +150,6 @@ class EnumeratedELBO(ELBO):
         check_choice("backend", backend, BACKENDS)
         at_least(chunk=(chunk, 0), combinations=(combinations, 1))
         self.chunk, self.backend, self.combinations = chunk, backend, combinations
-        self._pieces: WeakKeyDictionary[Evaluation, Any] = WeakKeyDictionary()
 
     @property
     def formula(self) -> str:
@@ -163,26 +163,26 @@ class EnumeratedELBO(ELBO):
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""
         if pieces := self._in_pieces(run):
-            rows: Tensor = -pieces[0]
-            return rows
+            return -pieces[0]
         w = self.weights(run)
-        if w.apart or self.backend != "torch":
+        if w.term_by_term or self.backend != "torch":
             return -w.elbo(backend(self.backend), beta=self._beta())
         return super().rows(run)
 
     def outside(self, run: Evaluation) -> Tensor | float:
         """Minus (log p - log q) of the sites outside the data plate."""
         if pieces := self._in_pieces(run):
-            outside: Tensor | float = -pieces[1]
-            return outside
+            return -pieces[1]
         return super().outside(run)
 
-    def _in_pieces(self, run: Evaluation) -> Any:
-        if self.chunk and run not in self._pieces:
-            self._pieces[run] = elbo_in_pieces(
-                run, self.ask(), self.chunk, backend(self.backend), self._beta
-            )
-        return self._pieces.get(run)
+    def _in_pieces(self, run: Evaluation) -> tuple[Tensor, Tensor | float] | None:
+        if not self.chunk:
+            return None
+        return run.once(
+            "pieces",
+            lambda: elbo_in_pieces(run, self.ask(), self.chunk, backend(self.backend), self._beta),
+            owner=self,
+        )
 
     def _beta(self) -> float | dict[str, float]:
         if self.free_bits.nats != 0:

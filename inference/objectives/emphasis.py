@@ -6,8 +6,9 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels, rowwise
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
+from ppl_models.inference.traces.sites import UnhandledSite
 
 
 class Emphasis(Objective):
@@ -63,7 +64,7 @@ class Emphasis(Objective):
                 "alone samples; give the guide a factor for it"
             )
         node = w.model.nodes[self.site]
-        value = rowwise(run, node, node["fn"].log_prob(node["value"]))  # E x 1 x B
+        value = row_density(run, node, node["fn"].log_prob(node["value"]))  # E x 1 x B
         log_q = log_q_labels(run, w)
         if log_q is not None:
             value = (log_q.exp() * value).sum(label_dims(log_q, value), keepdim=True)

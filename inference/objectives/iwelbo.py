@@ -19,7 +19,9 @@ from ppl_models.inference.objectives.base import Bound, check_choice, check_unsc
 from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation, Weights
+from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
 
 
 class IWELBO(Bound):
@@ -136,7 +138,7 @@ class IWELBO(Bound):
     def _contracts(self, w: Weights) -> bool:
         # With several draws inside the log, B_K needs the weight of each joint label.
         linear = self.particles == 1 or self.current_lam == 0
-        return self.grad != "dreg" and linear and (w.apart or self.backend != "torch")
+        return self.grad != "dreg" and linear and (w.term_by_term or self.backend != "torch")
 
 
 def _dreg(w: Weights, lam: float) -> Tensor:

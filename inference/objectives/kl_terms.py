@@ -14,15 +14,17 @@ from torch.distributions import kl_divergence
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
+from ppl_models.inference.traces.sites import (
     UnhandledSite,
-    Weights,
-    is_local,
+    check_prior,
+    is_enumerated,
     latent_sites,
+    model_only,
 )
-from ppl_models.inference.traces.per_row import is_summed, label_dims, log_q_labels, rowwise
-from ppl_models.inference.traces.sites import check_prior, model_only
+from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import is_local
 
 Beta = float | Anneal | Mapping[str, float | Anneal]
 
@@ -95,7 +97,7 @@ def site_kl(
     event = q.event_dim if dimensions else 0
     if event:
         q, p = _components(name, q), _components(name, p)
-    if analytic and not is_summed(q_site):
+    if analytic and not is_enumerated(q_site):
         try:
             gap = kl_divergence(q, p)
         except NotImplementedError:
@@ -109,7 +111,7 @@ def site_kl(
     check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
     labels = log_q_labels(run, w)
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
-    kl = torch.stack([_expected(rowwise(run, q_site, part), labels) for part in parts])
+    kl = torch.stack([_expected(row_density(run, q_site, part), labels) for part in parts])
     return kl if dimensions else kl[0]
 
 
@@ -167,7 +169,7 @@ def reweighted(
     change: Tensor | float = 0.0
     for name, site in latent.items():
         weight = value_at(by_site.get(name, 1.0), progress)
-        floored = floor > 0 and not is_summed(site)
+        floored = floor > 0 and not is_enumerated(site)
         if weight == 1 and not floored:
             continue
         kl = site_kl(run, w, name, analytic, dimensions=floored and free_bits.per == "dimension")

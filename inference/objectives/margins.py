@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -26,9 +25,8 @@ from torch import Tensor
 from ppl_models.guides.factors import Categorical
 from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite
-
-_scores: WeakKeyDictionary[Evaluation, dict[str, Tensor]] = WeakKeyDictionary()
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite
 
 
 def label_scores(run: Evaluation, site: str) -> Tensor:
@@ -44,18 +42,20 @@ def label_scores(run: Evaluation, site: str) -> Tensor:
     Raises:
         UnhandledSite: If the guide scores no such label.
     """
-    found = _scores.setdefault(run, {})
-    if site not in found:
-        guide = cast(Any, run.guide)
-        factor = dict(getattr(guide, "factors", {})).get(site)
-        if not isinstance(factor, Categorical):
-            raise UnhandledSite(
-                f"a margin needs scores of the label {site!r}: expected a guides.Factored with "
-                f"a factor {site}=guides.Categorical(...), got {type(factor).__name__}"
-            )
-        given = guide.upstream(site, run.batch)
-        found[site] = factor.net(**{name: given[name] for name in factor.given})
-    return found[site]
+    return run.once(("label scores", site), lambda: _label_scores(run, site))
+
+
+def _label_scores(run: Evaluation, site: str) -> Tensor:
+    guide = cast(Any, run.guide)
+    factor = dict(getattr(guide, "factors", {})).get(site)
+    if not isinstance(factor, Categorical):
+        raise UnhandledSite(
+            f"a margin needs scores of the label {site!r}: expected a guides.Factored with "
+            f"a factor {site}=guides.Categorical(...), got {type(factor).__name__}"
+        )
+    given = guide.upstream(site, run.batch)
+    scores: Tensor = factor.net(**{name: given[name] for name in factor.given})
+    return scores
 
 
 def multiclass_hinge(scores: Tensor, onehot: Tensor, margin: float = 1.0) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro.distributions as dist
 from pyro import poutine
@@ -23,7 +22,6 @@ class _Elsewhere(Objective):
     def __init__(self, bound: Objective, site: str) -> None:
         super().__init__(bound.max_plate_nesting)
         self.bound, self.site = bound, site
-        self._moved: WeakKeyDictionary[Evaluation, Evaluation] = WeakKeyDictionary()
 
     def move(self, run: Evaluation) -> Evaluation:
         """Where the bound is taken instead."""
@@ -36,9 +34,7 @@ class _Elsewhere(Objective):
 
     def evaluation(self, run: Evaluation) -> Evaluation:
         """Where the bound is taken instead, once per run."""
-        if run not in self._moved:
-            self._moved[run] = self.move(run)
-        return self._moved[run]
+        return run.once("moved", lambda: self.move(run), owner=self)
 
     def rows(self, run: Evaluation) -> Tensor:
         """The bound's loss per row."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import pyro.distributions as dist
 import torch
@@ -18,7 +17,9 @@ from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.weights import Weights
 
 
 class RelaxedELBO(Bound):
@@ -62,7 +63,6 @@ class RelaxedELBO(Bound):
             )
         self.particles, self.temperature, self.hard = particles, temperature, hard
         self.prior = prior
-        self._relaxed: WeakKeyDictionary[Evaluation, Evaluation] = WeakKeyDictionary()
 
     @property
     def formula(self) -> str:
@@ -76,12 +76,14 @@ class RelaxedELBO(Bound):
 
     def weights(self, run: Evaluation) -> Weights:
         """The relaxed draws of this bound, apart from the other terms' of a sum."""
-        if run not in self._relaxed:
-            relax = _Relax(value_at(self.temperature, self.progress), self.hard, self.prior)
-            self._relaxed[run] = Evaluation(
-                relax.model(run.model), relax.guide(run.guide), run.batch, run.plate_nesting
-            )
-        return self._relaxed[run].weights(self.particles, enumerate_labels=False)
+        relaxed = run.once("relaxed", lambda: self._relaxed(run), owner=self)
+        return relaxed.weights(self.particles, enumerate_labels=False)
+
+    def _relaxed(self, run: Evaluation) -> Evaluation:
+        relax = _Relax(value_at(self.temperature, self.progress), self.hard, self.prior)
+        return Evaluation(
+            relax.model(run.model), relax.guide(run.guide), run.batch, run.plate_nesting
+        )
 
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""

@@ -12,8 +12,9 @@ from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_unscaled
 from ppl_models.inference.objectives.formulas import expected, over_labels
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, Weights
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import at_every_label, label_dims
+from ppl_models.inference.traces.weights import Weights
 
 NEAR_ONE = 1e-3  # closer to alpha = 1 the difference of logs loses its digits
 

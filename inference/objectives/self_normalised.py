@@ -12,8 +12,10 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation, UnhandledSite, Weights, latent_sites
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import at_every_label, label_dims, log_q_labels
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 class SelfNormalisedELBO(Bound):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting, unknown
 from ppl_models.inference.objectives.base import Objective
-
-if TYPE_CHECKING:
-    from ppl_models.pair import Pair
+from ppl_models.inference.traces.sites import Program
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Stage:
 
     objective: Objective
     name: str = "fit"
-    pair: Pair | None = None
+    pair: Program | None = None
     sites: tuple[str, ...] = ()
     observed: str = ""
     start: Callable[[Batch], None] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -61,7 +60,6 @@ class StopGradient(Objective):
             )
         self.objective, self.modules = objective, modules
         self.observed, self.missing = observed, missing
-        self._apart: WeakKeyDictionary[Evaluation, Evaluation] = WeakKeyDictionary()
 
     @property
     def formula(self) -> str:
@@ -100,6 +98,9 @@ class StopGradient(Objective):
         return not self.missing or self.missing not in run.batch
 
     def _evaluation(self, run: Evaluation) -> Evaluation:
-        if run not in self._apart:
-            self._apart[run] = Evaluation(run.model, run.guide, run.batch, run.plate_nesting)
-        return self._apart[run]
+        # Traced by itself: the graph of the other terms' traces leads to the networks.
+        return run.once(
+            "stopped",
+            lambda: Evaluation(run.model, run.guide, run.batch, run.plate_nesting),
+            owner=self,
+        )

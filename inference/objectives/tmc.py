@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from typing import Any
-from weakref import WeakKeyDictionary
-
-import torch
-from pyro import poutine
-from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import lambda_bound
 from ppl_models.inference.objectives.base import Bound, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.contraction import Label, Torch
-from ppl_models.inference.traces.dry_run import run_within
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Ask, Draw, Evaluation, Weights
-from ppl_models.inference.traces.sites import (
-    check_differentiable,
-    enumerated,
-    is_local,
-    latent_sites,
-    model_only,
-    random_sites,
-)
-from ppl_models.inference.traces.weights import Collector, plates_within
+from ppl_models.inference.traces.contraction import Torch
+from ppl_models.inference.traces.drawn import COMBINATIONS, Ask, Drawn
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import is_local
 
 
 class TMC(Bound):
@@ -71,7 +56,6 @@ class TMC(Bound):
         at_least(combinations=(combinations, 1))
         self.particles, self.lam, self.distil = particles, lam, distil
         self.combinations = combinations
-        self._weights: WeakKeyDictionary[Evaluation, Weights] = WeakKeyDictionary()
 
     @property
     def formula(self) -> str:
@@ -85,14 +69,8 @@ class TMC(Bound):
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws of this bound, a dimension for each site."""
-        if run not in self._weights:
-            ask = Ask(self.particles, cap=self.combinations)
-            key = (frozenset(run.batch), run.plate_nesting, ask, "tensor")
-            device = run.batch.rows.device
-            self._weights[run] = run_within(
-                run.guide, key, ask.cap, device, lambda limit: _tensor_weights(run, ask, limit)
-            )
-        return self._weights[run]
+        ask = Ask(self.particles, cap=self.combinations)
+        return run.once("weights", lambda: run.weights_anew(ask, moved=own_dimensions), owner=self)
 
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row, plus the distillation of the classifier."""
@@ -107,60 +85,8 @@ class TMC(Bound):
         return loss + share * w.distillation() if share > 0 and not labelled else loss
 
 
-def _tensor_weights(run: Evaluation, ask: Ask, limit: float) -> Weights:
-    nesting = run.plate_nesting
-    draw_dim = -1 - nesting
-    draw = Draw(ask, draw_dim, limit)
-    guide = poutine.trace(
-        EnumMessenger(first_available_dim=draw_dim - 1)(draw(run.guide))
-    ).get_trace(run.batch)
-    sampled = dict(latent_sites(guide))
-    for name, site in sampled.items():
-        check_differentiable(name, site, True, ask.cap)
-    labels = {name: site for name, site in sampled.items() if enumerated(site)}
-    drawn = [n for n, site in sampled.items() if n not in labels and is_local(site)]
-    first = draw_dim - 1 - len(labels)
-    dims = {name: first - place for place, name in enumerate(drawn)}
-
-    replayed = guide.copy()
-    for name, dim in dims.items():
-        site = sampled[name]
-        value = _moved(site["value"], draw_dim, dim, site["fn"].event_dim)
-        replayed.nodes[name] = {**site, "value": value}
-    mark = Draw(dataclasses.replace(ask, particles=1), draw_dim, limit)
-    enumeration = EnumMessenger(first_available_dim=first - len(drawn))
-    model = poutine.trace(enumeration(poutine.replay(mark(run.model), trace=replayed))).get_trace(
-        run.batch
-    )
-
-    terms = Collector(run.batch.scale, nesting, labels, model_only(model, sampled))
-    for name, dim in dims.items():
-        plates = plates_within(sampled[name], nesting)
-        terms.sum_over(Label(name, dim, ask.particles, plates, in_guide=False))
-    for name, site in sampled.items():
-        if name in labels:
-            terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
-        elif name in dims:
-            log_q = _log_mixture(site, replayed.nodes[name]["value"], draw_dim, dims[name])
-            terms.add("q", name, site, log_q + math.log(ask.particles))
-        else:
-            terms.add("q", name, site, site["fn"].log_prob(site["value"]))
-    for name, site in random_sites(model):
-        terms.add("p", name, site, site["fn"].log_prob(site["value"]))
-    return terms.weights(ask.cap, guide, model)
-
-
-def _log_mixture(site: Any, moved: Tensor, draw_dim: int, dim: int) -> Tensor:
-    # The density from which a draw came when the draws before it are summed out.
-    fn = site["fn"]
-    if not site["infer"]["_given_draws"]:
-        log_q: Tensor = fn.log_prob(site["value"])
-        return _moved(log_q, draw_dim, dim, 0)
-    log_q = fn.log_prob(moved)
-    return torch.logsumexp(log_q, draw_dim, keepdim=True) - math.log(log_q.shape[draw_dim])
-
-
-def _moved(value: Tensor, old: int, new: int, event_dim: int) -> Tensor:
-    # From the common dimension of the draws to one of the site's own.
-    value = value.reshape((1,) * (event_dim - new - value.dim()) + tuple(value.shape))
-    return value.transpose(old - event_dim, new - event_dim)
+def own_dimensions(drawn: Drawn) -> dict[str, int]:
+    """A dimension for the draws of each site inside the data plate, left of the labels'."""
+    first = drawn.dim - 1 - len(drawn.labels)
+    sites = [n for n, site in drawn.sites.items() if n not in drawn.labels and is_local(site)]
+    return {name: first - place for place, name in enumerate(sites)}

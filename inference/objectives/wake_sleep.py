@@ -12,20 +12,16 @@ from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_unscaled
 from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    Weights,
-    latent_sites,
-    random_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
     at_every_label,
     check_inside_plate,
     label_dims,
     log_q_labels,
-    rowwise,
+    row_density,
 )
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites, random_sites
+from ppl_models.inference.traces.weights import Weights
 
 
 class WakeSleep(Objective):
@@ -130,7 +126,7 @@ def dream_loss(run: Evaluation) -> Tensor:
     for name, site in latent_sites(guide):
         if name not in values:
             raise UnhandledSite(f"the guide samples site {name!r}, which the model lacks")
-        log_q = rowwise(run, site, site["fn"].log_prob(site["value"]))
+        log_q = row_density(run, site, site["fn"].log_prob(site["value"]))
         total = log_q if total is None else total + log_q
     assert total is not None  # asked for only where the guide samples something
     return -total.reshape(run.batch.count)

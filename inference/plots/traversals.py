@@ -18,7 +18,7 @@ from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.samples import data_sites, image_shape, images, mosaic
 from ppl_models.inference.posterior.groups import Array
 from ppl_models.inference.posterior.rows import undisturbed
-from ppl_models.inference.traces.evaluation import random_sites
+from ppl_models.inference.traces.sites import random_sites
 from ppl_models.pair import Pair
 
 if TYPE_CHECKING:

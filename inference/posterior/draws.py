@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.rows import Sites
-from ppl_models.inference.traces.evaluation import is_local, latent_sites, random_sites
+from ppl_models.inference.traces.sites import latent_sites, random_sites
+from ppl_models.sample_sites import base_of, is_local
 
 DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
 
@@ -78,13 +79,26 @@ class GuideDraws:
     Attributes:
         values: ``(S, B, *event)`` by site.
         log_q: Their joint log density ``(S, B)``.
+        logs: Log density of each site ``(S, B)``, given those before it.
         probs: By label, its probabilities ``(B, C)`` averaged over the draws: exact where
             the label is drawn from what is given alone.
     """
 
     values: dict[str, Tensor]
     log_q: Tensor
+    logs: dict[str, Tensor]
     probs: dict[str, Tensor]
+
+    def without(self, site: str) -> GuideDraws:
+        """The draws of the other sites."""
+        if site not in self.values:
+            return self
+        values, logs, probs = (
+            {name: value for name, value in of.items() if name != site}
+            for of in (self.values, self.logs, self.probs)
+        )
+        log_q = torch.stack(list(logs.values())).sum(0) if logs else torch.zeros_like(self.log_q)
+        return GuideDraws(values, log_q, logs, probs)
 
 
 def draw_guide(
@@ -94,15 +108,16 @@ def draw_guide(
     with Many(draws):
         trace = poutine.trace(guide).get_trace(batch)
     log_q = batch.rows.new_zeros((), dtype=torch.float32)
-    values, probs = {}, {}
+    values, logs, probs = {}, {}, {}
     for name, node in latent_sites(trace):
         values[name] = node["value"]
-        log_q = log_q + scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        logs[name] = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        log_q = log_q + logs[name]
         support = sites.latents[name].support
         if support is not None:
             wide = support.reshape(-1, 1, 1, *support.shape[1:])
             probs[name] = node["fn"].log_prob(wide).double().exp().mean(1).T
-    return GuideDraws(values, log_q.expand(draws, batch.count), probs)
+    return GuideDraws(values, log_q.expand(draws, batch.count), logs, probs)
 
 
 def guide_parameters(
@@ -121,7 +136,7 @@ def guide_parameters(
     dims = {name: trace.nodes[name]["infer"]["_enumerate_dim"] for name in labels}
     found = {}
     for name, fn in many.before.items():
-        base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+        base = base_of(fn)
         shape = (1,) * (2 + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
         if not isinstance(base, dist.Normal) or shape[DRAW_DIM] > 1:
             continue
@@ -239,7 +254,7 @@ def _log_prob(fn: Any, value: Tensor) -> Tensor:
     PyTorch forms four tensors of the size of all logits, which fit no cache where labels are
     summed out; one label at a time takes half as long.
     """
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    base = base_of(fn)
     usual = getattr(type(base), "log_prob", None) is torch.distributions.Bernoulli.log_prob
     vector = len(fn.event_shape) == 1 and usual and "logits" in vars(base)
     if not vector or value.dim() >= base.logits.dim():

@@ -217,7 +217,7 @@ class _Task:
     def _work(self, pair: Pair) -> Rows:
         few = self._batch(pair, self.index[:2])
         outside = draw_outside(pair, few, self.draws)
-        sites = find_sites(outside.at(0) if outside.sites else pair, few)
+        sites = find_sites(pair, few, program=outside.at(0))
         limits = {
             "posterior": POSTERIOR_CELLS,
             "posterior_predictive": PREDICTIVE_CELLS,
@@ -247,7 +247,7 @@ class _Task:
         # Each row counts once: the size of the plate is the rows of the block.
         like = pair.like()
         (batch,) = self.table.only(*self.names).rows(index).batches()
-        return Batch(batch, batch.rows).to(like.device, like.dtype)
+        return batch.unscaled().to(like.device, like.dtype)
 
     def _by_chain(self, variables: Variables) -> Variables:
         """With a dimension for chains, where there are several."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.arithmetic import label_posterior, log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
-from ppl_models.inference.posterior.rows import find_sites
-from ppl_models.inference.posterior.shared_draw_prediction import from_shared_draws
-from ppl_models.inference.traces.evaluation import Evaluation, latent_sites
-from ppl_models.inference.traces.sites import is_plate
+from ppl_models.inference.posterior.rows import find_sites, undisturbed
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import is_plate
 
 ROWS = 500  # rows evaluated at a time
 
@@ -46,8 +46,7 @@ def label_probabilities(
             p(y | x, z) at the mean of the guide's sites, and K weighs K draws of them.
         seed: Seed of those draws.
         shared: Draw the guide's label, too, and weigh each draw for all labels; K draws per row
-            in all. See
-            :func:`ppl_models.inference.posterior.shared_draw_prediction.from_shared_draws`.
+            in all (Thoreau et al. 2022, arXiv 2210.10418).
 
     Returns:
         ``(N, C)``, in the order of the table's rows.
@@ -61,22 +60,53 @@ def label_probabilities(
     seen = table.only(*pair.card.data)
     given = getattr(pair.guide, "given", None)
     left = given is not None and site not in given and site in pair.card.latents
+    if shared or left:
+        how = _from_shared_draws
+    else:
+        how = _from_draws_per_label if particles else _from_the_guide
+    return by_rows(pair, seen, lambda batch: how(pair, batch, site, particles), seed)
 
-    def of(batch: Batch) -> Tensor:
-        if shared:
-            return from_shared_draws(pair, batch, site, particles)
-        if left:
-            return _left_to_the_model(pair, batch, site, particles)
-        if not particles:
-            q = pair.guide.factor(site, pair.guide.upstream(site, batch))
-            probs: Tensor = q.probs
-            return probs
-        w = Evaluation(pair.model, pair.guide, batch).weights(particles)
-        if w.log_q_labels is None or w.log_q_labels.dim() != 3:
-            raise ValueError(f"expected {site!r} to be the only missing label of {pair.card.name}")
-        return label_posterior(log_mean_weight(w.log_w), (-3,)).exp().squeeze(-2).T
 
-    return by_rows(pair, seen, of, seed)
+def _from_the_guide(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
+    q = pair.guide.factor(site, pair.guide.upstream(site, batch))
+    probs: Tensor = q.probs
+    return probs
+
+
+def _from_draws_per_label(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
+    w = Evaluation(pair.model, pair.guide, batch).weights(particles)
+    if w.log_q_labels is None or w.log_q_labels.dim() != 3:
+        raise ValueError(f"expected {site!r} to be the only missing label of {pair.card.name}")
+    return label_posterior(log_mean_weight(w.log_w), (-3,)).exp().squeeze(-2).T
+
+
+def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
+    r"""Probabilities from draws of the guide, each weighed for every value of the label.
+
+    :math:`p(y|x) \propto \sum_s p(x, y, z_s) / q(z_s | x, y_s)` with :math:`y_s \sim q(y|x)`: each
+    :math:`z_s` is weighed for every y, whichever label it was drawn for. Right in the limit, as
+    :math:`E\,p(x, y, z_s) / q(z_s | x, y_s) = p(x, y)` for any :math:`y_s`. The guide and what of
+    the model does not depend on y run K times per row, not C K times. Thoreau et al. 2022
+    (arXiv 2210.10418), who weigh by p(x | y, z) to a power.
+
+    Without draws z takes its mean, which no weight makes right.
+    """
+    batch = batch.unscaled()
+    sites = find_sites(pair, batch)
+    if site not in sites.labels:
+        raise ValueError(unknown("missing label", site, sites.labels))
+    log_q: Tensor | float = 0.0
+    if particles:
+        draws = draw_guide(pair.guide, batch, sites, particles).without(site)
+        values, log_q = draws.values, draws.log_q
+    else:
+        with _Means():
+            trace = poutine.trace(pair.guide).get_trace(batch)
+        values = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
+    labels = [name for name in sites.labels if name == site or name not in sites.guided]
+    scores = score(pair.model, batch, values, labels, max(1, particles))
+    joint = torch.logsumexp(scores.log_joint - log_q, -2, keepdim=True)
+    return Scores(joint, scores.labels, {}, ()).probs(site)[0]
 
 
 def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: int = 0) -> float:
@@ -116,23 +146,6 @@ def _mean(fn: Any) -> Tensor | None:
     return mean
 
 
-def _left_to_the_model(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
-    batch = Batch(dict(batch), batch.rows)  # each row counts once
-    sites = find_sites(pair, batch)
-    log_q: Tensor | float = 0.0
-    if particles:
-        draws = draw_guide(pair.guide, batch, sites, particles)
-        values, log_q = draws.values, draws.log_q
-    else:
-        with _Means():
-            trace = poutine.trace(pair.guide).get_trace(batch)
-        values = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
-    labels = [name for name in sites.labels if name not in sites.guided]
-    scores = score(pair.model, batch, values, labels, max(1, particles))
-    joint = torch.logsumexp(scores.log_joint - log_q, -2, keepdim=True)
-    return Scores(joint, scores.labels, {}, ()).probs(site)[0]
-
-
 def by_rows(
     pair: Pair, table: Table, of: Callable[[Batch], Tensor], seed: int, block: int = ROWS
 ) -> Tensor:
@@ -148,23 +161,13 @@ def by_rows(
     like = pair.like()
     blocks: list[Tensor] = []
     order: list[Tensor] = []
-    training = pair.training
-    pair.eval()
-    try:
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-            pyro.validation_enabled(False),
-        ):
-            torch.manual_seed(seed)
-            for regime in table.regimes():
-                for start in range(0, len(regime.index), block):
-                    index = regime.index[start : start + block]
-                    (batch,) = table.batches(index)
-                    blocks.append(of(batch.to(like.device, like.dtype)))
-                    order.append(index)
-    finally:
-        pair.train(training)
+    with undisturbed(pair, seed), torch.no_grad():
+        for regime in table.regimes():
+            for start in range(0, len(regime.index), block):
+                index = regime.index[start : start + block]
+                (batch,) = table.batches(index)
+                blocks.append(of(batch.to(like.device, like.dtype)))
+                order.append(index)
     values = torch.cat(blocks)
     out = torch.empty_like(values)
     out[torch.cat(order).to(values.device)] = values

@@ -16,6 +16,7 @@ from ppl_models.inference.posterior.draws import draw_data, draw_guide, guide_pa
 from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
 from ppl_models.inference.posterior.rows import Sites
 from ppl_models.inference.posterior.shared_sites import Outside
+from ppl_models.inference.traces.sites import Program
 from ppl_models.pair import Pair
 
 
@@ -57,19 +58,18 @@ class Rows:
             stop = self.kept["log_likelihood"] if scored else self.draws
             most = self.sites.draws_at_a_time(self.pair, batch.count, labels)
             count = 1 if shared else min(most, stop - draw)
-            pair = self.outside.at(draw) if shared else self.pair
-            self._draw(parts, pair, batch, labels, count)
+            self._draw(parts, self.outside.at(draw), batch, labels, count)
             draw += count
         return self._groups(parts, batch)
 
     def _draw(
-        self, parts: _Parts, pair: Pair, batch: Batch, labels: list[str], count: int
+        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], count: int
     ) -> None:
         sites = self.sites
-        q = draw_guide(pair.guide, batch, sites, count)
+        q = draw_guide(program.guide, batch, sites, count)
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
         fixed = {name: value for name, value in q.values.items() if name not in labels}
-        scores = score(pair.model, batch, fixed, labels, count)
+        scores = score(program.model, batch, fixed, labels, count)
         joint = scores.at(places)
         log_p = joint.marginal()
         places |= joint.draw()
@@ -92,7 +92,8 @@ class Rows:
             for name in set(places) - set(values):
                 values[name] = sites.latents[name].values()[places[name]]
             values = {name: value[:few] for name, value in values.items()}
-            new = draw_data(pair.model, batch.without(*pair.card.data), values, few)
+            seen = batch.without(*self.pair.card.data)
+            new = draw_data(program.model, seen, values, few)
             for name in sites.data:
                 if name in new:
                     value = sites.data[name].stored(new[name])
@@ -125,9 +126,10 @@ class Rows:
         other = self._parameters(self.outside.at(-1), batch)
         return {n: v for n, v in first.items() if np.array_equal(v[1], other[n][1])}
 
-    def _parameters(self, pair: Pair, batch: Batch) -> Variables:
+    def _parameters(self, program: Program, batch: Batch) -> Variables:
         found: Variables = {}
-        for name, (labels, loc, scale) in guide_parameters(pair.guide, batch, self.sites).items():
+        parameters = guide_parameters(program.guide, batch, self.sites)
+        for name, (labels, loc, scale) in parameters.items():
             classes = (f"{label}_class" for label in labels)
             dims = ("datum", *classes, *event_dims(self.sites.latents[name]))
             found[f"{name}_loc"], found[f"{name}_scale"] = (dims, host(loc)), (dims, host(scale))

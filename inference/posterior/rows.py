@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import check_data
-from ppl_models.inference.traces.evaluation import enumerable, is_local, latent_sites, random_sites
+from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import is_local
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
 # 32 MB are given back to the system after every use, and cost their first touch again.
@@ -102,11 +103,7 @@ def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
     like, modes = pair.like(), {module: module.training for module in pair.modules()}
     pair.eval()
     try:
-        with (
-            torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-            pyro.validation_enabled(False),
-        ):
-            torch.manual_seed(seed)
+        with quiet(like.device, seed):
             yield
     finally:
         for module, mode in modes.items():
@@ -162,21 +159,52 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     return seen
 
 
-def find_sites(pair: Pair, batch: Batch, guide: bool = True) -> Sites:
+@dataclass(frozen=True)
+class Conditioned:
+    """A pair some of whose sites are given or left out; a ``Program``.
+
+    Attributes:
+        pair: The pair.
+        model: Its model without these sites.
+        guide: Its guide without these sites.
+    """
+
+    pair: Pair
+    model: Callable[[Batch], Any]
+    guide: Callable[[Batch], Any]
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The pair's."""
+        return self.pair.parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The pair's."""
+        return self.pair.named_parameters()
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The pair's."""
+        return self.pair.modules()
+
+
+def find_sites(
+    pair: Pair, batch: Batch, guide: bool = True, program: Program | None = None
+) -> Sites:
     """The random variables of the model, from one run of it (and of the guide).
 
     Args:
         pair: The pair.
         batch: Rows with what is conditioned on; each must count once (``size`` = rows).
         guide: Ask the guide which sites it samples; without it, every label is summed out.
+        program: What is run, where it is not the pair itself.
 
     Raises:
         ValueError: If a site is not a row's own, counts more or less than once per row, or is
             latent in the model but neither sampled by the guide nor a label.
     """
+    program = pair if program is None else program
     with poutine.block(), torch.no_grad():
-        q = poutine.trace(pair.guide).get_trace(batch) if guide else poutine.Trace()
-        p = poutine.trace(pair.model).get_trace(batch)
+        q = poutine.trace(program.guide).get_trace(batch) if guide else poutine.Trace()
+        p = poutine.trace(program.model).get_trace(batch)
     for name, site in (*random_sites(q), *random_sites(p)):
         frames = [frame.name for frame in site["cond_indep_stack"]]
         if not is_local(site) or len(frames) > 1:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -16,9 +15,10 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.draws import Given
 from ppl_models.inference.posterior.groups import SAMPLE, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Site
-from ppl_models.inference.traces.sites import is_local, latent_sites
+from ppl_models.inference.posterior.rows import Conditioned, Site
+from ppl_models.inference.traces.sites import Program, latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import base_of, is_local
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class Outside:
     log_q: Tensor
     parameters: Variables
 
-    def at(self, draw: int) -> Pair:
-        """The pair given one draw: what is left are the rows."""
+    def at(self, draw: int) -> Program:
+        """The pair given one draw, which leaves the rows; the pair itself without such sites."""
+        if not self.sites:
+            return self.pair
         given = Given({name: value[draw] for name, value in self.values.items()})
-        pair = self.pair
-        rows = SimpleNamespace(
-            model=given(pair.model), guide=given(pair.guide), card=pair.card, like=pair.like
-        )
-        return cast(Pair, rows)
+        return Conditioned(self.pair, given(self.pair.model), given(self.pair.guide))
 
     def posterior(self) -> Variables:
         """The draws of one chain, for ``posterior``."""
@@ -124,7 +122,7 @@ def _log_density(nodes: Any, names: Sequence[str]) -> Tensor:
 def _parameters(sites: dict[str, Site], first: Any, other: Any) -> Variables:
     found: Variables = {}
     for name, site in sites.items():
-        both = [_base(run[name]["fn"]) for run in (first, other)]
+        both = [base_of(run[name]["fn"]) for run in (first, other)]
         if not all(isinstance(base, dist.Normal) for base in both):
             continue
         for part in ("loc", "scale"):
@@ -132,7 +130,3 @@ def _parameters(sites: dict[str, Site], first: Any, other: Any) -> Variables:
             if torch.equal(one, two):  # else it depends on the sites before it
                 found[f"{name}_{part}"] = (event_dims(site), host(one))
     return found
-
-
-def _base(fn: Any) -> Any:
-    return fn.base_dist if isinstance(fn, dist.Independent) else fn

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
-import torch
 from pyro import poutine
 from torch import Tensor
 
 from ppl_models.data.tables.table import Table
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+from ppl_models.sample_sites import base_of
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
@@ -34,7 +34,7 @@ def check_data(pair: Pair, table: Table) -> None:
     for regime in table.regimes():
         first = next(table.batches(regime.index[:2]))
         first = first.to(pair.like().device, pair.like().dtype)
-        with poutine.block(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        with poutine.block(), quiet(pair.like().device):
             trace = poutine.trace(pair.model).get_trace(first)
         for name in regime.sites:
             site = trace.nodes.get(name)
@@ -56,7 +56,7 @@ def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
 
 def _check_support(name: str, table: Table, index: Tensor, fn: Any) -> None:
     values = table.sites[name][index.to(table.sites[name].device)]
-    base = fn.base_dist if hasattr(fn, "base_dist") else fn
+    base = base_of(fn)
     inside = base.support.check(values)
     inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -30,12 +29,14 @@ from ppl_models.inference.posterior.groups import (
     host,
 )
 from ppl_models.inference.posterior.rows import (
+    Conditioned,
     Site,
     Sites,
     find_sites,
 )
-from ppl_models.inference.traces.sites import family, is_local, latent_sites
+from ppl_models.inference.traces.sites import family, latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import is_local
 
 STARTS = 100  # random starts tried before giving up
 RADIUS = 2.0  # of the cube they are drawn from, on the real line
@@ -213,8 +214,8 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
             "inference.nuts"
         )
     inner = poutine.block(pair.model, hide_fn=lambda site: site["name"] in outside)
-    rows = cast(Pair, SimpleNamespace(model=inner, guide=pair.guide, card=pair.card))
-    sites = find_sites(rows, batch, guide=guide)
+    rows = Conditioned(pair, inner, pair.guide)
+    sites = find_sites(pair, batch, guide=guide, program=rows)
     transforms, shapes = {}, {}
     for name, site in latent.items():
         if name not in sites.labels:
@@ -227,7 +228,7 @@ def rows_of(table: Table, pair: Pair) -> Batch:
     """All rows of a table as one batch of the pair's type, in which each row counts once."""
     like = pair.like()
     (part,) = table.batches()
-    return Batch(part, part.rows).to(like.device, like.dtype)
+    return part.unscaled().to(like.device, like.dtype)
 
 
 def rows_at_a_time(pair: Pair, sites: Sites, labels: Sequence[str], draws: int) -> int:

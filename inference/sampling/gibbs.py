@@ -20,7 +20,7 @@ from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
 from ppl_models.inference.sampling.acquisitions import scorer
-from ppl_models.inference.traces.evaluation import latent_sites
+from ppl_models.inference.traces.sites import Program, latent_sites
 from ppl_models.pair import Pair
 
 ROWS = 2000  # rows of a chain at a time: small networks, many steps
@@ -69,11 +69,11 @@ def gibbs_predict(
     like = pair.like()
     (first, *_) = seen.batches(limit=2)
     with undisturbed(pair, seed), torch.no_grad():
-        shared = draw_outside(pair, _rows(first).to(like.device, like.dtype), weights)
-    given = [shared.at(s) if shared.sites else pair for s in range(weights)]
+        shared = draw_outside(pair, first.unscaled().to(like.device, like.dtype), weights)
+    given = [shared.at(s) for s in range(weights)]
 
     def of(batch: Batch) -> Tensor:
-        batch = _rows(batch)
+        batch = batch.unscaled()
         start = pair.guide.factor(site, pair.guide.upstream(site, batch)).probs
         chains = [_chain(one, batch, site, start, steps, draw) for one in given]
         return torch.stack(chains).movedim(2, 0)
@@ -120,17 +120,15 @@ def gibbs_posterior(
     return as_inference_data(groups, {"acquisition": acquisition})
 
 
-def _rows(batch: Batch) -> Batch:
-    return Batch(dict(batch), batch.rows)  # each row counts once
-
-
-def _chain(pair: Pair, batch: Batch, site: str, probs: Tensor, steps: int, draw: bool) -> Tensor:
+def _chain(
+    program: Program, batch: Batch, site: str, probs: Tensor, steps: int, draw: bool
+) -> Tensor:
     """Label probabilities after each step ``(T, B, C)``."""
     found = []
     for _ in range(steps):
         y = dist.Categorical(probs).sample() if draw else probs.argmax(-1)
-        trace = poutine.trace(pair.guide).get_trace(batch.replace({**batch, site: y}))
+        trace = poutine.trace(program.guide).get_trace(batch.replace({**batch, site: y}))
         codes = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
-        probs = score(pair.model, batch, codes, [site], 1).probs(site)[0]
+        probs = score(program.model, batch, codes, [site], 1).probs(site)[0]
         found.append(probs)
     return torch.stack(found)

@@ -39,7 +39,7 @@ from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import enumerated, latent_sites
+from ppl_models.inference.traces.sites import is_enumerated, latent_sites
 from ppl_models.pair import Pair
 
 LEAST = 2  # draws, without which there is no standard error
@@ -209,7 +209,7 @@ def _propose(
         draws, enumerate_labels=summed, cut="all"
     )
     nodes = dict(latent_sites(run.guide))
-    dims = {n: s["infer"]["_enumerate_dim"] for n, s in nodes.items() if enumerated(s)}
+    dims = {n: s["infer"]["_enumerate_dim"] for n, s in nodes.items() if is_enumerated(s)}
     order = sorted(dims, key=dims.__getitem__)
     sizes = [len(sites.latents[name].values()) for name in order]
     log_w = run.log_w.expand(*sizes, draws, batch.count)

@@ -31,8 +31,9 @@ from ppl_models.inference.posterior.target import (
     sites_of_rows,
     target,
 )
-from ppl_models.inference.traces.evaluation import COMBINATIONS, Evaluation
-from ppl_models.inference.traces.sites import UnhandledSite, enumerated, family, latent_sites
+from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, family, is_enumerated, latent_sites
 from ppl_models.pair import Pair
 
 MOMENTS = 200  # draws of the guide from which its mean and spread are taken
@@ -203,7 +204,7 @@ def _moments(found: Target) -> Rowwise:
     batch, sites = found.batch, found.sites
     run = Evaluation(found.pair.model, found.pair.guide, batch).weights(MOMENTS, cut="all")
     nodes = dict(latent_sites(run.guide))
-    names = [name for name, node in nodes.items() if enumerated(node)]
+    names = [name for name, node in nodes.items() if is_enumerated(node)]
     sizes = [len(sites.latents[name].values()) for name in names]
     if math.prod(sizes) > COMBINATIONS:
         raise UnhandledSite(

@@ -30,7 +30,7 @@ NONE: Dims = frozenset()
 
 
 @dataclass(frozen=True)
-class Label:
+class Summed:
     """A variable that is summed over.
 
     Attributes:
@@ -68,7 +68,7 @@ class Term:
 class Backend(Protocol):
     """What does the arithmetic."""
 
-    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Label]) -> Term:
+    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Summed]) -> Term:
         """Log of the sum over labels ``dims`` of the product of all terms.
 
         Plates are multiplied over, down to those that all these labels stand in.
@@ -81,7 +81,7 @@ class Backend(Protocol):
 class Torch:
     """Broadcasting dimensions of plain tensors."""
 
-    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Label]) -> Term:
+    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Summed]) -> Term:
         """Eliminate labels one by one: innermost plates first, then the smallest product."""
         left, rest = list(terms), set(dims)
         while rest:
@@ -122,7 +122,7 @@ def multiply(terms: Sequence[Term]) -> Term:
 
 
 def log_sum(
-    terms: Iterable[Term], dims: Dims, labels: Mapping[int, Label], backend: Backend
+    terms: Iterable[Term], dims: Dims, labels: Mapping[int, Summed], backend: Backend
 ) -> list[Term]:
     r"""Log of the sum over some labels of the product of terms, as a product of terms.
 
@@ -159,7 +159,7 @@ def log_sum(
 
 
 def log_marginal(
-    factors: Mapping[int, Term], dims: Dims, labels: Mapping[int, Label], backend: Backend
+    factors: Mapping[int, Term], dims: Dims, labels: Mapping[int, Summed], backend: Backend
 ) -> Term:
     """Log marginal of some of the guide's labels.
 
@@ -174,14 +174,14 @@ def log_marginal(
         last, wanted = wanted, wanted.union(*(factors[dim].labels for dim in wanted))
     # Entries of a plate are marginals side by side here, not factors of a product.
     terms = [Term(factors[d].name, factors[d].value, factors[d].labels) for d in sorted(wanted)]
-    beside = {d: Label(labels[d].name, d, labels[d].size) for d in wanted}
+    beside = {d: Summed(labels[d].name, d, labels[d].size) for d in wanted}
     return multiply(log_sum(terms, wanted - dims, beside, backend))
 
 
 def expectation(
     costs: Iterable[Term],
     factors: Mapping[int, Term],
-    labels: Mapping[int, Label],
+    labels: Mapping[int, Summed],
     backend: Backend,
     kept: Dims = NONE,
 ) -> Tensor:
@@ -215,7 +215,7 @@ def expectation(
 
 
 def check_inside(
-    name: str, plates: Dims, dims: Iterable[int], labels: Mapping[int, Label]
+    name: str, plates: Dims, dims: Iterable[int], labels: Mapping[int, Summed]
 ) -> None:
     """Refuse a term outside a plate that depends on a label within it.
 
@@ -231,7 +231,7 @@ def check_inside(
             )
 
 
-def _check_coupling(term: Term, dim: int, labels: Mapping[int, Label]) -> None:
+def _check_coupling(term: Term, dim: int, labels: Mapping[int, Summed]) -> None:
     over = term.plates - labels[dim].plates
     for other in term.labels - {dim}:
         if labels[other].plates & over:
@@ -242,7 +242,7 @@ def _check_coupling(term: Term, dim: int, labels: Mapping[int, Label]) -> None:
             )
 
 
-def _common(dims: Dims, labels: Mapping[int, Label]) -> Dims:
+def _common(dims: Dims, labels: Mapping[int, Summed]) -> Dims:
     return frozenset.intersection(*(labels[dim].plates for dim in dims))
 
 

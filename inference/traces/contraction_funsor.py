@@ -10,7 +10,7 @@ from funsor.optimizer import apply_optimizer
 from funsor.sum_product import sum_product
 from torch import Tensor
 
-from ppl_models.inference.traces.contraction import Dims, Label, Term
+from ppl_models.inference.traces.contraction import Dims, Summed, Term
 from ppl_models.inference.traces.sites import UnhandledSite
 
 
@@ -23,7 +23,7 @@ class Funsor:
     def __init__(self) -> None:
         funsor.set_backend("torch")
 
-    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Label]) -> Term:
+    def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Summed]) -> Term:
         """``sum_product`` in the log semiring, over labels and the plates between them."""
         shared = frozenset.intersection(*(labels[dim].plates for dim in dims))
         plates = frozenset().union(*(t.plates for t in terms)) - shared

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ppl_models.inference.traces.contraction import Dims, Label
-from ppl_models.inference.traces.sites import UnhandledSite, enumerated, latent_sites
+from ppl_models.inference.traces.contraction import Dims, Summed
+from ppl_models.inference.traces.sites import UnhandledSite, is_enumerated, latent_sites
 from ppl_models.inference.traces.weights import Weights, too_many
 
 
@@ -33,8 +33,8 @@ class Survey:
         draws: The labels that each of the guide's draws depends on, by site name.
     """
 
-    labels: tuple[Label, ...]
-    largest: tuple[Label, ...]
+    labels: tuple[Summed, ...]
+    largest: tuple[Summed, ...]
     draws: Mapping[str, Dims]
 
 
@@ -42,7 +42,7 @@ class Survey:
 _known: WeakKeyDictionary[Any, dict[Hashable, Survey | None]] = WeakKeyDictionary()
 
 
-def survey(guide: Any, key: Hashable, run: Callable[[], Weights]) -> Survey:
+def survey(guide: Any, key: Hashable, evaluate: Callable[[], Weights]) -> Survey:
     """Run on tensors that have shapes and no values; answered from the first time by key.
 
     No random number is used and no memory taken, whatever the number of labels.
@@ -50,7 +50,7 @@ def survey(guide: Any, key: Hashable, run: Callable[[], Weights]) -> Survey:
     Args:
         guide: The guide, whose surveys are kept as long as it lives.
         key: What else the run depends on.
-        run: The run.
+        evaluate: The run.
 
     Raises:
         UnhandledSite: If the pair cannot run so.
@@ -58,12 +58,12 @@ def survey(guide: Any, key: Hashable, run: Callable[[], Weights]) -> Survey:
     known = _known.setdefault(guide, {})
     found = known.get(key)
     if found is None:
-        found = known[key] = _look(run)
+        found = known[key] = _look(evaluate)
     return found
 
 
-def run_within(
-    guide: Any, key: Hashable, cap: int, device: torch.device, run: Callable[[float], Weights]
+def evaluate_within(
+    guide: Any, key: Hashable, cap: int, device: torch.device, evaluate: Callable[[float], Weights]
 ) -> Weights:
     """Run, but refuse to form a joint grid of labels larger than a cap.
 
@@ -75,29 +75,32 @@ def run_within(
         key: What else the run depends on.
         cap: The cap.
         device: Where the random numbers are.
-        run: The run, given the number of combinations at which it raises LargeGridError.
+        evaluate: The run, given the number of combinations at which it raises LargeGridError.
 
     Raises:
         UnhandledSite: Naming the sites and the cap.
     """
     known = _known.setdefault(guide, {})
-    if key in known:
-        return run(cap if known[key] is None else math.inf)
-    states = _random_states(device)
-    try:
-        weights = run(cap)
-    except LargeGridError:
-        found = survey(guide, key, lambda: run(math.inf))
-        if math.prod(label.size for label in found.largest) > cap:
-            raise too_many(found.largest, cap) from None
-        # The broken run may have drawn: a resumed training must see the same numbers.
-        _set_random_states(device, states)
-        return run(math.inf)
-    known[key] = None
-    return weights
+    if key not in known:
+        states = _random_states(device)
+        try:
+            weights = evaluate(cap)
+        except LargeGridError:
+            survey(guide, key, lambda: evaluate(math.inf))
+            # The broken run may have drawn: a resumed training must see the same numbers.
+            _set_random_states(device, states)
+        else:
+            known[key] = None
+            return weights
+    found = known[key]
+    if found is None:
+        return evaluate(cap)
+    if math.prod(label.size for label in found.largest) > cap:
+        raise too_many(found.largest, cap)
+    return evaluate(math.inf)
 
 
-def _look(run: Callable[[], Weights]) -> Survey:
+def _look(evaluate: Callable[[], Weights]) -> Survey:
     try:
         with (
             FakeTensorMode(allow_non_fake_inputs=True),
@@ -106,7 +109,7 @@ def _look(run: Callable[[], Weights]) -> Survey:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # of captured tensors that are no leaves
-            weights = run()
+            weights = evaluate()
     except UnhandledSite:
         raise
     except Exception as error:
@@ -124,7 +127,7 @@ def _look(run: Callable[[], Weights]) -> Survey:
     )
     draws = {}
     for name, site in latent_sites(weights.guide):
-        if not enumerated(site):
+        if not is_enumerated(site):
             shape = site["value"].shape[: site["value"].dim() - site["fn"].event_dim]
             draws[name] = frozenset(d for d in labels if len(shape) >= -d and shape[d] > 1)
     return Survey(tuple(labels.values()), tuple(labels[d] for d in sorted(largest)), draws)

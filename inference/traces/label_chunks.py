@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ppl_models.inference.traces.contraction import Backend
-from ppl_models.inference.traces.evaluation import Ask, Evaluation, Piece
+from ppl_models.inference.traces.drawn import Ask, Piece
+from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Untraceable
 
 
@@ -54,12 +55,12 @@ def elbo_in_pieces(
     drawn: dict[str, Tensor] = {}
     shared = [name for name, dims in found.draws.items() if label.dim not in dims]
     if shared:
-        guide = run.run(ask, Piece(label.name, (0, 1), {})).guide
+        guide = run.weights_anew(ask, Piece(label.name, (0, 1), {})).guide
         drawn = {name: guide.nodes[name]["value"] for name in shared}
 
     def piece(start: int) -> tuple[Tensor, Tensor | float]:
         stop = min(start + chunk, label.size)
-        w = run.run(ask, Piece(label.name, (start, stop), drawn))
+        w = run.weights_anew(ask, Piece(label.name, (start, stop), drawn))
         return w.elbo(backend, frozenset({label.dim}), weight), w.outside
 
     modules = {m for m in (run.guide, run.model, _owner(run.model)) if isinstance(m, nn.Module)}

@@ -8,16 +8,13 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_models.inference.traces.evaluation import (
-    Evaluation,
-    UnhandledSite,
-    Weights,
-    is_local,
-    latent_sites,
-)
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import UnhandledSite, is_enumerated, latent_sites
+from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import is_local
 
 
-def rowwise(run: Evaluation, site: Any, value: Tensor) -> Tensor:
+def row_density(run: Evaluation, site: Any, value: Tensor) -> Tensor:
     """A log density as ``(E..., K, B)``: masked, without N / B, plates within a row summed.
 
     Args:
@@ -32,11 +29,6 @@ def rowwise(run: Evaluation, site: Any, value: Tensor) -> Tensor:
     return value.sum(tuple(range(-nesting, -1))) if nesting > 1 else value
 
 
-def is_summed(site: Any) -> bool:
-    """Whether a latent site stands for all its values at once."""
-    return site["infer"].get("_enumerate_dim") is not None
-
-
 def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
     """Log q of the enumerated sites for each draw, ``(E..., K or 1, B)``; None without any.
 
@@ -45,9 +37,9 @@ def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
     if w.log_q_labels_by_draw is None:  # which also objects to labels that have no joint tensor
         return None
     parts = [
-        rowwise(run, site, site["fn"].log_prob(site["value"]))
+        row_density(run, site, site["fn"].log_prob(site["value"]))
         for _, site in latent_sites(w.guide)
-        if is_summed(site)
+        if is_enumerated(site)
     ]
     return sum(parts[1:], parts[0])
 

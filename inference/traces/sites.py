@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
-DATA = "data"  # name of the plate over rows
+from ppl_models.batch import Batch
+from ppl_models.sample_sites import base_of, is_local, is_plate
+
+
+class Program(Protocol):
+    """What objectives and training need of a pair: a model and its guide, called with a batch."""
+
+    @property
+    def model(self) -> Callable[[Batch], Any]:
+        """The generative story."""
+
+    @property
+    def guide(self) -> Any:
+        """The variational family."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters of both."""
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters with their names."""
+
+    def modules(self) -> Iterable[nn.Module]:
+        """The modules of both, at any depth."""
 
 
 class UnhandledSite(ValueError):
@@ -31,17 +53,7 @@ def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
             yield name, site
 
 
-def is_plate(site: Any) -> bool:
-    """Whether a site is a plate's choice of rows."""
-    return type(site["fn"]).__name__ == "_Subsample"
-
-
-def is_local(site: Any) -> bool:
-    """Whether a site stands inside the data plate."""
-    return any(frame.name == DATA for frame in site["cond_indep_stack"])
-
-
-def enumerated(site: Any) -> bool:
+def is_enumerated(site: Any) -> bool:
     """Whether all values of a site were listed in a dimension of its own."""
     return site["infer"].get("_enumerate_dim") is not None
 
@@ -90,12 +102,12 @@ def check_differentiable(name: str, site: Any, enumerate_labels: bool, cap: int)
         UnhandledSite: Naming the site and what was expected.
     """
     fn = site["fn"]
-    if enumerated(site) and not is_local(site):
+    if is_enumerated(site) and not is_local(site):
         raise UnhandledSite(
             f"site {name!r} is discrete and stands outside the data plate; this objective sums "
             "labels row by row, expected it inside plate 'data'"
         )
-    if enumerated(site) or fn.has_rsample:
+    if is_enumerated(site) or fn.has_rsample:
         return
     if enumerable(fn) and not enumerate_labels:
         raise UnhandledSite(
@@ -138,10 +150,10 @@ def check_prior(name: str, kl: Tensor, summed: Mapping[str, Any]) -> None:
 
 def family(fn: Any) -> str:
     """Name of a distribution, looked for inside ``Independent``."""
-    return type(fn.base_dist if isinstance(fn, dist.Independent) else fn).__name__
+    return type(base_of(fn)).__name__
 
 
-def model_only(model: poutine.Trace, sampled: dict[str, Any]) -> dict[str, Any]:
+def model_only(model: poutine.Trace, sampled: Mapping[str, Any]) -> dict[str, Any]:
     """The sites that are enumerated in the model alone, by name.
 
     Raises:
@@ -150,7 +162,7 @@ def model_only(model: poutine.Trace, sampled: dict[str, Any]) -> dict[str, Any]:
     summed = {}
     for name, site in latent_sites(model):
         if name not in sampled:
-            if not enumerated(site):
+            if not is_enumerated(site):
                 raise UnhandledSite(
                     f"site {name!r} is latent in the model, but the guide does not sample it; "
                     "give the guide a factor for it, or put its values in the batch"

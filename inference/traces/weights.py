@@ -17,7 +17,7 @@ from ppl_models.inference.traces.contraction import (
     NONE,
     Backend,
     Dims,
-    Label,
+    Summed,
     Term,
     Torch,
     expectation,
@@ -25,7 +25,8 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
-from ppl_models.inference.traces.sites import DATA, UnhandledSite, is_local
+from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.sample_sites import DATA, is_local
 
 
 @dataclass
@@ -46,23 +47,24 @@ class Weights:
         outside: Log p - log q of sites outside the data plate, a scalar.
         rescaled: Name of a site whose weight is not just the plate's N / B, or of a masked
             label, or None.
-        apart: Whether the joint tensors are not the way to sum over the labels: there are
-            several, they stand in a plate within the rows, or one is masked.
+        term_by_term: Whether labels are summed in each term by itself, not in the joint tensors:
+            there are several, they stand in a plate within the rows, or one has a weight or a
+            mask of its own.
         guide: Trace of the guide.
         model: Trace of the model.
         bridges: Values that the model received for the guide's draws, by site name, each
             with its number of event dimensions (for gradients that scale the path).
-        shared: Label dimensions that the draws do not depend on.
+        shared: Summed dimensions that the draws do not depend on.
     """
 
     terms: Mapping[str, list[Term]]
     factors: Mapping[int, Term]
-    labels: Mapping[int, Label]
+    labels: Mapping[int, Summed]
     nesting: int
     cap: int
     outside: Tensor | float
     rescaled: str | None
-    apart: bool
+    term_by_term: bool
     guide: poutine.Trace
     model: poutine.Trace
     bridges: list[tuple[Tensor, int]] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Weights:
 
         Args:
             backend: What does the arithmetic.
-            kept: Label dimensions of which only a part of the values is there.
+            kept: Summed dimensions of which only a part of the values is there.
             beta: Weight of log p - log q of all the guide's sites, or by site (the others at 1).
         """
         return self.elbo_by_draw(backend, kept, beta).mean(0)
@@ -229,7 +231,7 @@ class Collector:
         self.factors: dict[int, Term] = {}
         self.outside: Tensor | float = 0.0
         self.rescaled: str | None = None
-        self.apart = len(self.labels) > 1 or any(v.plates for v in self.labels.values())
+        self.term_by_term = len(self.labels) > 1 or any(v.plates for v in self.labels.values())
 
     def add(self, kind: str, name: str, site: Any, log_prob: Tensor) -> None:
         """Add the log density of a site to the terms of a kind."""
@@ -250,13 +252,13 @@ class Collector:
         if kind == "labels":
             # A weight or mask changes what a label costs, never how probable it is.
             plain = isinstance(scale, float) and scale == 1.0 and mask is None
-            self.apart = self.apart or not plain
+            self.term_by_term = self.term_by_term or not plain
             if mask is not None and mask is not True:
                 self.rescaled = name
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
 
-    def sum_over(self, label: Label) -> None:
+    def sum_over(self, label: Summed) -> None:
         """Declare a dimension that is summed like a label."""
         self.labels[label.dim] = label
 
@@ -270,18 +272,18 @@ class Collector:
     ) -> Weights:
         """All terms added so far."""
         return Weights(
-            self.terms,
-            self.factors,
-            self.labels,
-            self.nesting,
-            cap,
-            self.outside,
-            self.rescaled,
-            self.apart,
-            guide,
-            model,
-            bridges or [],
-            shared,
+            terms=self.terms,
+            factors=self.factors,
+            labels=self.labels,
+            nesting=self.nesting,
+            cap=cap,
+            outside=self.outside,
+            rescaled=self.rescaled,
+            term_by_term=self.term_by_term,
+            guide=guide,
+            model=model,
+            bridges=bridges or [],
+            shared=shared,
         )
 
     def _term(self, name: str, site: Any, value: Tensor) -> Term:
@@ -296,7 +298,7 @@ class Collector:
         return over_plates(term, term.plates)
 
 
-def too_many(labels: Iterable[Label], cap: int) -> UnhandledSite:
+def too_many(labels: Iterable[Summed], cap: int) -> UnhandledSite:
     """The error for labels whose joint grid is larger than the cap."""
     told = [f"{label.name!r} ({label.size} values)" for label in labels]
     size = math.prod(label.size for label in labels)
@@ -306,10 +308,10 @@ def too_many(labels: Iterable[Label], cap: int) -> UnhandledSite:
     )
 
 
-def _label(name: str, site: Any, nesting: int, in_guide: bool) -> Label:
+def _label(name: str, site: Any, nesting: int, in_guide: bool) -> Summed:
     dim = site["infer"]["_enumerate_dim"]
     size = site["value"].shape[dim - site["fn"].event_dim]
-    return Label(name, dim, size, plates_within(site, nesting), in_guide)
+    return Summed(name, dim, size, plates_within(site, nesting), in_guide)
 
 
 def plates_within(site: Any, nesting: int) -> Dims:

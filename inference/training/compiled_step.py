@@ -22,10 +22,10 @@ from torch import Tensor, fx, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.traces.sites import Untraceable
+from ppl_models.inference.traces.sites import Program, Untraceable
 from ppl_models.inference.training.live_number import Live, Outcome
 from ppl_models.inference.training.sides import Side
-from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 NOT = "training is not compiled"
 Compiler = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Any]]
@@ -64,7 +64,7 @@ class Compiled:
     def __init__(
         self,
         objective: Objective,
-        pair: Pair,
+        pair: Program,
         parameters: list[nn.Parameter],
         modules: Iterable[nn.Module],
         compiler: Compiler,
@@ -72,7 +72,8 @@ class Compiled:
         self.objective, self.pair, self.parameters = objective, pair, parameters
         self.compiler = compiler
         self.terms = list(_terms(objective))
-        roots = [pair, *modules, *(m for m in self.terms if isinstance(m, nn.Module))]
+        roots: list[Program | nn.Module] = [pair, *modules]
+        roots += [m for m in self.terms if isinstance(m, nn.Module)]
         self.modules = list({id(m): m for root in roots for m in root.modules()}.values())
         self.progress = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
         self.graphs: dict[Any, list[_Graph]] = {}
@@ -185,11 +186,7 @@ class Compiled:
         # What an objective finds out about a pair on its first evaluation is then known, here
         # and after a resume alike.
         device = self.progress.device
-        with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            pyro.validation_enabled(False),
-            torch.no_grad(),
-        ):
+        with quiet(device), torch.no_grad():
             self.objective.differentiable_loss(self.pair.model, self.pair.guide, batches)
 
     def _attributes(self) -> list[tuple[Any, dict[str, Any]]]:
@@ -208,7 +205,7 @@ class Compiled:
             raise
 
 
-def compiled_sides(sides: list[Side], pair: Pair, processes: int) -> dict[str, Compiled]:
+def compiled_sides(sides: list[Side], pair: Program, processes: int) -> dict[str, Compiled]:
     """What the sides of a stage step with, by name; nothing, with a warning, if they cannot.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
 import torch
 
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 LOOK_ROWS = 1000  # validation rows at a time
 
@@ -27,8 +27,7 @@ def validation_loss(pair: Pair, stage: Stage, table: Table, seed: int) -> float:
         seed: Of the draws.
     """
     trained, like = stage.pair or pair, pair.like()
-    with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-        torch.manual_seed(seed)
+    with quiet(like.device, seed):
         total = 0.0
         for batch in table.batches(limit=LOOK_ROWS):
             batch = batch.to(like.device, like.dtype)

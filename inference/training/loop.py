@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.early_stop import better_of, validation_loss
 from ppl_models.inference.training.job import Job
@@ -91,7 +92,7 @@ class Loop:
 
     def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
         """The stage's sides, as they were left, and who moves them."""
-        self.draws.parts = stream.parts
+        self.draws.shares = stream.shares
         self.sides = sides(self.pair, self.job.plan[place], rows)
         for side, saved in zip(self.sides, self.state.sides, strict=False):
             side.restore(saved)
@@ -110,7 +111,8 @@ class Loop:
             for side in self.sides:
                 side.objective.differentiable_loss(trained.model, trained.guide, batches)
 
-        roots = [trained, *(s.module for s in self.sides if s.module is not None)]
+        roots: list[Program | nn.Module] = [trained]
+        roots += [s.module for s in self.sides if s.module is not None]
         return bfloat16(networks_of(roots, run), self.job.device)
 
     def _bar(self, stage: Stage, total: int) -> Any:

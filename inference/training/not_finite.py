@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ppl_models.batch import Batch
+from ppl_models.sample_sites import is_plate
 
 
 class NotFinite(FloatingPointError):
@@ -35,7 +36,7 @@ def explain(pair: nn.Module, step: int, run_again: Any, batches: tuple[Batch, ..
     for batch in batches:
         for trace in run_again(batch):
             for name, site in trace.nodes.items():
-                if site["type"] != "sample" or type(site["fn"]).__name__ == "_Subsample":
+                if site["type"] != "sample" or is_plate(site):
                     continue
                 log_prob = site["fn"].log_prob(site["value"])
                 bad = ~log_prob.isfinite()

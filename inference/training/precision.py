@@ -10,6 +10,8 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_models.inference.traces.sites import Program
+
 
 @contextlib.contextmanager
 def bfloat16(networks: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
@@ -40,7 +42,7 @@ def bfloat16(networks: Iterable[nn.Module], device: torch.device) -> Iterator[No
         yield
 
 
-def networks_of(roots: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
+def networks_of(roots: Iterable[Program | nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
     """The networks that a calculation calls: outermost modules that give back a tensor.
 
     A module in which Pyro samples a site is no network, but those inside it are. Random state

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_models.batch import Batch
-from ppl_models.data.streams.stream import Part
+from ppl_models.data.streams.stream import Share
 from ppl_models.data.tables.seeds import PROCESS, generator
-from ppl_models.inference.traces.evaluation import Evaluation, is_local
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.sample_sites import is_local
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
@@ -51,10 +52,10 @@ class Draws:
         device: Where the draws are made, the CPU besides.
 
     Attributes:
-        parts: This process's part of each batch of a step.
+        shares: This process's share of each batch of a step.
     """
 
-    parts: Sequence[Part]
+    shares: Sequence[Share]
 
     def __init__(self, seed: int, rank: int, count: int, device: torch.device) -> None:
         self.seed, self.rank, self.count = seed, rank, count
@@ -72,7 +73,7 @@ class Draws:
         batches: tuple[Batch, ...],
         key: tuple[int, ...],
     ) -> Tensor:
-        """This process's part of the loss; those of all processes add up to the whole.
+        """This process's share of the loss; those of all processes add up to the whole.
 
         Args:
             objective: The objective.
@@ -88,10 +89,10 @@ class Draws:
             return objective.differentiable_loss(model, guide, batches)
         losses = []
         with self.own(*key):
-            for batch, part in zip(batches, self.parts, strict=True):
-                with self.sites(part):
+            for batch, share in zip(batches, self.shares, strict=True):
+                with self.sites(share):
                     loss = objective.differentiable_loss(model, guide, (batch,))
-                losses.append(part.weight * loss)
+                losses.append(share.weight * loss)
             # Of its own rows: what spans all rows of a step is averaged over the processes.
             runs = [Evaluation(model, guide, b, objective.max_plate_nesting) for b in batches]
             across = objective.across(runs)
@@ -108,8 +109,8 @@ class Draws:
             return tuple(prepare(batch) for batch in batches)
         found = []
         with self.own(*key):
-            for batch, part in zip(batches, self.parts, strict=True):
-                with self.rows(part):
+            for batch, share in zip(batches, self.shares, strict=True):
+                with self.rows(share):
                     found.append(prepare(batch))
         return tuple(found)
 
@@ -119,7 +120,7 @@ class Draws:
         if self.count == 1:
             yield
             return
-        with self.own(*key), self.sites(self.parts[place]):
+        with self.own(*key), self.sites(self.shares[place]):
             yield
 
     @contextlib.contextmanager
@@ -154,19 +155,19 @@ class Draws:
             default.set_state(self.common[kind].get_state())
             self.common[kind].set_state(state)
 
-    def sites(self, part: Part) -> Messenger:
+    def sites(self, share: Share) -> Messenger:
         """Inside :meth:`own`: what the sites of a pair on these rows draw."""
-        return _Sites(self, part)
+        return _Sites(self, share)
 
-    def rows(self, part: Part, dim: int = 0) -> TorchDispatchMode:
+    def rows(self, share: Share, dim: int = 0) -> TorchDispatchMode:
         """Inside :meth:`own`: noise has its rows in a dimension, counted from the left."""
-        return _Rows(self.common, part, dim)
+        return _Rows(self.common, share, dim)
 
 
 class _Sites(Messenger):
-    def __init__(self, draws: Draws, part: Part) -> None:
+    def __init__(self, draws: Draws, share: Share) -> None:
         super().__init__()
-        self.draws, self.part = draws, part
+        self.draws, self.share = draws, share
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or msg["value"] is not None:
@@ -174,10 +175,10 @@ class _Sites(Messenger):
         fn = msg["fn"]
         if not is_local(msg):
             context: Any = self.draws.shared()
-        elif fn.batch_shape[-1:] == (self.part.count,):
+        elif fn.batch_shape[-1:] == (self.share.count,):
             # Whatever wraps the noise (events, transforms, particles), its batch dimensions
             # come first, and the data plate is the last of them.
-            context = self.draws.rows(self.part, len(fn.batch_shape) - 1)
+            context = self.draws.rows(self.share, len(fn.batch_shape) - 1)
         else:
             return
         with context:
@@ -186,11 +187,11 @@ class _Sites(Messenger):
 
 
 class _Rows(TorchDispatchMode):
-    """Noise with the part's rows in a dimension is drawn for the whole batch and cut."""
+    """Noise with the share's rows in a dimension is drawn for the whole batch and cut."""
 
-    def __init__(self, common: dict[str, torch.Generator], part: Part, dim: int) -> None:
+    def __init__(self, common: dict[str, torch.Generator], share: Share, dim: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.common, self.part, self.dim = common, part, dim
+        self.common, self.share, self.dim = common, share, dim
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -208,11 +209,11 @@ class _Rows(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _has_rows(self, shape: Any) -> bool:
-        return len(shape) > self.dim and shape[self.dim] == self.part.count
+        return len(shape) > self.dim and shape[self.dim] == self.share.count
 
     def _cut(self, fill: Any, like: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         shape = list(like.shape)
-        shape[self.dim] = self.part.of
+        shape[self.dim] = self.share.of
         whole = like.new_empty(shape)
         fill(whole, *args, **{**kwargs, "generator": self.common[whole.device.type]})
-        return whole.narrow(self.dim, self.part.start, self.part.count)
+        return whole.narrow(self.dim, self.share.start, self.share.count)

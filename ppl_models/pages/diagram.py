@@ -8,9 +8,9 @@ from pyro import poutine
 
 from ppl_models.batch import Batch
 from ppl_models.guides.inverse_guide import dependencies
-from ppl_models.inference.traces.sites import is_local
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
+from ppl_models.sample_sites import is_local
 
 ROWS = 4
 LOOKS = {

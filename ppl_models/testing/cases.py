@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference import Evaluation, Objective
-from ppl_models.inference.traces.sites import is_local
+from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
+from ppl_models.sample_sites import is_local
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
@@ -51,7 +52,7 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
 class Case:
     """One stage of a paper's training on rows of one kind, as the objective sees them."""
 
-    pair: Pair
+    pair: Program
     objective: Objective
     batch: Batch
 
@@ -153,16 +154,12 @@ def cases(
 
 def sampled(trace: poutine.Trace) -> dict[str, Any]:
     """The sample sites of a trace by name, without plates."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
-    }
+    return dict(random_sites(trace))
 
 
 def latent(trace: poutine.Trace) -> dict[str, Any]:
     """The sample sites of a trace that are not observed, by name."""
-    return {name: site for name, site in sampled(trace).items() if not site["is_observed"]}
+    return dict(latent_sites(trace))
 
 
 def enumerated(trace: poutine.Trace) -> dict[str, Any]:
@@ -239,6 +236,7 @@ def bound_by_loop(case: Case, trace: poutine.Trace) -> Tensor:
         ``(B,)``: the sum of q(y | x) [log p(x, y, z) - log q(z | x, y) - log q(y | x)].
     """
     pair, batch, sites = case.pair, case.batch, enumerated(trace)
+    assert isinstance(pair, Pair), "its card says which labels are ever data"
     supports = {n: s["value"].reshape(-1, *s["fn"].event_shape) for n, s in sites.items()}
     total = torch.zeros(batch.count, dtype=pair.like().dtype)
     for places in itertools.product(*(range(len(v)) for v in supports.values())):

@@ -38,10 +38,10 @@ from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.inference.objectives.by_name import parse_objective
-from ppl_models.inference.traces.sites import is_local
 from ppl_models.pages.describe import describe
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
+from ppl_models.sample_sites import is_local
 from ppl_models.testing.cases import (
     ROWS,
     Case,

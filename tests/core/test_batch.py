@@ -56,6 +56,13 @@ def test_changed_batches_stand_for_the_same_rows(change, left):
     assert set(b) == {"x", "y"}
 
 
+def test_rows_that_stand_for_themselves_count_once():
+    alone = batch(size=40, total=100, observed={"x": 100, "y": 40}).unscaled()
+    assert (alone.size, alone.total, alone.scale, alone.observed) == (B, B, 1.0, {"x": B, "y": B})
+    assert alone.rows.tolist() == [7, 3, 9, 1]
+    assert alone["x"] is X and alone["y"] is Y
+
+
 def test_casting_leaves_labels_and_rows_as_integers():
     b = batch().to(torch.float64)
     assert (b["x"].dtype, b["y"].dtype, b.rows.dtype) == (torch.float64, torch.int64, torch.int64)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.inference import Weights
-from ppl_models.inference.traces.evaluation import latent_sites, random_sites
+from ppl_models.inference.traces.sites import latent_sites, random_sites
 from ppl_models.networks import Label, Net, Scalar
 
 ROWS = 3

@@ -175,7 +175,7 @@ def test_processes_share_each_batch(labelled, unlabelled, batch_size, processes)
     ]
     assert all(s.steps_per_epoch == one.steps_per_epoch for s in shared)
     for place, size in enumerate(one.sizes):
-        parts = [s.parts[place] for s in shared]
+        parts = [s.shares[place] for s in shared]
         assert sum(p.weight for p in parts) == pytest.approx(1, abs=1e-15)
         assert max(p.weight for p in parts) - min(p.weight for p in parts) <= 1 / size + 1e-15
         assert all(p.of == size for p in parts)

@@ -74,7 +74,7 @@ def test_means_errors_and_paired_differences(good, bad):
 def test_calibration_error_has_the_error_of_its_rows(good):
     """Against the spread of the calibration error over resampled rows."""
     labels = row_scores.labels(good)
-    wide = row_scores.Labels(  # far from calibrated, so that no bin's sign is in doubt
+    wide = row_scores.KnownLabels(  # far from calibrated, so that no bin's sign is in doubt
         np.repeat(labels.probs, 20, 0), np.repeat((labels.truth + 1) % 4, 20), labels.classes
     )
     rows = row_scores.calibration(wide)
@@ -82,7 +82,7 @@ def test_calibration_error_has_the_error_of_its_rows(good):
     means = []
     for _ in range(300):
         index = g.integers(len(rows), size=len(rows))
-        again = row_scores.Labels(wide.probs[index], wide.truth[index], wide.classes)
+        again = row_scores.KnownLabels(wide.probs[index], wide.truth[index], wide.classes)
         means.append(row_scores.calibration(again).mean())
     assert by_hand(rows)[1] == pytest.approx(np.std(means), rel=0.15)  # 4 % by chance
 

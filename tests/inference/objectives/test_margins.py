@@ -146,7 +146,7 @@ def test_processes_share_what_spans_the_rows():
         parts = ()
 
     draws = Alone(0, 0, 2, torch.device("cpu"))
-    draws.parts = [type("P", (), {"weight": 0.5})() for _ in parts]
+    draws.shares = [type("P", (), {"weight": 0.5})() for _ in parts]
     draws.sites = lambda part: torch.no_grad()
     half = draws.loss(Balance("y"), pair.model, pair.guide, tuple(parts), (0, 0))
     torch.testing.assert_close(2 * half, whole)

@@ -46,7 +46,7 @@ def shared(pair, objective, table, size, count, seed=3):
     for rank in range(count):
         stream = Stream(table, size, process=rank, processes=count)
         draws = Draws(0, rank, count, CPU)
-        draws.parts = stream.parts
+        draws.shares = stream.shares
         torch.manual_seed(seed)
         loss = draws.loss(objective, pair.model, pair.guide, stream.step(4), (0, 4))
         loss.backward()
@@ -109,7 +109,7 @@ def check_prepared(prepare, table):
         for rank in range(2):
             stream = Stream(table, 20, process=rank, processes=2)
             draws = Draws(0, rank, 2, CPU)
-            draws.parts = stream.parts
+            draws.shares = stream.shares
             torch.manual_seed(1)
             found.append(draws.prepared(prepare, stream.step(2), (0, 2)))
             assert torch.equal(torch.get_rng_state(), state)
@@ -243,5 +243,5 @@ def test_an_empty_share_counts_for_nothing():
     """Two processes, one labelled row: the second looks at it at weight 0."""
     _, table = world_table(1, 40)
     streams = [Stream(table, 5, process=r, processes=2) for r in range(2)]
-    assert [s.parts[0].weight for s in streams] == [0.0, 1.0]
+    assert [s.shares[0].weight for s in streams] == [0.0, 1.0]
     assert [s.step(0)[0].rows.tolist() for s in streams] == [[0], [0]]
