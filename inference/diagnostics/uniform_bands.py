@@ -18,6 +18,9 @@ Array = np.ndarray[Any, Any]
 
 POINTS = 100  # most points at which the curve is looked at
 FINE = 1e-4  # relative precision of the pointwise level
+# The p-value is 1 minus a probability, and at most 2 POINTS times the pointwise one: below this
+# it is rounding, and SciPy's quantiles overflow at 1e-200.
+LEAST = 1e-18
 
 
 def points(count: int) -> Array:
@@ -113,9 +116,12 @@ def p_value(values: Array) -> Array:
     found = np.empty(least.shape)
     for place in np.ndindex(least.shape):
         gamma = min(float(least[place]), 1.0)
+        if gamma < LEAST:
+            found[place] = 0.0
+            continue
         # Paths that are less unusual everywhere: the counts at the level itself are outside.
         low, high = bounds(count, gamma * (1 - 1e-9))
         edge = (stats.binom.cdf(low, count, where) <= gamma / 2 * (1 + 1e-9)).astype(int)
         ridge = (stats.binom.sf(high - 1, count, where) <= gamma / 2 * (1 + 1e-9)).astype(int)
-        found[place] = 1 - inside(count, low + edge, high - ridge) if gamma > 0 else 0.0
+        found[place] = 1 - inside(count, low + edge, high - ridge)
     return found.clip(0, 1)

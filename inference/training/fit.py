@@ -80,10 +80,7 @@ def fit(
     table, validation = (
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
-    plan = with_training(pair.stages() if stages is None else stages, training)
-    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
-    if objective is not None:
-        plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
+    plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     check_data(pair, table)
     tables = [_rows_of(stage, table) for stage in plan]
 
@@ -100,18 +97,8 @@ def fit(
             state = processes.from_first(claim)
         pair.to(where)
         pair.train()
-        job = Job(
-            run,
-            plan,
-            seed,
-            where,
-            processes,
-            folder,
-            description,
-            checkpoint_seconds,
-            progress,
-            callbacks,
-        )
+        job = Job(run, plan, seed, where, processes, folder, description,
+                  checkpoint_seconds, progress, callbacks)  # fmt: skip
         loop = Loop(job)
         with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -126,6 +113,20 @@ def fit(
                 loop.finish()
     pair.eval()
     return run
+
+
+def _plan(
+    stages: tuple[Stage, ...],
+    objective: Objective | None,
+    freeze: tuple[str, ...],
+    training: dict[str, Any],
+) -> tuple[Stage, ...]:
+    """The stages with what the caller changes in them."""
+    plan = with_training(stages, training)
+    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
+    if objective is not None:
+        plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
+    return plan
 
 
 def _rows_of(stage: Stage, table: Table) -> Table:

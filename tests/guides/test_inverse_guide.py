@@ -255,11 +255,12 @@ def train(model, guide, objective, batch, steps, rate=0.1):
             (objective.differentiable_loss(model, guide, batch) / batch.count).backward()
             optimiser.step()
             schedule.step()
-    big = type(objective)(particles=50)
+    big = type(objective)(particles=200)
     with torch.no_grad():
         return -big.per_datum(model, guide, batch).mean()
 
 
+@pytest.mark.training
 def test_explaining_away_costs_mean_field_its_analytic_gap():
     """x = a + b + noise: mean-field loses log(prod diag P / det P) / 2, the inverse nothing."""
     noise = 0.5
@@ -288,11 +289,12 @@ def test_explaining_away_costs_mean_field_its_analytic_gap():
     gap = 0.5 * float(precision.diagonal().log().sum() - precision.logdet())
     assert gap > 0.5
     # log w spreads by 0.8 under mean-field (not at all under the exact guide): the standard
-    # error of 10,000 draws is 0.008.
+    # error of 40,000 draws is 0.004. 10 seeds: 0.0000 (0.0001), and the gap of 0.51 of the other.
     assert abs(lost) < 0.02
     assert lost_naive == pytest.approx(gap, abs=0.03)
 
 
+@pytest.mark.training
 def test_class_and_code_that_explain_one_value():
     """x = m_y + z + noise: the best q(y | x) q(z | x), by coordinate ascent, loses more."""
     noise, means = 0.4, torch.tensor([-1.5, 0.0, 1.0])
@@ -333,5 +335,6 @@ def test_class_and_code_that_explain_one_value():
         float(exact.mean() - train(model, guide, EnumeratedELBO(grad="stl"), batch, 250))
         for guide in (inverse, naive)
     )
+    # 10 seeds: 0.002 (0.002), and 0.76 (0.12) above the gap of 0.46.
     assert abs(lost) < 0.02
     assert lost_naive > gap - 0.03  # no factorised guide can lose less

@@ -213,6 +213,7 @@ class Muted(Messenger):
             msg["mask"] = torch.zeros((), dtype=torch.bool)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("regime", REGIMES)
 def test_without_labels_likelihood_the_weights_go_to_their_prior(regime):
     pair, batches = small(log_variance=-6.0), rows(regime, 10)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import ppl_models as zoo
+from ppl_models import data, inference
 from ppl_models.commands.main import main
 from ppl_models.testing import PairContract
 
@@ -36,11 +38,10 @@ def measurements(tmp_path):
 def test_fit_swapped_exported_and_checked(measurements, tmp_path, capsys):
     out = tmp_path / "run"
     command = ["fit", PAIR, "--data", str(measurements), "--labelled", "60", "--out", str(out)]
-    more = ["--objective", "iwelbo(particles=4)", "--epochs", "60", "--learning-rate", "0.01"]
+    more = ["--objective", "iwelbo(particles=4)", "--epochs", "6", "--learning-rate", "0.01"]
     assert main([*command, *more, "--quiet", "--draws", "50"]) == 0
     report = capsys.readouterr().out
     error = float(report.split("test error of y")[1].split()[0])
-    assert error < 5  # the classes are 4 apart, and a classifier that knows them makes none
     idata = az.from_netcdf(str(out / "posterior.nc"), engine="h5netcdf")
     assert "log sum_y 1/4" in idata.attrs["objective"]
     probs = idata.variational["y_probs"]
@@ -55,6 +56,20 @@ def test_fit_swapped_exported_and_checked(measurements, tmp_path, capsys):
     assert torch.equal(
         torch.tensor(new.posterior["y"].values), torch.tensor(idata.posterior["y"].values)
     )
+
+
+@pytest.mark.training
+def test_sixty_labels_teach_the_classes(measurements):
+    """The classes are 4 apart, and a classifier that knows them makes no error."""
+    rows = data.load(str(measurements), labelled=60)
+    objective = inference.IWELBO(4) + inference.Classification("y")
+    run = inference.fit(
+        zoo.build(PAIR, rows), rows, objective=objective, epochs=60, learning_rate=0.01,
+        progress=False,
+    )  # fmt: skip
+    # 10 seeds: 0.003 (0.004). Without the classifier's own term 0 to 0.7: labels are learnt from
+    # rows without them, and may change places.
+    assert run.error(rows.test) < 0.03
 
 
 def test_readme_shows_the_file_as_it_is():

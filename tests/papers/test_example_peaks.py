@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import ppl_models as zoo
@@ -40,19 +41,18 @@ def test_it_is_short():
     assert len(FILE.read_text().splitlines()) < 60
 
 
+@pytest.mark.training
 def test_rows_that_know_one_variable_or_none_teach_all_of_them():
     rows = spectra()
-    fit = {"learning_rate": 0.02, "progress": False}
     pair = zoo.build(PAIR, rows)
-    run = inference.fit(pair, rows, epochs=30, batch_size=250, labelled_batch_size=60, **fit)
-    alone = zoo.build(PAIR, rows)
-    inference.fit(
-        alone, rows.train.where_observed("place"), inference.Classification("place"), epochs=300,
-        **fit,
+    run = inference.fit(
+        pair, rows, epochs=30, batch_size=250, labelled_batch_size=60, learning_rate=0.02,
+        progress=False,
     )  # fmt: skip
-    # Spectra without labels show what a place does: with the 15 alone it is off far more.
-    assert place_error(pair, rows.test) < place_error(alone, rows.test) / 1.5
-    assert run.error(rows.test, "kind") < 0.2  # a coin's is 0.5
+    # Spectra without labels show what a place does. 10 seeds: 0.40 (0.01); a guide that is
+    # trained on the 15 rows alone 0.75 (0.20), at least 0.57.
+    assert place_error(pair, rows.test) < 0.47
+    assert run.error(rows.test, "kind") < 0.2  # 10 seeds: 0.10 (0.01); a coin's is 0.5
     # The height, which no row tells, comes out in its own unit.
     with torch.no_grad():
         x = rows.test.sites["x"][:]
@@ -60,4 +60,5 @@ def test_rows_that_know_one_variable_or_none_teach_all_of_them():
         height = pair.guide.factor("height", seen).mean
     inside = rows.test.sites["place"][:].abs() < 2  # the others' tops are off the axis
     both = torch.stack([height[inside], x.max(-1, keepdim=True).values[inside]])
-    assert torch.corrcoef(both)[0, 1] > 0.8
+    # 10 seeds: 0.88 (0.05); before training 0.20 (0.38).
+    assert torch.corrcoef(both)[0, 1] > 0.65

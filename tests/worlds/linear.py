@@ -9,12 +9,16 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
+from ppl_models.inference import Evaluation
 from ppl_models.networks import Label
 from ppl_models.pair import Card, Pair
+
+ROWS = 6  # of the batches
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,83 @@ def linear(seed: int = 0, dtype: torch.dtype = torch.float64, **settings: object
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LinearPair(LinearConfig(**settings)).to(dtype)  # type: ignore[arg-type]
+
+
+# ---- the bounds of the linear world, written out by hand ---------------------------------
+
+
+def hand_weights(pair: LinearPair, batch: Batch, z: Tensor) -> tuple[Tensor, Tensor]:
+    """log w (C, K, B) and log q(y|x) (C, B) by loops over labels and scalars of the formula."""
+    x, C, K = batch["x"], pair.config.classes, z.shape[-3]
+    log_prior = pair.prior_logits.log_softmax(0)
+    widen, shift = pair.guide.factors["z"].net.log_widen, pair.guide.factors["z"].net.shift
+    log_w = []
+    for y in range(C):
+        loc, scale = pair.posterior_z(x, torch.full((len(x),), y))
+        for k in range(K):
+            draw_z = z[y, k] if z.dim() == 4 else z[k]
+            log_p = (
+                log_prior[y]
+                + Normal(0.0, 1.0).log_prob(draw_z).sum(-1)
+                + Normal(draw_z @ pair.A.T + pair.means[y], pair.noise).log_prob(x).sum(-1)
+            )
+            log_q = Normal(loc + shift * scale, scale * widen.exp()).log_prob(draw_z).sum(-1)
+            log_w.append(log_p - log_q)
+    log_q_y = pair.guide.factors["y"].net(x=x).log_softmax(-1).T
+    return torch.stack(log_w).reshape(C, K, len(x)), log_q_y
+
+
+def hand_bound(log_w: Tensor, log_q_y: Tensor, lam: float) -> Tensor:
+    """L_lambda per row, as a loop over rows, labels and draws."""
+    C, K, rows = log_w.shape
+    out = []
+    for b in range(rows):
+        ell = [torch.logsumexp(log_w[y, :, b], 0) - math.log(K) for y in range(C)]
+        D = torch.logsumexp(torch.stack(ell), 0)
+        kl = sum(log_q_y[y, b].exp() * (log_q_y[y, b] - (ell[y] - D)) for y in range(C))
+        out.append(D - lam * kl)
+    return torch.stack(out)
+
+
+def batches(
+    pair: LinearPair, scale: int, regime: str, dtype: torch.dtype = torch.float64
+) -> list[Batch]:
+    """Six rows that stand for ``scale`` times as many: unlabelled, labelled or half of each."""
+    x, y = draw(pair, ROWS)
+    x = x.to(dtype)
+    rows = torch.arange(ROWS)
+    N = ROWS * scale
+    full = {"size": N, "total": N}
+    if regime == "unlabelled":
+        return [Batch({"x": x}, rows, **full)]
+    if regime == "labelled":
+        return [Batch({"x": x, "y": y}, rows, **full)]
+    half = ROWS // 2
+    part = {"size": N // 2, "total": N, "observed": {"y": N // 2, "x": N}}
+    return [
+        Batch({"x": x[:half], "y": y[:half]}, rows[:half], **part),
+        Batch({"x": x[half:]}, rows[half:], **part),
+    ]
+
+
+def hand_loss(
+    pair: LinearPair,
+    batch: Batch,
+    run: Evaluation,
+    lam: float,
+    particles: int,
+    inside: bool = True,
+) -> Tensor:
+    """Minus the bound per row; the mean over draws inside the log or outside."""
+    w = run.weights(particles)
+    z = w.guide.nodes["z"]["value"]
+    if "y" in batch:
+        z = z.reshape(particles, batch.count, -1)
+        log_w, _ = hand_weights(pair, batch, z)
+        own = log_w[batch["y"], :, torch.arange(batch.count)]  # (B, K)
+        ell = torch.logsumexp(own, 1) - math.log(particles) if inside else own.mean(1)
+        return -ell
+    log_w, log_q = hand_weights(pair, batch, z)
+    if not inside:
+        log_w = log_w.mean(1, keepdim=True)
+    return -hand_bound(log_w, log_q, lam)

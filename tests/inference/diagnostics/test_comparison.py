@@ -58,10 +58,10 @@ def test_means_errors_and_paired_differences(good, bad):
                 [entry.value, entry.error, entry.difference, entry.difference_error],
                 [mean, error, shift, shift_error], atol=1e-12,
             )  # fmt: skip
-    # The exact guide's weights are p(x) whatever it draws.
+    # The exact guide's weights are p(x) whatever it draws, but for the rounding of its draws.
     pair = exact()
     log_p = pair.log_evidence(table_of(pair, ROWS).sites["x"])[1].detach().numpy()
-    np.testing.assert_allclose(row_scores.log_evidence(good), log_p, rtol=1e-9)
+    np.testing.assert_allclose(row_scores.log_evidence(good), log_p, rtol=1e-7)
     assert found.scores["error of y"]["bad"].difference > 0.3
     text = str(found)
     value, error = by_hand(rows["bad"]["error of y"])
@@ -87,6 +87,7 @@ def test_calibration_error_has_the_error_of_its_rows(good):
     assert by_hand(rows)[1] == pytest.approx(np.std(means), rel=0.15)  # 4 % by chance
 
 
+@pytest.mark.training
 def test_loo_of_mcmc_is_that_of_arviz_and_of_a_guide_is_reweighted():
     pair = exact()
     table = table_of(pair, 3)

@@ -79,6 +79,7 @@ def test_what_the_family_cannot_do_is_told_apart_from_the_networks():
     assert (found["amortisation_gap"] > 3 * found["amortisation_gap_error"]).mean() > 0.8
 
 
+@pytest.mark.training
 def test_nuts_tells_shift_and_width():
     pair = exact(Fault(shift=0.5, widen=0.6))
     table = table_of(pair, 20)
@@ -102,6 +103,7 @@ def test_nuts_tells_shift_and_width():
     assert found["datum"].values.tolist() == [103]
 
 
+@pytest.mark.training
 def test_nuts_tells_wrong_labels():
     pair = exact(FAULTS["wrong labels"])
     table = table_of(pair, 20)

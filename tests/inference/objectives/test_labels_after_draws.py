@@ -1,10 +1,8 @@
-"""Labels after the draws, labels of the model alone, pairs without draws, early stop resumed."""
+"""Labels drawn after the code they hang on, and labels that the model alone has."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
 
 import pyro
 import pyro.distributions as dist
@@ -12,8 +10,7 @@ import pytest
 import torch
 from worlds.linear import draw, linear
 
-import ppl_models as zoo
-from ppl_models import data, guides, inference
+from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.inference import Capacity, EnumeratedELBO, Evaluation, Renyi, UnhandledSite
 
@@ -78,31 +75,6 @@ def test_each_draw_is_weighted_by_its_own_labels(objective, power):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9999, 2.0])
-def test_renyi_needs_no_draws(alpha, labelled):
-    """Without a code there is one term per label, whatever K is."""
-    means = torch.randn(C, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    x = torch.randn(B, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-    def model(batch: Batch) -> None:
-        with batch.plate():
-            y = pyro.sample("y", dist.Categorical(means.new_ones(C)), obs=batch.get("y"))
-            pyro.sample("x", dist.Normal(means[y], 1.0).to_event(1), obs=batch["x"])
-
-    guide = guides.Factored(y=guides.Categorical(C, {"x": 2})).double()
-    log_p = dist.Normal(means, 1.0).log_prob(x[:, None]).sum(-1) - math.log(C)
-    log_q = guide.factor("y", {"x": x}).logits.log_softmax(-1)
-    power, y = 1 - alpha, torch.tensor([0, 2, 3])
-    if labelled:
-        batch, expected = Batch({"x": x, "y": y}), log_p[range(B), y]
-    else:
-        batch = Batch({"x": x})
-        expected = torch.logsumexp(log_q + power * (log_p - log_q), -1) / power
-    found = -Renyi(8, alpha).per_datum(model, guide, batch)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
-
-
 @pytest.mark.parametrize(
     "objective",
     [
@@ -130,30 +102,3 @@ def test_a_prior_that_depends_on_a_label_of_the_model_alone_has_no_kl(objective)
     batch = Batch({"x": torch.ones(B, 2)})
     with pytest.raises(UnhandledSite, match="site 'z' depends on site 'c'"):
         objective.per_datum(model, guide, batch)
-
-
-@pytest.mark.parametrize("at_the_end", [False, True])
-def test_an_early_stopping_run_resumes_at_the_end_of_an_epoch(tmp_path, at_the_end):
-    """The look at the validation rows that is due there is neither lost nor repeated."""
-    digits = data.load("digits", labelled=50, seed=0)
-    options = {"epochs": 30, "batch_size": 600, "learning_rate": 0.5, "patience": 2}
-
-    def fit(out, resume=False, callbacks=()):
-        torch.manual_seed(0)
-        pair = zoo.build("m2", digits, hidden=(8,), latent=2)
-        return inference.fit(
-            pair, digits, out=tmp_path / out, resume=resume, callbacks=callbacks,
-            progress=False, device="cpu", **options,
-        )  # fmt: skip
-
-    whole = fit("whole")
-    last = whole.history["step"][-1]
-    assert whole.history["step"][1] == 2 and len(whole.validation["loss"]) < 30
-    stop = last if at_the_end else 6
-    callback = lambda run, step: step == stop and os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
-    with pytest.raises(KeyboardInterrupt):
-        fit("part", callbacks=(callback,))
-    rest = fit("part", resume=True)
-    assert rest.validation == whole.validation and rest.history["loss"] == whole.history["loss"]
-    for a, b in zip(whole.pair.parameters(), rest.pair.parameters(), strict=True):
-        assert torch.equal(a, b)

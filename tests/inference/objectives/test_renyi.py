@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from worlds.gradients import REGIMES, batches, flat, gradient, parts_by_hand
 from worlds.linear import draw, linear
 
+from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.inference import IWELBO, Anneal, EnumeratedELBO, Evaluation, Renyi
 
@@ -124,3 +127,29 @@ def test_alpha_follows_its_schedule_and_options_are_checked():
             Renyi(K, wrong)
     with pytest.raises(ValueError, match="particles is 0"):
         Renyi(0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9999, 2.0])
+def test_renyi_needs_no_draws(alpha, labelled):
+    """Without a code there is one term per label, whatever K is."""
+    B, C = 3, 4
+    means = torch.randn(C, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(B, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def model(batch: Batch) -> None:
+        with batch.plate():
+            y = pyro.sample("y", dist.Categorical(means.new_ones(C)), obs=batch.get("y"))
+            pyro.sample("x", dist.Normal(means[y], 1.0).to_event(1), obs=batch["x"])
+
+    guide = guides.Factored(y=guides.Categorical(C, {"x": 2})).double()
+    log_p = dist.Normal(means, 1.0).log_prob(x[:, None]).sum(-1) - math.log(C)
+    log_q = guide.factor("y", {"x": x}).logits.log_softmax(-1)
+    power, y = 1 - alpha, torch.tensor([0, 2, 3])
+    if labelled:
+        batch, expected = Batch({"x": x, "y": y}), log_p[range(B), y]
+    else:
+        batch = Batch({"x": x})
+        expected = torch.logsumexp(log_q + power * (log_p - log_q), -1) / power
+    found = -Renyi(8, alpha).per_datum(model, guide, batch)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)

@@ -198,6 +198,7 @@ class Twenty(nn.Module):
         return (torch.logaddexp(off, on) - math.log(2)).sum(-1)
 
 
+@pytest.mark.training
 def test_twenty_bits_get_the_exact_gradient_on_average_and_train():
     torch.manual_seed(0)
     pair = Twenty().double()

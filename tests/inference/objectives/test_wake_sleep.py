@@ -99,6 +99,7 @@ def test_the_sleep_gradient_has_the_closed_form_mean(labelled):
     assert bool(classifier.any()) is not labelled
 
 
+@pytest.mark.training
 def test_sleep_alone_finds_the_classifier_that_the_dreams_imply():
     """q(y|x) is scored at dreams of its own: its gradient vanishes at the exact posterior."""
     pair, rows = linear(seed=1), 40_000

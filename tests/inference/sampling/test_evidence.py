@@ -89,6 +89,7 @@ def test_float32_agrees():
     assert found["log_evidence"].dtype == np.float64
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("method", ["ais", "smc"])
 def test_annealing_mends_a_narrow_guide(method):
     """Weights of a guide a quarter as wide as the posterior have no variance; annealed do."""

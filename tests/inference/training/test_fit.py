@@ -150,6 +150,7 @@ def test_m1m2_shares_its_autoencoder_without_two_names(digits):
     assert copy.m1.decoder is copy.decoder is not pair.decoder
 
 
+@pytest.mark.training
 def test_early_stop_keeps_the_best_weights(digits):
     pair = m2(digits)
     run = fit(pair, digits, epochs=200, learning_rate=0.3, patience=3)
@@ -257,6 +258,33 @@ def test_an_interrupted_run_resumes_bit_for_bit(digits, tmp_path, paper, stop):
     assert description["status"] == "finished"
     assert same(whole.state_dict(), loaded.pair.state_dict())
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.json", "state.pt"]
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_an_early_stopping_run_resumes_at_the_end_of_an_epoch(tmp_path, at_the_end):
+    """The look at the validation rows that is due there is neither lost nor repeated."""
+    rows = data.load("digits", labelled=50, seed=0)
+    options = {"epochs": 30, "batch_size": 600, "learning_rate": 0.5, "patience": 2}
+
+    def run(out, resume=False, callbacks=()):
+        torch.manual_seed(0)
+        pair = m2(rows)
+        return inference.fit(
+            pair, rows, out=tmp_path / out, resume=resume, callbacks=callbacks,
+            progress=False, device="cpu", **options,
+        )  # fmt: skip
+
+    whole = run("whole")
+    last = whole.history["step"][-1]
+    assert whole.history["step"][1] == 2 and len(whole.validation["loss"]) < 30
+    stop = last if at_the_end else 6
+    callback = lambda run, step: step == stop and os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    with pytest.raises(KeyboardInterrupt):
+        run("part", callbacks=(callback,))
+    rest = run("part", resume=True)
+    assert rest.validation == whole.validation and rest.history["loss"] == whole.history["loss"]
+    for a, b in zip(whole.pair.parameters(), rest.pair.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_folder_of_another_run_is_refused(digits, tmp_path):

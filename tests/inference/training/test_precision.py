@@ -122,6 +122,7 @@ def test_compiled_steps_in_bfloat16():
             assert_same_steps(case, compiler=as_traced, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.training
 def test_a_fit_in_bfloat16_learns_as_much():
     digits = data.load("digits", train=200, validation=50, test=50, labelled=30)
     curves = {}
