@@ -130,7 +130,7 @@ def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: i
     if site not in table.sites or site in table.observed:
         raise ValueError(f"{table.name} has no complete labels {site!r} to compare with")
     probs = label_probabilities(pair, table, site, particles, seed)
-    return float((probs.argmax(-1) != table.sites[site].to(probs.device)).double().mean())
+    return float((probs.argmax(-1) != table.sites[site][:].to(probs.device)).double().mean())
 
 
 def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:

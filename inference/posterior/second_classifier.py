@@ -130,7 +130,7 @@ class Secondary:
 
     def error(self, table: Table) -> float:
         """Share of rows whose predicted class is not the table's."""
-        return float((self.predict(table) != table.sites[self.label].cpu()).double().mean())
+        return float((self.predict(table) != table.sites[self.label][:].cpu()).double().mean())
 
     def _features(self, table: Table, place: int) -> Any:
         seen = table.only(*self.pair.card.data)

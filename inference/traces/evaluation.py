@@ -198,8 +198,11 @@ class Evaluation:
 
         Raises:
             UnhandledSite: If model and guide do not fit each other, or what is asked for.
+            ValueError: If draws are moved where bridges or an analytic KL are asked for.
         """
         ask, moved = drawn.ask, moved or {}
+        if moved and (ask.bridge or ask.analytic_kl):
+            raise ValueError("draws in dimensions of their own take no bridge and no analytic KL")
         replayed, bridges, shared = drawn.bridged() if ask.bridge else (drawn.moved(moved), [], ())
         mark = Draw(dataclasses.replace(ask, particles=1), drawn.dim, drawn.limit)
         listed = EnumMessenger(first_available_dim=min(moved.values()) - 1 if moved else None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,14 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def page(name: str, measured: Sequence[reproduction.Claim] = ()) -> str:
+def page(name: str, records: reproduction.Records | None = None) -> str:
     """The docs page of a pair, as Markdown.
 
     Args:
         name: See :func:`ppl_models.catalogue.get`.
-        measured: What was measured of the paper.
+        records: What was measured of all papers, see :mod:`ppl_models.pages.reproduction`.
     """
+    records = records or {}
     d = describe(name)
     address = _address(d["arxiv"])
     latents = [
@@ -108,7 +109,7 @@ def page(name: str, measured: Sequence[reproduction.Claim] = ()) -> str:
         table(("Site", "Meaning", "Kind"), [*data, *latents]),
         "## Limits",
         _points(d["limits"]),
-        *_measured(measured),
+        *reproduction.measured_here(name, records),
         "## Settings",
         table(("Setting", "Default", "Meaning", "Allowed"), settings),
         "## Training",
@@ -118,7 +119,7 @@ def page(name: str, measured: Sequence[reproduction.Claim] = ()) -> str:
         _points(d["departs"]),
         "## On your own data",
         _own_data(name, pair),
-        _sources(d["module"], measured),
+        _sources(d["module"], reproduction.claims_files(name, records)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -133,15 +134,7 @@ def _points(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "None known."
 
 
-def _measured(claims: Sequence[reproduction.Claim]) -> list[str]:
-    if not claims:
-        return []
-    about = "All papers side by side, and misses with their causes: [REPRODUCTION.md]"
-    return ["## Measured here", f"{about}(../../REPRODUCTION.md).", *reproduction.section(claims)]
-
-
-def _sources(module: str, claims: Sequence[reproduction.Claim]) -> str:
-    files = sorted({c.command.split()[-1].partition("::")[0] for c in claims})
+def _sources(module: str, files: Sequence[str]) -> str:
     tests = ", ".join(f"[{file}](../../{file})" for file in files)
     path = f"{module.replace('.', '/')}.py"
     return f"Written in [{path}](../../{path})" + (f"; claims in {tests}." if tests else ".")
@@ -178,15 +171,15 @@ def index(names: Iterable[str]) -> str:
     return "\n\n".join(["# Papers", table(("Name", "Task", "Paper"), rows), note]) + "\n"
 
 
-def pages(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def pages(records: reproduction.Records) -> dict[str, str]:
     """All pages by file name: one per paper and the index.
 
     Args:
         records: Of ``reproduction.json``.
     """
-    names, measured = sorted(catalogue.PAPERS), reproduction.claims(records)
+    names = sorted(catalogue.PAPERS)
     return {
-        **{f"{name}.md": page(name, measured.get(name, ())) for name in names},
+        **{f"{name}.md": page(name, records) for name in names},
         f"{INDEX}.md": index(names),
     }
 
@@ -204,11 +197,11 @@ def write(docs: Path) -> None:
         raise FileNotFoundError(f"{docs} does not exist, expected the docs' folder")
     folder = docs / "papers"
     folder.mkdir(exist_ok=True)
-    records = reproduction.read(docs.parent / "reproduction.json")
+    records = reproduction.read(docs.parent / reproduction.RECORDS)
     for name, text in pages(records).items():
         _write(folder / name, text)
     if records:
-        _write(docs.parent / "REPRODUCTION.md", reproduction.page(records))
+        _write(docs.parent / reproduction.PAGE, reproduction.page(records))
     _write(docs / "methods.md", methods.page(methods.rows()))
 
 

@@ -16,3 +16,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # A bar inside a cell would start the next one.
     cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def plain(text: str) -> str:
+    """Words as they are: a star is a star and does not start italics."""
+    return text.replace("*", r"\*")

@@ -1,5 +1,6 @@
-"""What claims tests measure goes to ``reproduction.json`` and to ``REPRODUCTION.md``.
+"""What claims tests measure goes to ``reproduction.json`` and from there to ``REPRODUCTION.md``.
 
+The papers' pages show it too, once ``python -m ppl_models.pages.describe docs/`` has been run.
 Pictures that show a claim go to ``docs/images``, where the paper's docs page shows them.
 """
 
@@ -12,18 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from ppl_models.pages.reproduction import page
+from ppl_models.pages import reproduction
 
 ROOT = Path(__file__).parents[2]
-RECORDS, PAGE = ROOT / "reproduction.json", ROOT / "REPRODUCTION.md"
+RECORDS, PAGE = ROOT / reproduction.RECORDS, ROOT / reproduction.PAGE
 
 
 @pytest.fixture
 def record(request):
-    """Call with ``paper: claim`` and its row; the test's command and time are filled in.
+    """Call with ``paper: claim`` and a row; see :mod:`ppl_models.pages.reproduction`.
 
-    What a fixture of the module trains ran before the test's clock: give its ``minutes``. The
-    paper's docs page shows the row once ``python -m ppl_models.pages.describe docs/`` has run.
+    The paper is named as in the catalogue. The test's own command is filled in, and its time
+    unless given. What a fixture of the module trains ran before the test's clock: name the
+    ``fixture`` and give its ``minutes``.
     """
     began = time.monotonic()
 
@@ -35,7 +37,7 @@ def record(request):
             file.seek(0)
             records = json.loads(file.read() or "{}")
             records[claim] = row
-            text = page(records)  # before anything is written: it refuses a bad name
+            text = reproduction.page(records)  # before anything is written: it refuses bad names
             file.seek(0)
             file.truncate()
             file.write(json.dumps(records, indent=1, sort_keys=True) + "\n")

@@ -158,7 +158,7 @@ def test_glyphs(record):
         f"dimensions: {by_label(columns, 'M2 correlation', percentage=False)}",
         holds="yes" if holds["correlation"] and holds["M2 deviation"] and holds["deviation"]
         else "no",
-        settings=f"{GLYPHS}; M2 as in 1",
+        settings=f"{GLYPHS}; M2 with one label of 8 values, z 8, alpha 1",
     )  # fmt: skip
     assert all(holds.values()), (least, holds)
 
@@ -232,7 +232,7 @@ def test_the_digit_as_a_characteristic(record):
             for model in models[: len(WEIGHTS)]
         )
         record(
-            f"ccvae: MNIST 14x14, {labels} labels, test error",
+            f"ccvae: MNIST 14 x 14, {labels:,} labels, test error",
             ours=percent(test[labels, best]),
             baseline=f"supervised only {percent(test[labels, 'supervised only'])}, "
             f"M2 {percent(test[labels, 'm2'])}",

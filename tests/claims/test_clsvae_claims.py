@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 
 import matplotlib
 import pyro
@@ -116,19 +117,23 @@ def masks():
 
 
 @pytest.fixture(scope="module")
-def columns():
+def fits():
+    """What was measured, by kind and seed, and the minutes that it took."""
+    began = time.monotonic()
     kinds = ("CLSVAE", "VAE", "z_d for all")
     jobs = [(kind, seed) for seed in SEEDS for kind in kinds]
     found = dict(zip(jobs, run_all(measured, jobs), strict=True))
-    return {k: [found[k, seed] for seed in SEEDS] for k in kinds}
+    minutes = round((time.monotonic() - began) / 60, 1)
+    return {k: [found[k, seed] for seed in SEEDS] for k in kinds}, minutes
 
 
 def values(columns, kind, name):
     return [run[name] for run in columns[kind]]
 
 
-def test_outliers_are_repaired(columns, record):
+def test_outliers_are_repaired(fits, record):
     """Checks 1 and 4."""
+    columns, minutes = fits
     ours, plain, ungated = (values(columns, k, "dirty") for k in columns)
     rest = values(columns, "CLSVAE", "clean")
     mean = [statistics.mean(v) for v in (ours, plain, ungated)]
@@ -144,6 +149,8 @@ def test_outliers_are_repaired(columns, record):
         baseline=f"VAE {spread(plain, digits=3)}",
         holds="yes" if holds["dirty"] else "no",
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     record(
         "clsvae: 1, repair, squared error of outliers' clean pixels at most 0.05",
@@ -152,6 +159,8 @@ def test_outliers_are_repaired(columns, record):
         baseline=f"VAE {spread(values(columns, 'VAE', 'clean'), digits=3)}",
         holds="yes" if holds["clean"] else "no",
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     record(
         "clsvae: 4, without noise in place of z_d the error of dirty pixels at least doubles",
@@ -160,12 +169,15 @@ def test_outliers_are_repaired(columns, record):
         f"{spread(values(columns, 'z_d for all', 'clean'), digits=3)}",
         holds="yes" if holds["noise"] else "no",
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     assert all(holds.values()), holds
 
 
-def test_outliers_are_found(columns, record):
+def test_outliers_are_found(fits, record):
     """Check 2."""
+    columns, minutes = fits
     ours, plain = (values(columns, k, "precision") for k in ("CLSVAE", "VAE"))
     gain = statistics.mean(ours) - statistics.mean(plain)
     holds = statistics.mean(ours) >= 0.97 and gain >= 0.05
@@ -177,13 +189,16 @@ def test_outliers_are_found(columns, record):
         holds="yes" if holds else "no",
         note="" if holds else UNSETTLED,
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     # A miss as it stands.
     assert holds, (ours, plain)
 
 
-def test_the_dirty_pattern_carries_the_error(columns, record):
+def test_the_dirty_pattern_carries_the_error(fits, record):
     """Check 3."""
+    columns, minutes = fits
     names = ("full, to dirty", "full, to clean", "swapped, to the other's error",
              "swapped, to its own error", "dirty")  # fmt: skip
     found = {name: values(columns, "CLSVAE", name) for name in names}
@@ -200,6 +215,8 @@ def test_the_dirty_pattern_carries_the_error(columns, record):
         f"{spread(found['dirty'], digits=3)}",
         holds="yes" if holds["kept"] else "no",
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     record(
         "clsvae: 3, z_d of another outlier swaps the error, half of the distance to the own",
@@ -207,13 +224,16 @@ def test_the_dirty_pattern_carries_the_error(columns, record):
         baseline=f"to its own {spread(found['swapped, to its own error'], digits=3)}",
         holds="yes" if holds["swapped"] else "no",
         settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
     )
     assert all(holds.values()), holds
 
 
-def test_picture(columns, picture):
+def test_picture(fits, picture):
     from matplotlib import pyplot as plt
 
+    columns, _ = fits
     clean, x, repaired, swapped, error = columns["CLSVAE"][0]["images"]
     plain = columns["VAE"][0]["images"]
     chosen = [i for e in (1, 2, 3, 4) for i in (error == e).nonzero()[0][:3]]

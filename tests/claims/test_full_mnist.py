@@ -62,7 +62,7 @@ def test_the_family_at_full_size(record):
     mean = {name: statistics.mean(values) for name, values in found.items()}
     holds = {name: mean[name] < mean["supervised only"] for name in names[2:]}
     for name in names[2:]:
-        claim = f"MNIST 28x28, {LABELS} labels, test error below supervised only"
+        claim = f"MNIST 28 x 28, {LABELS} labels, test error below supervised only"
         record(
             f"{name}: {claim}",
             paper=PAPER.get(name, ""),

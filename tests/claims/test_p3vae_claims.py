@@ -229,6 +229,7 @@ def test_shade_is_told_from_material(fits, record):
         f"classifier {spread(plain, digits=3)}, {rest}",
         holds="yes" if holds else "no",
         settings=SETTINGS,
+        fixture="fits",
         minutes=minutes,
     )
     shade = {
@@ -241,6 +242,7 @@ def test_shade_is_told_from_material(fits, record):
         ours=shade["p3VAE"],
         baseline=f"Gaussian VAE {shade['Gaussian VAE']}; classifier {shade['classifier']}",
         settings=SETTINGS,
+        fixture="fits",
         minutes=minutes,
     )
     assert holds, (ours, gaussian, plain)
@@ -260,6 +262,7 @@ def test_the_latent_is_the_irradiance(fits, record):
         f"physics-guided {spread(values(columns, 'physics-guided', 'r'), digits=3)}",
         holds="yes" if holds["r"] else "no",
         settings=SETTINGS,
+        fixture="fits",
         minutes=minutes,
     )
     record(
@@ -268,6 +271,7 @@ def test_the_latent_is_the_irradiance(fits, record):
         baseline=f"physics-guided {spread(values(columns, 'physics-guided', 'shade'), digits=3)}",
         holds="yes" if holds["shade"] else "no",
         settings=SETTINGS,
+        fixture="fits",
         minutes=minutes,
     )
     record(
@@ -275,6 +279,7 @@ def test_the_latent_is_the_irradiance(fits, record):
         ours=percent(values(columns, "p3VAE", "cover")),
         baseline=f"physics-guided {percent(values(columns, 'physics-guided', 'cover'))}",
         settings=SETTINGS,
+        fixture="fits",
         minutes=minutes,
     )
     assert all(holds.values()), holds

@@ -107,7 +107,7 @@ def test_knowing_how_light_falls_replaces_labels(record):
         "relit": mean[80, "lambertian relit"] < 0.08,
     }
     record(
-        "faces: 3, faces, identity error, 24 labels, at most half of supervised",
+        "faces: 3, identity error, 24 labels, at most half of supervised",
         paper="3.5 against about 30*",
         ours=f"Lambertian {percent(few['lambertian identity'])}, "
         f"free decoder {percent(few['free identity'])}",
@@ -116,7 +116,7 @@ def test_knowing_how_light_falls_replaces_labels(record):
         settings=settings,
     )
     record(
-        "faces: 3, faces, light error, 80 labels, at most half of supervised",
+        "faces: 3, light error, 80 labels, at most half of supervised",
         paper="17.6 against about 10* (another measure)",
         ours=f"Lambertian {spread(more['lambertian light'], digits=1, unit='degrees')}, "
         f"free decoder {spread(more['free light'], digits=1, unit='degrees')}",
@@ -125,7 +125,7 @@ def test_knowing_how_light_falls_replaces_labels(record):
         settings=settings,
     )
     record(
-        "faces: 3, faces, root mean square of relit pictures below 0.08, 80 labels",
+        "faces: 3, root mean square of relit pictures below 0.08, 80 labels",
         ours=f"Lambertian {spread(more['lambertian relit'], digits=3)}, "
         f"free decoder {spread(more['free relit'], digits=3)}",
         baseline=f"mean picture of the person {spread(more['mean relit'], digits=3)}",
@@ -205,7 +205,7 @@ def test_the_supervision_rate(record):
     falls = all(b <= a + 0.01 for a, b in itertools.pairwise(rates))
     better = min(rates) < mean[100, "supervised only"]
     record(
-        "partially_specified: 4, error falls with the supervision rate, MNIST 14x14, 100 labels",
+        "partially_specified: 4, error falls with the supervision rate, MNIST 14 x 14, 100 labels",
         ours=", ".join(
             f"rate {r}: {percent(found[100, 'label_first' + n])}"
             for r, n in (("0.03", ""), ("0.1", " 0.1"), ("0.3", " 0.3"))
@@ -217,7 +217,7 @@ def test_the_supervision_rate(record):
     paper = {100: "9.71 (0.91)", 1000: "2.88 (0.79)"}
     for labels in (100, 1000):
         record(
-            f"partially_specified: test error, MNIST 14x14, {labels} labels, rate 0.3",
+            f"partially_specified: test error, MNIST 14 x 14, {labels:,} labels, rate 0.3",
             paper=f"{paper[labels]} (28 x 28, 60,000 images)",
             ours=f"label first {percent(found[labels, 'label_first 0.3'])}, "
             f"style first {percent(found[labels, 'style_first 0.3'])}",
