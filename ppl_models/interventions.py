@@ -1,4 +1,10 @@
-"""What rows would look like had some sites had other values."""
+"""What rows would look like had some sites had other values.
+
+One site is moved and what depends on it follows, in two ways. :func:`intervene` starts from rows
+of data: their other sites are inferred, and what the model's structure puts below the moved site
+is drawn anew. :func:`follow` starts from values of all latent sites, one row for each value of the
+moved one: what does change with it takes its mean, so that a picture along a code has no noise.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pyro import poutine
 from pyro.infer.inspect import is_sample_site
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.inference.traces.sites import random_sites
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -47,6 +55,84 @@ def transfer(
         if name not in found:
             raise ValueError(unknown("site of the source", name, found))
     return intervene(pair, target, {name: found[name] for name in sites}, mean)
+
+
+def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x") -> Tensor:
+    """Mean pictures of rows as one of their codes takes other values and all else stays.
+
+    Args:
+        pair: A pair whose data hang on codes that its guide draws.
+        batch: The rows B, with the labels that are known of them.
+        site: The code.
+        values: Its values ``(steps, K)``.
+        data: The site of the pictures.
+
+    Returns:
+        ``(steps, B, D)``.
+
+    Raises:
+        ValueError: If there is no such site, or the values have another size.
+    """
+    first = intervene(pair, batch, {site: values[0]})
+    # One draw for all steps: what is not the code must not change along the way.
+    kept = {name: value for name, value in first.items() if name not in (*batch, site, data)}
+    return torch.stack([intervene(pair, batch, {**kept, site: value})[data] for value in values])
+
+
+@torch.no_grad()
+def follow(pair: Pair, kept: Mapping[str, Tensor], moved: str, rows: int) -> dict[str, Tensor]:
+    """Mean of every data site as one latent site moves.
+
+    A latent site whose density at its kept value differs between the rows depends on the moved
+    one, and takes its mean (a label: its most probable value); all others keep their values.
+
+    Args:
+        pair: The pair, in evaluation mode.
+        kept: A value ``(rows, *event)`` of every latent site, equal in all rows but for one.
+        moved: The site that differs.
+        rows: Number of rows.
+
+    Returns:
+        ``(rows, *event)`` by data site.
+    """
+    batch = Batch({}, torch.arange(rows, device=pair.like().device))
+    with _Follow(kept, moved):
+        nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
+    return {
+        name: _centre(node["fn"]).expand(rows, *node["fn"].event_shape)
+        for name, node in nodes.items()
+        if name not in kept
+    }
+
+
+class _Follow(Messenger):
+    def __init__(self, kept: Mapping[str, Tensor], moved: str) -> None:
+        super().__init__()
+        self.kept, self.moved = kept, moved
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, fn = msg["name"], msg["fn"]
+        if msg["done"] or msg["is_observed"] or name not in self.kept:
+            return
+        value = self.kept[name]
+        if name != self.moved:
+            density = fn.log_prob(value)
+            if not torch.allclose(density, density.flatten()[0], rtol=1e-4, atol=1e-4):
+                value = _centre(fn)
+        msg["value"], msg["done"] = value, True
+
+
+def _centre(fn: Any) -> Tensor:
+    if fn.has_enumerate_support:
+        values: Tensor = fn.enumerate_support()
+        best = fn.log_prob(values).argmax(0)
+        index = best.reshape(1, *best.shape, *[1] * len(fn.event_shape))
+        return torch.take_along_dim(values, index, 0).squeeze(0)
+    try:
+        mean: Tensor = fn.mean
+    except NotImplementedError:
+        mean = fn.sample((200,)).mean(0)
+    return mean
 
 
 def _intervene(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import arviz as az
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
@@ -19,6 +18,7 @@ from ppl_models.inference.plots.samples import data_sites, image_shape, images, 
 from ppl_models.inference.posterior.groups import Array
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.traces.sites import random_sites
+from ppl_models.interventions import follow
 from ppl_models.pair import Pair
 
 if TYPE_CHECKING:
@@ -26,64 +26,6 @@ if TYPE_CHECKING:
 
 STEPS, MOST = 9, 10  # values of each part, parts shown
 ENDS = (0.025, 0.975)  # of the posterior draws of all rows
-
-
-class _Follow(Messenger):
-    """Latent sites keep a row's values unless what they depend on has moved.
-
-    Rows of the batch differ in one site only; a site whose density at the kept value differs
-    between them depends on it, and takes its mean (a label: its most probable value).
-    """
-
-    def __init__(self, kept: dict[str, Tensor], moved: str) -> None:
-        super().__init__()
-        self.kept, self.moved = kept, moved
-
-    def _pyro_sample(self, msg: Any) -> None:
-        name, fn = msg["name"], msg["fn"]
-        if msg["done"] or msg["is_observed"] or name not in self.kept:
-            return
-        value = self.kept[name]
-        if name != self.moved:
-            density = fn.log_prob(value)
-            if not torch.allclose(density, density.flatten()[0], rtol=1e-4, atol=1e-4):
-                value = _centre(fn)
-        msg["value"], msg["done"] = value, True
-
-
-def _centre(fn: Any) -> Tensor:
-    if fn.has_enumerate_support:
-        values: Tensor = fn.enumerate_support()
-        best = fn.log_prob(values).argmax(0)
-        index = best.reshape(1, *best.shape, *[1] * len(fn.event_shape))
-        return torch.take_along_dim(values, index, 0).squeeze(0)
-    try:
-        mean: Tensor = fn.mean
-    except NotImplementedError:
-        mean = fn.sample((200,)).mean(0)
-    return mean
-
-
-def means(pair: Pair, kept: dict[str, Tensor], moved: str, rows: int) -> dict[str, Tensor]:
-    """Mean of every data site as one latent site moves.
-
-    Args:
-        pair: The pair.
-        kept: A value ``(rows, *event)`` of every latent site, equal in all rows but for one.
-        moved: The site that differs.
-        rows: Number of rows.
-
-    Returns:
-        ``(rows, *event)`` by data site.
-    """
-    with undisturbed(pair, 0), torch.no_grad(), _Follow(kept, moved):
-        batch = Batch({}, torch.arange(rows, device=pair.like().device))
-        nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
-    return {
-        name: _centre(node["fn"]).expand(rows, *node["fn"].event_shape)
-        for name, node in nodes.items()
-        if name not in kept
-    }
 
 
 def traversal(
@@ -191,7 +133,7 @@ def _code(
         low, high = ends[:, dim].tolist()
         moved[:, dim] = torch.linspace(low, high, STEPS).to(moved)
         kept = {**start, site: moved.reshape(start[site].shape)}
-        found.append(means(pair, kept, site, STEPS)[data].cpu().numpy())
+        found.append(_means(pair, kept, site, STEPS, data))
     return np.stack(found), [str(dim) for dim in chosen]
 
 
@@ -204,11 +146,18 @@ def _label(
     found = []
     for one in rows:
         start = _start(pair, idata, one, len(support))
-        found.append(means(pair, {**start, site: support}, site, len(support))[data].cpu().numpy())
+        kept = {**start, site: support}
+        found.append(_means(pair, kept, site, len(support), data))
     numbers = [str(idata.posterior["datum"].values[one]) for one in rows]
     group = idata.get("variational", idata.posterior)
     names = group[f"{site}_class"].values if f"{site}_class" in group else range(len(support))
     return np.stack(found), numbers, [str(name) for name in names]
+
+
+def _means(pair: Pair, kept: dict[str, Tensor], moved: str, rows: int, data: str) -> Array:
+    with undisturbed(pair, 0):
+        means: Array = follow(pair, kept, moved, rows)[data].cpu().numpy()
+    return means
 
 
 def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
-"""Codes that stand behind labels: their distribution given the label, and pictures along them."""
+"""Codes that stand behind labels: a code given its label, and a label given its code."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
 import torch
@@ -10,10 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_models.networks import Net
-
-if TYPE_CHECKING:
-    from ppl_models.batch import Batch
-    from ppl_models.pair import Pair
 
 LEAST = 1e-3  # of a scale
 
@@ -56,26 +50,3 @@ def classifier(prior: Characteristic, site: str) -> nn.Module:
         net.first.weights[site].copy_(prior.loc / 4)
         net.first.bias.zero_()
     return net
-
-
-def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x") -> Tensor:
-    """Mean pictures of rows as one of their codes takes other values and all else stays.
-
-    Args:
-        pair: A pair whose data hang on codes that its guide draws.
-        batch: The rows B, with the labels that are known of them.
-        site: The code.
-        values: Its values ``(steps, K)``.
-        data: The site of the pictures.
-
-    Returns:
-        ``(steps, B, D)``.
-
-    Raises:
-        ValueError: If there is no such site, or the values have another size.
-    """
-    steps: list[dict[str, Any]] = [{site: value} for value in values]
-    first = pair.intervene(batch, **steps[0])
-    # One draw for all steps: what is not the code must not change along the way.
-    kept = {name: value for name, value in first.items() if name not in (*batch, site, data)}
-    return torch.stack([pair.intervene(batch, **kept | step)[data] for step in steps])

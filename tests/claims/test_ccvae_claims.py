@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
 from ppl_models.data.render.contact_sheet import sheet
-from ppl_models.parts.characteristics import traverse
+from ppl_models.interventions import traverse
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import ppl_models as zoo
 from ppl_models import Batch, Card, Config, Pair, guides, setting
+from ppl_models.interventions import follow
 
 ROWS = 4000
 
@@ -175,3 +176,18 @@ def test_transfer_needs_as_many_rows_and_known_sites(chain, rows):
         chain.transfer(Batch({"x": rows["x"][:2]}), rows, ["code"])
     with pytest.raises(ValueError, match="unknown site of the source 'cod': did you mean 'code'"):
         chain.transfer(rows, rows, ["cod"])
+
+
+def test_what_depends_on_the_moved_site_follows():
+    """In M1+M2 the code z1 hangs on y and z2: it follows them, and x follows it."""
+    pair = zoo.build("m1m2", data_dim=5, classes=3, code=4, latent=2, hidden=(6,), hidden_top=(6,))
+    kept = {"y": torch.tensor([1, 1]), "z2": torch.zeros(2, 2), "z1": torch.full((2, 4), 0.3)}
+    kept["z2"][1] = 2.0
+    moved = follow(pair, kept, "z2", 2)["x"]
+    assert (moved[0] - moved[1]).abs().max() > 1e-4
+    equal = {**kept, "z2": torch.zeros(2, 2)}
+    still = follow(pair, equal, "z2", 2)["x"]
+    other = follow(pair, {**equal, "y": torch.tensor([0, 0])}, "z2", 2)["x"]
+    # Where nothing moves, z1 is kept, and x given z1 hangs on nothing else.
+    torch.testing.assert_close(still, other)
+    torch.testing.assert_close(still[0], still[1])

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
 from ppl_models.inference import CharacteristicELBO, Evaluation
-from ppl_models.parts.characteristics import traverse
+from ppl_models.interventions import traverse
 
 SMALL = {"data_dim": 5, "hidden": (4,), "style": 2}
 LABELS = {"a": (2, 1), "b": (3, 2)}  # values, and dimensions of the code

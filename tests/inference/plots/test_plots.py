@@ -6,7 +6,6 @@ import arviz as az
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 from worlds.exact_guides import exact, table_of
@@ -17,7 +16,6 @@ from ppl_models.inference.diagnostics import calibration, row_scores
 from ppl_models.inference.plots.fit_checks import scalars
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.plots.samples import images
-from ppl_models.inference.plots.traversals import means
 from ppl_models.inference.posterior.groups import groups_of, with_groups
 
 matplotlib.use("Agg")
@@ -188,22 +186,6 @@ def test_traversal_moves_data_as_the_model_says(world):
     ):
         with pytest.raises(ValueError, match=words):
             plots.traversal(run.pair, idata, **wrong)
-
-
-def test_what_depends_on_the_moved_site_follows():
-    """In M1+M2 the code z1 hangs on y and z2: it follows them, and x follows it."""
-    from ppl_models.catalogue import build
-
-    pair = build("m1m2", data_dim=5, classes=3, code=4, latent=2, hidden=(6,), hidden_top=(6,))
-    kept = {"y": torch.tensor([1, 1]), "z2": torch.zeros(2, 2), "z1": torch.full((2, 4), 0.3)}
-    kept["z2"][1] = 2.0
-    moved = means(pair, kept, "z2", 2)["x"]
-    assert (moved[0] - moved[1]).abs().max() > 1e-4
-    still = means(pair, {**kept, "z2": torch.zeros(2, 2)}, "z2", 2)["x"]
-    other = means(pair, {**kept, "z2": torch.zeros(2, 2), "y": torch.tensor([0, 0])}, "z2", 2)["x"]
-    # Where nothing moves, z1 is kept, and x given z1 hangs on nothing else.
-    torch.testing.assert_close(still, other)
-    torch.testing.assert_close(still[0], still[1])
 
 
 def test_ranks_are_the_curves_and_name_those_that_fail():
