@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ppl_models.guides.mixed import Globals as Globals, Mixed as Mixed
     from ppl_models.guides.present import Present as Present
     from ppl_models.guides.prior import Prior as Prior
+    from ppl_models.guides.protocol import Guide as Guide
     from ppl_models.guides.simplex import Beta as Beta, Dirichlet as Dirichlet
     from ppl_models.guides.stopped import Stopped as Stopped
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Factored": "factored",
     "Flow": "flows",
     "Globals": "mixed",
+    "Guide": "protocol",
     "Mixed": "mixed",
     "Normal": "factors",
     "OneHotCategorical": "factors",

@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.guides.factors import Factor
+from ppl_models.guides.factors import Categorical, Factor
 
 
 class Factored(nn.Module):
@@ -91,6 +91,25 @@ class Factored(nn.Module):
         q: dist.TorchDistribution = self.factors[name](**self._inputs(name, values, {}))
         return q
 
+    def scores(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+        """Scores of a label's classes ``(..., C)``: its network's output before the softmax.
+
+        Args:
+            name: Site of the label.
+            values: As of :meth:`factor`.
+
+        Raises:
+            ValueError: If the site's factor is no :class:`Categorical`, or a value is missing.
+        """
+        factor: Any = dict(self.factors.items()).get(name)
+        if not isinstance(factor, Categorical):
+            raise ValueError(
+                f"no scores of the label {name!r}: expected a factor "
+                f"{name}=guides.Categorical(...), got {type(factor).__name__}"
+            )
+        scores: Tensor = factor.scores(**self._inputs(name, values, {}))
+        return scores
+
     def upstream(
         self, name: str, values: Mapping[str, Tensor], draw: bool = False
     ) -> dict[str, Tensor]:
@@ -109,7 +128,7 @@ class Factored(nn.Module):
         known = dict(values)
 
         def fill(site: str) -> None:
-            for parent in self.given[site]:
+            for parent in self.given.get(site, ()):  # a site without factor needs nothing
                 if parent in known or parent not in self.factors:
                     continue
                 fill(parent)

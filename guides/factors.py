@@ -48,9 +48,14 @@ class Factor(nn.Module):
         """The rows in which the site counts, given all values; None for all of them."""
         return None
 
+    def raw(self, **values: Tensor) -> Tensor:
+        """The network's output ``(..., outputs)``; values other than ``given`` are ignored."""
+        out: Tensor = self.net(**{name: values[name] for name in self.given})
+        return out
+
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
         """The distribution given values by name (others than ``given`` are ignored)."""
-        return self.distribution(self.net(**{name: values[name] for name in self.given}))
+        return self.distribution(self.raw(**values))
 
 
 class Normal(Factor):
@@ -134,6 +139,10 @@ class Categorical(Factor):
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, no event dimension."""
         return dist.Categorical(logits=raw)
+
+    def scores(self, **values: Tensor) -> Tensor:
+        """What the network gives ``(..., size)``: logits, up to a constant per row."""
+        return self.raw(**values)
 
 
 class OneHotCategorical(Categorical):

@@ -175,6 +175,11 @@ class Mixed(nn.Module):
         super().__init__()
         self.globals_, self.locals_ = globals_, locals_
 
+    @property
+    def given(self) -> Mapping[str, tuple[str, ...]]:
+        """As of :class:`Factored`, by row-wise site; globals are among what is given."""
+        return self.locals_.given
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Sample globals, then rows; returns all values by name."""
         values: dict[str, Tensor] = self.locals_(batch, self.globals_(batch))
@@ -189,6 +194,10 @@ class Mixed(nn.Module):
     ) -> dict[str, Tensor]:
         """As :meth:`Factored.upstream`; globals that a factor needs are in ``values``."""
         return self.locals_.upstream(name, values, draw)
+
+    def scores(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+        """As :meth:`Factored.scores`."""
+        return self.locals_.scores(name, values)
 
 
 def _not_global(msg: Any) -> bool:

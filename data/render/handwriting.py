@@ -33,7 +33,7 @@ def handwritten(source: str | None, side: int = 28) -> tuple[str, list[tuple[Arr
         loaded = mnist.load(side=side)
         parts = []
         for tables in ((loaded.train, loaded.validation), (loaded.test,)):
-            x, y = (torch.cat([t.sites[s] for t in tables]).numpy() for s in ("x", "y"))
+            x, y = (torch.cat([t.sites[s][:] for t in tables]).numpy() for s in ("x", "y"))
             parts.append((np.rint(255 * x).astype(np.uint8).reshape(-1, side, side), y))
         return "mnist", parts
     loaded = digits.load(train=1_197, validation=200, test=400)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ppl_models.data.store.stored_array import Array, Stored
-from ppl_models.data.tables.lazy_column import Column
+from ppl_models.data.tables.lazy_column import Values, is_lazy
 from ppl_models.data.tables.table import Dataset, Table
 
 PARTS = ("train", "validation", "test")
@@ -116,13 +115,13 @@ def _beside(seen: Array, array: Array) -> Array:
     return seen.reshape(-1, *[1] * (array.ndim - 1))
 
 
-def _form(parts: Sequence[Tensor | Column]) -> tuple[str, float]:
+def _form(parts: Sequence[Values]) -> tuple[str, float]:
     """The smallest form that gives back each value bit by bit: encoding and divisor."""
     first = parts[0]
-    if isinstance(first, Column) and isinstance(first.source, Stored):
+    if is_lazy(first) and isinstance(first.source, Stored):
         return first.source.encoding, first.source.divisor
     name = str(first.dtype).removeprefix("torch.")
-    if first.dtype != torch.float32 or isinstance(first, Column):
+    if first.dtype != torch.float32 or is_lazy(first):
         return name, 1
     fits = {("bits", 1): True, **{("uint8", d): True for d in DIVISORS}}
     for values in parts:

@@ -16,14 +16,13 @@ import bisect
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data.store.stored_array import Array, Stored
-from ppl_models.data.tables.lazy_column import Column
+from ppl_models.data.tables.lazy_column import Column, is_lazy
 from ppl_models.data.tables.seeds import ORDER, generator
 from ppl_models.data.tables.table import Regime, Table
 
@@ -35,10 +34,8 @@ Loaded = tuple[Tensor, Rows, Buffers]  # with the places of the rows in the regi
 
 def stored(table: Table, regime: Regime) -> dict[str, Column]:
     """Columns of a regime that are read from files."""
-    sites: dict[str, Any] = {s: table.sites[s] for s in regime.sites}
-    return {
-        s: v for s, v in sites.items() if isinstance(v, Column) and isinstance(v.source, Stored)
-    }
+    sites = {s: table.sites[s] for s in regime.sites}
+    return {s: v for s, v in sites.items() if is_lazy(v) and isinstance(v.source, Stored)}
 
 
 class Windows:

@@ -88,19 +88,20 @@ def keep(table: Table, site: str, kept: Kept, seed: int) -> Tensor:
         if isinstance(kept, Mapping):
             raise ValueError(f"site {site!r} has no classes, expected a number of rows or a rate")
         return _some(seen, kept, f"site {site!r}", seed)
+    labels = value[:]
     if isinstance(kept, Mapping):
         mask = seen.clone()
         for name, wanted in kept.items():
             if name not in table.classes[site]:
                 raise ValueError(f"site {site!r}: {unknown('class', name, table.classes[site])}")
             code = table.classes[site].index(name)
-            of_class = seen & (value == code)
+            of_class = seen & (labels == code)
             some = _some(of_class, wanted, f"class {name!r} of {site!r}", seed, code)
             mask = torch.where(of_class, some, mask)
         return mask
     if isinstance(kept, float):
         return keep(table, site, dict.fromkeys(table.classes[site], kept), seed)
-    return hide_labels(value.masked_fill(~seen, -1), kept, table.sizes[site], seed)
+    return hide_labels(labels.masked_fill(~seen, -1), kept, table.sizes[site], seed)
 
 
 def _some(seen: Tensor, kept: int | float, what: str, seed: int, *key: int) -> Tensor:

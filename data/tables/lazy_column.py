@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -39,6 +39,72 @@ class Source(Protocol):
     def read(self, rows: Tensor) -> Tensor:
         """Values ``(n, ...)`` of these rows ``(n,)``, on the CPU."""
         ...
+
+
+class Values(Protocol):
+    """What a table and its readers ask of a site: a tensor answers to it, and so does a column."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(N, ...)``."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they come."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows N."""
+        ...
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        ...
+
+    def is_floating_point(self) -> bool:
+        """Whether they are numbers, not labels."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor:
+        """Values of one row, or of some."""
+        ...
+
+    def index_select(self, dim: int, rows: Tensor, /) -> Tensor:
+        """Values ``(n, ...)`` at positions ``(n,)`` of dimension 0."""
+        ...
+
+    def masked_fill(self, mask: Tensor, value: float, /) -> Values:
+        """The same with a value in the masked rows ``(N, 1, ...)``."""
+        ...
+
+    def to(
+        self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Values:
+        """The same on another device or in another type."""
+        ...
+
+    def cpu(self) -> Values:
+        """The same on the CPU."""
+        ...
+
+    def contiguous(self) -> Values:
+        """The same, with its rows one after the other."""
+        ...
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """All values."""
+        ...
+
+
+def is_lazy(values: Values) -> TypeGuard[Column]:
+    """Whether values are made when they are asked for."""
+    return isinstance(values, Column)
 
 
 class Column:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ppl_models.config import unknown
 from ppl_models.data.tables.hiding import Kept, keep
-from ppl_models.data.tables.lazy_column import Column
+from ppl_models.data.tables.lazy_column import is_lazy
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.version import __version__
 
@@ -80,8 +80,6 @@ def digest(*tables: Table) -> str:
         for site, value in (*table.sites.items(), ("", table.numbers)):
             total.update(f"{site} {tuple(value.shape)} {value.dtype} ".encode())
             total.update(
-                value.fingerprint()
-                if isinstance(value, Column)
-                else value.contiguous().numpy().data
+                value.fingerprint() if is_lazy(value) else value.contiguous().numpy().data
             )
     return total.hexdigest()

@@ -208,4 +208,4 @@ def _labels(table: Table, site: str) -> Tensor:
         raise ValueError(f"{table.name}: {unknown('label site', site, labels)}")
     if site in table.observed:
         raise ValueError(f"site {site!r} of {table.name} is hidden in some rows, expected in none")
-    return table.sites[site].cpu()
+    return table.sites[site][:].cpu()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
-from ppl_models.data.tables.lazy_column import Column
+from ppl_models.data.tables.lazy_column import Values, is_lazy
 
 MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
 
@@ -58,7 +58,7 @@ class Table:
     def __init__(
         self,
         name: str,
-        sites: Mapping[str, Tensor | Column],
+        sites: Mapping[str, Values],
         observed: Mapping[str, Tensor] | None = None,
         numbers: Tensor | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
@@ -67,8 +67,7 @@ class Table:
         if not sites and numbers is None:
             raise ValueError(f"{name} has no sites, expected at least one")
         self.name = name
-        # A column answers to what is asked of a tensor here.
-        self.sites = cast(dict[str, Tensor], dict(sites))
+        self.sites: dict[str, Values] = dict(sites)
         if numbers is None:
             first = next(iter(self.sites.values()))
             numbers = torch.arange(len(first), device=first.device)
@@ -93,11 +92,11 @@ class Table:
                 hidden = (~mask).reshape(-1, *[1] * (value.dim() - 1))
                 fill = float("nan") if value.is_floating_point() else -1
                 self.sites[site] = value.masked_fill(hidden, fill)
-            if not isinstance(value, Column):  # whose source has been checked
-                self._check_values(site, self.sites[site], mask)
+            if not is_lazy(value):  # whose source has been checked
+                self._check_values(site, self.sites[site][:], mask)
         self.observed = _partial(masks)
 
-    def _check_form(self, site: str, value: Tensor) -> None:
+    def _check_form(self, site: str, value: Values) -> None:
         where = f"site {site!r} of {self.name}"
         if value.shape[:1] != self.numbers.shape:
             raise ValueError(
@@ -236,10 +235,7 @@ class Table:
             raise ValueError(f"no rows chosen of {self.name}, expected at least one")
         index = index.to(self.numbers.device)
         return self._like(
-            sites={
-                s: v.rows(index) if isinstance(v, Column) else v[index]
-                for s, v in self.sites.items()
-            },
+            sites={s: v.rows(index) if is_lazy(v) else v[index] for s, v in self.sites.items()},
             observed=_partial({s: m[index] for s, m in self.observed.items()}),
             numbers=self.numbers[index],
         )

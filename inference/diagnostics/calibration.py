@@ -231,7 +231,7 @@ def label_calibration(
     known = table.where_observed(site)
     probs = label_probabilities(pair, known, site, particles, seed)
     return calibration_error(
-        host(probs), host(known.sites[site]), bins=bins, simulations=simulations, seed=seed
+        host(probs), host(known.sites[site][:]), bins=bins, simulations=simulations, seed=seed
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
+from ppl_models.guides.protocol import listed
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
@@ -17,6 +18,7 @@ from ppl_models.inference.objectives.self_normalised import observed_factors, ob
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.per_row import check_inside_plate
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
 from ppl_models.inference.traces.weights import Weights
 
@@ -90,6 +92,7 @@ class CharacteristicELBO(Bound):
             return self._summed.rows(run)
         w = self.weights(run)
         check_unscaled(w)
+        check_inside_plate(w, type(self).__name__)  # a draw that rows share has no weights by row
         log_q = self.log_q(run)
         draws = {name: site["value"] for name, site in latent_sites(w.guide)}
         if self.detach == "code":
@@ -130,10 +133,10 @@ def _by_draw(run: Evaluation, factors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _groups(run: Evaluation, drawn: list[str]) -> list[list[str]]:
     """Observed sites of the guide, those together that depend on a common draw."""
-    guide: Any = run.guide
+    given = listed(run.guide) or {}
 
     def above(name: str) -> set[str]:
-        direct = [p for p in guide.given.get(name, ()) if p in drawn]
+        direct = [p for p in given.get(name, ()) if p in drawn]
         return set(direct).union(*map(above, direct))
 
     groups: list[tuple[list[str], set[str]]] = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import Tensor
 
+from ppl_models.guides.protocol import listed, offering
 from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
 from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -71,16 +72,15 @@ class Classification(Objective):
         return sum(weights[1:], weights[0]) * loss
 
     def _log_q(self, run: Evaluation) -> Tensor:
-        batch, guide = run.batch, cast(Any, run.guide)
-        given = getattr(guide, "given", {}).get(self.site, ())
-        if all(name in batch for name in given):
+        batch, given = run.batch, listed(run.guide) or {}
+        if all(name in batch for name in given.get(self.site, ())):
             q = run.factor(self.site)
             self._check_classes(q)
             log_q: Tensor = q.log_prob(batch[self.site])
             return log_q
         w = run.weights(analytic_kl=self.kl == "analytic")
         drawn = {name: site["value"] for name, site in latent_sites(w.guide)}
-        q = guide.factor(self.site, {**drawn, **batch})
+        q = offering(run.guide, self.site).factor(self.site, {**drawn, **batch})
         self._check_classes(q)
         log_q = q.log_prob(batch[self.site])
         if (labels := log_q_labels(run, w)) is not None:

@@ -17,16 +17,14 @@ hinge.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ppl_models.guides.factors import Categorical
+from ppl_models.guides.protocol import offering
 from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import UnhandledSite
 
 
 def label_scores(run: Evaluation, site: str) -> Tensor:
@@ -40,22 +38,15 @@ def label_scores(run: Evaluation, site: str) -> Tensor:
         ``(B, C)``.
 
     Raises:
-        UnhandledSite: If the guide scores no such label.
+        TypeError: If the guide cannot hand out scores.
+        ValueError: If it scores no such label.
     """
     return run.once(("label scores", site), lambda: _label_scores(run, site))
 
 
 def _label_scores(run: Evaluation, site: str) -> Tensor:
-    guide = cast(Any, run.guide)
-    factor = dict(getattr(guide, "factors", {})).get(site)
-    if not isinstance(factor, Categorical):
-        raise UnhandledSite(
-            f"a margin needs scores of the label {site!r}: expected a guides.Factored with "
-            f"a factor {site}=guides.Categorical(...), got {type(factor).__name__}"
-        )
-    given = guide.upstream(site, run.batch)
-    scores: Tensor = factor.net(**{name: given[name] for name in factor.given})
-    return scores
+    guide = offering(run.guide, site, needs=("upstream", "scores"))
+    return guide.scores(site, guide.upstream(site, run.batch))
 
 
 def multiclass_hinge(scores: Tensor, onehot: Tensor, margin: float = 1.0) -> Tensor:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
+from ppl_models.guides.protocol import offering
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import at_every_label, label_dims, log_q_labels
+from ppl_models.inference.traces.per_row import (
+    at_every_label,
+    check_inside_plate,
+    label_dims,
+    log_q_labels,
+)
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
 from ppl_models.inference.traces.weights import Weights
 
@@ -95,6 +101,7 @@ class SelfNormalisedELBO(Bound):
         if log_v is None:
             return -(prior.exp() * log_w).sum((*label_dims(prior, log_w), -2))
         check_unscaled(w)
+        check_inside_plate(w, type(self).__name__)  # a draw that rows share has no weights by row
         joint = at_every_label(log_v + prior, log_w)
         every = (*label_dims(joint), -2)
         log_mean = torch.logsumexp(joint, every, keepdim=True)
@@ -146,11 +153,10 @@ def observed_factors(run: Evaluation, draws: Mapping[str, Tensor]) -> dict[str, 
         TypeError: If the guide does not list its factors.
         UnhandledSite: If a factor has more dimensions than the rows' own.
     """
-    guide: Any = run.guide
     values, nesting = {**run.batch, **draws}, run.plate_nesting
     found: dict[str, Tensor] = {}
     for name in observed_sites(run):
-        log_q = guide.factor(name, values).log_prob(run.batch[name])
+        log_q = offering(run.guide, name).factor(name, values).log_prob(run.batch[name])
         log_q = log_q.reshape((1,) * (nesting + 1 - log_q.dim()) + log_q.shape)
         if nesting > 1:
             if any(size > 1 for size in log_q.shape[-nesting:-1]):
@@ -169,13 +175,8 @@ def observed_sites(run: Evaluation) -> list[str]:
     Raises:
         TypeError: If the guide does not list its factors.
     """
-    given = getattr(run.guide, "given", None)
-    if given is None:
-        raise TypeError(
-            f"observed sites are scored by the guide's factors, but {type(run.guide).__name__} "
-            "does not list them; compose the guide with guides.Factored"
-        )
-    return [name for name in given if name in run.batch]
+    guide = offering(run.guide, *run.batch, needs=("given", "factor"))
+    return [name for name in guide.given if name in run.batch]
 
 
 def supervision(rate: float, labelled: int, unlabelled: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
+from ppl_models.guides.protocol import listed, offering
 from ppl_models.inference.objectives.arithmetic import label_posterior, log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
@@ -58,7 +59,7 @@ def label_probabilities(
     if shared and particles < 1:
         raise ValueError(f"shared draws need particles of at least 1, got {particles}")
     seen = table.only(*pair.card.data)
-    given = getattr(pair.guide, "given", None)
+    given = listed(pair.guide)
     left = given is not None and site not in given and site in pair.card.latents
     if shared or left:
         how = _from_shared_draws
@@ -67,10 +68,21 @@ def label_probabilities(
     return by_rows(pair, seen, lambda batch: how(pair, batch, site, particles), seed)
 
 
-def _from_the_guide(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
-    q = pair.guide.factor(site, pair.guide.upstream(site, batch))
+def guide_probabilities(pair: Pair, batch: Batch, site: str) -> Tensor:
+    """A label's probabilities ``(B, C)`` under its factor, at the mean of what that is given.
+
+    Raises:
+        TypeError: If the guide cannot hand out factors.
+        ValueError: If what it is given has no mean.
+    """
+    guide = offering(pair.guide, site, needs=("factor", "upstream"))
+    q: Any = guide.factor(site, guide.upstream(site, batch))
     probs: Tensor = q.probs
     return probs
+
+
+def _from_the_guide(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
+    return guide_probabilities(pair, batch, site)
 
 
 def _from_draws_per_label(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
@@ -118,7 +130,7 @@ def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: i
     if site not in table.sites or site in table.observed:
         raise ValueError(f"{table.name} has no complete labels {site!r} to compare with")
     probs = label_probabilities(pair, table, site, particles, seed)
-    return float((probs.argmax(-1) != table.sites[site].to(probs.device)).double().mean())
+    return float((probs.argmax(-1) != table.sites[site][:].to(probs.device)).double().mean())
 
 
 def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:

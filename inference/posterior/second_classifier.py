@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
+from ppl_models.guides.protocol import offering
 from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.pair import Pair
 
@@ -32,7 +33,7 @@ def code_features(pair: Pair, sites: Sequence[str], draw: bool = False) -> Featu
     """
 
     def features(batch: Batch) -> Tensor:
-        factors = [pair.guide.factor(site, batch) for site in sites]
+        factors = [offering(pair.guide, site).factor(site, batch) for site in sites]
         return torch.cat([q.sample() if draw else q.mean for q in factors], -1)
 
     return features
@@ -129,7 +130,7 @@ class Secondary:
 
     def error(self, table: Table) -> float:
         """Share of rows whose predicted class is not the table's."""
-        return float((self.predict(table) != table.sites[self.label].cpu()).double().mean())
+        return float((self.predict(table) != table.sites[self.label][:].cpu()).double().mean())
 
     def _features(self, table: Table, place: int) -> Any:
         seen = table.only(*self.pair.card.data)

@@ -16,7 +16,7 @@ from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import score
 from ppl_models.inference.posterior.groups import as_inference_data
-from ppl_models.inference.posterior.prediction import by_rows
+from ppl_models.inference.posterior.prediction import by_rows, guide_probabilities
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
 from ppl_models.inference.sampling.acquisitions import scorer
@@ -74,7 +74,7 @@ def gibbs_predict(
 
     def of(batch: Batch) -> Tensor:
         batch = batch.unscaled()
-        start = pair.guide.factor(site, pair.guide.upstream(site, batch)).probs
+        start = guide_probabilities(pair, batch, site)
         chains = [_chain(one, batch, site, start, steps, draw) for one in given]
         return torch.stack(chains).movedim(2, 0)
 

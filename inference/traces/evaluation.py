@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
+from ppl_models.guides.protocol import offering
 from ppl_models.inference.traces.contraction import Summed
 from ppl_models.inference.traces.drawn import (
     COMBINATIONS,
@@ -86,15 +87,7 @@ class Evaluation:
         return self.once(("factor", name), lambda: self._factor(name))
 
     def _factor(self, name: str) -> dist.TorchDistribution:
-        guide: Any = self.guide
-        if not hasattr(guide, "factor"):
-            raise TypeError(
-                f"a term needs the guide's factor for site {name!r}, but "
-                f"{type(guide).__name__} has no factor(name, batch); "
-                "compose the guide with guides.Factored"
-            )
-        factor: dist.TorchDistribution = guide.factor(name, self.batch)
-        return factor
+        return offering(self.guide, name).factor(name, self.batch)
 
     def weights(
         self,
@@ -205,8 +198,11 @@ class Evaluation:
 
         Raises:
             UnhandledSite: If model and guide do not fit each other, or what is asked for.
+            ValueError: If draws are moved where bridges or an analytic KL are asked for.
         """
         ask, moved = drawn.ask, moved or {}
+        if moved and (ask.bridge or ask.analytic_kl):
+            raise ValueError("draws in dimensions of their own take no bridge and no analytic KL")
         replayed, bridges, shared = drawn.bridged() if ask.bridge else (drawn.moved(moved), [], ())
         mark = Draw(dataclasses.replace(ask, particles=1), drawn.dim, drawn.limit)
         listed = EnumMessenger(first_available_dim=min(moved.values()) - 1 if moved else None)

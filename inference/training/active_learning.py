@@ -99,7 +99,7 @@ def reveal(table: Table, site: str, row: int, label: int) -> Table:
     Raises:
         ValueError: If it is no class of the site.
     """
-    values, mask = table.sites[site].clone(), table.observed[site].clone()
+    values, mask = table.sites[site][:].clone(), table.observed[site].clone()
     values[row], mask[row] = label, True
     observed = {**table.observed, site: mask}
     sites = {**table.sites, site: values}

@@ -137,7 +137,7 @@ def _range(table: Table, site: str) -> str:
     value = table.sites[site]
     rows = table.counts[site]
     if not value.is_floating_point():
-        seen = value if site not in table.observed else value[table.observed[site]]
+        seen = value[:] if site not in table.observed else value[table.observed[site]]
         counts = seen.flatten().bincount(minlength=table.sizes[site]).tolist()
         named = zip(table.classes[site][:12], counts, strict=False)
         more = "" if len(counts) <= 12 else f", ... of {len(counts)} classes"

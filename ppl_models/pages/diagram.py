@@ -8,6 +8,7 @@ from pyro import poutine
 
 from ppl_models.batch import Batch
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.guides.protocol import listed
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
 from ppl_models.sample_sites import is_local
@@ -35,8 +36,9 @@ def diagrams(pair: Pair) -> tuple[str, str]:
     story = dependencies(pair.model, batch.only(*card.data))
     trace = poutine.trace(pair.model).get_trace(Batch({}, batch.rows))
     rows = [name for name in story if name not in trace or is_local(trace.nodes[name])]
-    guide: Mapping[str, Sequence[str]] = getattr(pair.guide, "given", {})
-    told = {*card.data, *guide, *(name for given in guide.values() for name in given)}
+    guide = listed(pair.guide) or {}
+    sampled = poutine.trace(pair.guide).get_trace(batch.only(*card.data))
+    told = {*card.data, *sampled.nodes, *(name for given in guide.values() for name in given)}
     return (
         _chart(pair, story, story, rows),
         _chart(pair, [n for n in story if n in told], guide, rows) if guide else "",

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
-from ppl_models.networks import Net
+from ppl_models.networks import Net, Part
 from ppl_models.pair import Card, Pair
 
 
@@ -33,25 +32,6 @@ class ChromaVAEConfig(Config):
     classifier: tuple[int, ...] = setting((32, 32), "units of p(y | z1)", minimum=1)
     pixel_sigma: float = setting(0.1, "sigma, standard deviation of a pixel; sharp", minimum=1e-6)
     label: float = setting(1000.0, "lambda, weight of log p(y | z1); 0 is a VAE", minimum=0)
-
-
-class Part(nn.Module):
-    """Mean and log-variance of one part of the code, from an encoder of all parts.
-
-    Args:
-        encoder: Network from ``x`` to the numbers of all parts.
-        first: Its first output that belongs to this part.
-        size: Size L of the part, which takes 2 L outputs.
-    """
-
-    def __init__(self, encoder: nn.Module, first: int, size: int) -> None:
-        super().__init__()
-        self.encoder, self.own = encoder, slice(first, first + 2 * size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Data ``(..., D)`` to ``(..., 2 L)``."""
-        raw: Tensor = self.encoder(x=x)
-        return raw[..., self.own]
 
 
 class ChromaVAE(Pair):
@@ -93,10 +73,11 @@ class ChromaVAE(Pair):
         D, L1, L2, H = config.data_dim, config.shortcut, config.rest, config.hidden
         self.decoder = Net({"z1": L1, "z2": L2}, H, D, "relu")
         self.classifier = Net({"z1": L1}, config.classifier, config.classes, "relu")
-        encoder = Net({"x": D}, H, 2 * (L1 + L2), "relu")
+        numbers = 2 * (L1 + L2)
         self.guide = guides.Factored(
-            z1=guides.Normal(L1, {"x": D}, net=Part(encoder, 0, L1)),
-            z2=guides.Normal(L2, {"x": D}, net=Part(encoder, 2 * L1, L2)),
+            {"codes": Net({"x": D}, H, numbers, "relu")},
+            z1=guides.Normal(L1, {"codes": numbers}, net=Part(0, 2 * L1)),
+            z2=guides.Normal(L2, {"codes": numbers}, net=Part(2 * L1, 2 * L2)),
         )
 
     def model(self, batch: Batch) -> None:

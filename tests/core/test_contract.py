@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ppl_models import catalogue
 from ppl_models.semisupervised.m2 import M2
 from ppl_models.testing import PairContract
 from ppl_models.testing.cases import DATA_SIZE, ROWS, small_settings
+
+RUNS = 120  # of M2's model, in all that the contract asks
 
 
 class TestCatalogue(PairContract):
@@ -118,13 +121,35 @@ def test_broken_pairs_are_caught(cls, test, words):
     if test == "test_saved_and_loaded_weights_give_the_same_loss":
         inputs |= {"name": name, "small": small}
     elif test == "test_shapes":
-        inputs |= {"rows": 2, "depth": -2}
+        inputs |= {"rows": 2}
     with (
         torch.random.fork_rng(),
         pyro.get_param_store().scope(),
         pytest.raises((AssertionError, RuntimeError), match=words),
     ):
         getattr(PairContract(), test)(**inputs)
+
+
+def test_what_the_contract_costs(monkeypatch):
+    """Runs of M2's model, which two kinds of rows train: what a new paper adds to the suite."""
+    runs, model = [], M2.model
+    monkeypatch.setattr(M2, "model", lambda pair, batch: (runs.append(1), model(pair, batch))[1])
+    small = small_settings(M2)
+    for name, test in inspect.getmembers(PairContract, inspect.isfunction):
+        if not name.startswith("test_"):
+            continue
+        asked = inspect.signature(test).parameters
+        for rows in (1, 2, 7) if "rows" in asked else (None,):
+            given = {"name": "m2", "small": small, "rows": rows}
+            with torch.random.fork_rng(), pyro.get_param_store().scope():
+                if "subject" in asked:
+                    given["subject"] = catalogue.build("m2", **small).double()
+                test(PairContract(), **{n: v for n, v in given.items() if n in asked})
+    # The figure is CONTRIBUTING.md's.
+    assert len(runs) <= RUNS
+    assert (
+        f"{RUNS} runs of its model" in (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    )
 
 
 def test_rows_of_small_pairs_tell_sizes_apart():

@@ -45,7 +45,7 @@ def by_hand(pair, batch, particles):
     """
     w = Evaluation(pair.model, pair.guide, batch).weights(particles)
     draw = {s: w.guide.nodes[s]["value"].reshape(particles, ROWS, -1) for s in ("z1", "z2")}
-    raw = pair.guide.factors["z1"].net.encoder(x=batch["x"])
+    raw = pair.guide.shared["codes"](x=batch["x"])
     first, second = raw[:, :4], raw[:, 4:]
     log_w = torch.zeros(particles, ROWS, dtype=torch.float64)
     for site, out in (("z1", first), ("z2", second)):
@@ -109,18 +109,21 @@ def test_the_label_moves_the_classifier_and_the_shortcut_alone():
     grads = dict(zip(named, found, strict=True))
     assert all(grads[n] is None for n in named if n.startswith("decoder."))
     assert all(bool(grads[n].any()) for n in named if n.startswith("classifier."))
-    last = "guide.factors.z1.net.encoder.rest.1"  # 4 outputs for z1, then 8 for z2
+    last = "guide.shared.codes.rest.1"  # 4 outputs for z1, then 8 for z2
     for grad in (grads[f"{last}.weight"], grads[f"{last}.bias"]):
         assert bool((grad[:4] != 0).any(-1).all())
         assert not bool(grad[4:].any())
 
 
-def test_one_encoder_serves_both_parts():
+def test_one_run_of_the_encoder_serves_both_parts():
     pair = built()
-    factors = pair.guide.factors
-    assert factors["z1"].net.encoder is factors["z2"].net.encoder
+    encoder, seen = pair.guide.shared["codes"], []
+    hook = encoder.register_forward_hook(lambda module, args, out: seen.append(out))
+    pair.guide(rows(False))
+    hook.remove()
+    assert len(seen) == 1
     x = rows(False)["x"]
-    raw = factors["z1"].net.encoder(x=x)
+    raw = encoder(x=x)
     for site, start, end in (("z1", 0, 4), ("z2", 4, 12)):
         q = pair.guide.factor(site, {"x": x}).base_dist
         torch.testing.assert_close(torch.cat([q.loc, 2 * q.scale.log()], -1), raw[:, start:end])

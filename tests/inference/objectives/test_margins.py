@@ -20,7 +20,6 @@ from ppl_models.inference import (
     Imputed,
     LeftOut,
     StopGradient,
-    UnhandledSite,
     Weighted,
 )
 from ppl_models.inference.objectives.margins import multiclass_hinge
@@ -265,7 +264,7 @@ def test_what_has_no_scores_is_refused():
     ):
         pair.double()
         for term in (Hinge("y"), Imputed(ELBO(), "y")):
-            with pytest.raises(UnhandledSite, match=rf"scores of the label 'y'.*got {got}"):
+            with pytest.raises(ValueError, match=rf"scores of the label 'y'.*got {got}"):
                 term.rows(Evaluation(None, pair.guide, batch))
 
 

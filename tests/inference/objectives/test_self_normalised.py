@@ -145,5 +145,5 @@ def test_what_it_cannot_do_is_an_error_that_names_it():
         SelfNormalisedELBO(gamma=-1)
     toy = Toy()
     run = Evaluation(toy.model, lambda batch: toy.guide(batch), Batch({"x": torch.zeros(2)}))
-    with pytest.raises(TypeError, match="does not list them"):
+    with pytest.raises(TypeError, match="has no given, no factor"):
         SelfNormalisedELBO(2).rows(run)

@@ -94,3 +94,9 @@ def test_what_is_collected_from_the_guides_draws_is_what_a_run_gives(run):
     whole = run.weights(3)
     assert torch.equal(parts.log_w, whole.log_w)
     assert torch.equal(parts.log_q_labels, whole.log_q_labels)
+
+
+def test_moved_draws_take_no_closed_form(run):
+    drawn = run.draw_guide(Ask(2, analytic_kl=True))
+    with pytest.raises(ValueError, match="take no bridge and no analytic KL"):
+        run.collect(drawn, {"z": -4})
