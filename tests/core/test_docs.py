@@ -75,8 +75,8 @@ def rows() -> Iterator[tuple[list[str], list[str]]]:
     """Names that are borrowed, and modules or folders that use them."""
     for line in BORROWED.read_text().splitlines():
         if line.startswith("| `"):
-            first, second = line.split(" | ")[:2]
-            yield re.findall("`(.*?)`", first), re.findall("`(.*?)`", second)
+            names, places = line.split(" | ")[0].split("<br>")
+            yield re.findall("`(.*?)`", names), re.findall("`(.*?)`", places)
 
 
 def test_borrowed_names_are_where_the_docs_say():
