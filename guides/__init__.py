@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ppl_models.guides.factors import (
         Bernoulli as Bernoulli,
         Categorical as Categorical,
+        Conditional as Conditional,
         Constrained as Constrained,
         Factor as Factor,
         Normal as Normal,
@@ -28,6 +29,7 @@ _HOMES = {
     "Bernoulli": "factors",
     "Beta": "simplex",
     "Categorical": "factors",
+    "Conditional": "factors",
     "Constrained": "factors",
     "Dirichlet": "simplex",
     "Factor": "factors",

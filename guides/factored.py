@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.guides.factors import Categorical, Factor
+from ppl_models.guides.factors import Categorical, Conditional
 
 
 class Factored(nn.Module):
@@ -35,7 +35,7 @@ class Factored(nn.Module):
     """
 
     def __init__(
-        self, shared: Mapping[str, nn.Module] | None = None, /, **factors: Factor
+        self, shared: Mapping[str, nn.Module] | None = None, /, **factors: Conditional
     ) -> None:
         super().__init__()
         self.shared = nn.ModuleDict(shared)

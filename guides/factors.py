@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -12,14 +12,37 @@ from ppl_models.guides.supports import SUPPORTS
 from ppl_models.networks import Net, Scalar
 
 
-class Factor(nn.Module):
-    """q(site | given): a network from named values to a distribution.
+class Conditional(nn.Module):
+    """q(site | given): a distribution made of named values.
 
-    Subclasses turn the network's output into a distribution. A factor is usable outside any
-    trace, which is what classifier terms, importance weights and exports need.
+    It is usable outside any trace, which is what classifier terms, importance weights and exports
+    need.
 
     Args:
-        outputs: Size of the network's output.
+        given: Names of the values that it conditions on.
+    """
+
+    def __init__(self, given: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.given = tuple(given)
+
+    def mask(self, values: Mapping[str, Tensor]) -> Tensor | None:
+        """The rows in which the site counts, given all values; None for all of them."""
+        return None
+
+    def forward(self, **values: Tensor) -> dist.TorchDistribution:
+        """The distribution given values by name (others than ``given`` are ignored)."""
+        raise NotImplementedError
+
+
+class Factor(Conditional):
+    """q(site | given): a network from named values to a distribution.
+
+    Subclasses turn the network's output into a distribution, and say how many outputs that
+    takes.
+
+    Args:
+        size: Size of the site; of the network's output, where :meth:`outputs` says no more.
         given: Size by name of the values it conditions on, as in
             :class:`ppl_models.networks.SumLinear`.
         hidden: Units of each hidden layer.
@@ -30,23 +53,23 @@ class Factor(nn.Module):
 
     def __init__(
         self,
-        outputs: int,
+        size: int,
         given: Mapping[str, int],
         hidden: Sequence[int] = (),
         activation: str = "softplus",
         net: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.given = tuple(given)
-        self.net = Net(given, hidden, outputs, activation) if net is None else net
+        super().__init__(given)
+        self.scalar = isinstance(size, Scalar)
+        self.net = Net(given, hidden, self.outputs(size), activation) if net is None else net
+
+    def outputs(self, size: int) -> int:
+        """How many numbers the network gives for a site of a size."""
+        return size
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """The distribution for a network output of shape ``(..., outputs)``."""
         raise NotImplementedError
-
-    def mask(self, values: Mapping[str, Tensor]) -> Tensor | None:
-        """The rows in which the site counts, given all values; None for all of them."""
-        return None
 
     def raw(self, **values: Tensor) -> Tensor:
         """The network's output ``(..., outputs)``; values other than ``given`` are ignored."""
@@ -64,16 +87,9 @@ class Normal(Factor):
     With ``Scalar()`` for the size it is one number per row, without event dimension.
     """
 
-    def __init__(
-        self,
-        size: int,
-        given: Mapping[str, int],
-        hidden: Sequence[int] = (),
-        activation: str = "softplus",
-        net: nn.Module | None = None,
-    ) -> None:
-        super().__init__(2 * size, given, hidden, activation, net)
-        self.scalar = isinstance(size, Scalar)
+    def outputs(self, size: int) -> int:
+        """A mean and a log-variance each."""
+        return 2 * size
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, event shape ``(size,)`` or ``()``."""
@@ -125,16 +141,6 @@ class Constrained(Normal):
 
 class Categorical(Factor):
     """A class in ``0 .. size-1``, as an integer; the network gives logits."""
-
-    def __init__(
-        self,
-        size: int,
-        given: Mapping[str, int],
-        hidden: Sequence[int] = (),
-        activation: str = "softplus",
-        net: nn.Module | None = None,
-    ) -> None:
-        super().__init__(size, given, hidden, activation, net)
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, no event dimension."""

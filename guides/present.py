@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 from torch import Tensor
 
-from ppl_models.guides.factors import Factor
+from ppl_models.guides.factors import Conditional
 
 
-class Present(Factor):
+class Present(Conditional):
     """q of the k-th of several sites, of which a count says how many are there.
 
     The site is drawn in every row and masked where it is not there; the model masks it alike,
@@ -23,10 +23,9 @@ class Present(Factor):
         place: Number k of the site, from 0.
     """
 
-    def __init__(self, factor: Factor, count: str, place: int) -> None:
-        super().__init__(0, {}, net=factor)
-        self.given = (*factor.given, count)
-        self.count, self.place = count, place
+    def __init__(self, factor: Conditional, count: str, place: int) -> None:
+        super().__init__((*factor.given, count))
+        self.net, self.count, self.place = factor, count, place
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor:
         """Where the count exceeds the place, in the count's shape."""

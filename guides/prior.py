@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ppl_models.guides.factors import Factor
+from ppl_models.guides.factors import Conditional
 
 
-class Prior(Factor):
+class Prior(Conditional):
     """q(site) = N(0, scale^2 I) whatever the row: noise of the story that is not inferred.
 
     Its term in a bound is exactly zero where the model's prior is the same.
@@ -22,14 +22,10 @@ class Prior(Factor):
     zero: Tensor
 
     def __init__(self, size: int, scale: float = 1.0) -> None:
-        super().__init__(size, {}, net=nn.Identity())
+        super().__init__()
         self.register_buffer("zero", torch.zeros(size), persistent=False)
         self.scale = scale
 
-    def distribution(self, raw: Tensor) -> dist.TorchDistribution:
-        """Batch shape ``()``, event shape ``(size,)``; ``raw`` is its mean."""
-        return dist.Normal(raw, self.scale).to_event(1)
-
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
-        """The prior; no value matters."""
-        return self.distribution(self.zero)
+        """Batch shape ``()``, event shape ``(size,)``; no value matters."""
+        return dist.Normal(self.zero, self.scale).to_event(1)

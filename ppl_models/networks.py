@@ -30,6 +30,10 @@ class Scalar(int):
     def __new__(cls) -> Scalar:  # noqa: D102 - no argument, unlike an int
         return super().__new__(cls, 1)
 
+    def __getnewargs__(self) -> tuple[()]:  # type: ignore[override]
+        """No argument for a copy, either."""
+        return ()
+
 
 class SumLinear(nn.Module):
     r"""A linear layer over several inputs: :math:`b + \sum_i W_i v_i`.

@@ -15,7 +15,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.factored import Factored
-from ppl_models.guides.factors import Categorical, Factor, Normal
+from ppl_models.guides.factors import Categorical, Conditional, Factor, Normal
 from ppl_models.networks import Label, Net, Scalar
 from ppl_models.pair import Card, Pair
 
@@ -63,7 +63,7 @@ class Kind:
 
     about: str
     prior: dict[str, tuple[Callable[[Tensor], Any], int]]
-    factors: Callable[[], dict[str, Factor]]
+    factors: Callable[[], dict[str, Conditional]]
     shared: bool = False
 
 

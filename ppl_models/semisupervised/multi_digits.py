@@ -81,7 +81,7 @@ class MultiDigits(Pair):
         self.log_sigma = nn.Parameter(torch.tensor(-1.2))
         glance = Glance(self.side, config.channels, config.counts)
         seek, read = Seek(self.side, G, config.channels), Read(self.side, G, H, 2 * L)
-        factors: dict[str, guides.Factor] = {}
+        factors: dict[str, guides.Conditional] = {}
         factors["count"] = guides.Categorical(config.counts, {"x": D}, net=glance)
         for k in range(config.counts - 1):
             before = {"x": D, **{f"where_{j}": 3 for j in range(k)}}

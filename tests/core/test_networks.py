@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,12 @@ def twin(layer):
         linear.weight.copy_(torch.cat(blocks, 1))
         linear.bias.copy_(layer.bias)
     return linear
+
+
+def test_a_network_of_numbers_can_be_copied():
+    net = Net({"s": Scalar(), "y": Label(C)}, (H,), 1)
+    values = {"s": torch.randn(B), "y": torch.arange(B) % C}
+    assert torch.equal(copy.deepcopy(net)(**values), net(**values))
 
 
 @pytest.mark.parametrize("kind", ["enumerated", "per row", "relaxed"])
