@@ -160,13 +160,8 @@ def test_globals_under_exact_rows_become_the_posterior(auto, scale):
     pair, x = mean_pair(auto=auto)
     see_exactly(pair)
     modules = pair.guide, pair.guide.globals_
-    train(
-        pair.model,
-        modules,
-        parts(x, N // scale),
-        ELBO(grad="stl"),
-        *((300, 0.05) if scale == 1 else (600, 0.02)),
-    )
+    steps, rate = (300, 0.05) if scale == 1 else (600, 0.02)
+    train(pair.model, modules, parts(x, N // scale), ELBO(grad="stl"), steps, rate)
     mean, sd = mean_and_sd(pair)
     exact, spread, _ = closed_form(x)
     # 8 seeds of batches of 10 rows: the mean off by 0.002 (0.006) spreads, the spread by

@@ -94,10 +94,11 @@ def test_float32_agrees():
 def test_annealing_mends_a_narrow_guide(method):
     """Weights of a guide a quarter as wide as the posterior have no variance; annealed do."""
     pair, table = world(narrow=0.25)
-    options = {"draws": 200, "temperatures": 30, "leapfrogs": 4}
+    options = {"draws": 400, "temperatures": 30, "leapfrogs": 4}
     found = inference.log_evidence(pair, table, method=method, **options)
     check(found, exact(pair, table), POPULATIONS if method == "smc" else None)
-    assert (found["log_evidence_error"] < 0.12).all()
+    # 10 seeds: 0.054 (0.008); of as many weighted draws 0.24 (0.08), at least 0.12.
+    assert float(found["log_evidence_error"].mean()) < 0.09
     khat = inference.importance(pair, table, draws=2000).diagnostics["khat"]
     assert (khat > 0.7).any()
 
