@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppl_models.data.store.h5_store import is_stored as is_stored, open as open, write as write
     from ppl_models.data.store.row_blocks import Blocks as Blocks
     from ppl_models.data.streams.stream import Stream as Stream
+    from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
     from ppl_models.data.tables.hiding import hide_labels as hide_labels
     from ppl_models.data.tables.own_arrays import from_arrays as from_arrays
     from ppl_models.data.tables.supervision import (
@@ -37,6 +38,8 @@ _HOMES = {
     "correlate": "tables.supervision",
     "factor_data": "catalogue",
     "from_arrays": "tables.own_arrays",
+    "from_frame": "tables.frames",
+    "from_xarray": "tables.frames",
     "hide_labels": "tables.hiding",
     "is_file": "catalogue",
     "is_stored": "store.h5_store",

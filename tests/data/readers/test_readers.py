@@ -19,7 +19,6 @@ from worlds.reader_files import Foreign, own_folders as own_folders, remade, row
 
 from ppl_models import data
 from ppl_models.data.readers import anndata, cifar, files, omniglot
-from ppl_models.data.tables import frames
 
 OFFICIAL = Path(os.environ.get("PPL_DATA", "nowhere"))
 
@@ -324,27 +323,27 @@ def test_frames():
             "n": np.arange(20) % 2,
         }
     )
-    d = frames.from_frame(frame, ["kind", "n"], splits=(10, 5, 5))
+    d = data.from_frame(frame, ["kind", "n"], splits=(10, 5, 5))
     assert torch.equal(rows(d, "x"), torch.tensor([[i, 2.0 * i] for i in range(20)]))
     assert rows(d, "kind").tolist() == rows(d, "n").tolist() == [0, 1] * 10
     assert d.train.classes == {"kind": ("u", "v"), "n": ("0", "1")}
     with pytest.raises(ValueError, match=r"column 'kind' has type .*, expected numbers"):
-        frames.from_frame(frame)
+        data.from_frame(frame)
     with pytest.raises(ValueError, match="unknown column 'kin': did you mean 'kind'"):
-        frames.from_frame(frame, ["kin"])
+        data.from_frame(frame, ["kin"])
     many = xarray.Dataset(
         {
             "x": (("pixel", "datum"), np.arange(40.0).reshape(2, 20)),
             "y": ("datum", np.arange(20) % 2),
         }
     )
-    e = frames.from_xarray(many, "datum", splits=(10, 5, 5))
+    e = data.from_xarray(many, "datum", splits=(10, 5, 5))
     assert torch.equal(rows(e, "x"), torch.arange(40.0).reshape(2, 20).T)
     assert rows(e, "y").tolist() == [0, 1] * 10
     with pytest.raises(ValueError, match="unknown dimension 'row'"):
-        frames.from_xarray(many, "row")
+        data.from_xarray(many, "row")
     with pytest.raises(ValueError, match=r"variables \['y'\], expected one named 'x'"):
-        frames.from_xarray(many[["y"]], "datum")
+        data.from_xarray(many[["y"]], "datum")
 
 
 def test_find_takes_the_first_folder_that_has_all(tmp_path):
