@@ -18,10 +18,7 @@ def generator(seed: int, *key: int) -> torch.Generator:
     Raises:
         ValueError: If the seed is negative.
     """
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
-    # SeedSequence mixes: neighbouring seeds and keys give unrelated streams.
-    (state,) = np.random.SeedSequence((seed, *key)).generate_state(1, np.uint64)
+    (state,) = _sequence(seed, *key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state) >> 1)
 
 
@@ -35,6 +32,11 @@ def numpy_generator(seed: int, *key: int) -> np.random.Generator:
     Raises:
         ValueError: If the seed is negative.
     """
+    return np.random.default_rng(_sequence(seed, DRAW, *key))
+
+
+def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
+    # It mixes: neighbouring seeds and keys give unrelated streams.
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected at least 0")
-    return np.random.default_rng(np.random.SeedSequence((seed, DRAW, *key)))
+    return np.random.SeedSequence((seed, *key))
