@@ -168,13 +168,13 @@ def load_file(
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, naming file and array, or has too few labels.
     """
-    found = open(path, memory)
-    tables = found.train, found.validation, found.test
+    whole = open(path, memory)
+    tables = whole.train, whole.validation, whole.test
     options = {"memory": memory}
     made = assemble(
-        found.name, *tables, labelled=labelled, seed=seed, options=options, source=str(path)
+        whole.name, *tables, labelled=labelled, seed=seed, options=options, source=str(path)
     )
-    return dataclasses.replace(made, roles=found.roles)
+    return dataclasses.replace(made, roles=whole.roles)
 
 
 @contextmanager

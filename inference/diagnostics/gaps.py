@@ -81,28 +81,28 @@ def amortisation_gap(
     at_least(draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1))
     index = positions(table, rows)
     refined = rowwise(pair, table, index, given=given, steps=steps, seed=seed)
-    found: dict[str, tuple[Array, Array]] = {}
+    bounds: dict[str, tuple[Array, Array]] = {}
     for name, which in (("", pair), ("refined_", refined)):
         with undisturbed(pair, seed), torch.no_grad():
             seen = conditioned(which, table, given, index)
             weights = log_weights(which, seen, sites_of_rows(which, seen), draws).astype(float)
         error = weights.std(0, ddof=1) / math.sqrt(draws)
-        found[f"{name}elbo"] = (weights.mean(0), error)
+        bounds[f"{name}elbo"] = (weights.mean(0), error)
         if not name:
-            found["iw_bound"] = log_mean(weights)
+            bounds["iw_bound"] = log_mean(weights)
     exact = log_evidence(
         refined, table, index, given=given, draws=draws, temperatures=temperatures, seed=seed
     )
-    found["log_evidence"] = (exact["log_evidence"].values, exact["log_evidence_error"].values)
+    bounds["log_evidence"] = (exact["log_evidence"].values, exact["log_evidence_error"].values)
     for name, above, below in (
         ("amortisation_gap", "refined_elbo", "elbo"),
         ("family_gap", "log_evidence", "refined_elbo"),
         ("iw_gap", "log_evidence", "iw_bound"),
     ):
-        (high, high_error), (low, low_error) = found[above], found[below]
-        found[name] = (high - low, np.hypot(high_error, low_error))
-    data = {name: ("datum", value) for name, (value, _) in found.items()}
-    data |= {f"{name}_error": ("datum", error) for name, (_, error) in found.items()}
+        (high, high_error), (low, low_error) = bounds[above], bounds[below]
+        bounds[name] = (high - low, np.hypot(high_error, low_error))
+    data = {name: ("datum", value) for name, (value, _) in bounds.items()}
+    data |= {f"{name}_error": ("datum", error) for name, (_, error) in bounds.items()}
     return xr.Dataset(data, {"datum": table.rows(index).numbers.cpu().numpy()},
                       {"draws": draws, "steps": steps, "seed": seed})  # fmt: skip
 
@@ -211,8 +211,8 @@ def _apart(guide: Array, chains: Array, rows: int) -> dict[str, Array]:
 def _each(values: Array, how: str) -> Array:
     """ESS or R-hat of every number of ``(chain, draw, row, number)``, ``(row, number)``."""
     dataset = xr.Dataset({"x": (("chain", "draw", "row", "number"), values)})
-    found = az.rhat(dataset) if how == "rhat" else az.ess(dataset, method=how)
-    array: Array = found["x"].values
+    measure = az.rhat(dataset) if how == "rhat" else az.ess(dataset, method=how)
+    array: Array = measure["x"].values
     return array
 
 
@@ -245,10 +245,10 @@ def held_out(
         ValueError: As ``log_evidence``, and for fewer than 2 rows.
     """
     at_least(rows=(len(positions(table, rows)), LEAST))
-    found = log_evidence(pair, table, rows, method=method, **options)
-    values, noise = found["log_evidence"].values, found["log_evidence_error"].values
+    evidence = log_evidence(pair, table, rows, method=method, **options)
+    values, noise = evidence["log_evidence"].values, evidence["log_evidence_error"].values
     count = len(values)
-    return found.assign(
+    return evidence.assign(
         mean=values.mean(),
         error=values.std(ddof=1) / math.sqrt(count),
         monte_carlo_error=math.sqrt(float((noise**2).sum())) / count,

@@ -73,9 +73,8 @@ def active_learning(
         ValueError: If an option is unknown, no row or every row is labelled, or there are fewer
             rows than labels asked for.
     """
-    rate: Acquisition | None = None
-    if acquisition != "random":
-        rate = acquisition if callable(acquisition) else scorer(acquisition, "random")
+    if not callable(acquisition) and acquisition != "random":
+        acquisition = scorer(acquisition, "random")
     if site not in table.observed or not table.counts[site]:
         raise ValueError(f"expected {site!r} to be known in some rows of {table.name}, not in all")
     if not table.counts[site] <= until <= len(table):
@@ -84,7 +83,16 @@ def active_learning(
             f"the {len(table)} rows"
         )
     ask = predict or partial(_by_gibbs, site=site, seed=seed)
-    return _rounds(build, table, oracle, until, site, rate, ask, seed, training)
+
+    def rate(pair: Pair, rows: Table) -> Tensor:
+        if callable(acquisition):
+            return acquisition(ask(pair, rows)).cpu()
+        return torch.rand(len(rows), generator=generator(seed, ORDER, rows.counts[site]))
+
+    def train(rows: Table) -> Run:
+        return fit(build(), rows, seed=seed, **training)
+
+    return _rounds(table, train, rate, oracle, until, site)
 
 
 def reveal(table: Table, site: str, row: int, label: int) -> Table:
@@ -107,28 +115,20 @@ def reveal(table: Table, site: str, row: int, label: int) -> Table:
 
 
 def _rounds(
-    build: Callable[[], Pair],
     table: Table,
+    train: Callable[[Table], Run],
+    rate: Callable[[Pair, Table], Tensor],
     oracle: Callable[[int], int],
     until: int,
     site: str,
-    rate: Acquisition | None,
-    predict: Callable[[Pair, Table], Tensor],
-    seed: int,
-    training: dict[str, Any],
 ) -> Iterator[Round]:
     while True:
-        run = fit(build(), table, seed=seed, **training)
-        count = table.counts[site]
+        run, count = train(table), table.counts[site]
         if count >= until:
             yield Round(run, table, None, None, count)
             return
-        if rate is None:
-            scores = torch.rand(len(table), generator=generator(seed, ORDER, count))
-        else:
-            scores = rate(predict(run.pair, table)).cpu()
         known = table.observed[site].cpu()
-        scores = scores.masked_fill(known, -torch.inf)
+        scores = rate(run.pair, table).masked_fill(known, -torch.inf)
         query = int(scores.argmax())
         yield Round(run, table, scores, query, count)
         table = reveal(table, site, query, oracle(query))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ class Compiled:
             known.append(graph)
         self.progress.fill_(progress)
         with torch.no_grad():
-            found: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.found)
-        loss, *gradients = found
+            results: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.captured)
+        loss, *gradients = results
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient
         return loss
@@ -152,15 +152,9 @@ class Compiled:
                 loss = self.objective.differentiable_loss(self.pair.model, self.pair.guide, seen)
                 loss = loss / rows
                 leaves = [stand_in[id(p)] for p in trained]
-                found = torch.autograd.grad(loss, leaves, allow_unused=True)
-            used[:] = [p for p, g in zip(trained, found, strict=True) if g is not None]
-            # Optimisers want gradients laid out like the parameters.
-            laid_out = [
-                g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-                for g, p in zip(found, leaves, strict=True)
-                if g is not None
-            ]
-            return loss.detach(), *laid_out
+                gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            used[:] = [p for p, g in zip(trained, gradients, strict=True) if g is not None]
+            return loss.detach(), *_laid_out(gradients, leaves)
 
         with self._unchanged():
             stand_in = {i: t.clone() for i, t in zip(order, inputs, strict=False)}
@@ -170,17 +164,10 @@ class Compiled:
             with _no_second_draws():
                 graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
             self.objective.at(progress)
-            for owner, old in before:
-                for name, value in vars(owner).items():
-                    if value is not old.get(name) and name != "progress":
-                        # A graph would repeat neither a count nor a moving average.
-                        what = f"{type(owner).__name__}.{name}"
-                        raise Untraceable(
-                            f"{what} changes in each step; keep it in a buffer of a module"
-                        )
-        found = _found(graph)
+            _check_nothing_changes(before)
+        captured = _captured(graph)
         _copy_where_strides_differ(graph)
-        return _Graph(self.compiler(graph, [*inputs, *found]), used, found, outcomes)
+        return _Graph(self.compiler(graph, [*inputs, *captured]), used, captured, outcomes)
 
     def _look(self, batches: tuple[Batch, ...]) -> None:
         # What an objective finds out about a pair on its first evaluation is then known, here
@@ -230,10 +217,10 @@ class _Graph:
         self,
         run: Callable[..., Any],
         trained: list[nn.Parameter],
-        found: list[Tensor],
+        captured: list[Tensor],
         outcomes: list[Outcome],
     ) -> None:
-        self.run, self.trained, self.found, self.outcomes = run, trained, found, outcomes
+        self.run, self.trained, self.captured, self.outcomes = run, trained, captured, outcomes
 
     def holds(self, progress: float) -> bool:
         """Whether every comparison with the progress comes out as it did in the trace."""
@@ -291,6 +278,23 @@ def _no_second_draws() -> Iterator[None]:
         torch.set_rng_state = original
 
 
+def _check_nothing_changes(before: list[tuple[Any, dict[str, Any]]]) -> None:
+    # A graph would repeat neither a count nor a moving average.
+    for owner, old in before:
+        for name, value in vars(owner).items():
+            if value is not old.get(name) and name != "progress":
+                what = f"{type(owner).__name__}.{name}"
+                raise Untraceable(f"{what} changes in each step; keep it in a buffer of a module")
+
+
+def _laid_out(gradients: Sequence[Tensor | None], leaves: list[Tensor]) -> Iterator[Tensor]:
+    # Optimisers want gradients laid out like the parameters.
+    for gradient, leaf in zip(gradients, leaves, strict=True):
+        if gradient is not None:
+            alike = gradient.stride() == leaf.stride()
+            yield gradient if alike else torch.empty_like(leaf).copy_(gradient)
+
+
 def _copy_where_strides_differ(graph: fx.GraphModule) -> None:
     # Fake tensors have the strides of the general case; an operation without a kernel for them,
     # such as the gradient of a Dirichlet draw, may lay its result out in another way.
@@ -300,7 +304,7 @@ def _copy_where_strides_differ(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _found(graph: fx.GraphModule) -> list[Tensor]:
+def _captured(graph: fx.GraphModule) -> list[Tensor]:
     """Make inputs of the tensors that the trace came upon, so that changes to them are seen."""
     tensors: dict[str, Tensor] = {}
     places: dict[str, fx.Node] = {}
@@ -317,7 +321,7 @@ def _found(graph: fx.GraphModule) -> list[Tensor]:
         name = str(node.target)
         if name not in places:
             with graph.graph.inserting_after(last):
-                last = places[name] = graph.graph.placeholder(f"found_{len(places)}")
+                last = places[name] = graph.graph.placeholder(f"captured_{len(places)}")
             last.meta.update(node.meta)
             tensors[name] = value
         node.replace_all_uses_with(places[name])

@@ -91,26 +91,25 @@ def fit(
         description = describe_run(pair, data, plan, seed)
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
         folder = None if out is None else Path(out)
-        state = None
+        saved = None
         if folder is not None:
             claim = functools.partial(run_folder.claim, folder, description, resume)
-            state = processes.from_first(claim)
+            saved = processes.from_first(claim)
         pair.to(where)
         pair.train()
-        job = Job(run, plan, seed, where, processes, folder, description,
-                  checkpoint_seconds, progress, callbacks)  # fmt: skip
-        loop = Loop(job)
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-            torch.manual_seed(seed)
-            if state is not None:
-                loop.restore(state)
-            with job.interruptible():
-                for place, stage in enumerate(plan):
-                    if place >= loop.state.stage:
-                        watch = validation and _validation_of(stage, pair, validation)
-                        rows = tables[place].to(where, pair.like().dtype)
-                        loop.run_stage(place, rows, watch)
-                loop.finish()
+        job = Job(
+            run=run,
+            plan=plan,
+            seed=seed,
+            device=where,
+            processes=processes,
+            folder=folder,
+            description=description,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=progress,
+            callbacks=callbacks,
+        )
+        _carry_out(job, tables, validation, saved)
     pair.eval()
     return run
 
@@ -127,6 +126,24 @@ def _plan(
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     return plan
+
+
+def _carry_out(
+    job: Job, tables: list[Table], validation: Table | None, saved: dict[str, Any] | None
+) -> None:
+    """Run what is left of the job; its own random state ends with it."""
+    pair, device = job.run.pair, job.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(job.seed)
+        loop = Loop(job)
+        if saved is not None:
+            loop.restore(saved)
+        with job.interruptible():
+            for place in range(loop.state.stage, len(job.plan)):
+                watch = validation and _validation_of(job.plan[place], pair, validation)
+                rows = tables[place].to(device, pair.like().dtype)
+                loop.run_stage(place, rows, watch)
+            loop.finish()
 
 
 def _rows_of(stage: Stage, table: Table) -> Table:

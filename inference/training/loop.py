@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +13,9 @@ from tqdm import tqdm
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
-from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.early_stop import better_of, validation_loss
 from ppl_models.inference.training.job import Job
-from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, sides, under
 from ppl_models.inference.training.state import State
@@ -49,21 +46,14 @@ class Loop:
         if stage.start is not None and state.step == 0:
             with torch.no_grad():
                 stage.start(next(table.without(*self.pair.card.labels).batches(limit=START_ROWS)))
-        stream = Stream(
-            table,
-            options.batch_size,
-            options.labelled_batch_size or None,
-            seed=job.seed + place,
-            process=job.processes.rank,
-            processes=job.processes.count,
-        )
+        stream = self._stream(place, table)
         steps = self._steps(place, stream, len(table))
         total = options.epochs * stream.steps_per_epoch
         every = max(1, total // RECORDS)
         began = time.monotonic()
         with (
             constant(_frozen(self.pair, stage)),
-            self._precision(steps, stream),
+            steps.precision(lambda: stream.step(state.step)),
             self._bar(stage, total) as bar,
         ):
             stale = bool(options.patience) and state.best.get("age", 0) >= options.patience
@@ -90,6 +80,17 @@ class Loop:
             state.best = {}
         state.done_before += state.step
 
+    def _stream(self, place: int, table: Table) -> Stream:
+        options, processes = self.job.plan[place].training, self.job.processes
+        return Stream(
+            table,
+            options.batch_size,
+            options.labelled_batch_size or None,
+            seed=self.job.seed + place,
+            process=processes.rank,
+            processes=processes.count,
+        )
+
     def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
         """The stage's sides, as they were left, and who moves them."""
         self.draws.shares = stream.shares
@@ -98,22 +99,6 @@ class Loop:
             side.restore(saved)
         self.job.processes.alike(self._tensors())
         return Steps(self.job, place, self.sides, self.draws, rows)
-
-    def _precision(self, steps: Steps, stream: Stream) -> contextlib.AbstractContextManager[None]:
-        stage, trained = steps.stage, steps.trained
-        if stage.training.precision == "full":
-            return contextlib.nullcontext()
-
-        def run() -> None:
-            batches = stream.step(self.state.step)
-            if stage.prepare is not None:
-                batches = tuple(stage.prepare(batch) for batch in batches)
-            for side in self.sides:
-                side.objective.differentiable_loss(trained.model, trained.guide, batches)
-
-        roots: list[Program | nn.Module] = [trained]
-        roots += [s.module for s in self.sides if s.module is not None]
-        return bfloat16(networks_of(roots, run), self.job.device)
 
     def _bar(self, stage: Stage, total: int) -> Any:
         return tqdm(
@@ -204,5 +189,5 @@ class Loop:
             self.save("finished")
 
 
-def _frozen(pair: Any, stage: Stage) -> list[nn.Parameter]:
+def _frozen(pair: nn.Module, stage: Stage) -> list[nn.Parameter]:
     return [p for n, p in pair.named_parameters() if any(under(n, f) for f in stage.freeze)]

@@ -53,19 +53,19 @@ def networks_of(roots: Iterable[Program | nn.Module], run: Callable[[], Any]) ->
         run: The calculation.
     """
     calls: list[_Call] = []
-    found: dict[int, nn.Module] = {}
+    networks: dict[int, nn.Module] = {}
 
     def enter(module: nn.Module, args: Any) -> None:
         calls.append(_Call())
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         call = calls.pop()
-        # Whatever was found inside of a network is part of it.
+        # Whatever ran inside of a network is part of it.
         inside = [module] if isinstance(output, Tensor) and not call.samples else call.inside
         if calls:
             calls[-1].inside += inside
         else:
-            found.update((id(m), m) for m in inside)
+            networks.update((id(m), m) for m in inside)
 
     class Watch(Messenger):
         def _pyro_sample(self, msg: Any) -> None:
@@ -87,7 +87,7 @@ def networks_of(roots: Iterable[Program | nn.Module], run: Callable[[], Any]) ->
         run()
     for buffer, before in buffers:
         buffer.copy_(before)
-    return list(found.values())
+    return list(networks.values())
 
 
 class _Call:

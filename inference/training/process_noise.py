@@ -107,12 +107,12 @@ class Draws:
         """What a stage makes of its batches; draws have their rows in the first dimension."""
         if self.count == 1:
             return tuple(prepare(batch) for batch in batches)
-        found = []
+        made = []
         with self.own(*key):
             for batch, share in zip(batches, self.shares, strict=True):
                 with self.rows(share):
-                    found.append(prepare(batch))
-        return tuple(found)
+                    made.append(prepare(batch))
+        return tuple(made)
 
     @contextlib.contextmanager
     def again(self, place: int, *key: int) -> Iterator[None]:

@@ -167,10 +167,10 @@ class Processes:
         own = torch.zeros(NOTE, dtype=torch.uint8)
         data = text.encode()[:NOTE]
         own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        found = [torch.zeros_like(own) for _ in range(self.count)]
+        received = [torch.zeros_like(own) for _ in range(self.count)]
         with self._reached():
-            dist.all_gather(found, own, group=self.control)
-        return [bytes(f.tolist()).rstrip(b"\0").decode(errors="ignore") for f in found]
+            dist.all_gather(received, own, group=self.control)
+        return [bytes(t.tolist()).rstrip(b"\0").decode(errors="ignore") for t in received]
 
     def _send(self, value: Any) -> None:
         buffer = io.BytesIO()

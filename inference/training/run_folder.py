@@ -46,8 +46,8 @@ def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> dict[st
                 "choose another folder, or resume it"
             )
         for key, value in description["identity"].items():
-            if found := _difference(there["identity"].get(key), value, key):
-                setting, old, new = found
+            if differing := _difference(there["identity"].get(key), value, key):
+                setting, old, new = differing
                 raise RunFolderError(
                     f"{folder} holds another run: its {setting} is {_shown(old)}, "
                     f"not {_shown(new)}"
@@ -73,8 +73,8 @@ def _difference(there: Any, here: Any, path: str) -> tuple[str, Any, Any] | None
         for place, (old, new) in enumerate(zip(there, here, strict=True)):
             named = isinstance(new, dict) and "name" in new
             parts.append((f"{path}.{new['name']}" if named else f"{path}[{place}]", old, new))
-    found = (_difference(old, new, name) for name, old, new in parts)
-    return next((f for f in found if f), (path, there, here))
+    inner = (_difference(old, new, name) for name, old, new in parts)
+    return next((differing for differing in inner if differing), (path, there, here))
 
 
 def _shown(value: Any) -> str:

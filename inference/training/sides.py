@@ -57,10 +57,10 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
         *((f"stage {stage.name!r}", f, "freezes") for f in stage.freeze),
         *((f"player {p.name!r}", f, "trains") for p in stage.players for f in p.parameters),
     ]:
-        found = [n for n in names if under(n, prefix)]
-        if not found:
+        named = [n for n in names if under(n, prefix)]
+        if not named:
             raise ValueError(f"{what} {kind} {prefix!r}, which is no parameter of the pair")
-        for name in found:
+        for name in named:
             if id(names[name]) in taken and kind == "trains":
                 raise ValueError(
                     f"{what} trains {name!r}, which {taken[id(names[name])]} already has"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training.compiled_step import compiled_sides
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain
+from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant
 
@@ -39,6 +42,26 @@ class Steps:
         self.compiled = {}
         if self.stage.training.compile:
             self.compiled = compiled_sides(sides, self.trained, job.processes.count)
+
+    def precision(self, batches: Callable[[], Batches]) -> contextlib.AbstractContextManager[None]:
+        """The precision that the stage asks for, while its steps are taken.
+
+        Args:
+            batches: Gives those of the next step, on which the networks are looked for.
+        """
+        if self.stage.training.precision == "full":
+            return contextlib.nullcontext()
+
+        def run() -> None:
+            ready = batches()
+            if self.stage.prepare is not None:
+                ready = tuple(self.stage.prepare(batch) for batch in ready)
+            for side in self.sides:
+                side.objective.differentiable_loss(self.trained.model, self.trained.guide, ready)
+
+        roots: list[Program | nn.Module] = [self.trained]
+        roots += [side.module for side in self.sides if side.module is not None]
+        return bfloat16(networks_of(roots, run), self.job.device)
 
     def take(self, step: int, batches: Batches) -> Tensor | float:
         """Move every side; returns the first side's loss per row.
