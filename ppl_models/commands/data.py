@@ -7,14 +7,15 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppl_models import data
 from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive
+from ppl_models.commands.output import tell
 from ppl_models.config import unknown
-from ppl_models.data import Dataset, Table
-from ppl_models.data.catalogue import factor_data
-from ppl_models.data.store import built_sets
+
+if TYPE_CHECKING:
+    from ppl_models.data import Dataset, Table
 
 ACTIONS = {
     "list": "names of the data sets",
@@ -89,40 +90,42 @@ def _summary(loader: Callable[..., Any]) -> str:
 
 
 def _build(options: Options, load: dict[str, Any]) -> int:
+    from ppl_models.data.store import built_sets
+
     def make() -> Any:
         if not options.whole:
             return data.load(options.name, **load)
         own = {name: value for name, value in load.items() if name != "seed"}
-        return factor_data(options.name, **own).whole(seed=load.get("seed", 0))
+        return data.factor_data(options.name, **own).whole(seed=load.get("seed", 0))
 
     if options.out is not None:
-        found = data.open(data.write(make(), options.out, options.compress))
+        dataset = data.open(data.write(make(), options.out, options.compress))
         path = options.out
     else:
         name = Path(options.name).stem
         # Made of other files, or of these once they have changed, it is another set.
         files = [built_sets.identity(path) for path in data.sources(options.name, **load)]
         asked = {**load, "whole": options.whole, "compress": options.compress, "files": files}
-        found = built_sets.cached(name, asked, make, compress=options.compress)
+        dataset = built_sets.cached(name, asked, make, compress=options.compress)
         places = (folder / built_sets.file_name(name, asked) for folder in built_sets.folders())
         path = next(place for place in places if place.is_file())
-    report = {"file": str(path), **_counts(found), "digest": found.recipe["digest"]}
-    _print(report, options.json)
+    report = {"file": str(path), **_counts(dataset), "digest": dataset.recipe["digest"]}
+    tell(report, options.json)
     return 0
 
 
 def _preview(options: Options, load: dict[str, Any]) -> int:
-    found = data.load(options.name, **load)
-    report: dict[str, Any] = _counts(found)
-    for site in found.train.sites:
-        report[site] = _range(found.train, site)
-    if found.train.shapes:
+    dataset = data.load(options.name, **load)
+    report: dict[str, Any] = _counts(dataset)
+    for site in dataset.train.sites:
+        report[site] = _range(dataset.train, site)
+    if dataset.train.shapes:
         from ppl_models.data.render.contact_sheet import save, strips
 
         out = options.out or Path(f"{Path(options.name).stem}.png")
-        save(out, strips(found.train, options.images), zoom=2)
+        save(out, strips(dataset.train, options.images), zoom=2)
         report["contact sheet"] = str(out)
-    _print(report, options.json)
+    tell(report, options.json)
     return 0
 
 
@@ -142,19 +145,11 @@ def _range(table: Table, site: str) -> str:
         named = zip(table.classes[site][:12], counts, strict=False)
         more = "" if len(counts) <= 12 else f", ... of {len(counts)} classes"
         return f"{rows} rows: " + ", ".join(f"{name} {n}" for name, n in named) + more
-    chosen = torch.arange(len(table))
+    known = torch.arange(len(table))
     if site in table.observed:
-        chosen = table.observed[site].nonzero().flatten()
-    some = value[chosen[torch.linspace(0, len(chosen) - 1, min(1000, len(chosen))).long()]]
+        known = table.observed[site].nonzero().flatten()
+    some = value[known[torch.linspace(0, len(known) - 1, min(1000, len(known))).long()]]
     return (
         f"{rows} rows of {tuple(table.shapes.get(site, value.shape[1:]))}: "
         f"{some.min():.3g} to {some.max():.3g}, mean {some.mean():.3g}"
     )
-
-
-def _print(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report))
-        return
-    for key, value in report.items():
-        print(f"{key:28} {value}")

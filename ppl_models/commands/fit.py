@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
 from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen
-from ppl_models.commands.posterior import posterior_flags, told, write_posterior
+from ppl_models.commands.output import tell
+from ppl_models.commands.posterior import posterior_flags, write_posterior
 from ppl_models.data import Dataset
 from ppl_models.inference import Run, Training
 from ppl_models.inference.objectives.by_name import parse_objective
@@ -20,8 +21,6 @@ OBJECTIVE = (
     "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
     "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
 )
-
-
 BASELINE_EPOCHS = 1000  # full-batch steps on the labelled rows, to convergence
 
 
@@ -110,7 +109,7 @@ def _run(options: Namespace, names: _Names) -> int:
             **errors,
             **write_posterior(run, dataset, options.out, options),
         }
-        told(report, options.json)
+        tell(report, options.json)
     return 0
 
 
@@ -128,13 +127,13 @@ def _single(value: Any) -> Any:
 
 
 def _errors(run: Run, dataset: Dataset, baseline: bool, seed: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    errors: dict[str, Any] = {}
     labels = [s for s in run.pair.card.labels if s in dataset.test.sites and len(dataset.test)]
     for site in labels:
-        found[f"test error of {site}"] = run.error(dataset.test, site)
+        errors[f"test error of {site}"] = run.error(dataset.test, site)
         if baseline:
-            found[f"supervised-only error of {site}"] = _supervised(run, dataset, site, seed)
-    return found
+            errors[f"supervised-only error of {site}"] = _supervised(run, dataset, site, seed)
+    return errors
 
 
 def _supervised(run: Run, dataset: Dataset, site: str, seed: int) -> float:

@@ -28,13 +28,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, and name the nearest flag for one that does not exist."""
-        found, rest = self.parse_known_args(arguments)
+        options, rest = self.parse_known_args(arguments)
         if rest:
             flags = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
             if rest[0].startswith("-"):
                 raise UsageError(unknown("flag", rest[0].split("=")[0], flags))
             raise UsageError(f"unexpected argument {rest[0]!r}")
-        return found
+        return options
 
 
 def add_settings(parser: Parser, config: type, title: str, several: bool = False) -> list[str]:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
-
-from ppl_models.batch import Batch
 from ppl_models.commands.flags import Parser, UsageError, positive
 from ppl_models.commands.posterior import run_and_data
-from ppl_models.data import Table
 from ppl_models.files import write_atomically
-from ppl_models.inference import Run
 
-Options = argparse.Namespace
-GAP = 2  # pixels between pictures
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_models.batch import Batch
+    from ppl_models.data import Table
+    from ppl_models.inference import Run
+
+    Column = tuple[str, Mapping[str, Tensor]]  # what it is of, and the sites' values
 
 
-def intervene(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
+def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models intervene`` and what it runs."""
     _flags(parser, "intervention.png", 8)
     parser.add_argument(
@@ -35,40 +35,35 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         help="a site and the values it takes in turn: numbers, or names of classes",
     )
 
-    def run(options: Options) -> int:
-        run, table, batch = _start(options)
-        sites = [_values(text, table) for text in options.values]
-        columns, heads = [dict(batch)], ["row"]
-        for place in itertools.product(*(values for _, values in sites)):
-            chosen: dict[str, Any] = {
-                name: value for (name, _), (_, value) in zip(sites, place, strict=True)
-            }
-            _seed(options.seed)  # the same draws in every column
-            columns.append(run.pair.intervene(batch, **chosen))
-            heads.append(", ".join(word for word, _ in place))
-        lines = [str(int(number)) for number in batch.rows]
-        return _show(options, table, run, columns, heads, lines)
+    def run(options: Namespace) -> int:
+        fitted, table, batch = _start(options)
+        names, values = zip(*(_values(text, table) for text in options.values), strict=True)
+        columns = []
+        for chosen in itertools.product(*values):
+            sites = {name: value for name, (_, value) in zip(names, chosen, strict=True)}
+            head = ", ".join(word for word, _ in chosen)
+            columns.append((head, _moved(fitted, batch, sites, options.seed)))
+        return _show(options, fitted, table, batch, columns)
 
     return run
 
 
-def transfer(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
+def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models transfer`` and what it runs."""
     _flags(parser, "transfer.png", 6)
     parser.add_argument("sites", nargs="+", metavar="SITE", help="what goes over")
 
-    def run(options: Options) -> int:
-        run, table, batch = _start(options)
-        _seed(options.seed)
-        sources = run.pair.transfer(batch, batch, options.sites)
-        columns, heads = [dict(batch)], ["row"]
+    def run(options: Namespace) -> int:
+        import torch
+
+        fitted, table, batch = _start(options)
+        torch.manual_seed(options.seed)
+        sources = fitted.pair.transfer(batch, batch, options.sites)
+        columns = []
         for place, number in enumerate(batch.rows):
-            _seed(options.seed)  # the same draws in every column
-            taken: dict[str, Any] = {site: sources[site][place] for site in options.sites}
-            columns.append(run.pair.intervene(batch, **taken))
-            heads.append(f"of {int(number)}")
-        lines = [str(int(number)) for number in batch.rows]
-        return _show(options, table, run, columns, heads, lines)
+            sites = {site: sources[site][place] for site in options.sites}
+            columns.append((f"of {int(number)}", _moved(fitted, batch, sites, options.seed)))
+        return _show(options, fitted, table, batch, columns)
 
     return run
 
@@ -85,7 +80,7 @@ def _flags(parser: Parser, file: str, rows: int) -> None:
     parser.set_defaults(file=file)
 
 
-def _start(options: Options) -> tuple[Run, Table, Batch]:
+def _start(options: Namespace) -> tuple[Run, Table, Batch]:
     import torch
 
     run, dataset = run_and_data(options.folder, options.pair)
@@ -113,61 +108,61 @@ def _values(text: str, table: Table) -> tuple[str, list[tuple[str, float]]]:
     return name, list(zip(words, values, strict=True))
 
 
-def _seed(seed: int) -> None:
+def _moved(run: Run, batch: Batch, sites: Mapping[str, Any], seed: int) -> Mapping[str, Tensor]:
+    """The rows with sites set, by the same draws in every column."""
     import torch
 
     torch.manual_seed(seed)
+    return run.pair.intervene(batch, **sites)
 
 
 def _show(
-    options: Options,
-    table: Table,
-    run: Run,
-    columns: Sequence[dict[str, Tensor]],
-    heads: Sequence[str],
-    lines: Sequence[str],
+    options: Namespace, run: Run, table: Table, batch: Batch, columns: Sequence[Column]
 ) -> int:
+    """Write the columns as a picture beside the rows themselves, or as arrays."""
     path: Path = options.out or options.folder / options.file
+    columns = [("row", batch), *columns]
     if path.suffix == ".npz":
         import numpy as np
 
-        made = columns[1:]
+        made = [values for _, values in columns[1:]]
         arrays: dict[str, Any] = {n: np.stack([c[n].cpu() for c in made], 1) for n in made[0]}
 
         def put(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
     else:
-        sites = [site for site in run.pair.card.data if site in table.shapes]
-        if not sites:
+        site = next((site for site in run.pair.card.data if site in table.shapes), None)
+        if site is None:
             raise UsageError(
                 f"{table.name} has no pictures; write the values with --out values.npz"
             )
-        figure = _figure([c[sites[0]] for c in columns], table.shapes[sites[0]], heads, lines)
+        pictures = [(head, values[site]) for head, values in columns]
+        figure = _figure(pictures, table.shapes[site], batch.rows.tolist())
 
         def put(temporary: Path) -> None:
             figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
 
     write_atomically(path, put)
-    report = {"file": str(path), "rows": len(lines), "columns": list(heads)}
+    report = {"file": str(path), "rows": batch.count, "columns": [head for head, _ in columns]}
     print(json.dumps(report) if options.json else path)
     return 0
 
 
 def _figure(
-    columns: Sequence[Tensor], shape: Sequence[int], heads: Sequence[str], lines: Sequence[str]
+    columns: Sequence[tuple[str, Tensor]], shape: Sequence[int], numbers: Sequence[int]
 ) -> Any:
     import numpy as np
     from matplotlib.figure import Figure
 
     from ppl_models.inference.plots.samples import images, mosaic
 
-    values: np.ndarray[Any, Any] = np.stack([c.detach().cpu().numpy() for c in columns], 1)
+    values: np.ndarray[Any, Any] = np.stack([v.detach().cpu().numpy() for _, v in columns], 1)
     pictures = images(values.reshape(-1, *values.shape[2:]), shape)
-    size = 0.7 * len(heads), 0.7 * len(lines)
+    size = 0.7 * len(columns), 0.7 * len(numbers)
     ax = Figure(figsize=(max(size[0], 2), max(size[1], 2))).add_subplot()
-    down, across = mosaic(ax, pictures, len(heads))
-    ax.set_xticks(across, heads)
-    ax.set_yticks(down, lines)
+    down, across = mosaic(ax, pictures, len(columns))
+    ax.set_xticks(across, [head for head, _ in columns])
+    ax.set_yticks(down, list(map(str, numbers)))
     ax.tick_params(length=0)
     return ax.figure

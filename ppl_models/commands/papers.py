@@ -6,7 +6,6 @@ import json
 from argparse import Namespace
 from collections.abc import Callable
 
-from ppl_models import catalogue
 from ppl_models.commands.flags import Parser
 
 
@@ -14,6 +13,8 @@ def list_papers(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """``ppl-models list``: it has no flags of its own."""
 
     def run(options: Namespace) -> int:
+        from ppl_models import catalogue
+
         cards = {name: catalogue.get(name).card for name in catalogue.names()}
         if options.json:
             print(json.dumps({n: {"title": c.title, "task": c.task} for n, c in cards.items()}))
@@ -30,7 +31,7 @@ def show(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
 
     def run(options: Namespace) -> int:
-        from ppl_models.pages.describe import describe, page  # it loads ArviZ
+        from ppl_models.pages.describe import describe, page
 
         print(json.dumps(describe(options.name)) if options.json else page(options.name), end="")
         return 0

@@ -6,13 +6,16 @@ import json
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppl_models import data, inference
 from ppl_models.commands.flags import Parser, UsageError, positive
-from ppl_models.data import Dataset, Table
-from ppl_models.inference import Run
+from ppl_models.commands.output import tell
 from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
+
+if TYPE_CHECKING:
+    from ppl_models.data import Dataset, Table
+    from ppl_models.inference import Run
 
 CHAINS = ("nuts", "hmc")
 
@@ -33,7 +36,7 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
     def run(options: Namespace) -> int:
         fitted, dataset = run_and_data(options.folder, options.pair)
-        told(write_posterior(fitted, dataset, options.folder, options), options.json)
+        tell(write_posterior(fitted, dataset, options.folder, options), options.json)
         return 0
 
     return run
@@ -44,7 +47,7 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or a .nc file")
 
     def run(options: Namespace) -> int:
-        from ppl_models.inference.diagnostics.verdict import verdict  # it loads ArviZ
+        from ppl_models.inference.diagnostics.verdict import verdict
 
         judged = verdict(posterior_of(options.folder))
         if options.json:
@@ -79,7 +82,7 @@ def write_posterior(
     run: Run, dataset: Dataset, folder: Path, options: Namespace
 ) -> dict[str, Any]:
     """Write the posterior that the flags ask for; returns its path and whether to trust it."""
-    from ppl_models.inference.diagnostics.verdict import verdict  # it loads ArviZ
+    from ppl_models.inference.diagnostics.verdict import verdict
     from ppl_models.inference.posterior.export import save
 
     table: Table = getattr(dataset, options.split)
@@ -124,13 +127,3 @@ def run_and_data(folder: Path, pair: str | None) -> tuple[Run, Dataset]:
     if dataset.recipe["digest"] != recipe["digest"]:
         raise UsageError(f"the data {recipe['name']} have changed since {folder}")
     return run, dataset
-
-
-def told(report: dict[str, Any], as_json: bool) -> None:
-    """Print what came out, for people or for machines."""
-    if as_json:
-        print(json.dumps(report))
-        return
-    for key, value in report.items():
-        text = f"{100 * value:.2f} %" if "error" in key else str(value)
-        print(f"{key:28} {text}")

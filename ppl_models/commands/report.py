@@ -8,10 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
-from ppl_models.inference.diagnostics.comparison import compare as comparison_of
 from ppl_models.pages.posterior_file import posterior_of
-from ppl_models.pages.report import write
 
 REPORT = "report.html"
 Options = argparse.Namespace
@@ -32,6 +29,9 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
+        from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
+        from ppl_models.pages.report import write
+
         if options.simulations and options.simulations < LEAST_ROWS:
             raise UsageError(
                 f"simulations is {options.simulations}, expected 0 or at least {LEAST_ROWS}"
@@ -56,13 +56,15 @@ def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
+        from ppl_models.inference.diagnostics.comparison import compare
+
         folders: list[Path] = options.folders
         if len(folders) < 2:
             raise UsageError("compare needs at least two folders")
         twice = [folder for folder in folders if folders.count(folder) > 1]
         if twice:
             raise UsageError(f"{twice[0]} is given twice")
-        comparison = comparison_of({str(folder): posterior_of(folder) for folder in folders})
+        comparison = compare({str(folder): posterior_of(folder) for folder in folders})
         print(json.dumps(comparison.plain()) if options.json else comparison)
         return 0
 

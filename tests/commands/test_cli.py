@@ -230,6 +230,21 @@ def test_flags_are_read_off_the_dataclasses():
     assert not hasattr(given, "latent")
 
 
+def test_help_needs_no_torch():
+    code = """
+import contextlib, sys
+from ppl_models.commands.main import COMMANDS, main
+for name in ["", *COMMANDS.keys() - {"fit"}]:  # fit names data sets and training options
+    with contextlib.suppress(SystemExit):
+        main([name, "--help"] if name else ["--help"])
+    heavy = {"torch", "numpy", "arviz", "matplotlib"} & sys.modules.keys()
+    assert not heavy, f"the help of {name or 'the program'} imports {heavy}"
+"""
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("--help") == 10
+
+
 def test_help_names_every_setting_with_its_symbol(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "m2", "--data", "digits", "--help"])
