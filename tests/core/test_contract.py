@@ -148,7 +148,7 @@ def test_what_the_contract_costs(monkeypatch):
     # The figure is CONTRIBUTING.md's.
     assert len(runs) <= RUNS
     assert (
-        f"{RUNS} runs of its model" in (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+        f"{RUNS} runs of its model" in (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     )
 
 
