@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         remake as remake,
         sources as sources,
     )
-    from ppl_models.data.store.h5_store import is_stored as is_stored, open as open, write as write
+    from ppl_models.data.store.h5_store import open as open, write as write
     from ppl_models.data.store.row_blocks import Blocks as Blocks
     from ppl_models.data.streams.stream import Stream as Stream
     from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
@@ -42,7 +42,6 @@ _HOMES = {
     "from_xarray": "tables.frames",
     "hide_labels": "tables.hiding",
     "is_file": "catalogue",
-    "is_stored": "store.h5_store",
     "load": "catalogue",
     "loader": "catalogue",
     "names": "catalogue",
