@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import TCPStore
 
 PATIENCE = 60.0  # seconds
 
@@ -29,7 +30,11 @@ class Outcome:
 
 
 def together(count: int, folder: Path, work: Callable[[int], Any]) -> list[Outcome]:
-    """Run ``work(rank)`` in ``count`` processes, as ``torchrun`` would start them."""
+    """Run ``work(rank)`` in ``count`` processes, as ``torchrun`` would start them.
+
+    As its agent does, this process holds the store in which they meet. If the first of them did,
+    the store of one group could end while another process joins the next.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,6 +47,8 @@ def together(count: int, folder: Path, work: Callable[[int], Any]) -> list[Outco
     ]
     for process in processes:
         process.start()
+    # Only now: a fork would share its socket. The processes wait for it.
+    store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     outcomes = []
     for rank, process in enumerate(processes):
         process.join(max(0.0, began + PATIENCE - time.monotonic()))
@@ -61,6 +68,7 @@ def together(count: int, folder: Path, work: Callable[[int], Any]) -> list[Outco
                 seconds,
             )
         )
+    del store
     return outcomes
 
 
@@ -68,7 +76,7 @@ def _work(work: Callable[[int], Any], rank: int, count: int, port: int, folder: 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count),
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
     )  # fmt: skip
     try:
         found = {"value": work(rank)}
