@@ -15,7 +15,7 @@ from ppl_models.data.tables.correlations import log_weights
 from ppl_models.data.tables.hiding import Kept, keep
 from ppl_models.data.tables.recipe import digest
 from ppl_models.data.tables.seeds import DRAW, generator
-from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.data.tables.table import BY_SITE, Dataset, Table
 
 
 def supervise(dataset: Dataset, kept: Mapping[str, Kept], seed: int = 0) -> Dataset:
@@ -150,15 +150,17 @@ def weak_pairs(
     other = table.only(*vectors).rows(partner)
     mates = {f"{site}_pair": other.sites[site] for site in vectors}
     masks = {f"{site}_pair": mask for site, mask in other.observed.items()}
-    shapes = {f"{site}_pair": shape for site, shape in other.shapes.items()}
     left = table.without(*factors)
-    paired = Table(
-        table.name,
-        {**left.sites, **mates, "shared": (~free).long()},
-        {**left.observed, **masks},
-        table.numbers,
-        {**left.classes, "shared": ("no", "yes")},
-        {**left.shapes, **shapes},
+    known = {
+        part: getattr(left, part)
+        | {f"{site}_pair": of_site for site, of_site in getattr(other, part).items()}
+        for part in BY_SITE
+    }
+    known["classes"]["shared"] = ("no", "yes")
+    paired = left.replace(
+        sites={**left.sites, **mates, "shared": (~free).long()},
+        observed={**left.observed, **masks},
+        **known,
     )
     options = {"factors": list(factors), "changed": changed, "seed": seed}
     return _record(dataset, weak_pairs, options, paired)

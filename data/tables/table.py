@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.lazy_column import Values, is_lazy
 
+Names = np.ndarray[Any, Any]  # of text
+BY_SITE = ("classes", "shapes", "columns", "units")  # what a table knows of a site besides values
 MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
 
 
@@ -46,13 +49,17 @@ class Table:
         classes: Class names of each label site; ``0 .. max`` of the observed labels when
             left out.
         shapes: Image shape of vectors that are flattened images, by site name.
+        columns: Names of the numbers of a vector, such as genes, by site name.
+        units: Units, by site name.
+        row_names: A name for each row ``(N,)``, such as those of cells.
 
     Attributes:
         observed: Masks of the sites that are hidden in at least one row.
 
     Raises:
         ValueError: If lengths or types disagree, a label is outside its classes, an observed
-            number is not finite, or there are no rows; naming site, row and column.
+            number is not finite, a column is named twice, or there are no rows; naming site,
+            row and column.
     """
 
     def __init__(
@@ -63,6 +70,10 @@ class Table:
         numbers: Tensor | None = None,
         classes: Mapping[str, Sequence[str]] | None = None,
         shapes: Mapping[str, Sequence[int]] | None = None,
+        *,
+        columns: Mapping[str, Sequence[str]] | None = None,
+        units: Mapping[str, str] | None = None,
+        row_names: Sequence[str] | Names | None = None,
     ) -> None:
         if not sites and numbers is None:
             raise ValueError(f"{name} has no sites, expected at least one")
@@ -75,12 +86,19 @@ class Table:
         masks = dict(observed or {})
         self.classes = {s: tuple(c) for s, c in (classes or {}).items()}
         self.shapes = {s: tuple(c) for s, c in (shapes or {}).items()}
+        self.columns = {s: tuple(c) for s, c in (columns or {}).items()}
+        self.units = dict(units or {})
+        self.row_names = None if row_names is None else np.asarray(row_names, dtype=object)
         if not len(numbers):
             raise ValueError(f"{name} has no rows, expected at least one")
-        for what, given in (("mask", masks), ("classes", self.classes), ("shape", self.shapes)):
+        for what, given in (("mask", masks), *((p, getattr(self, p)) for p in BY_SITE)):
             for site in given:
                 if site not in self.sites:
                     raise ValueError(f"{name}, {what}: {unknown('site', site, self.sites)}")
+        if self.row_names is not None and self.row_names.shape != numbers.shape:
+            raise ValueError(
+                f"{name} has {len(self.row_names)} names of rows, expected {len(self)}"
+            )
         for site, value in self.sites.items():
             self._check_form(site, value)
             if (mask := masks.get(site)) is not None:
@@ -109,6 +127,8 @@ class Table:
                     f"{where} has rows of shape {tuple(value.shape[1:])}, which is no "
                     f"flattened image of shape {shape}"
                 )
+            if (names := self.columns.get(site)) is not None:
+                check_columns(where, names, value.shape)
             return
         if value.dtype != torch.int64:
             raise ValueError(
@@ -238,6 +258,7 @@ class Table:
             sites={s: v.rows(index) if is_lazy(v) else v[index] for s, v in self.sites.items()},
             observed=_partial({s: m[index] for s, m in self.observed.items()}),
             numbers=self.numbers[index],
+            row_names=None if self.row_names is None else self.row_names[index.cpu().numpy()],
         )
 
     def only(self, *names: str) -> Table:
@@ -252,7 +273,7 @@ class Table:
         return self._like(
             **{
                 part: {s: v for s, v in getattr(self, part).items() if s in names}
-                for part in ("sites", "observed", "classes", "shapes")
+                for part in ("sites", "observed", *BY_SITE)
             }
         )
 
@@ -282,7 +303,12 @@ class Table:
         """
         kept = {s: self.observed[s] & m if s in self.observed else m for s, m in masks.items()}
         observed = {**self.observed, **kept}
-        return Table(self.name, self.sites, observed, self.numbers, self.classes, self.shapes)
+        return self.replace(observed=observed)
+
+    def replace(self, **changes: Any) -> Table:
+        """A table with some of the constructor's arguments changed, and all else as it is."""
+        parts = ("name", "sites", "observed", "numbers", "row_names", *BY_SITE)
+        return Table(**{**{part: getattr(self, part) for part in parts}, **changes})
 
     def to(self, *args: torch.device | torch.dtype | str) -> Table:
         """Move to a device, or cast floating sites to a dtype (labels stay)."""
@@ -300,9 +326,25 @@ class Table:
     def _like(self, **changes: Any) -> Table:
         # What comes out of a checked table needs no second check of all its values.
         new = object.__new__(Table)
-        for part in ("name", "sites", "observed", "numbers", "classes", "shapes"):
+        for part in ("name", "sites", "observed", "numbers", "row_names", *BY_SITE):
             setattr(new, part, changes.get(part, getattr(self, part)))
         return new
+
+
+def check_columns(where: str, names: Sequence[str], shape: Sequence[int]) -> None:
+    """Check names of a vector's numbers against its shape ``(N, D)``.
+
+    Raises:
+        ValueError: If there are too few or too many, or one comes twice; starting with ``where``.
+    """
+    if len(shape) != 2 or len(names) != shape[1]:
+        raise ValueError(
+            f"{where} has {len(names)} names of columns for rows of shape {tuple(shape[1:])}"
+        )
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore
+        raise ValueError(f"{where} has the column {twice!r} twice, expected different names")
 
 
 def _partial(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -111,7 +111,7 @@ def reveal(table: Table, site: str, row: int, label: int) -> Table:
     values[row], mask[row] = label, True
     observed = {**table.observed, site: mask}
     sites = {**table.sites, site: values}
-    return Table(table.name, sites, observed, table.numbers, table.classes, table.shapes)
+    return table.replace(sites=sites, observed=observed)
 
 
 def _rounds(
