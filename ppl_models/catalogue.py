@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ppl_models.config import unknown
+from ppl_models.data.tables.table import Dataset
 from ppl_models.pair import Pair
 
 # Name -> module:class. A test keeps it equal to the papers' folders.
@@ -128,6 +129,8 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
         torch.manual_seed(seed)
         pair = cls(cls.Config(**settings))
     pair.source = name
+    if isinstance(data, Dataset):
+        pair.schema = pair.schema_with(data.train, data.roles)
     return pair
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ppl_models import interventions
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings
+from ppl_models.data.tables.schema import Schema
+from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.stage import Stage
@@ -69,6 +71,7 @@ class Pair(nn.Module):
         config: The settings it was built with.
         source: The name it was built by.
         guide: The variational family, called with a batch.
+        schema: What it was fitted on; every table that it is asked about is brought to it.
     """
 
     Config: ClassVar[type[Settings]]
@@ -79,6 +82,7 @@ class Pair(nn.Module):
         super().__init__()
         self.config = config
         self.source = self.card.name
+        self.schema: Schema | None = None
 
     def model(self, batch: Batch) -> Any:
         """The generative story, as Pyro sites inside ``self.plate(batch)``."""
@@ -153,6 +157,17 @@ class Pair(nn.Module):
             ValueError: As :meth:`intervene`, and if the numbers of rows differ.
         """
         return interventions.transfer(self, source, target, sites, mean)
+
+    def schema_with(self, table: Table, roles: Mapping[str, str] | None = None) -> Schema:
+        """What the pair was fitted on so far, and what a table adds to it.
+
+        Args:
+            table: The rows; sites that the card does not name are none of the pair's.
+            roles: What a site is where it is no plain observation or label.
+        """
+        card = self.card
+        new = Schema.of(table, {**card.data, **dict.fromkeys(card.labels), **card.latents}, roles)
+        return new if self.schema is None else self.schema.filled(new)
 
     def like(self) -> Tensor:
         """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -102,6 +103,25 @@ class Values(Protocol):
         ...
 
 
+class Reordered:
+    """A source with the numbers of each row in another order.
+
+    Args:
+        source: Vectors ``(N, D)``.
+        order: Places ``(D,)`` in the source's rows.
+    """
+
+    def __init__(self, source: Source, order: Tensor) -> None:
+        self.source, self.order = source, order
+        self.shape, self.dtype = source.shape, source.dtype
+        told = source.digest.encode() + order.numpy().tobytes()
+        self.digest = hashlib.sha256(told).hexdigest()
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Values ``(n, D)`` of these rows."""
+        return self.source.read(rows)[:, self.order]
+
+
 def is_lazy(values: Values) -> TypeGuard[Column]:
     """Whether values are made when they are asked for."""
     return isinstance(values, Column)
@@ -163,6 +183,10 @@ class Column:
         return self._like(
             index=self.index[rows], hidden=None if self.hidden is None else self.hidden[rows]
         )
+
+    def reordered(self, order: Tensor) -> Column:
+        """The column with the numbers of each row in another order ``(D,)``."""
+        return self._like(source=Reordered(self.source, order))
 
     def masked_fill(self, mask: Tensor, value: float) -> Column:
         """The column with NaN in the masked rows; ``mask`` is ``(N, 1, ...)``."""

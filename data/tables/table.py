@@ -310,6 +310,10 @@ class Table:
         parts = ("name", "sites", "observed", "numbers", "row_names", *BY_SITE)
         return Table(**{**{part: getattr(self, part) for part in parts}, **changes})
 
+    def known_by(self, **known: Mapping[str, Any]) -> Table:
+        """The same values under other ``classes``, ``shapes``, ``columns`` or ``units``."""
+        return self._like(**known)
+
     def to(self, *args: torch.device | torch.dtype | str) -> Table:
         """Move to a device, or cast floating sites to a dtype (labels stay)."""
         dtype = next((a for a in args if isinstance(a, torch.dtype)), None)

@@ -37,6 +37,7 @@ from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.prediction import label_probabilities
 from ppl_models.inference.posterior.rows import Sites, conditioned, undisturbed
+from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.pair import Pair
 
@@ -228,7 +229,7 @@ def label_calibration(
     Raises:
         ValueError: If an option is out of range, or no row's label is known.
     """
-    known = table.where_observed(site)
+    known = as_fitted(pair, table).where_observed(site)
     probs = label_probabilities(pair, known, site, particles, seed)
     return calibration_error(
         host(probs), host(known.sites[site][:]), bins=bins, simulations=simulations, seed=seed

@@ -24,7 +24,7 @@ from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import Many, draw_data
 from ppl_models.inference.posterior.groups import Array, entry_name, host
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
@@ -71,7 +71,7 @@ def active_units(
         ValueError: If an option is out of range, a site stands outside the data plate, or the
             rows do not fit the model.
     """
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     at_least(draws=(draws, LEAST_DRAWS), rows=(len(index), LEAST_ROWS))
     means: dict[str, list[Array]] = {}
     noise: dict[str, list[Array]] = {}
@@ -152,7 +152,7 @@ def aggregate_posterior(
     Raises:
         ValueError: As :func:`active_units`.
     """
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     at_least(rows=(len(index), LEAST_ROWS))
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():

@@ -26,7 +26,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.sampling.evidence import log_evidence
 from ppl_models.inference.sampling.importance import LEAST
@@ -79,7 +79,7 @@ def amortisation_gap(
         UnhandledSite: If a label is of a family for which rows get no table.
     """
     at_least(draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1))
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     refined = rowwise(pair, table, index, given=given, steps=steps, seed=seed)
     bounds: dict[str, tuple[Array, Array]] = {}
     for name, which in (("", pair), ("refined_", refined)):
@@ -147,7 +147,7 @@ def against_nuts(
             raise ValueError(f"got option {name!r}, expected one of {', '.join(MCMC_OPTIONS)}")
     at_least(draws=(draws, LEAST))
     options = {"progress": False, **options}
-    index = positions(table, range(min(10, len(table))) if rows is None else rows)
+    table, index = chosen(pair, table, range(min(10, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         sites = sites_of_rows(pair, seen)

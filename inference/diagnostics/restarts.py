@@ -25,7 +25,8 @@ from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import Many, draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.support import as_fitted, check_alike
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.traces.sites import random_sites
 from ppl_models.pair import Pair
@@ -77,8 +78,9 @@ def agreement(
         ValueError: If an option is out of range, fits differ in sites, or the rows do not fit.
     """
     at_least(fits=(len(fits), 2), draws=(draws, 4))
-    index = positions(table, rows)
     pairs = [fit if isinstance(fit, Pair) else fit.pair for fit in fits]
+    check_alike(pairs)
+    table, index = chosen(pairs[0], table, rows)
     found = [_look(pair, table, index, given, draws, seed + place)
              for place, pair in enumerate(pairs)]  # fmt: skip
     first, card = found[0], pairs[0].card
@@ -183,7 +185,7 @@ def _look(
 ) -> _Look:
     parts: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor]] = []
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = conditioned(pair, as_fitted(pair, table), given, index)
         sites = sites_of_rows(pair, seen)
         step = rows_at_a_time(pair, sites, sites.labels, draws)
         for block in torch.arange(len(seen)).split(step):

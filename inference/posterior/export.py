@@ -36,6 +36,7 @@ from ppl_models.inference.posterior.groups import (
 from ppl_models.inference.posterior.row_blocks import Rows, capacity, prior
 from ppl_models.inference.posterior.rows import conditioned, find_sites, positions, undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.posterior.support import as_fitted, check_alike
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.pair import Pair
 
@@ -116,6 +117,7 @@ def posterior(
         draws=(draws, 1), prior_draws=(prior_draws, 0), block=(1 if block is None else block, 1)
     )
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
+    table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
     more = {name: plain_attr(value) for name, value in (attrs or {}).items()}
     index, drawn = _order(table, rows, draws_for)
@@ -269,6 +271,7 @@ def _of_one_kind(pairs: Sequence[Pair]) -> list[Pair]:
                 f"chains of {first.source} with {first.config} and {other.source} with "
                 f"{other.config}, expected fits of one pair"
             )
+    check_alike(pairs)
     return list(pairs)
 
 

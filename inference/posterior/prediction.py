@@ -18,6 +18,7 @@ from ppl_models.inference.objectives.arithmetic import label_posterior, log_mean
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites, undisturbed
+from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
@@ -58,7 +59,7 @@ def label_probabilities(
     """
     if shared and particles < 1:
         raise ValueError(f"shared draws need particles of at least 1, got {particles}")
-    seen = table.only(*pair.card.data)
+    seen = as_fitted(pair, table).only(*pair.card.data)
     given = listed(pair.guide)
     left = given is not None and site not in given and site in pair.card.latents
     if shared or left:
@@ -129,6 +130,7 @@ def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: i
     """
     if site not in table.sites or site in table.observed:
         raise ValueError(f"{table.name} has no complete labels {site!r} to compare with")
+    table = as_fitted(pair, table)
     probs = label_probabilities(pair, table, site, particles, seed)
     return float((probs.argmax(-1) != table.sites[site][:].to(probs.device)).double().mean())
 
@@ -169,15 +171,19 @@ def by_rows(
         of: From a batch to ``(B, ...)``, without gradient.
         seed: Seed of what it draws.
         block: Most rows of a batch.
+
+    Raises:
+        ValueError: If a row does not fit the pair, naming site, row and column.
     """
-    like = pair.like()
+    like, table = pair.like(), as_fitted(pair, table)
     blocks: list[Tensor] = []
     order: list[Tensor] = []
     with undisturbed(pair, seed), torch.no_grad():
         for regime in table.regimes():
-            for start in range(0, len(regime.index), block):
-                index = regime.index[start : start + block]
-                (batch,) = table.batches(index)
+            check = checker(pair, table, regime)
+            for index in regime.index.split(block):
+                batch = table.gather(regime, index)
+                check(batch)
                 blocks.append(of(batch.to(like.device, like.dtype)))
                 order.append(index)
     values = torch.cat(blocks)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
@@ -110,6 +110,15 @@ def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
             module.training = mode
 
 
+def chosen(pair: Pair, table: Table, rows: Sequence[int] | Tensor | None) -> tuple[Table, Tensor]:
+    """A table as the pair knows its sites, and chosen positions in it; all by default.
+
+    Raises:
+        ValueError: As :func:`as_fitted` and :func:`positions`.
+    """
+    return as_fitted(pair, table), positions(table, rows)
+
+
 def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
     """Chosen positions in a table ``(n,)``, all by default.
 
@@ -154,8 +163,7 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
             f"site {name!r} of {table.name} is hidden in row {row}; choose rows in which it is "
             f"observed (table.where_observed({name!r})), or do not condition on it"
         )
-    with torch.no_grad():
-        check_data(pair, seen)
+    check_data(pair, seen)
     return seen
 
 

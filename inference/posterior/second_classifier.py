@@ -13,6 +13,7 @@ from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import offering
 from ppl_models.inference.posterior.prediction import by_rows
+from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.pair import Pair
 
 Features = Callable[[Batch], Tensor]
@@ -106,7 +107,7 @@ class Secondary:
             )
         if self.label not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', self.label, table.sites)}")
-        rows = table.where_observed(self.label)
+        rows = as_fitted(self.pair, table).where_observed(self.label)
         y = rows.sites[self.label].cpu().numpy()
         if not passes:
             self.estimator.fit(self._features(rows, 0), y)
@@ -130,8 +131,9 @@ class Secondary:
 
     def error(self, table: Table) -> float:
         """Share of rows whose predicted class is not the table's."""
+        table = as_fitted(self.pair, table)
         return float((self.predict(table) != table.sites[self.label][:].cpu()).double().mean())
 
     def _features(self, table: Table, place: int) -> Any:
-        seen = table.only(*self.pair.card.data)
+        seen = as_fitted(self.pair, table).only(*self.pair.card.data)
         return by_rows(self.pair, seen, self.features, self.seed + place).cpu().numpy()

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_models.data.tables.table import Table
+from ppl_models.batch import Batch
+from ppl_models.data.tables.table import Regime, Table
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import base_of
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
+
+
+def as_fitted(pair: Pair, table: Table) -> Table:
+    """A table with its classes coded and its columns ordered as in the data of the fit.
+
+    Args:
+        pair: The pair; one that has seen no data takes the table as it is.
+        table: The rows.
+
+    Raises:
+        ValueError: In one line, if a class or column is unknown or missing, or a shape differs.
+    """
+    return table if pair.schema is None else pair.schema.bring(table)
+
+
+def check_alike(pairs: Sequence[Pair]) -> None:
+    """Refuse fits whose data had other classes, columns or units.
+
+    Raises:
+        ValueError: Naming the fit and the site.
+    """
+    first = pairs[0].schema
+    for place, pair in enumerate(pairs[1:], 1):
+        if first is None or pair.schema is None or first == pair.schema:
+            continue
+        sites = {**first.sites, **pair.schema.sites}
+        site = next(s for s in sites if first.sites.get(s) != pair.schema.sites.get(s))
+        raise ValueError(
+            f"fit {place} knows site {site!r} as {pair.schema.sites.get(site)}, the first as "
+            f"{first.sites.get(site)}; expected fits on the same classes and columns"
+        )
 
 
 def check_data(pair: Pair, table: Table) -> None:
@@ -32,18 +66,41 @@ def check_data(pair: Pair, table: Table) -> None:
             f"it has {sorted(table.sites)}"
         )
     for regime in table.regimes():
-        first = next(table.batches(regime.index[:2]))
-        first = first.to(pair.like().device, pair.like().dtype)
-        with poutine.block(), quiet(pair.like().device):
-            trace = poutine.trace(pair.model).get_trace(first)
-        for name in regime.sites:
-            site = trace.nodes.get(name)
-            if site is None or not site["is_observed"]:
-                continue
+        check = checker(pair, table, regime)
+        for part in regime.index.split(CHECKED_ROWS):
+            check(table.gather(regime, part))
+
+
+def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]:
+    """What compares batches of a regime's rows with the supports of their sites.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        regime: Which of them.
+
+    Returns:
+        Called with a batch as the table has it, it raises as :func:`check_data`.
+
+    Raises:
+        ValueError: If the rows have another shape than the model's sites.
+    """
+    like = pair.like()
+    first = table.gather(regime, regime.index[:2])
+    with poutine.block(), torch.no_grad(), quiet(like.device):
+        trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
+    supports: dict[str, Any] = {}
+    for name in regime.sites:
+        site = trace.nodes.get(name)
+        if site is not None and site["is_observed"]:
             _check_shape(name, table, first[name], site["fn"])
-            for start in range(0, len(regime.index), CHECKED_ROWS):
-                index = regime.index[start : start + CHECKED_ROWS]
-                _check_support(name, table, index, site["fn"])
+            supports[name] = base_of(site["fn"])
+
+    def check(batch: Batch) -> None:
+        for name, base in supports.items():
+            _check_support(name, table, batch, base)
+
+    return check
 
 
 def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
@@ -54,9 +111,8 @@ def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
         )
 
 
-def _check_support(name: str, table: Table, index: Tensor, fn: Any) -> None:
-    values = table.sites[name][index.to(table.sites[name].device)]
-    base = base_of(fn)
+def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
+    values = batch[name]
     inside = base.support.check(values)
     inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():
@@ -66,7 +122,7 @@ def _check_support(name: str, table: Table, index: Tensor, fn: Any) -> None:
         return
     row, column = (int(i) for i in (~inside).nonzero()[0])
     value = values.reshape(len(values), -1)[row, column].item()
-    where = f"row {int(table.numbers[index[row]])} of {table.name}"
+    where = f"row {int(batch.rows[row])} of {table.name}"
     if values.dim() > 1:
         where += f", column {column}"
     raise ValueError(

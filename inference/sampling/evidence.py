@@ -17,7 +17,7 @@ from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import Array, host, plain_attr, provenance
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     fixed,
     rows_at_a_time,
@@ -88,7 +88,7 @@ def log_evidence(
     betas = _inverse_temperatures(temperatures)
     if method == "smc" and draws % POPULATIONS:
         raise ValueError(f"draws is {draws}, expected a multiple of {POPULATIONS} for smc")
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)
         by_guide = method == "iw" or start == "guide"

@@ -19,6 +19,7 @@ from ppl_models.inference.posterior.groups import as_inference_data
 from ppl_models.inference.posterior.prediction import by_rows, guide_probabilities
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.sampling.acquisitions import scorer
 from ppl_models.inference.traces.sites import Program, latent_sites
 from ppl_models.pair import Pair
@@ -65,7 +66,7 @@ def gibbs_predict(
         ValueError: If an option is out of range, or the guide has no factor for the site.
     """
     at_least(weights=(weights, 1), steps=(steps, 1))
-    seen = table.only(*pair.card.data)
+    seen = as_fitted(pair, table).only(*pair.card.data)
     like = pair.like()
     (first, *_) = seen.batches(limit=2)
     with undisturbed(pair, seed), torch.no_grad():
@@ -103,7 +104,7 @@ def gibbs_posterior(
     score_of = scorer(acquisition)
     probs = gibbs_predict(pair, table, site, **options)
     chains, draws, _, classes = probs.shape
-    names = table.classes.get(site, tuple(map(str, range(classes))))
+    names = as_fitted(pair, table).classes.get(site, tuple(map(str, range(classes))))
     rows = {"datum": table.numbers.cpu().numpy()}
     posterior = xr.Dataset(
         {f"{site}_probs": (("chain", "draw", "datum", f"{site}_class"), probs.cpu().numpy())},

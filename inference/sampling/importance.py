@@ -36,7 +36,7 @@ from ppl_models.inference.posterior.groups import (
     provenance,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import is_enumerated, latent_sites
@@ -82,7 +82,7 @@ def importance(
             and labels are not enumerated.
     """
     at_least(draws=(draws, LEAST))
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
@@ -138,7 +138,7 @@ def sir(
         UnhandledSite: As :func:`importance`.
     """
     at_least(draws=(draws, 1), proposals=(proposals, LEAST))
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():

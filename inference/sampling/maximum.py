@@ -23,7 +23,7 @@ from ppl_models.inference.posterior.groups import (
     observations,
     provenance,
 )
-from ppl_models.inference.posterior.rows import conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
@@ -82,7 +82,7 @@ def map(
     at_least(starts=(starts, 1), iterations=(iterations, 1))
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}, expected at least 0")
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     parts: list[dict[str, Variables]] = []
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)

@@ -22,7 +22,7 @@ from ppl_models.inference.posterior.groups import (
     observations,
     provenance,
 )
-from ppl_models.inference.posterior.rows import conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import chosen, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import Target, check_continuous, fixed, rows_of, target
 from ppl_models.pair import Pair
 
@@ -138,7 +138,7 @@ def _sample(
 ) -> az.InferenceData:
     draws, warmup, chains = lengths
     at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
-    index = positions(table, range(min(ROWS, len(table))) if rows is None else rows)
+    table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)
         found = target(pair, rows_of(seen, pair))

@@ -34,7 +34,7 @@ from ppl_models.inference.posterior.groups import (
     with_groups,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
@@ -87,7 +87,7 @@ def bad_rows(
             rows do not fit the model.
     """
     at_least(draws=(draws, pareto.LEAST_DRAWS))
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         weights = log_weights(pair, seen, sites_of_rows(pair, seen), draws)
@@ -153,7 +153,7 @@ def refine(
                 f"no row of {table.name} has a k-hat above "
                 f"{importance_weights.khat_threshold(draws):.2f}: nothing to refine; choose rows="
             )
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
         sites = sites_of_rows(pair, seen)

@@ -22,7 +22,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
-from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
@@ -154,7 +154,7 @@ def rowwise(
     at_least(steps=(steps, 0), particles=(particles, 1))
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate}, expected a positive number")
-    index = positions(table, rows)
+    table, index = chosen(pair, table, rows)
     parts: list[Rowwise] = []
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)

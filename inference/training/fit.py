@@ -81,7 +81,14 @@ def fit(
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
+    schema = pair.schema_with(table, data.roles if isinstance(data, Dataset) else None)
+    table = schema.bring(table)
     check_data(pair, table)
+    if validation is not None:
+        validation = schema.bring(validation)
+        if any(stage.training.patience for stage in plan):
+            check_data(pair, validation)
+    pair.schema = schema
     tables = [_rows_of(stage, table) for stage in plan]
 
     with distributed.group(device) as processes:

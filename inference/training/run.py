@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_models import catalogue
 from ppl_models.config import plain
+from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives import options
 from ppl_models.inference.objectives.base import Objective
@@ -133,6 +134,7 @@ def describe_run(
         "config": identity["config"],
         "data": identity["data"],
         "identity": identity,
+        "schema": {} if pair.schema is None else pair.schema.plain(),
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in ("ppl-models", "pyro-ppl", "torch")},
@@ -177,6 +179,8 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
     built = catalogue.build(source, **settings)
     try:
         built.load_state_dict(state["model"])
+        if schema := description.get("schema"):
+            built.schema = Schema.read(schema)
         run = Run(
             built.eval(),
             description["objective"],
@@ -184,6 +188,10 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
             state["history"],
             state["validation"],
         )
+    except ValueError as error:
+        raise run_folder.RunFolderError(
+            f"{folder / run_folder.DESCRIPTION} is damaged: {error}"
+        ) from None
     except (KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise run_folder.RunFolderError(

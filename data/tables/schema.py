@@ -1,0 +1,234 @@
+"""What a table's sites are, kept from the data that a pair was fitted on for those that follow.
+
+A class is known by its name and a number of a vector by the name of its column, not by where
+they stand: other data may list both in another order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ppl_models.config import unknown
+from ppl_models.data.tables.lazy_column import Values, is_lazy
+from ppl_models.data.tables.table import Table
+
+KINDS = ("vector", "label")
+
+
+@dataclass(frozen=True)
+class SiteSchema:
+    """One site of a table.
+
+    Attributes:
+        kind: ``"vector"`` of numbers, or ``"label"``.
+        shape: Shape of a row.
+        dtype: Type of the numbers, such as ``"float32"``.
+        classes: Names of a label's classes, in the order of their codes.
+        columns: Names of a vector's numbers, where it has any.
+        image: Shape of the image that a vector is, where it is one.
+        units: Where they are given.
+        role: What it is where it is no plain observation or label, such as ``"covariate"``.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    image: tuple[int, ...] = ()
+    units: str = ""
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The sites of a table, by name; later tables are brought to it by :meth:`bring`."""
+
+    sites: Mapping[str, SiteSchema] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        sites: Iterable[str] | None = None,
+        roles: Mapping[str, str] | None = None,
+    ) -> Schema:
+        """The schema of a table.
+
+        Args:
+            table: The table.
+            sites: Those that matter; what the table lacks is left out. All by default.
+            roles: Roles by site, as a data set has them.
+        """
+        wanted = table.sites if sites is None else [s for s in sites if s in table.sites]
+        return cls({site: _site(table, site, (roles or {}).get(site, "")) for site in wanted})
+
+    def filled(self, other: Schema) -> Schema:
+        """This schema, with what only the other one knows."""
+        known = dict(self.sites)
+        for name, new in other.sites.items():
+            old = known.get(name, new)
+            told = {part: getattr(old, part) or getattr(new, part) for part in _KNOWLEDGE}
+            known[name] = dataclasses.replace(old, **told)
+        return Schema(known)
+
+    def bring(self, table: Table) -> Table:
+        """The table with its classes coded, and its columns ordered, as here.
+
+        Sites that are not here stay as they are, and so does a table that fits already.
+
+        Args:
+            table: Any table; its row names and numbers stay.
+
+        Raises:
+            ValueError: In one line that names site, row, class or column, if a label has a class
+                that is not here, a column is missing or one too many, or shapes or units differ.
+        """
+        changed: dict[str, Values] = {}
+        known = {part: dict(getattr(table, part)) for part in ("classes", "columns", "shapes")}
+        for name, site in self.sites.items():
+            if name not in table.sites:
+                continue
+            where = f"site {name!r} of {table.name}"
+            _check_form(where, site, _site(table, name))
+            if site.kind == "label":
+                if table.classes[name] != site.classes:
+                    changed[name] = _recoded(table, name, site.classes)
+                    known["classes"][name] = site.classes
+            elif site.columns:
+                own = table.columns.get(name, ())
+                if own and own != site.columns:
+                    changed[name] = _ordered(where, table.sites[name], own, site.columns)
+                known["columns"][name] = site.columns
+            if site.image:
+                known["shapes"][name] = site.image
+        if changed:
+            return table.replace(sites={**table.sites, **changed}, **known)
+        return table.known_by(**known)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; what is empty is left out."""
+        return {
+            name: {part: value for part, value in dataclasses.asdict(site).items() if value}
+            for name, site in self.sites.items()
+        }
+
+    @classmethod
+    def read(cls, plain: Any) -> Schema:
+        """From :meth:`plain`.
+
+        Raises:
+            ValueError: If it is no schema, naming what is wrong.
+        """
+        if not isinstance(plain, dict):
+            raise ValueError(f"the schema is {type(plain).__name__}, expected sites by name")
+        return cls({name: _read_site(name, site) for name, site in plain.items()})
+
+
+_KNOWLEDGE = ("classes", "columns", "image", "units", "role")  # what may be missing at first
+
+
+def _site(table: Table, name: str, role: str = "") -> SiteSchema:
+    value = table.sites[name]
+    return SiteSchema(
+        kind="vector" if value.is_floating_point() else "label",
+        shape=tuple(value.shape[1:]),
+        dtype=str(value.dtype).removeprefix("torch."),
+        classes=table.classes.get(name, ()),
+        columns=table.columns.get(name, ()),
+        image=table.shapes.get(name, ()),
+        units=table.units.get(name, ""),
+        role=role,
+    )
+
+
+def _check_form(where: str, site: SiteSchema, own: SiteSchema) -> None:
+    if own.kind != site.kind:
+        raise ValueError(f"{where} is a {own.kind}, but the pair was fitted on a {site.kind}")
+    if own.columns and site.columns:
+        _check_columns(where, own.columns, site.columns)
+    if own.shape != site.shape:
+        raise ValueError(
+            f"{where} has rows of shape {own.shape}, but the pair was fitted on {site.shape}"
+        )
+    for what in ("image", "units"):
+        mine, theirs = getattr(own, what), getattr(site, what)
+        if mine and theirs and mine != theirs:
+            what = "images of shape" if what == "image" else what
+            raise ValueError(f"{where} has {what} {mine}, but the pair was fitted on {theirs}")
+
+
+def _check_columns(where: str, own: Sequence[str], wanted: Sequence[str]) -> None:
+    there, known = set(own), set(wanted)
+    if missing := [name for name in wanted if name not in there]:
+        raise ValueError(
+            f"{where} lacks {_count(missing)} that the pair was fitted on; it has {_some(own)}"
+        )
+    if spare := [name for name in own if name not in known]:
+        raise ValueError(
+            f"{where} has {_count(spare)} that the pair was not fitted on; expected "
+            f"{_some(wanted)}"
+        )
+
+
+def _count(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"the column {names[0]!r}{more}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
+
+
+def _recoded(table: Table, name: str, classes: Sequence[str]) -> Values:
+    """Labels in the codes of these classes; those that are hidden stay -1."""
+    code = {own: place for place, own in enumerate(classes)}
+    own = table.classes[name]
+    values = table.sites[name][:]
+    to = torch.tensor([*(code.get(c, len(classes)) for c in own), -1], device=values.device)
+    coded = to[values]
+    bad = coded == len(classes)
+    if bool(bad.any()):
+        place = bad.nonzero()[0].tolist()
+        row = int(table.numbers[place[0]])
+        raise ValueError(
+            f"site {name!r}, row {row} of {table.name}: "
+            f"{unknown('class', own[int(values[tuple(place)])], classes)}, which are those that "
+            "the pair was fitted on"
+        )
+    return coded
+
+
+def _ordered(where: str, values: Values, own: Sequence[str], wanted: Sequence[str]) -> Values:
+    place = {name: at for at, name in enumerate(own)}
+    order = torch.tensor([place[name] for name in wanted])
+    if is_lazy(values):
+        return values.reordered(order)
+    return values[:].index_select(1, order.to(values.device))
+
+
+def _read_site(name: str, plain: Any) -> SiteSchema:
+    kinds = {
+        f.name: int if f.name in ("shape", "image") else str
+        for f in dataclasses.fields(SiteSchema)
+    }
+    lists = ("shape", "classes", "columns", "image")
+    if not isinstance(plain, dict) or not {"kind", "dtype"} <= plain.keys() <= kinds.keys():
+        raise ValueError(f"site {name!r} of the schema is damaged, expected {', '.join(kinds)}")
+    for part, value in plain.items():
+        entries = value if isinstance(value, list) else [value]
+        if isinstance(value, list) != (part in lists) or not all(
+            type(entry) is kinds[part] for entry in entries
+        ):
+            raise ValueError(f"site {name!r} of the schema: its {part} is damaged")
+    if plain["kind"] not in KINDS:
+        raise ValueError(f"site {name!r} of the schema: {unknown('kind', plain['kind'], KINDS)}")
+    own: dict[str, Any] = {
+        part: tuple(value) if part in lists else value for part, value in plain.items()
+    }
+    return SiteSchema(**{"shape": (), **own})
