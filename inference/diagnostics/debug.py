@@ -17,6 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.sites import (
     Program,
@@ -102,7 +103,7 @@ def debug(
         The table, of which ``ok`` says whether all is well.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(pair, data, ROWS)]
     found: list[Check] = []
     reached: set[str] = set()
     with (
@@ -121,11 +122,11 @@ def debug(
     return report
 
 
-def rows_of_each_kind(data: Batch | Table | Dataset, rows: int) -> list[Batch]:
+def rows_of_each_kind(pair: Pair, data: Batch | Table | Dataset, rows: int) -> list[Batch]:
     """The first rows of each kind, by what is observed in them; a batch as it is."""
     if isinstance(data, Batch):
         return [data]
-    table = data.train if isinstance(data, Dataset) else data
+    table = as_fitted(pair, data.train if isinstance(data, Dataset) else data)
     return [next(table.batches(r.index[:rows])) for r in table.regimes()]
 
 

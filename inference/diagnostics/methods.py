@@ -85,7 +85,7 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
         One :class:`Method` each, printable as a table.
     """
     like = pair.like()
-    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(data, ROWS)]
+    batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(pair, data, ROWS)]
     with _quiet(pair, seed):
         asked = _asked(pair, batches)
         objectives = (

@@ -85,7 +85,8 @@ def posterior(
 
     Returns:
         Groups, with dimensions ``chain`` (1), ``draw``, ``datum`` (row numbers), ``y_class``
-        (class names) and ``z_dim``, for a label y and a code z:
+        (class names), ``z_dim`` and ``x_dim`` (names of columns, where the table has them), for a
+        label y, a code z and data x:
 
         - ``posterior``: draws of every latent site from the guide, labels as integers; those
           of sites outside the data plate, which all rows share, have no ``datum``.
@@ -206,7 +207,8 @@ class _Task:
             with undisturbed(pair, self.seed + chain), torch.no_grad():
                 work = self._work(pair)
                 if not chain:
-                    groups = Groups(labels, work.sites, store, len(self.pairs), self.drawn)
+                    chains, columns = len(self.pairs), self.table.columns
+                    groups = Groups(labels, work.sites, store, chains, self.drawn, columns)
                 self._add(groups, work, chain)
         groups.add("constant_data", constants(labels, self.names))
         sites, seen = work.sites, self.table.only(*self.names)

@@ -98,11 +98,12 @@ class Groups:
 
     Args:
         table: The rows; their numbers are the coordinate ``datum``, their class names those
-            of the label dimensions.
+            of the label dimensions, and names of its columns those of the vectors.
         sites: The random variables.
         store: Where the arrays go; memory by default.
         chains: Number of chains; that of the arrays when left out.
         drawn: Number of the first rows that have draws; all of them when left out.
+        columns: Names of the vectors' numbers by site; the table's when left out.
     """
 
     def __init__(
@@ -112,7 +113,9 @@ class Groups:
         store: Store | None = None,
         chains: int | None = None,
         drawn: int | None = None,
+        columns: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        columns = table.columns if columns is None else columns
         self.store = Memory() if store is None else store
         self.drawn = drawn
         self.parts: dict[str, dict[str, Assign]] = {}
@@ -122,7 +125,8 @@ class Groups:
             self.coordinates["chain"] = np.arange(chains)
         for site in (*sites.data.values(), *sites.latents.values()):
             for dim, size in zip(event_dims(site), site.shape, strict=True):
-                self.coordinates[dim] = np.arange(size)
+                names = columns.get(site.name, ())
+                self.coordinates[dim] = np.array(names) if names else np.arange(size)
             if site.support is not None:
                 count = len(site.support)
                 names = table.classes.get(site.name, ())

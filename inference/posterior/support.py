@@ -59,6 +59,7 @@ def check_data(pair: Pair, table: Table) -> None:
     Raises:
         ValueError: Naming the site, row, value and what was expected.
     """
+    table = as_fitted(pair, table)
     missing = [site for site in pair.card.data if site not in table.sites]
     if missing:
         raise ValueError(
