@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+MOST_SHOWN = 40  # names in a message
 # By the type of a setting's default: what its values may be, and how that is called.
 KINDS: dict[type, tuple[type, str]] = {
     bool: (bool, "True or False"),
@@ -96,7 +97,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(known)}"
+    shown = known if len(known) <= MOST_SHOWN else [*known[:MOST_SHOWN], f"... ({len(known)})"]
+    return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(shown)}"
 
 
 def at_least(**counts: tuple[int, int]) -> None:

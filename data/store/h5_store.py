@@ -80,6 +80,7 @@ def _header(file: h5py.File, blocks: Blocks, arrays: dict[str, dict[str, Any]]) 
         "seed": blocks.seed,
         "recipe": blocks.recipe,
         "roles": dict(blocks.roles),
+        "row_names": None if blocks.row_names is None else list(map(str, blocks.row_names)),
         "arrays": arrays,
     }
     data = json.dumps(header).encode()
@@ -127,7 +128,17 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
         s: arrays[f"sites/{s}"]["classes"] for s in sites if not sites[s].is_floating_point()
     }
     masks = {name: _all(array) for name, array in _group(stored, "masks/")}
-    whole = Table(header["name"], sites, masks, numbers, classes, shapes)
+    whole = Table(
+        header["name"],
+        sites,
+        masks,
+        numbers,
+        classes,
+        shapes,
+        columns={s: names for s in sites if (names := arrays[f"sites/{s}"].get("columns"))},
+        units={s: units for s in sites if (units := arrays[f"sites/{s}"].get("units"))},
+        row_names=header.get("row_names"),
+    )
     tables = []
     for part in PARTS:
         tables.append(whole.rows(_all(stored[f"splits/{part}"])))

@@ -127,7 +127,7 @@ class Writer:
 
     def _plan(self, where: str, sites: Mapping[str, Array]) -> None:
         source = self.source
-        for what in ("classes", "shapes", "divisors", "roles"):
+        for what in ("classes", "shapes", "divisors", "roles", "columns", "units"):
             for site in getattr(source, what):
                 if site not in sites:
                     raise ValueError(
@@ -162,6 +162,8 @@ class Writer:
                 "divisor": source.divisors.get(site, 255) if encoding == "uint8" else 1,
                 "image": image,
                 "classes": source.class_names(site) if label else None,
+                "columns": list(source.columns.get(site, ())),
+                "units": source.units.get(site, ""),
             }
         widest = sum(
             stored_width(f["encoding"], tuple(f["row"])) * stored_type(f["encoding"]).itemsize

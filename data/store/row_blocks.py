@@ -34,6 +34,9 @@ class Blocks:
         divisors: What uint8 values are divided by, by site; 255 when left out.
         roles: What a site is where it is no plain observation or label: ``factor``,
             ``intervention`` or ``group``.
+        columns: Names of the numbers of vectors, by site.
+        units: Units, by site.
+        row_names: A name for each row.
         splits: Shares or numbers of training, validation and test rows, stratified by the
             first label site, or the rows of each by name. By shares and numbers, rows that lack
             a label go to the training rows.
@@ -48,6 +51,9 @@ class Blocks:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     divisors: Mapping[str, float] = field(default_factory=dict)
     roles: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    row_names: Sequence[str] | None = None
     splits: Sequence[float] | Mapping[str, Any] = (0.7, 0.1, 0.2)
     numbers: Any = None
     seed: int = 0
@@ -83,11 +89,23 @@ def of_dataset(dataset: Dataset) -> Blocks:
         shapes=dataset.train.shapes,
         divisors={site: divisor for site, (_, divisor) in forms.items()},
         roles=dataset.roles,
+        columns=dataset.train.columns,
+        units=dataset.train.units,
+        row_names=_row_names(tables),
         splits={part: np.arange(ends[place], ends[place + 1]) for place, part in enumerate(PARTS)},
         numbers=torch.cat([t.numbers.cpu() for t in tables]),
         seed=dataset.recipe["seed"],
         recipe=dataset.recipe,
     )
+
+
+def _row_names(tables: Sequence[Table]) -> list[str] | None:
+    names: list[str] = []
+    for table in tables:
+        if table.row_names is None:
+            return None
+        names += map(str, table.row_names)
+    return names
 
 
 def _blocks(tables: list[Table], forms: dict[str, tuple[str, float]]) -> Iterator[dict[str, Any]]:

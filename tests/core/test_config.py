@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ppl_models.config import Config, setting
+from ppl_models.config import Config, setting, unknown
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,8 @@ def test_settings_are_frozen_and_documented():
         settings.size = 4
     field = dataclasses.fields(Settings)[0]
     assert field.metadata == {"doc": "n", "from_data": None, "choices": None, "minimum": 1}
+
+
+def test_a_message_names_some_of_many_names_and_how_many_there_are():
+    line = unknown("gene", "g7x", [f"g{k}" for k in range(20_000)])
+    assert "did you mean 'g7'? " in line and line.endswith(", ... (20000)") and len(line) < 500

@@ -306,3 +306,28 @@ def test_hidden_values_are_not_in_the_file(tmp_path):
     read = data.open(data.write(as_blocks, tmp_path / "b.h5"))
     assert read.train.sites["y"].tolist() == [r % 3 if r % 2 else -1 for r in range(20)]
     assert row_blocks.of_dataset(read).classes == {"y": ("0", "1", "2")}
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"columns": {"x": ("a", "b", "ü")}},
+        {"units": {"x": "mm", "y": "class"}, "row_names": [f"cell {k}" for k in range(6)]},
+        {"columns": {"x": list("abc")}, "row_names": ["日本", *"bcdef"], "units": {"x": "µm"}},
+    ],
+)
+def test_names_of_columns_and_rows_and_units_come_back(tmp_path, known):
+    x, y = torch.arange(18.0).reshape(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])
+    table = Table("named", {"x": x, "y": y}, **known)
+    parts = [table.rows(torch.tensor(rows)) for rows in ([0, 3, 4], [1, 5], [2])]
+    recipe = {"name": "named", "options": {}, "seed": 0}
+    written = data.Dataset("named", *parts, recipe)
+    read = data.open(data.write(written, tmp_path / "named.h5"))
+    for part in PARTS:
+        one, other = getattr(written, part), getattr(read, part)
+        same(one, other)
+        assert (one.columns, one.units) == (other.columns, other.units)
+        if one.row_names is None:
+            assert other.row_names is None
+        else:
+            assert one.row_names.tolist() == other.row_names.tolist()

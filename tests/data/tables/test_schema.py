@@ -153,7 +153,8 @@ def test_what_does_not_fit_is_one_line(case):
         ({"shapes": {"x": (2, 3)}}, {"shapes": {"x": (3, 2)}},
          "site 'x' of t has images of shape (3, 2), but the pair was fitted on (2, 3)"),
         ({"columns": {"x": list("abcdef")}}, {"columns": {"x": list("abcdeg")}},
-         "site 'x' of t lacks the column 'f' that the pair was fitted on; it has a, b, c, d, e, g"),
+         "site 'x' of t lacks the column 'f' that the pair was fitted on; "
+         "it has a, b, c, d, e, g"),
     ],
 )  # fmt: skip
 def test_units_and_images_must_agree_where_both_are_given(mine, theirs, line):

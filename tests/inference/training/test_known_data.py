@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import ClassVar
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def fitted():
 
 
 class Sizes:
-    sizes = {"x": 5, "y": 4}
+    sizes: ClassVar = {"x": 5, "y": 4}
 
 
 def moved():
