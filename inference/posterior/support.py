@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Regime, Table
@@ -114,6 +116,8 @@ def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
 
 def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
     values = batch[name]
+    if surely_inside(values, base.support):
+        return
     inside = base.support.check(values)
     inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():
@@ -130,6 +134,24 @@ def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
         f"site {name!r}, {where}: the value {value:g} is outside the support of "
         f"{type(base).__name__}, expected {_words(base.support)}"
     )
+
+
+def surely_inside(values: Tensor, support: Any) -> bool:
+    """Whether the extremes of all values tell that each is inside: a fifth of the time."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    low, high = (float(end) for end in values.aminmax())  # NaN if there is any
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return False
+    if support is constraints.real:
+        return True
+    if support is constraints.boolean:
+        return 0 <= low <= high <= 1 and torch.equal(values * values, values)
+    if isinstance(support, constraints.interval | constraints.integer_interval):
+        ends = support.lower_bound, support.upper_bound
+        whole = isinstance(support, constraints.interval) or not values.is_floating_point()
+        return whole and not any(map(torch.is_tensor, ends)) and ends[0] <= low <= high <= ends[1]
+    return False
 
 
 def _words(support: Any) -> str:
