@@ -29,7 +29,7 @@ from ppl_models.inference.posterior.groups import (
     digest,
     groups_of,
     observations,
-    plain_attr,
+    plain_attrs,
     provenance,
     training,
 )
@@ -117,7 +117,7 @@ def posterior(
     )
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     curve, steps = _curves(history, len(pairs))
-    more = {name: plain_attr(value) for name, value in (attrs or {}).items()}
+    more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     with undisturbed(pairs[0], seed), torch.no_grad():
         for part in index.split(CHECKED_ROWS):

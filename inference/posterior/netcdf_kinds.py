@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ppl_models.inference.posterior.groups import Array
-
+Array = np.ndarray[Any, Any]
 Convert = Callable[[Array], Array]
 
 # HDF5's and netCDF's own bookkeeping.
