@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ppl_models.config import unknown
+from ppl_models.config import native, unknown
 from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.store.h5_store import is_stored
 from ppl_models.data.tables.supervision import repeat
@@ -98,6 +98,7 @@ def loader(name: str) -> Callable[..., Dataset]:
     Raises:
         ValueError: If there is no such data set, naming the nearest.
     """
+    name = native(name)  # a path
     if is_file(name):
         ending = Path(name).suffix
         place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
@@ -152,7 +153,7 @@ def load(name: str, **options: Any) -> Dataset:
     for option in options:
         if option not in known:
             raise ValueError(unknown(f"option of {name}", option, known))
-    return function(**options)
+    return function(**native(options))
 
 
 def remake(recipe: Mapping[str, Any]) -> Dataset:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ppl_models.config import unknown
+from ppl_models.config import unknown, whole
 from ppl_models.data.tables.table import Dataset
 from ppl_models.pair import Pair
 
@@ -126,7 +126,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             sizes = tuple(data.sizes[wanted] for wanted in sites)
             settings[key] = sizes if several else sizes[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole("seed", seed))
         pair = cls(cls.Config(**settings))
     pair.source = name
     if isinstance(data, Dataset):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+import enum
+import os
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -68,6 +70,7 @@ class Config:
 
 def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
     """The value, if it is of the kind of the field's default."""
+    value = native(value)
     if isinstance(field.default, tuple):
         if not isinstance(value, tuple | list):
             raise ValueError(
@@ -83,9 +86,83 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
     return entries if isinstance(field.default, tuple) else value
 
 
+def native(value: Any) -> Any:
+    """A setting as the plain Python value that it equals; what equals none stays as it is.
+
+    Single numbers of numpy and torch become Python's, arrays tuples, enumerations their values,
+    paths text; what is in lists, tuples and dictionaries, too.
+    """
+    value = native_entry(value)
+    if isinstance(value, Mapping):
+        return {native(key): native(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        entries = map(native, value)
+        return list(entries) if isinstance(value, list) else tuple(entries)
+    if isinstance(value, range) or (_is_array(value) and value.ndim):
+        return native(tuple(value if isinstance(value, range) else value.tolist()))
+    return value
+
+
+def native_entry(value: Any) -> Any:
+    """As :func:`native`, but arrays and collections stay as they are."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, enum.Enum):
+        return native_entry(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if _is_array(value):
+        # A single number that trains is no setting.
+        whole = value.ndim == 0 and not getattr(value, "requires_grad", False)
+        entry = value.item() if whole else value
+        return entry if isinstance(entry, bool | int | float | str) else value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and float(value) == value:
+        return float(value)
+    return value
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is an array, a tensor or one of their single numbers."""
+    return hasattr(type(value), "__array__") and hasattr(value, "ndim") and hasattr(value, "item")
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """An option that is a whole number, as Python's own.
+
+    Raises:
+        ValueError: Naming the option, its value and what was expected.
+    """
+    number = native_entry(value)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"{name} is {value!r}, expected a whole number")
+    if least is not None and number < least:
+        raise ValueError(f"{name} is {number}, expected at least {least}")
+    return number
+
+
+def names(option: str, value: Any) -> tuple[str, ...]:
+    """An option that lists names, as Python's own.
+
+    Raises:
+        ValueError: Naming the option, if it is a single text, or holds what is none.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{option} is {value!r}, expected a tuple such as ({str(value)!r},)")
+    found = tuple(map(native, value))
+    for entry in found:
+        if not isinstance(entry, str):
+            raise ValueError(f"{option} has {entry!r}, expected names")
+    return found
+
+
 def plain(value: Any) -> Any:
     """Settings as they come back from JSON: keys as text, tuples as lists."""
-    if isinstance(value, dict):
+    value = native(value)
+    if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
@@ -102,14 +179,13 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
 
 
 def at_least(**counts: tuple[int, int]) -> None:
-    """Refuse options below their minimum.
+    """Refuse options that are no whole numbers, or below their minimum.
 
     Args:
         counts: By name of the option, its value and the least that is allowed.
 
     Raises:
-        ValueError: Naming the option, its value and the minimum.
+        ValueError: Naming the option, its value and what was expected.
     """
     for name, (value, least) in counts.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}, expected at least {least}")
+        whole(name, value, least)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ppl_models.config import whole
+
 MASK, SPLIT, ORDER, PROCESS, DRAW = range(5)  # purposes: equal seeds must not give related draws
 
 
@@ -37,6 +39,4 @@ def numpy_generator(seed: int, *key: int) -> np.random.Generator:
 
 def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
     # It mixes: neighbouring seeds and keys give unrelated streams.
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
-    return np.random.SeedSequence((seed, *key))
+    return np.random.SeedSequence((whole("seed", seed, 0), *key))

@@ -15,6 +15,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.config import native_entry
 from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.weights import Weights
@@ -36,6 +37,7 @@ class Objective(PyroELBO, metaclass=Remembers):
         kept_as: Names of attributes that hold an option of another name.
     """
 
+    __array_ufunc__ = None  # numbers of numpy leave products to it
     kept_as: ClassVar[Mapping[str, str]] = {"plate_nesting": "max_plate_nesting"}
 
     def __init__(self, plate_nesting: int = 1) -> None:
@@ -152,6 +154,9 @@ class Objective(PyroELBO, metaclass=Remembers):
 
     def __mul__(self, weight: float) -> Sum:
         """The loss times a weight."""
+        weight = native_entry(weight)
+        if not isinstance(weight, int | float):
+            return NotImplemented
         return Sum([(weight * w, term) for w, term in _parts(self)])
 
     __rmul__ = __mul__

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppl_models.config import native_entry
+
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 NAMELESS: Mapping[int, str] = types.MappingProxyType({})
 
@@ -37,7 +39,12 @@ class Remembers(ABCMeta):
     """The kind of a class whose instances remember what they were made with."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make one, and keep each argument beside what its attribute holds then."""
+        """Make one, and keep each argument beside what its attribute holds then.
+
+        Single numbers of numpy and torch become Python's own.
+        """
+        args = tuple(map(native_entry, args))
+        kwargs = {name: native_entry(value) for name, value in kwargs.items()}
         made = super().__call__(*args, **kwargs)
         given = inspect.signature(cls).bind(*args, **kwargs)
         given.apply_defaults()

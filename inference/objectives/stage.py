@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ppl_models.batch import Batch
-from ppl_models.config import Config, setting, unknown
+from ppl_models.config import Config, names, native, setting, unknown, whole
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.traces.sites import Program
 
@@ -70,6 +70,12 @@ class Stage:
     simultaneous: bool = False
     training: Training = field(default_factory=Training)
 
+    def __post_init__(self) -> None:
+        """Names become a tuple; a single text is none."""
+        for option in ("sites", "freeze"):
+            found = names(f"{option} of stage {self.name!r}", getattr(self, option))
+            object.__setattr__(self, option, found)
+
 
 def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
     """Stages with some training options replaced.
@@ -82,11 +88,12 @@ def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tu
         ValueError: If an option does not exist, is out of range or has another number of
             values than there are stages.
     """
-    names = [f.name for f in dataclasses.fields(Training)]
+    known = [f.name for f in dataclasses.fields(Training)]
+    overrides = {key: native(value) for key, value in overrides.items()}
     changed = []
     for key, value in overrides.items():
-        if key not in names:
-            raise ValueError(unknown("training option", key, names))
+        if key not in known:
+            raise ValueError(unknown("training option", key, known))
         if isinstance(value, tuple | list) and len(value) not in (1, len(stages)):
             raise ValueError(
                 f"{key} has {len(value)} values, expected one or {len(stages)}, one per stage "
@@ -128,9 +135,10 @@ class Player:
 
     def __post_init__(self) -> None:
         """Check that there is something to train."""
+        parameters = names(f"parameters of player {self.name!r}", self.parameters)
+        object.__setattr__(self, "parameters", parameters)
         if self.module is None and not self.parameters:
             raise ValueError(
                 f"player {self.name!r} trains nothing, expected a module or names of parameters"
             )
-        if self.steps < 1:
-            raise ValueError(f"player {self.name!r} has steps={self.steps}, expected at least 1")
+        object.__setattr__(self, "steps", whole(f"steps of player {self.name!r}", self.steps, 1))

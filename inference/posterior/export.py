@@ -29,7 +29,7 @@ from ppl_models.inference.posterior.groups import (
     digest,
     groups_of,
     observations,
-    plain_attr,
+    plain_attrs,
     provenance,
     training,
 )
@@ -120,7 +120,7 @@ def posterior(
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
-    more = {name: plain_attr(value) for name, value in (attrs or {}).items()}
+    more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     with undisturbed(pairs[0], seed), torch.no_grad():
         for part in index.split(CHECKED_ROWS):
@@ -148,12 +148,31 @@ def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
     compressed; floating draws are not: their digits are random, so that gzip takes 20 times
     longer for a tenth of the size.
 
+    Coordinates and attributes are kept, dates, truth values and text with gaps as xarray keeps
+    them: plain xarray reads all of it alike. A truth value among attributes becomes 0 or 1, a
+    list of one entry that entry, text without value NaN.
+
     Raises:
+        ValueError: Naming the group, variable or attribute that netCDF cannot hold, before the
+            file is written.
         OSError: In one line, if the folder is missing, cannot be written or is full; nothing
             is left behind.
     """
-    groups, attrs = groups_of(idata), idata.attrs
+    if isinstance(idata, xr.DataTree):
+        _check_flat(idata)
+    try:
+        groups, attrs = netcdf_write.contents(groups_of(idata), idata.attrs)
+    except ValueError as error:
+        raise ValueError(f"cannot write {path}: {error}") from None
     netcdf_write.write(Path(path), lambda file: netcdf_write.copy(groups, attrs, file))
+
+
+def _check_flat(tree: xr.DataTree) -> None:
+    if tree.data_vars:
+        raise ValueError(f"variable {next(iter(tree.data_vars))!r} stands in no group")
+    for name, node in tree.children.items():
+        if node.children:
+            raise ValueError(f"group {name!r} holds group {next(iter(node.children))!r}")
 
 
 def load(path: str | Path) -> az.InferenceData:
@@ -163,7 +182,8 @@ def load(path: str | Path) -> az.InferenceData:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no netCDF4 file.
+        ValueError: If it is no netCDF4 file, is damaged, leads to other files, or claims more
+            numbers than it can hold.
     """
     path = Path(path)
     if not path.is_file():
@@ -172,11 +192,12 @@ def load(path: str | Path) -> az.InferenceData:
         found = netcdf_read.read(path)
         if found is not None:
             return as_inference_data(*found)
-        return az.from_netcdf(str(path), engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path} is damaged or no netCDF4 file ({str(error).splitlines()[0]})"
-        ) from None
+        return az.from_netcdf(str(path.absolute()), engine="h5netcdf")
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make h5py and xarray raise many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is damaged or no netCDF4 file ({reason})") from None
 
 
 @dataclass(frozen=True)

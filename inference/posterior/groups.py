@@ -15,7 +15,9 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from ppl_models.config import native
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior.netcdf_kinds import check_attribute
 from ppl_models.inference.posterior.rows import (
     Site,
     Sites,
@@ -47,6 +49,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.groups: dict[str, Variables] = {}
+        self.named: set[tuple[str, str]] = set()  # coordinates that are not their dimension's
         self.attrs: dict[str | None, dict[str, Any]] = {}
 
     def create(
@@ -62,30 +65,39 @@ class Memory:
         variables[name] = (dims, array)
         return array.__setitem__
 
+    def coordinate(self, group: str, name: str) -> None:
+        """Mark an array as a coordinate beside that of its dimension."""
+        self.named.add((group, name))
+
     def attributes(self, group: str | None, attrs: Mapping[str, Any]) -> None:
         """Attributes of a group, or of the whole."""
         self.attrs[group] = dict(attrs)
 
     def inference_data(self) -> az.InferenceData:
         """The arrays as InferenceData (a DataTree under ArviZ 1)."""
-        datasets = {
-            group: xr.Dataset(
-                {n: v for n, v in variables.items() if v[0] != (n,)},
-                {n: v for n, v in variables.items() if v[0] == (n,)},
+        datasets = {}
+        for group, variables in self.groups.items():
+            named = {n for n, (dims, _) in variables.items() if dims == (n,)}
+            named |= {n for n in variables if (group, n) in self.named}
+            datasets[group] = xr.Dataset(
+                {n: v for n, v in variables.items() if n not in named},
+                {n: v for n, v in variables.items() if n in named},
                 self.attrs.get(group),
             )
-            for group, variables in self.groups.items()
-        }
         return as_inference_data(datasets, self.attrs[None])
 
 
 class Store(Protocol):
-    """Where arrays go: :class:`Memory`, or ``export_file.File``."""
+    """Where arrays go: :class:`Memory`, or ``netcdf_write.File``."""
 
     def create(
         self, group: str, name: str, dims: tuple[str, ...], shape: tuple[int, ...], like: Array
     ) -> Assign:
         """See :meth:`Memory.create`."""
+        ...
+
+    def coordinate(self, group: str, name: str) -> None:
+        """See :meth:`Memory.coordinate`."""
         ...
 
     def attributes(self, group: str | None, attrs: Mapping[str, Any]) -> None:
@@ -104,6 +116,11 @@ class Groups:
         chains: Number of chains; that of the arrays when left out.
         drawn: Number of the first rows that have draws; all of them when left out.
         columns: Names of the vectors' numbers by site; the table's when left out.
+
+    Attributes:
+        coordinates: By dimension, the coordinate of its name, such as the names of columns.
+        labels: By dimension, further coordinates along it by their own names, such as
+            ``{"datum": {"datum_name": names}}``.
     """
 
     def __init__(
@@ -120,6 +137,9 @@ class Groups:
         self.drawn = drawn
         self.parts: dict[str, dict[str, Assign]] = {}
         self.written: dict[str, set[str]] = {}
+        self.labels: dict[str, dict[str, Array]] = {}
+        if table.row_names is not None:
+            self.labels[ROWS] = {f"{ROWS}_name": table.row_names.astype(str)}
         self.coordinates: dict[str, Any] = {ROWS: table.numbers.cpu().numpy()}
         if chains is not None:
             self.coordinates["chain"] = np.arange(chains)
@@ -162,7 +182,7 @@ class Groups:
 
     def describe(self, attrs: Mapping[str, Any]) -> None:
         """Attributes on the root and the posterior, and the time on every group."""
-        plain = {name: plain_attr(value) for name, value in attrs.items()}
+        plain = plain_attrs(attrs)
         self.store.attributes(None, plain)
         for group, parts in self.parts.items():
             if parts:
@@ -185,6 +205,11 @@ class Groups:
             done.add(dim)
             assign = self.store.create(group, dim, (dim,), values.shape, values)
             assign((slice(None),), values)
+            for name, labels in self.labels.get(dim, {}).items():
+                labels = labels[: len(values)]  # those of the rows with draws come first
+                assign = self.store.create(group, name, (dim,), labels.shape, labels)
+                assign((slice(None),), labels)
+                self.store.coordinate(group, name)
 
 
 def as_inference_data(
@@ -312,27 +337,38 @@ def digest(numbers: Tensor) -> str:
     return hashlib.sha256(np.ascontiguousarray(numbers.cpu().numpy()).tobytes()).hexdigest()
 
 
-def plain_attr(value: Any) -> Any:
-    """An attribute that netCDF keeps: truth values as 0 or 1, what is nested as JSON.
+def plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that netCDF keeps: truth values as 0 or 1, what is nested as JSON.
 
     Raises:
-        ValueError: If it is neither a number, a string, nor made of them.
+        ValueError: Naming one that is neither a number, a text, nor made of them.
     """
+    return {name: _plain_attr(name, value) for name, value in attrs.items()}
+
+
+def _plain_attr(name: str, value: Any) -> Any:
+    value = native(value)
     if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, str | int | float):
-        return value
-    if isinstance(value, list | tuple) and value:
-        # HDF5 arrays hold one kind of value.
-        for kind in (str, int, float):
-            if all(type(entry) is kind for entry in value):
-                return list(value)
+        value = int(value)
+    # HDF5 arrays hold one kind of value.
+    kinds = {type(entry) for entry in (value if isinstance(value, list | tuple) else [value])}
+    if len(kinds) != 1 or not kinds <= {str, int, float}:
+        value = _as_json(name, value)
+    value = list(value) if isinstance(value, tuple) else value
+    try:
+        check_attribute(name, value, False)
+    except ValueError as error:
+        raise ValueError(f"attribute {name!r} {error}") from None
+    return value
+
+
+def _as_json(name: str, value: Any) -> str:
     try:
         return json.dumps(value)
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(
-            f"attribute {value!r} cannot be stored, expected strings, numbers, or lists and "
-            "dictionaries of them"
+            f"attribute {name!r} is {value!r} and cannot be stored, expected text, numbers, or "
+            "lists and dictionaries of them"
         ) from None
 
 

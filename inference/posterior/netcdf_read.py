@@ -16,12 +16,13 @@ from xarray.backends import BackendArray
 from xarray.core import indexing as xarray_indexing
 
 from ppl_models.inference.posterior.groups import Array
+from ppl_models.inference.posterior.netcdf_kinds import HIDDEN, OTHER, as_read
 
 indexing: Any = xarray_indexing  # its types ask for more than its own classes give
 
 OURS = "ppl-models"  # what the attribute creation_library says of a file that we wrote
-# Attributes of HDF5's and netCDF's own bookkeeping.
-HIDDEN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "dtype", "_FillValue")
+SMALL = 1 << 20  # bytes of an array that may be made whatever the file holds
+MOST_PACKED = 1 << 10  # what gzip makes small is at most this many times larger
 
 
 def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
@@ -29,32 +30,95 @@ def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
 
     Raises:
         OSError: If it is no HDF5 file.
+        ValueError: If it is damaged, claims more numbers than it can hold, or leads to other
+            files.
     """
-    file = h5py.File(path)
-    attrs = _attributes(file)
-    if attrs.get("creation_library") != OURS:
+    # By its whole name, as what is pickled may be opened from another folder.
+    file = h5py.File(path.absolute())
+    try:
+        _check(file, set(), path.stat().st_size)
+        attrs = _attributes(file)
+        if attrs.get("creation_library") != OURS:
+            file.close()
+            return None
+        return {name: _dataset(group) for name, group in file.items()}, attrs
+    except BaseException:
         file.close()
-        return None
-    return {name: _dataset(group) for name, group in file.items()}, attrs
+        raise
+
+
+def _check(group: Any, seen: set[int], size: int) -> None:
+    """What a file of a stranger may hold: arrays that stand in it, and groups of such."""
+    seen.add(h5py.h5o.get_info(group.id).addr)
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
+        node = group[name]
+        if isinstance(node, h5py.Group):
+            if h5py.h5o.get_info(node.id).addr in seen:
+                raise ValueError(f"group {node.name} stands in it twice")
+            _check(node, seen, size)
+        elif isinstance(node, h5py.Dataset) and node.nbytes > SMALL and not _is_bare(node):
+            if node.is_virtual or node.external:
+                raise ValueError(f"{node.name} stands in other files")
+            held = min(node.id.get_storage_size(), size)
+            packed = MOST_PACKED if node.id.get_create_plist().get_nfilters() else 1
+            if node.nbytes > held * packed:
+                raise ValueError(f"{node.name} of shape {node.shape} has {held} bytes in it")
 
 
 def _dataset(group: Any) -> xr.Dataset:
     # The dataset's arrays keep the file open; HDF5 closes it with the last of them.
-    stored = {n: v for n, v in group.items() if not _is_bare(v)}
-    variables = {name: _variable(name, values) for name, values in stored.items()}
+    stored = {
+        name: values
+        for name, values in group.items()
+        if not isinstance(values, h5py.Datatype) and not _is_bare(values)
+    }
+    variables = {}
+    for stored_name, values in stored.items():
+        name = stored_name.removeprefix(OTHER)
+        variables[name] = _variable(name, values)
+    attrs = _attributes(group)
+    named = str(attrs.pop("coordinates", "")).split()
     coordinates = {n: variables.pop(n) for n in list(variables) if variables[n].dims == (n,)}
-    return xr.Dataset(variables, coordinates, _attributes(group))
+    coordinates |= {n: variables.pop(n) for n in named if n in variables}
+    return xr.Dataset(variables, coordinates, attrs)
 
 
 def _variable(name: str, values: Any) -> xr.Variable:
-    scale = values.attrs.get("CLASS") == b"DIMENSION_SCALE"
-    dims = (name,) if scale else tuple(Path(dim[0].name).name for dim in values.dims)
-    if scale:
-        return xr.Variable(dims, _Stored(values)[indexing.BasicIndexer((slice(None),))])
+    if not isinstance(values, h5py.Dataset):
+        raise ValueError(f"{values.name} is a group within a group")
+    stored = _Stored(values)
+    dims = _dims(name, values)
+    if dims == (name,):
+        index = stored[indexing.BasicIndexer((slice(None),))]
+        return xr.Variable(dims, index, stored.attrs)
     # As xarray opens files: what was read whole is kept, and may be written to in memory.
     kinds: Any = indexing  # xarray's own annotations do not fit one another
-    lazy = kinds.CopyOnWriteArray(kinds.LazilyIndexedArray(_Stored(values)))
-    return xr.Variable(dims, kinds.MemoryCachedArray(lazy), _attributes(values))
+    lazy = kinds.CopyOnWriteArray(kinds.LazilyIndexedArray(stored))
+    return xr.Variable(dims, kinds.MemoryCachedArray(lazy), stored.attrs)
+
+
+def _dims(name: str, values: Any) -> tuple[str, ...]:
+    if values.attrs.get("CLASS") == b"DIMENSION_SCALE":
+        if len(values.shape) == 1:
+            return (name,)
+        # One of several dimensions has no list of them, but their numbers in the file.
+        number = {
+            int(scale.attrs["_Netcdf4Dimid"]): Path(scale.name).name
+            for scale in values.parent.values()
+            if scale.attrs.get("CLASS") == b"DIMENSION_SCALE"
+        }
+        return tuple(number[int(one)] for one in values.attrs["_Netcdf4Coordinates"])
+    for place, dim in enumerate(values.dims):
+        if not len(dim):
+            raise ValueError(f"dimension {place} of {values.name} has no name")
+        if dim[0].shape[:1] != values.shape[place : place + 1]:
+            raise ValueError(
+                f"dimension {place} of {values.name} has {values.shape[place]} entries, but "
+                f"{dim[0].name} has shape {dim[0].shape}"
+            )
+    return tuple(Path(dim[0].name).name for dim in values.dims)
 
 
 def _is_bare(values: Any) -> bool:
@@ -65,21 +129,28 @@ def _is_bare(values: Any) -> bool:
 def _attributes(node: Any) -> dict[str, Any]:
     found = {}
     for name, value in node.attrs.items():
-        if name not in HIDDEN and not name.startswith("_N"):
+        if name not in HIDDEN:
             single = isinstance(value, np.ndarray) and value.shape == (1,)
             found[name] = value[0] if single else value
     return found
 
 
 class _Stored(BackendArray):
-    """An array in the file, as xarray's lazy indexing asks for it."""
+    """An array in the file, as xarray's lazy indexing asks for it.
+
+    Attributes:
+        attrs: Its attributes, but those that say what its numbers mean.
+    """
 
     def __init__(self, values: Any) -> None:
         self.values = values
         self.shape = values.shape
-        self.text = h5py.check_string_dtype(values.dtype) is not None
-        self.mask = values.attrs.get("dtype") in ("bool", b"bool")
-        self.dtype = np.dtype(object if self.text else bool if self.mask else values.dtype)
+        string = h5py.check_string_dtype(values.dtype)
+        # Bytes have a length, text has none.
+        self.text = string is not None and string.length is None
+        self.dtype, self.convert, self.attrs = as_read(
+            values.dtype, self.text, _attributes(values)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Stored:
         return self  # a file that nobody writes to
@@ -94,8 +165,14 @@ class _Stored(BackendArray):
         return found
 
     def _read(self, key: tuple[Any, ...]) -> Array:
-        part = self.values.asstr()[key] if self.text else self.values[key]
-        return np.asarray(part).astype(str if self.text else self.dtype)
+        try:
+            part = self.values.asstr()[key] if self.text else self.values[key]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{self.values.file.filename} is damaged: {self.values.name} cannot be read "
+                f"({str(error).splitlines()[0]})"
+            ) from None
+        return self.convert(np.asarray(part))
 
 
 def _reopened(path: str, name: str) -> _Stored:

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.config import names, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
@@ -152,7 +152,7 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
         ValueError: If a site is not there, hidden in some of the rows or outside the model's
             support, naming it and the row.
     """
-    given = tuple(pair.card.data) if given is None else tuple(given)
+    given = tuple(pair.card.data) if given is None else names("given", given)
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.groups import Array, host, plain_attr, provenance
+from ppl_models.inference.posterior.groups import Array, host, plain_attrs, provenance
 from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
@@ -103,7 +103,7 @@ def log_evidence(
             found = _annealed(pair, seen, sites, start, betas, leapfrogs, shape)
     more = {"objective": "none", "draws": draws}
     attrs = provenance(pair, seen, sites, method, seed, more)
-    found.attrs = {name: plain_attr(value) for name, value in attrs.items()}
+    found.attrs = plain_attrs(attrs)
     return found.assign_coords(datum=seen.numbers.cpu().numpy())
 
 

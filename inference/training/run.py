@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ppl_models import catalogue
-from ppl_models.config import plain
+from ppl_models.config import native, plain, whole
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives import options
@@ -47,6 +47,10 @@ class Run:
         default_factory=lambda: {"step": [], "stage": [], "loss": [], "seconds": []}
     )
     validation: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": []})
+
+    def __post_init__(self) -> None:
+        """A seed of another library's kind becomes Python's own."""
+        self.seed = native(self.seed)
 
     def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
         """Add a point to the training curve."""
@@ -116,7 +120,7 @@ def describe_run(
         "config": plain(config),
         "data": plain(recipe),
         "stages": [_identity(stage, names) for stage in plan],
-        "seed": seed,
+        "seed": whole("seed", seed),
     }
     return {
         "paper": pair.source,

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -19,9 +20,18 @@ from torch import nn
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.inference import Anneal, FreeBits, Objective, Player, Stage
+from ppl_models.inference import (
+    IWELBO,
+    Anneal,
+    Classification,
+    FreeBits,
+    Objective,
+    Player,
+    Stage,
+)
 from ppl_models.inference.objectives.by_name import BOUNDS, TERMS, parse_objective
 from ppl_models.inference.objectives.options import ADDRESS, identity, text
+from ppl_models.inference.objectives.stage import with_training
 from ppl_models.inference.training.run import describe_run
 
 # Options of other values, together where one goes with the other; the first is a name.
@@ -312,3 +322,48 @@ def test_every_option_of_a_stage_tells_runs_apart(pair, table, changed):
         changed = {"pair": zoo.build("vae", data_dim=3, latent=2, hidden=(2,))}
     plain = run_identity(pair, table, inference.ELBO())
     assert plain != run_identity(pair, table, inference.ELBO(), **changed)
+
+
+@pytest.mark.parametrize(
+    ("other", "plain"),
+    [
+        (lambda: IWELBO(particles=np.int64(8)), lambda: IWELBO(8)),
+        (lambda: IWELBO(torch.tensor(8)), lambda: IWELBO(8)),
+        (lambda: IWELBO(np.array(8)), lambda: IWELBO(8)),
+        (lambda: Classification(np.str_("y"), weight=np.float32(0.5)),
+         lambda: Classification("y", weight=0.5)),
+        (lambda: np.float64(0.5) * IWELBO(8), lambda: 0.5 * IWELBO(8)),
+        (lambda: np.array(0.5) * IWELBO(8), lambda: 0.5 * IWELBO(8)),
+        (lambda: torch.tensor(0.5) * IWELBO(8), lambda: 0.5 * IWELBO(8)),
+        (lambda: IWELBO(8) * np.int32(2), lambda: 2 * IWELBO(8)),
+    ],
+)  # fmt: skip
+def test_numbers_of_other_libraries_are_plain(other, plain):
+    assert other() == plain()
+    assert repr(other()) == repr(plain())
+    json.dumps(identity(other()))
+    assert identity(other()) == identity(plain())
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: IWELBO(8.5), ValueError, "particles is 8.5, expected a whole number"),
+        (lambda: IWELBO("8"), ValueError, "particles is '8', expected a whole number"),
+        (lambda: IWELBO([8]), ValueError, "particles is [8], expected a whole number"),
+        (lambda: IWELBO(8) * "2", TypeError, "can't multiply"),
+        (lambda: Stage(IWELBO(8), freeze="decoder"), ValueError,
+         "freeze of stage 'fit' is 'decoder', expected a tuple such as ('decoder',)"),
+        (lambda: Stage(IWELBO(8), "s", sites="x"), ValueError,
+         "sites of stage 's' is 'x', expected a tuple such as ('x',)"),
+        (lambda: Player("d", IWELBO(8), parameters="guide"), ValueError,
+         "parameters of player 'd' is 'guide', expected a tuple such as ('guide',)"),
+        (lambda: Player("d", IWELBO(8), parameters=("guide",), steps=0.5), ValueError,
+         "steps of player 'd' is 0.5, expected a whole number"),
+        (lambda: with_training((Stage(IWELBO(8)),), {"epochs": np.float64(2)}), ValueError,
+         "epochs is 2.0, expected a whole number"),
+    ],
+)  # fmt: skip
+def test_options_of_a_wrong_kind(call, kind, words):
+    with pytest.raises(kind, match=re.escape(words)):
+        call()

@@ -207,3 +207,21 @@ def test_restarts_on_other_classes_are_refused(fitted):
     ):
         with pytest.raises(ValueError, match="fit 1 knows site 'y' as"):
             ask()
+
+
+@pytest.mark.parametrize("kept", ["memory", "file"])
+@pytest.mark.parametrize("draws_for", [None, [3, 1]])
+def test_names_of_rows_and_columns_are_coordinates(fitted, tmp_path, kept, draws_for):
+    x, y = rows(6)
+    named = table(x, y, row_names=[f"cell {k}" for k in range(6)])
+    path = None if kept == "memory" else tmp_path / "cells.nc"
+    idata = fitted.posterior(named, draws=5, path=path, draws_for=draws_for)
+    order = [3, 1, 0, 2, 4, 5] if draws_for else list(range(6))
+    names = [f"cell {k}" for k in order]
+    assert idata.variational.coords["datum_name"].values.tolist() == names
+    drawn = names[:2] if draws_for else names
+    assert idata.posterior.coords["datum_name"].values.tolist() == drawn
+    by_name = idata.posterior_predictive.set_index(datum="datum_name")
+    picked = by_name["x"].sel(datum="cell 3", x_dim="g2")
+    assert picked.shape == (1, 5)
+    assert (picked == idata.posterior_predictive["x"].sel(datum=3, x_dim="g2")).all()
