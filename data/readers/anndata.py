@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
-from ppl_models.config import unknown
+from ppl_models.config import plain
+from ppl_models.data.readers.anndata_columns import column, index
 from ppl_models.data.readers.files import reading
 from ppl_models.data.store.stored_array import Array
-from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.frames import check_counts, check_free
+from ppl_models.data.tables.own_arrays import Known, build
+from ppl_models.data.tables.own_values import decoded
+from ppl_models.data.tables.splits import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
-
-OLD_MISSING = ("", "nan")
 
 
 def load_file(
     path: str,
-    label: str = "",
+    label: str | Sequence[str] = "",
     layer: str = "X",
     counts: bool = True,
     labelled: int | None = None,
@@ -33,11 +33,12 @@ def load_file(
     Args:
         path: The file; read with h5py, in the layouts of anndata before and since 0.7.
         label: Column of ``obs`` that says what was done to a cell, such as ``gene``; several
-            with commas between. Each becomes a label site of its name.
+            in a list, or with commas between. Each becomes a label site of its name.
         layer: Where the values are: ``X``, ``raw/X`` or ``layers/NAME``; dense, CSR or CSC.
         counts: Whether values must be counts, whole and not negative.
         labelled: Training rows that keep their label, balanced over the classes; all if None.
-        splits: Shares, or numbers, of training, validation and test rows.
+        splits: Shares, or numbers, of training, validation and test rows; the name of a column
+            of ``obs`` that has these words; None to have all rows in ``.test``.
         seed: Seed of the split and of the labels that are kept.
 
     Raises:
@@ -46,36 +47,46 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5ad file")
-    names = [name for name in label.split(",") if name]
-    columns = f" and obs columns {', '.join(names)}" if names else ""
-    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
+    names = label.split(",") if isinstance(label, str) else list(label)
+    names = [name for name in names if name]
+    check_free(names)
+    asked = f" and obs columns {', '.join(names)}" if names else ""
+    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{asked}"):
         with h5py.File(path) as file:
             if "header" in file and "sites" in file:
                 sites = ", ".join(file["sites"])
                 raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
             x = matrix(file, layer)
-            labels = {name: column(file, name) for name in names}
-        if any(len(values) != len(x) for values in labels.values()):
+            wanted = [*names, *([splits] if isinstance(splits, str) else [])]
+            columns = {name: column(file, name) for name in wanted}
+            genes = index(file, "raw/var" if layer.startswith("raw/") else "var")
+            cells = index(file, "obs")
+        if any(len(values.values) != len(x) for values in columns.values()):
             raise ValueError(f"obs has not {len(x)} rows like {layer}")
-    if counts and ((x < 0) | (x != np.rint(x))).any():
-        row, gene = np.argwhere((x < 0) | (x != np.rint(x)))[0]
-        raise ValueError(
-            f"{path}: {layer} holds {x[row, gene]} at row {row}, column {gene}, expected counts; "
-            "name another layer, or say counts=False"
-        )
-    options = {"label": label, "layer": layer, "counts": counts, "splits": list(splits)}
-    made = build(
-        {"x": x, **labels},
-        Path(path).stem,
-        labelled,
-        {},
-        splits,
-        {},
-        seed,
-        options,
-        source=str(path),
+        if len(genes) not in (0, x.shape[1]) or len(cells) not in (0, len(x)):
+            raise ValueError(
+                f"{layer} has shape {x.shape}, but {len(cells)} cells and {len(genes)} genes "
+                "have names"
+            )
+    if counts:
+        check_counts(f"{path}: {layer}", x)
+    known = Known(
+        columns={"x": genes} if genes else {},
+        row_names=cells or None,
+        roles=dict.fromkeys(names, "intervention"),
+        labels=names,
     )
-    return dataclasses.replace(made, roles=dict.fromkeys(names, "intervention"))
+    return build(
+        {"x": x, **{name: columns[name] for name in names}},
+        Path(path).stem,
+        labelled=labelled,
+        splits=columns[splits] if isinstance(splits, str) else splits,
+        seed=seed,
+        options={"label": plain(label), "layer": layer, "counts": counts},
+        source=str(path),
+        told=plain(splits),
+        known=known,
+    )
 
 
 def matrix(file: h5py.File, layer: str) -> Array:
@@ -118,37 +129,5 @@ def matrix(file: h5py.File, layer: str) -> Array:
     return out if by_row else np.ascontiguousarray(out.T)
 
 
-def column(file: h5py.File, name: str) -> Array:
-    """A column of the table of cells as strings; None where there is no value.
-
-    Raises:
-        ValueError: If there is no such column, or its codes are out of range.
-    """
-    obs = file["obs"]
-    if isinstance(obs, h5py.Dataset):  # before anndata 0.7: one compound array
-        known = obs.dtype.names or ()
-        if name not in known:
-            raise ValueError(unknown("obs column", name, known))
-        values, categories = obs[name], file.get(f"uns/{name}_categories")
-    else:
-        if name not in obs:
-            raise ValueError(unknown("obs column", name, sorted(obs)))
-        values, categories = obs[name], obs.get(f"__categories/{name}")
-        if isinstance(values, h5py.Group):
-            values, categories = values["codes"], values["categories"]
-    return _words(values[()], None if categories is None else categories[()])
-
-
-def _words(values: Array, categories: Sequence[Any] | None) -> Array:
-    if categories is None:
-        texts = [_text(value) for value in values.tolist()]
-        return np.array([None if t.lower() in OLD_MISSING else t for t in texts], dtype=object)
-    codes = values.astype(np.int64)
-    if ((codes < -1) | (codes >= len(categories))).any():
-        raise ValueError(f"codes reach from {codes.min()} to {codes.max()}")
-    # The last entry is for code -1.
-    return np.array([*map(_text, categories), None], dtype=object)[codes]
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _text(value: object) -> str:
+    return decoded(value) if isinstance(value, bytes) else str(value)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.readers.files import find, reading
-from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.own_arrays import build
+from ppl_models.data.tables.splits import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
 
 MICROARRAYS = ("alon", "golub", "singh")
@@ -36,9 +37,15 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
-    options = {"splits": list(splits)}
-    name = Path(path).stem
-    return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
+    return build(
+        read(Path(path)),
+        Path(path).stem,
+        labelled=labelled,
+        splits=splits,
+        seed=seed,
+        options={},
+        source=str(path),
+    )
 
 
 def microarray_files(study: str = "golub", root: str | Path | None = None) -> list[Path]:
@@ -71,12 +78,15 @@ def load_microarray(
         ValueError: If there is no such set, or the file is damaged.
     """
     (path,) = microarray_files(study, root)
-    options = {
-        "study": study,
-        "root": None if root is None else str(root),
-        "splits": list(splits),
-    }
-    return build(read(path), study, labelled, {}, splits, {}, seed, options, source="microarray")
+    return build(
+        read(path),
+        study,
+        labelled=labelled,
+        splits=splits,
+        seed=seed,
+        options={"study": study, "root": None if root is None else str(root)},
+        source="microarray",
+    )
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.own_arrays import build
+from ppl_models.data.tables.splits import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
 
 
@@ -42,5 +43,12 @@ def load_file(
             f"{path}: cannot read {what}, expected an .npz of plain numbers and strings "
             f"({' '.join(str(error).split()) or type(error).__name__})"
         ) from None
-    options = {"splits": list(splits)}
-    return build(sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path))
+    return build(
+        sites,
+        Path(path).stem,
+        labelled=labelled,
+        splits=splits,
+        seed=seed,
+        options={},
+        source=str(path),
+    )

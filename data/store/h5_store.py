@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from ppl_models.data.store.h5_writer import Writer
-from ppl_models.data.store.row_blocks import PARTS, Blocks, of_dataset
+from ppl_models.data.store.row_blocks import Blocks, of_dataset
 from ppl_models.data.store.stored_array import Array, OpenFile, Stored, stored_type, stored_width
 from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.recipe import assemble
-from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.data.tables.table import PARTS, Dataset, Table
 from ppl_models.files import write_atomically
 from ppl_models.full_disk import Disk
 from ppl_models.version import __version__

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.data.store.row_blocks import PARTS, Blocks
+from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.store.stored_array import Array, stored_type, stored_width
 from ppl_models.data.tables.splits import split
+from ppl_models.data.tables.table import PARTS
 
 BLOCK_BYTES = 1 << 18  # of the vectors of a block of rows, before compression
 MOST_ROWS = 1 << 14  # of a block

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.recipe import Labelled, assemble
-from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.data.tables.table import PARTS, Dataset, Table
 
 Array = np.ndarray[Any, Any]
-PARTS = ("train", "validation", "test")
 
 
 def from_parts(

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.config import unknown
+from ppl_models.config import plain, unknown
+from ppl_models.data.tables.labels import coded, is_label
+from ppl_models.data.tables.own_values import Own, own
 from ppl_models.data.tables.recipe import assemble
-from ppl_models.data.tables.splits import split
-from ppl_models.data.tables.table import Dataset, Table
-
-Array = np.ndarray[Any, Any]
-Splits = tuple[float, float, float]
-SPLITS: Splits = (0.7, 0.1, 0.2)
+from ppl_models.data.tables.splits import SPLITS, Splits, parted
+from ppl_models.data.tables.table import PARTS, Dataset, Table
+from ppl_models.data.tables.vectors import vectors
 
 
 def from_arrays(
-    x: Any,
+    x: Any = None,
     y: Any = None,
     *,
     name: str = "arrays",
@@ -28,16 +28,23 @@ def from_arrays(
     classes: Mapping[str, int | Sequence[str]] | None = None,
     splits: Splits = SPLITS,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    units: Mapping[str, str] | None = None,
+    row_names: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
     seed: int = 0,
+    sites: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Dataset:
-    """A data set from numpy arrays, torch tensors or pandas objects with the same rows.
+    """A data set from numpy arrays, torch tensors, sparse matrices or pandas objects.
 
     One value per row that is an integer, a string or a boolean is a label, and so are floats
-    that are whole numbers where some are NaN, which is how pandas keeps integers with gaps.
-    A label that is -1, None or NaN is missing. All else are float32 vectors, of which a row is
-    missing where all its entries are NaN; images ``(N, H, W, ...)`` are flattened and keep their
-    shape beside.
+    that are whole numbers where some are NaN, which is how pandas keeps integers with gaps; a
+    single column ``(N, 1)`` of them counts as one value per row, except in ``x``. A label that
+    is -1, None, NaN or masked is missing, and so is text that stands for no value (``""``,
+    ``"nan"``, ``"NA"`` and the like) unless ``classes`` names it. All else are float32 vectors,
+    of which a row is missing where all its entries are NaN or masked; images ``(N, H, W, ...)``
+    are flattened and keep their shape beside.
 
     Rows with a missing value go to the training rows, on top of their split; the others are
     split at random, stratified by the first label site.
@@ -48,182 +55,174 @@ def from_arrays(
         name: Name of the data set.
         labelled: Training rows that keep their label, balanced over the classes (by site
             where there are several label sites); all if None.
-        classes: Number of classes, or their names in order, by label site. When left out:
-            the strings that occur, sorted, or ``0 .. max``.
-        splits: Shares, or numbers, of training, validation and test rows.
+        classes: Number of classes, or their names in order, by label site. When left out: the
+            categories in their order, the strings that occur, sorted (numbers by size), or
+            ``0 .. max``.
+        splits: Shares, or numbers, of training, validation and test rows, 0 for an empty part;
+            or the part of each row by its name, ``"train"``, ``"validation"`` or ``"test"``; or
+            the name of the site that holds these. None splits nothing: all rows are in
+            ``.test``, in the order given, to predict; they may have no labels at all.
         shapes: Image shapes of vectors that come flattened, by site.
+        columns: Names of the numbers of a vector, by site; those of a pandas table when left
+            out.
+        units: Units, by site.
+        row_names: A name for each row.
+        roles: What a site is where it is no plain observation or label: ``"covariate"``,
+            ``"factor"``, ``"intervention"`` or ``"group"``.
         seed: Seed of the split and of the labels that are kept.
+        sites: Further sites by name, for names that an option has.
         more: Further sites, by name.
 
     Raises:
         ValueError: Naming the site, row and column of what does not fit.
+
+    Warns:
+        UserWarning: If text was taken as missing.
     """
-    sites = {"x": x, **({} if y is None else {"y": y}), **more}
-    options = {"splits": list(splits), "classes": _plain(classes), "shapes": _plain(shapes)}
+    given = {"x": x, "y": y, **more}
+    given = {site: values for site, values in given.items() if values is not None}
+    for site in sites or {}:
+        if site in given:
+            raise ValueError(f"site {site!r} is given twice, expected once")
     return build(
-        sites, name, labelled, classes or {}, splits, shapes or {}, seed, options, source=name
+        {**given, **(sites or {})},
+        name,
+        labelled=labelled,
+        classes=classes or {},
+        splits=splits,
+        shapes=shapes or {},
+        seed=seed,
+        known=Known(columns or {}, units or {}, row_names, roles or {}),
     )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of sites besides their values.
+
+    Attributes:
+        columns: Names of the numbers of vectors, by site.
+        units: Units, by site.
+        row_names: A name for each row.
+        roles: What a site is where it is no plain observation or label.
+        labels: Sites that the user says are labels.
+    """
+
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    row_names: Any = None
+    roles: Mapping[str, str] = field(default_factory=dict)
+    labels: Collection[str] = ()
 
 
 def build(
     sites: Mapping[str, Any],
     name: str,
-    labelled: int | Mapping[str, int] | None,
-    classes: Mapping[str, int | Sequence[str]],
-    splits: Splits,
-    shapes: Mapping[str, Sequence[int]],
-    seed: int,
-    options: Mapping[str, Any],
-    source: str,
+    *,
+    labelled: int | Mapping[str, int] | None = None,
+    classes: Mapping[str, int | Sequence[str]] | None = None,
+    splits: Splits | Own = SPLITS,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    source: str = "",
+    told: Any = None,
+    known: Known | None = None,
 ) -> Dataset:
-    """What :func:`from_arrays` does, for readers, which have a name for the source."""
-    if len(splits) != 3:
-        raise ValueError(f"splits are {splits}, expected three: training, validation, test")
-    for site in (*classes, *shapes):
-        if site not in sites:
-            raise ValueError(unknown("site", site, sites))
+    """What :func:`from_arrays` does, for readers, which have a name for the source.
+
+    Args:
+        sites: Values by site.
+        name: Name of the data set.
+        labelled: As :func:`from_arrays`.
+        classes: As :func:`from_arrays`.
+        splits: As :func:`from_arrays`.
+        shapes: As :func:`from_arrays`.
+        seed: As :func:`from_arrays`.
+        options: Of the reader, for the recipe.
+        source: What :func:`ppl_models.data.load` calls these data; ``name`` if empty.
+        told: What the recipe says of the splits, where they were read from a column.
+        known: What is known of the sites besides.
+    """
+    known, forms = known or Known(), {s: tuple(shape) for s, shape in (shapes or {}).items()}
+    sites, part_of_row = _split_site(sites, splits)
+    for what, given in (("classes", classes), ("shapes", forms), ("roles", known.roles)):
+        for site in given or {}:
+            if site not in sites:
+                raise ValueError(f"{what}: {unknown('site', site, sites)}")
+    table = _table(name, sites, classes or {}, forms, known, lacking=splits is None)
+    complete = torch.ones(len(table), dtype=torch.bool)
+    for mask in table.observed.values():
+        complete &= mask
+    label = next((s for s, v in table.sites.items() if s in table.classes and v.dim() == 1), None)
+    labels = None if label is None else table.sites[label][:]
+    parts = parted(part_of_row, complete, seed, labels)
+    tables = []
+    for part, index in zip(PARTS, parts, strict=True):
+        tables.append(table.rows(index) if len(index) else table.none())
+        tables[-1].name = f"{name}/{part}"
+    own_options = {"classes": plain(dict(classes or {})), "shapes": plain(dict(shapes or {}))}
+    options = {**(own_options if options is None else options), "splits": told or _told(splits)}
+    made = assemble(
+        name, *tables, labelled=labelled, seed=seed, options=options, source=source or name
+    )
+    made.roles.update(known.roles)
+    return made
+
+
+def _told(splits: Any) -> Any:
+    by_row = splits is not None and not isinstance(splits, str) and len(splits) != len(PARTS)
+    return "by row" if by_row else plain(splits)
+
+
+def _split_site(sites: Mapping[str, Any], splits: Splits | Own) -> tuple[dict[str, Any], Any]:
+    """The sites, less the one that says in which part each row is, and what says so."""
+    if not isinstance(splits, str):
+        return dict(sites), splits
+    if splits not in sites:
+        raise ValueError(f"splits: {unknown('site', splits, sites)}")
+    return {s: v for s, v in sites.items() if s != splits}, own(splits, sites[splits])
+
+
+def _table(
+    name: str,
+    sites: Mapping[str, Any],
+    classes: Mapping[str, int | Sequence[str]],
+    shapes: dict[str, tuple[int, ...]],
+    known: Known,
+    lacking: bool,
+) -> Table:
+    """All rows in the order they were given, checked once."""
+    if not sites:
+        raise ValueError(f"{name} has no sites, expected at least one")
     values: dict[str, Tensor] = {}
     observed: dict[str, Tensor] = {}
     names: dict[str, tuple[str, ...]] = {}
-    forms = {site: tuple(shape) for site, shape in shapes.items()}
+    columns = {site: tuple(map(str, given)) for site, given in known.columns.items()}
+    row_names = known.row_names
     for site, given in sites.items():
-        array = _array(site, given)
-        if _is_label(array, site in classes):
-            values[site], names[site] = _labels(site, array, classes.get(site))
-            observed[site] = values[site] >= 0
-        else:
-            values[site] = _vectors(site, array)
-            missing = values[site].isnan().all(-1)
-            if missing.any() and not missing.all():
-                observed[site] = ~missing
-                values[site][missing] = 0
-            if array.ndim > 2:
-                forms.setdefault(site, array.shape[1:])
-    # Checks it all once, in the rows as they were given.
-    table = Table(name, values, observed, classes=names, shapes=forms)
-
-    complete = torch.ones(len(table), dtype=torch.bool)
-    for mask in observed.values():
-        complete &= mask
-    rows = complete.nonzero().flatten()
-    label = next(iter(names), None)
-    parts = split(len(rows), splits, seed, None if label is None else values[label][rows])
-    train, validation, test = (rows[part] for part in parts)
-    train = torch.cat((train, (~complete).nonzero().flatten())).sort().values
-    tables = []
-    for part, index in (("train", train), ("validation", validation), ("test", test)):
-        tables.append(table.rows(index))
-        tables[-1].name = f"{name}/{part}"
-    return assemble(name, *tables, labelled=labelled, seed=seed, options=options, source=source)
-
-
-def _array(site: str, given: Any) -> Array:
-    array: Array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if array.ndim == 0 or not array.size:
-        raise ValueError(
-            f"site {site!r} has shape {array.shape}, expected at least one row of one entry"
-        )
-    return array
-
-
-def _is_label(array: Array, has_classes: bool) -> bool:
-    if array.ndim > 1:
-        return False
-    if array.dtype.kind != "f":
-        return True
-    gaps = np.isnan(array)
-    return has_classes or bool(gaps.any() and (np.floor(array) == array)[~gaps].all())
-
-
-def _vectors(site: str, array: Array) -> Tensor:
-    try:
-        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"site {site!r} has type {array.dtype} and shape {array.shape}, expected numbers"
-        ) from None
-    return torch.from_numpy(flat.copy())
-
-
-def _labels(
-    site: str, array: Array, classes: int | Sequence[str] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Integers with -1 for missing ones, and the class names."""
-    if array.dtype.kind in "OUS":
-        array = _objects(array)
-    if array.dtype.kind in "OUS":
-        return _strings(site, array, classes)
-    if array.dtype.kind == "b" and classes is None:
-        classes = ("False", "True")
-    if array.dtype.kind == "f":
-        whole = np.floor(array) == array
-        if not (whole | np.isnan(array)).all():
-            row = int(np.flatnonzero(~whole & ~np.isnan(array))[0])
-            raise ValueError(f"site {site!r}, row {row}: got {array[row]}, expected a label")
-        array = np.where(np.isnan(array), -1, array)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"site {site!r} has type {array.dtype}, expected integers or strings")
-    codes = array.astype(np.int64)
-    if (codes < -1).any():
-        row = int(np.flatnonzero(codes < -1)[0])
-        raise ValueError(
-            f"site {site!r}, row {row}: got {codes[row]}, expected a label, or -1 if missing"
-        )
-    if classes is None:
-        present = np.unique(codes[codes >= 0])
-        if not len(present):
-            raise ValueError(f"site {site!r} has no label at all, expected some")
-        if len(present) != present[-1] + 1:
-            row = int(np.flatnonzero(codes == present[-1])[0])
-            raise ValueError(
-                f"site {site!r}, row {row}: got {present[-1]}, but only {len(present)} different "
-                f"labels occur; expected all of 0..C-1 (-1 if missing), or classes={{{site!r}: C}}"
+        mine = own(site, given)
+        row_names = mine.row_names if row_names is None else row_names
+        if is_label(mine, site in classes or site in known.labels, site == "x"):
+            values[site], names[site] = coded(
+                site, mine, classes.get(site), lacking, site in known.labels
             )
-        classes = len(present)
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
-    if (codes >= len(names)).any():
-        row = int(np.flatnonzero(codes >= len(names))[0])
-        raise ValueError(
-            f"site {site!r}, row {row}: got {codes[row]}, expected a label in "
-            f"0..{len(names) - 1}, or -1 if missing"
-        )
-    return torch.from_numpy(codes), names
-
-
-def _objects(array: Array) -> Array:
-    # What pandas and lists with gaps give: look at the values to know what they are.
-    missing = np.array([_is_missing(v) for v in array], dtype=bool)
-    kept = [v for v, gap in zip(array, missing, strict=True) if not gap]
-    if any(isinstance(v, str | bytes) for v in kept) or not kept:
-        out = np.full(len(array), None, dtype=object)
-        out[~missing] = [v.decode() if isinstance(v, bytes) else str(v) for v in kept]
-        return out
-    filled = np.full(len(array), -1.0)
-    filled[~missing] = np.asarray(kept, dtype=float)
-    return filled
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
-
-
-def _strings(
-    site: str, array: Array, classes: int | Sequence[str] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    present = sorted({v for v in array if v is not None})
-    if isinstance(classes, int):
-        raise ValueError(
-            f"site {site!r} holds names, expected classes={{{site!r}: names}} or none"
-        )
-    names = tuple(present) if classes is None else tuple(classes)
-    if not names:
-        raise ValueError(f"site {site!r} has no label at all, expected some")
-    code = {name: place for place, name in enumerate(names)}
-    for row, value in enumerate(array):
-        if value is not None and value not in code:
-            raise ValueError(f"site {site!r}, row {row}: {unknown('class', value, names)}")
-    return torch.tensor([-1 if v is None else code[v] for v in array]), names
-
-
-def _plain(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {k: v if isinstance(v, int) else list(v) for k, v in (options or {}).items()}
+            observed[site] = values[site] >= 0
+            continue
+        values[site], seen = vectors(site, mine)
+        if seen is not None:
+            observed[site] = seen
+        if mine.columns:
+            columns.setdefault(site, mine.columns)
+        if mine.values.ndim > 2:
+            shapes.setdefault(site, mine.values.shape[1:])
+    return Table(
+        name,
+        values,
+        observed,
+        classes=names,
+        shapes=shapes,
+        columns=columns,
+        units=known.units,
+        row_names=None if row_names is None else np.asarray(row_names, dtype=object),
+    )

@@ -17,6 +17,7 @@ from ppl_models.data.tables.lazy_column import Values, is_lazy
 
 Names = np.ndarray[Any, Any]  # of text
 BY_SITE = ("classes", "shapes", "columns", "units")  # what a table knows of a site besides values
+PARTS = ("train", "validation", "test")
 MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
 
 
@@ -259,6 +260,17 @@ class Table:
             observed=_partial({s: m[index] for s, m in self.observed.items()}),
             numbers=self.numbers[index],
             row_names=None if self.row_names is None else self.row_names[index.cpu().numpy()],
+        )
+
+    def none(self) -> Table:
+        """The same sites without a row: an empty part of a data set."""
+        return self._like(
+            sites={
+                s: v.rows(self.numbers[:0]) if is_lazy(v) else v[:0] for s, v in self.sites.items()
+            },
+            observed={},
+            numbers=self.numbers[:0],
+            row_names=None if self.row_names is None else self.row_names[:0],
         )
 
     def only(self, *names: str) -> Table:
