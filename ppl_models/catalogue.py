@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ppl_models.config import unknown, whole
+from ppl_models.config import Config, unknown, whole
 from ppl_models.data.tables.table import Dataset
 from ppl_models.pair import Pair
 
@@ -127,11 +127,26 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             settings[key] = sizes if several else sizes[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(whole("seed", seed))
-        pair = cls(cls.Config(**settings))
+        pair = cls(_config(cls, settings, data))
     pair.source = name
     if isinstance(data, Dataset):
         pair.schema = pair.schema_with(data.train, data.roles)
     return pair
+
+
+def _config(cls: type[Pair], settings: Mapping[str, Any], data: Sized | None) -> Config:
+    """The settings; where numbers were given for labels, the message says so."""
+    try:
+        return cls.Config(**settings)
+    except ValueError as error:
+        for site in cls.card.labels if isinstance(data, Dataset) else ():
+            values = data.train.sites.get(site)
+            if values is not None and values.is_floating_point():
+                raise ValueError(
+                    f"{error}; site {site!r} of {data.name} holds vectors: give labels as whole "
+                    f"numbers or text, or say classes={{{site!r}: C}}"
+                ) from None
+        raise
 
 
 def _import(module: str) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.data.tables.own_values import Array, Own, check_exact
+from ppl_models.data.tables.own_values import Own, check_exact
 
 
 def vectors(site: str, own: Own) -> tuple[Tensor, Tensor | None]:
@@ -41,8 +43,8 @@ def vectors(site: str, own: Own) -> tuple[Tensor, Tensor | None]:
                 f"site {site!r}, row {row}, column {column}: got {flat[row, column]}, more than "
                 "float32 holds; scale it first"
             )
-    gone: Array = gaps | np.isnan(rows) if flat.dtype.kind == "f" else gaps
-    missing: Array = gone.all(axis=1)
+    gone: Any = gaps | np.isnan(rows) if flat.dtype.kind == "f" else gaps
+    missing: Any = gone.all(axis=1)
     if (gaps & ~missing[:, None]).any():
         row, column = np.argwhere(gaps & ~missing[:, None])[0]
         raise ValueError(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -122,12 +123,17 @@ def chosen(pair: Pair, table: Table, rows: Sequence[int] | Tensor | None) -> tup
 def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
     """Chosen positions in a table ``(n,)``, all by default.
 
+    Args:
+        table: The table.
+        rows: Positions, a slice, or a mask ``(N,)``.
+
     Raises:
-        ValueError: If a position is outside the table, or none is given.
+        ValueError: If a position is no whole number or outside the table, a mask has another
+            length, or no row is chosen.
     """
     if rows is None:
         return torch.arange(len(table))
-    index = torch.as_tensor(rows, dtype=torch.long).cpu().flatten()
+    index = _whole_numbers(table, rows)
     if not len(index):
         raise ValueError(f"no rows chosen of {table.name}, expected at least one")
     bad = (index < 0) | (index >= len(table))
@@ -137,6 +143,25 @@ def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
             f"0..{len(table) - 1}"
         )
     return index
+
+
+def _whole_numbers(table: Table, rows: Any) -> Tensor:
+    if isinstance(rows, slice):
+        return torch.arange(len(table))[rows]
+    given = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else rows
+    array: np.ndarray[Any, Any] = np.atleast_1d(np.asarray(given))
+    if array.dtype.kind == "b":
+        if array.shape != (len(table),):
+            raise ValueError(
+                f"rows are a mask of shape {array.shape}, expected ({len(table)},) for {table.name}"
+            )
+        return torch.from_numpy(np.flatnonzero(array))
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(
+            f"rows are of type {array.dtype}, such as {array.flat[0]}, expected positions in "
+            f"{table.name} as whole numbers, or a mask"
+        )
+    return torch.from_numpy(array.astype(np.int64).flatten())
 
 
 def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:

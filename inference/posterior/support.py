@@ -21,15 +21,18 @@ CHECKED_ROWS = 4096  # rows compared with the support at a time
 
 
 def as_fitted(pair: Pair, table: Table) -> Table:
-    """A table with its classes coded and its columns ordered as in the data of the fit.
+    """A table with rows, its classes coded and its columns ordered as in the data of the fit.
 
     Args:
         pair: The pair; one that has seen no data takes the table as it is.
         table: The rows.
 
     Raises:
-        ValueError: In one line, if a class or column is unknown or missing, or a shape differs.
+        ValueError: In one line, if a class or column is unknown or missing, a shape differs, or
+            there is no row.
     """
+    if not len(table):
+        raise ValueError(f"{table.name} has no rows, expected at least one")
     return table if pair.schema is None else pair.schema.bring(table)
 
 
