@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import sys
@@ -16,6 +17,7 @@ from ppl_models.config import Config, unknown, whole
 from ppl_models.data.tables.table import Dataset
 from ppl_models.pair import Pair
 
+FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's file
 # Name -> module:class. A test keeps it equal to the papers' folders.
 PAPERS: dict[str, str] = {
     "vae": "ppl_models.autoencoders.vae:VAE",
@@ -154,11 +156,30 @@ def _import(module: str) -> Any:
 
 
 def _import_file(path: Path) -> Any:
-    name = f"ppl_models_user_{path.stem}"
+    name = f"{FROM_FILE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while it is executed
     spec.loader.exec_module(module)
+    for cls in vars(module).values():
+        if isinstance(cls, type) and issubclass(cls, Pair) and cls.__module__ == name:
+            cls.__reduce_ex__ = _by_its_file  # type: ignore[method-assign, assignment]
     return module
+
+
+def _by_its_file(pair: Pair, protocol: Any) -> Any:
+    """How a pair of a file is pickled: no other process can import its class by name."""
+    (make, given, *rest) = object.__reduce_ex__(pair, protocol)
+    cls = type(pair)
+    if cls.__module__.startswith(FROM_FILE):
+        path = sys.modules[cls.__module__].__file__
+        make, given = _empty_pair, (path, cls.__module__, cls.__qualname__)
+    return make, given, *rest
+
+
+def _empty_pair(path: str, module: str, name: str) -> Pair:
+    there = sys.modules.get(module) or _import_file(Path(path))
+    cls: type[Pair] = functools.reduce(getattr, name.split("."), there)  # type: ignore[arg-type]
+    return cls.__new__(cls)

@@ -8,6 +8,7 @@ moved one: what does change with it takes its mean, so that a picture along a co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.devices import check_device
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.inference.traces.sites import random_sites
+from ppl_models.sample_sites import base_of, support_words
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -28,17 +31,11 @@ if TYPE_CHECKING:
 READ = 4  # rows from which dependencies are read; they are the same for all
 
 
-@torch.no_grad()
 def intervene(
     pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool = True
 ) -> dict[str, Tensor]:
     """See :meth:`ppl_models.Pair.intervene`."""
-    training = pair.training
-    pair.eval()
-    try:
-        return _intervene(pair, batch, values, mean)
-    finally:
-        pair.train(training)
+    return _intervene(pair, batch, values, mean, tuple(values))
 
 
 def transfer(
@@ -54,7 +51,7 @@ def transfer(
     for name in sites:
         if name not in found:
             raise ValueError(unknown("site of the source", name, found))
-    return intervene(pair, target, {name: found[name] for name in sites}, mean)
+    return _intervene(pair, target, {name: found[name] for name in sites}, mean, ())
 
 
 def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x") -> Tensor:
@@ -76,7 +73,8 @@ def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x
     first = intervene(pair, batch, {site: values[0]})
     # One draw for all steps: what is not the code must not change along the way.
     kept = {name: value for name, value in first.items() if name not in (*batch, site, data)}
-    return torch.stack([intervene(pair, batch, {**kept, site: value})[data] for value in values])
+    made = [_intervene(pair, batch, {**kept, site: value}, True, (site,)) for value in values]
+    return torch.stack([found[data] for found in made])
 
 
 @torch.no_grad()
@@ -135,8 +133,22 @@ def _centre(fn: Any) -> Tensor:
     return mean
 
 
+@torch.no_grad()
 def _intervene(
-    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool
+    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool, given: Sequence[str]
+) -> dict[str, Tensor]:
+    """What :func:`intervene` does; values of the ``given`` sites are the user's own."""
+    check_device("the pair", pair.like().device)
+    training = pair.training
+    pair.eval()
+    try:
+        return _moved(pair, batch, values, mean, given)
+    finally:
+        pair.train(training)
+
+
+def _moved(
+    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool, given: Sequence[str]
 ) -> dict[str, Tensor]:
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
     parents = dependencies(pair.model, Batch({n: v[rows] for n, v in batch.items()}, rows))
@@ -158,7 +170,7 @@ def _intervene(
     like = _sites(pair.model, Batch({}, batch.rows, size=batch.size))
     fixed = dict(kept)
     for name, value in values.items():
-        fixed[name] = _shaped(name, value, like.get(name), batch)
+        fixed[name] = _shaped(name, value, like.get(name), batch, name in given)
     seen_again = {n: v for n, v in fixed.items() if n in batch or n in pair.card.data}
     model = poutine.condition(pair.model, data=fixed)
     found = _sites(model, batch.replace(seen_again))
@@ -188,16 +200,56 @@ def _descendants(parents: Mapping[str, Sequence[str]], roots: set[str]) -> set[s
     return below
 
 
-def _shaped(name: str, value: Any, site: Any, batch: Batch) -> Tensor:
+def _shaped(name: str, value: Any, site: Any, batch: Batch, check: bool) -> Tensor:
     like: Tensor = batch[name] if site is None else site["value"]
-    given = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     try:
-        return given.expand(like.shape)
+        given = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.tensor(1j)
+    if given.is_complex():
+        raise ValueError(f"site {name!r} is set to {value!r}, expected numbers")
+    given = given.to(like.device)
+    shaped = given.to(like.dtype)
+    try:
+        shaped = shaped.expand(like.shape)
     except RuntimeError:
         raise ValueError(
             f"the value for site {name!r} has shape {tuple(given.shape)}, expected one that "
             f"broadcasts to {tuple(like.shape)}"
         ) from None
+    if check:
+        _check_value(name, given.expand(like.shape), shaped, None if site is None else site["fn"])
+    return shaped
+
+
+def _check_value(name: str, given: Tensor, shaped: Tensor, fn: Any) -> None:
+    """Refuse what the site can never be.
+
+    Args:
+        name: The site.
+        given: Values as they were given ``(B, ...)``.
+        shaped: The same in the type of the site, in which 1.5 is 1.
+        fn: Its distribution; None for what the story only reads.
+    """
+    whole = shaped.is_floating_point() or given.to(torch.float64) == shaped.to(torch.float64)
+    good, expected = given.isfinite() & whole, "finite numbers"
+    with contextlib.suppress(AttributeError, NotImplementedError):  # a site of no known support
+        support = base_of(fn).support
+        expected = _classes(fn) or support_words(support)
+        if bool(good.all()):
+            good = support.check(shaped)  # entry by entry, or event by event
+    if not bool(good.all()):
+        value = given[tuple((~good).nonzero()[0])].tolist()
+        shown = f"{value:g}" if isinstance(value, int | float) else value
+        raise ValueError(f"site {name!r} is set to {shown}, expected {expected}")
+
+
+def _classes(fn: Any) -> str:
+    if not fn.has_enumerate_support or fn.event_shape:
+        return ""
+    classes = [f"{value:g}" for value in fn.enumerate_support(expand=False).flatten().tolist()]
+    few = classes if len(classes) <= 12 else [*classes[:2], "...", classes[-1]]
+    return f"one of its {len(classes)} classes {', '.join(few)}"
 
 
 def _mean(name: str, fn: Any, draw: Tensor) -> Tensor:

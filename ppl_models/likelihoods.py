@@ -53,18 +53,33 @@ class SharedNormal(nn.Module):
         return dist.Normal(raw, scale).to_event(1)
 
 
+# By name and not as lambdas, as a pair that holds one is pickled.
+def _soft_bernoulli(raw: Tensor) -> dist.TorchDistribution:
+    return SoftBernoulli(logits=raw).to_event(1)
+
+
+def _bernoulli(raw: Tensor) -> dist.TorchDistribution:
+    return dist.Bernoulli(logits=raw).to_event(1)
+
+
+def _continuous_bernoulli(raw: Tensor) -> dist.TorchDistribution:
+    return dist.ContinuousBernoulli(logits=raw).to_event(1)
+
+
+def _laplace(raw: Tensor) -> dist.TorchDistribution:
+    return dist.Laplace(raw.sigmoid(), 1.0).to_event(1)
+
+
 def _normal(raw: Tensor) -> dist.TorchDistribution:
     loc, log_variance = raw.chunk(2, -1)
     return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
 
 
 LIKELIHOODS: dict[str, Likelihood] = {
-    "soft_bernoulli": Likelihood(1, lambda raw: SoftBernoulli(logits=raw).to_event(1)),
-    "bernoulli": Likelihood(1, lambda raw: dist.Bernoulli(logits=raw).to_event(1)),
-    "continuous_bernoulli": Likelihood(
-        1, lambda raw: dist.ContinuousBernoulli(logits=raw).to_event(1)
-    ),
-    "laplace": Likelihood(1, lambda raw: dist.Laplace(raw.sigmoid(), 1.0).to_event(1)),
+    "soft_bernoulli": Likelihood(1, _soft_bernoulli),
+    "bernoulli": Likelihood(1, _bernoulli),
+    "continuous_bernoulli": Likelihood(1, _continuous_bernoulli),
+    "laplace": Likelihood(1, _laplace),
     "normal": Likelihood(2, _normal),
 }
 

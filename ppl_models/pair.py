@@ -134,8 +134,9 @@ class Pair(nn.Module):
             Every site of the model by name, ``(B, ...)``.
 
         Raises:
-            ValueError: If a site is unknown, a value does not fit, or a site that the guide
-                does not sample decides over others that stay.
+            ValueError: If a site is unknown, a value does not fit or is outside the site's
+                support (no class of a label, say), or a site that the guide does not sample
+                decides over others that stay.
         """
         return interventions.intervene(self, batch, values, mean)
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pyro
 import torch
 
+from ppl_models.devices import check_device
+
 
 @contextmanager
 def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
@@ -16,7 +18,11 @@ def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
     Args:
         device: Where random numbers are drawn, besides the CPU.
         seed: Seed to begin with; by default the random state goes on from where it is.
+
+    Raises:
+        ValueError: If the device is not supported.
     """
+    check_device("the pair", device)
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         pyro.validation_enabled(False),

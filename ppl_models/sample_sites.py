@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch
+from torch.distributions import constraints
 
 DATA = "data"  # name of the plate over rows
 
@@ -24,3 +26,33 @@ def base_of(fn: Any) -> Any:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def support_words(support: Any) -> str:
+    """What a support allows, in words and in one line."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    low, high = (_bound(getattr(support, f"{end}_bound", None)) for end in ("lower", "upper"))
+    kind = "whole numbers" if support.is_discrete else "numbers"
+    if low and high:
+        return f"{kind} from {low} to {high}"
+    if low or high:
+        strict = isinstance(support, constraints.greater_than | constraints.less_than)
+        if low:
+            return f"{kind} {'above' if strict else 'of at least'} {low}"
+        return f"{kind} {'below' if strict else 'of at most'} {high}"
+    known = {
+        "Boolean()": "0 or 1",
+        "Real()": "finite numbers",
+        "Simplex()": "shares that add up to 1",
+        "OneHot()": "one 1 among zeros",
+    }
+    return known.get(str(support), " ".join(str(support).split()))
+
+
+def _bound(bound: Any) -> str:
+    """An end of an interval, which may differ from entry to entry; empty without one."""
+    if bound is None:
+        return ""
+    ends = torch.as_tensor(bound, dtype=torch.float64).unique().tolist()
+    return f"{ends[0]:g}" if len(ends) == 1 else f"[{ends[0]:g} ... {ends[-1]:g}]"

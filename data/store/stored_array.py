@@ -28,6 +28,7 @@ class OpenFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._whole = os.path.abspath(path)  # the process it is sent to may be in another folder
         self._handle = os.open(path, os.O_RDONLY)
         self._sums: dict[tuple[Any, ...], int] = {}  # of checked blocks
 
@@ -67,7 +68,7 @@ class OpenFile:
             os.close(handle)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OpenFile, (self.path,)
+        return OpenFile, (self._whole,)
 
 
 @dataclass(frozen=True)

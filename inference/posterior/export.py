@@ -168,11 +168,12 @@ def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
 
 
 def _check_flat(tree: xr.DataTree) -> None:
+    flat = "expected groups of arrays below the root"
     if tree.data_vars:
-        raise ValueError(f"variable {next(iter(tree.data_vars))!r} stands in no group")
+        raise ValueError(f"variable {next(iter(tree.data_vars))!r} stands in no group, {flat}")
     for name, node in tree.children.items():
         if node.children:
-            raise ValueError(f"group {name!r} holds group {next(iter(node.children))!r}")
+            raise ValueError(f"group {name!r} holds group {next(iter(node.children))!r}, {flat}")
 
 
 def load(path: str | Path) -> az.InferenceData:

@@ -218,7 +218,7 @@ def as_read(
         if fill is None:
             return np.dtype(object), lambda part: part.astype(str), left
         return np.dtype(object), lambda part: _with_gaps(part, fill), left
-    if left.get("dtype") == "bool":
+    if str(left.get("dtype")) == "bool":
         del left["dtype"]
         return np.dtype(bool), lambda part: part.astype(bool), left
     units = str(left.get("units", ""))

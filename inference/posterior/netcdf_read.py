@@ -48,8 +48,9 @@ def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
 
 
 def _check(group: Any, seen: set[int], size: int) -> None:
-    """What a file of a stranger may hold: arrays that stand in it, and groups of such."""
+    """Refuse what leads to other files, or claims more than a file of this size can hold."""
     seen.add(h5py.h5o.get_info(group.id).addr)
+    _check_attributes(group, size)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
@@ -58,26 +59,39 @@ def _check(group: Any, seen: set[int], size: int) -> None:
             if h5py.h5o.get_info(node.id).addr in seen:
                 raise ValueError(f"group {node.name} stands in it twice")
             _check(node, seen, size)
-        elif isinstance(node, h5py.Dataset) and node.nbytes > SMALL and not _is_bare(node):
-            if node.is_virtual or node.external:
-                raise ValueError(f"{node.name} stands in other files")
-            held = min(node.id.get_storage_size(), size)
-            packed = MOST_PACKED if node.id.get_create_plist().get_nfilters() else 1
-            if node.nbytes > held * packed:
-                raise ValueError(f"{node.name} of shape {node.shape} has {held} bytes in it")
+        elif isinstance(node, h5py.Dataset):
+            _check_attributes(node, size)
+            if node.nbytes > SMALL and not _is_bare(node):
+                _check_size(node, size)
+
+
+def _check_attributes(node: Any, size: int) -> None:
+    for name in node.attrs:
+        claimed = node.attrs.get_id(name).get_storage_size()
+        if claimed > size:
+            raise ValueError(f"attribute {name} of {node.name} claims {claimed} bytes")
+
+
+def _check_size(values: Any, size: int) -> None:
+    if values.is_virtual or values.external:
+        raise ValueError(f"{values.name} stands in other files")
+    held = min(values.id.get_storage_size(), size)
+    packed = MOST_PACKED if values.id.get_create_plist().get_nfilters() else 1
+    if values.nbytes > held * packed:
+        raise ValueError(f"{values.name} of shape {values.shape} has {held} bytes in it")
 
 
 def _dataset(group: Any) -> xr.Dataset:
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"{group.name} is no group")
     # The dataset's arrays keep the file open; HDF5 closes it with the last of them.
     stored = {
         name: values
         for name, values in group.items()
         if not isinstance(values, h5py.Datatype) and not _is_bare(values)
     }
-    variables = {}
-    for stored_name, values in stored.items():
-        name = stored_name.removeprefix(OTHER)
-        variables[name] = _variable(name, values)
+    names = {name: name.removeprefix(OTHER) for name in stored}
+    variables = {names[name]: _variable(names[name], values) for name, values in stored.items()}
     attrs = _attributes(group)
     named = str(attrs.pop("coordinates", "")).split()
     coordinates = {n: variables.pop(n) for n in list(variables) if variables[n].dims == (n,)}

@@ -153,7 +153,8 @@ def _whole_numbers(table: Table, rows: Any) -> Tensor:
     if array.dtype.kind == "b":
         if array.shape != (len(table),):
             raise ValueError(
-                f"rows are a mask of shape {array.shape}, expected ({len(table)},) for {table.name}"
+                f"rows are a mask of shape {array.shape}, expected ({len(table)},) for "
+                f"{table.name}"
             )
         return torch.from_numpy(np.flatnonzero(array))
     if array.size and array.dtype.kind not in "iu":

@@ -13,9 +13,10 @@ from torch.distributions import constraints
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Regime, Table
+from ppl_models.devices import check_device
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import base_of
+from ppl_models.sample_sites import base_of, support_words
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
@@ -71,6 +72,9 @@ def check_data(pair: Pair, table: Table) -> None:
             f"{table.name} lacks the site {missing[0]!r} of {pair.card.name}; "
             f"it has {sorted(table.sites)}"
         )
+    for site, values in table.sites.items():
+        check_device(f"site {site!r} of {table.name}", values.device)
+    check_device("the pair", pair.like().device)
     for regime in table.regimes():
         check = checker(pair, table, regime)
         for part in regime.index.split(CHECKED_ROWS):
@@ -135,7 +139,7 @@ def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
         where += f", column {column}"
     raise ValueError(
         f"site {name!r}, {where}: the value {value:g} is outside the support of "
-        f"{type(base).__name__}, expected {_words(base.support)}"
+        f"{type(base).__name__}, expected {support_words(base.support)}"
     )
 
 
@@ -155,13 +159,3 @@ def surely_inside(values: Tensor, support: Any) -> bool:
         whole = isinstance(support, constraints.interval) or not values.is_floating_point()
         return whole and not any(map(torch.is_tensor, ends)) and ends[0] <= low <= high <= ends[1]
     return False
-
-
-def _words(support: Any) -> str:
-    text = str(support)
-    known = {
-        "Interval(lower_bound=0.0, upper_bound=1.0)": "numbers from 0 to 1",
-        "Boolean()": "0 or 1",
-        "Real()": "finite numbers",
-    }
-    return known.get(text, text)

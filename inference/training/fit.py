@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from ppl_models.config import names
 from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.support import check_data
@@ -30,7 +32,7 @@ def fit(
     stages: tuple[Stage, ...] | None = None,
     freeze: tuple[str, ...] = (),
     seed: int = 0,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
@@ -56,7 +58,7 @@ def fit(
         stages: In place of the paper's own stages.
         freeze: Prefixes of the names of parameters that no stage changes, e.g. ``("decoder",)``.
         seed: Seed of all draws and of the order of rows.
-        device: ``"auto"`` takes a GPU if there is one.
+        device: ``"auto"`` takes a GPU if there is one; else ``"cpu"`` or ``"cuda"``.
         out: Folder for the run: its description and a state that can be resumed, written
             every ``checkpoint_seconds`` and when interrupted. Nothing is written if None.
         resume: Continue the run in ``out``: the result equals that of an uninterrupted run.
@@ -80,6 +82,7 @@ def fit(
     table, validation = (
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
+    where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     schema = pair.schema_with(table, data.roles if isinstance(data, Dataset) else None)
     table = schema.bring(table)
@@ -92,7 +95,6 @@ def fit(
     tables = [_rows_of(stage, table) for stage in plan]
 
     with distributed.group(device) as processes:
-        where = _device(device)
         distributed.check_modules(pair, processes)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
         description = describe_run(pair, data, plan, seed)
@@ -129,7 +131,7 @@ def _plan(
 ) -> tuple[Stage, ...]:
     """The stages with what the caller changes in them."""
     plan = with_training(stages, training)
-    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *freeze)) for s in plan)
+    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *names("freeze", freeze))) for s in plan)
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     return plan
@@ -168,15 +170,3 @@ def _validation_of(stage: Stage, pair: Pair, table: Table) -> Table:
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}, expected auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} asked for, but no GPU is available; use cpu or auto")
-    return device

@@ -200,7 +200,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def group(device: str = "auto") -> Iterator[Processes]:
+def group(device: str | torch.device = "auto") -> Iterator[Processes]:
     """The processes that ``torchrun`` started together with this one, or this one alone.
 
     Used by :func:`ppl_models.inference.fit`; put it around several calls to use one group for
@@ -220,7 +220,8 @@ def group(device: str = "auto") -> Iterator[Processes]:
         yield Processes()
         return
     options: dict[str, Any] = {"backend": "gloo"}
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+    name = str(device)
+    if name.startswith("cuda") or (name == "auto" and torch.cuda.is_available()):
         place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if int(os.environ["LOCAL_WORLD_SIZE"]) > there:
             raise ValueError(

@@ -105,6 +105,13 @@ def _values(text: str, table: Table) -> tuple[str, list[tuple[str, float]]]:
     except ValueError:
         known = f", or one of the classes {', '.join(classes)}" if classes else ""
         raise UsageError(f"--set is {text!r}, expected numbers{known}") from None
+    for word, value in zip(words, values, strict=True):
+        if classes and value not in range(len(classes)):
+            few = ", ".join(classes if len(classes) <= 12 else [*classes[:11], "..."])
+            raise UsageError(
+                f"--set is {text!r}, but {word} is none of the {len(classes)} classes {few}, nor "
+                f"a number of one (0 to {len(classes) - 1})"
+            )
     return name, list(zip(words, values, strict=True))
 
 

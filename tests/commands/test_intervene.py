@@ -58,6 +58,12 @@ def test_pictures_hold_a_column_per_value(folder, capsys):
     ("line", "message"),
     [
         ("--set y=a", "--set is 'y=a', expected numbers, or one of the classes 0, 1"),
+        ("--set y=10", "--set is 'y=10', but 10 is none of the 10 classes 0, 1"),
+        ("--set y=1.5", "--set is 'y=1.5', but 1.5 is none of the 10 classes 0, 1"),
+        ("--set y=-1", "nor a number of one (0 to 9)"),
+        ("--set y=nan", "--set is 'y=nan', but nan is none of the 10 classes 0, 1"),
+        ("--set z=nan", "site 'z' is set to nan, expected finite numbers"),
+        ("--set x=2", "site 'x' is set to 2, expected numbers from 0 to 1"),
         ("--set y", "--set is 'y', expected SITE=VALUE"),
         ("--set q=1", "unknown site 'q': expected one of x, y, z"),
         ("--set y=1 --rows 31", "--rows is 31, expected 1 to 30"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -191,3 +193,76 @@ def test_what_depends_on_the_moved_site_follows():
     # Where nothing moves, z1 is kept, and x given z1 hangs on nothing else.
     torch.testing.assert_close(still, other)
     torch.testing.assert_close(still[0], still[1])
+
+
+class Supports(Chain):
+    """A chain whose other sites are a share, a scale, a count and shares that add up."""
+
+    def __init__(self, config: ChainConfig) -> None:
+        super().__init__(config)
+        self.guide = guides.Factored(y=guides.Categorical(3, {"x": config.size}))
+
+    def model(self, batch: Batch) -> None:
+        zero = self.like().new_zeros(self.config.size)
+        with self.plate(batch):
+            y = pyro.sample("y", dist.Categorical(logits=zero.new_zeros(3)), obs=batch.get("y"))
+            loc = y.to(zero.dtype).unsqueeze(-1) + zero
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=batch.get("x"))
+            pyro.sample("share", dist.Uniform(zero, 1.0).to_event(1))
+            pyro.sample("scale", dist.LogNormal(zero[0], 1.0))
+            pyro.sample("count", dist.Poisson(zero[0].exp()))
+            pyro.sample("shares", dist.Dirichlet(zero.exp()))
+            pyro.sample("many", dist.Categorical(logits=zero.new_zeros(40)))
+
+
+CLASSES = "expected one of its 3 classes 0, 1, 2"
+FINITE = "expected finite numbers"
+
+
+@pytest.mark.parametrize(
+    ("site", "value", "words"),
+    [
+        ("y", 3, f"is set to 3, {CLASSES}"),
+        ("y", 1.5, f"is set to 1.5, {CLASSES}"),
+        ("y", -1, f"is set to -1, {CLASSES}"),
+        ("y", float("nan"), f"is set to nan, {CLASSES}"),
+        ("y", [0, 1, 2, 3], f"is set to 3, {CLASSES}"),
+        ("y", torch.tensor([0, 1, 2, -2]), f"is set to -2, {CLASSES}"),
+        ("y", 2**40, f"is set to 1.09951e+12, {CLASSES}"),
+        ("many", 40, "is set to 40, expected one of its 40 classes 0, 1, ..., 39"),
+        ("y", "ape", "is set to 'ape', expected numbers"),
+        ("y", None, "is set to None, expected numbers"),
+        ("y", 1j, "is set to 1j, expected numbers"),
+        ("share", 1.5, "is set to 1.5, expected numbers from 0 to 1"),
+        ("share", [0.5, -0.1, 0.5], "is set to -0.1, expected numbers from 0 to 1"),
+        ("scale", 0.0, "is set to 0, expected numbers above 0"),
+        ("scale", float("inf"), "is set to inf, expected numbers above 0"),
+        ("count", 2.5, "is set to 2.5, expected whole numbers of at least 0"),
+        ("shares", [0.5, 0.25, 0.5], "is set to [0.5, 0.25, 0.5], expected shares that add up to 1"),
+        ("x", float("nan"), f"is set to nan, {FINITE}"),
+        ("x", [0.0, float("-inf"), 0.0], f"is set to -inf, {FINITE}"),
+    ],
+)  # fmt: skip
+def test_values_that_a_site_never_has(site, value, words):
+    torch.manual_seed(0)
+    pair = Supports(ChainConfig())
+    batch = Batch({"x": torch.randn(4, 3)}, torch.arange(4))
+    unset = {name: 1.0 for name in ("share", "scale", "count")} | {"shares": [0.5, 0.25, 0.25]}
+    with pytest.raises(ValueError, match=f"^{re.escape(f'site {site!r} {words}')}$"):
+        pair.intervene(batch, **{**unset, site: value})
+
+
+@pytest.mark.parametrize(
+    ("site", "value"),
+    [
+        ("y", 2), ("y", 1.0), ("y", True), ("y", np.int64(2)), ("y", np.array([0, 1, 2, 0])),
+        ("share", 0), ("share", 1.0), ("scale", 1e-30), ("count", 3), ("x", 7),
+    ],
+)  # fmt: skip
+def test_values_that_a_site_may_have(site, value):
+    torch.manual_seed(0)
+    pair = Supports(ChainConfig())
+    batch = Batch({"x": torch.randn(4, 3)}, torch.arange(4))
+    found = pair.intervene(batch, **{site: value})[site]
+    like = torch.as_tensor(value).to(found.dtype)
+    assert torch.equal(found, like.expand(found.shape))

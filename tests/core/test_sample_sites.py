@@ -7,9 +7,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch.distributions import constraints
 
 from ppl_models.batch import Batch
-from ppl_models.sample_sites import base_of, is_local, is_plate
+from ppl_models.sample_sites import base_of, is_local, is_plate, support_words
 
 
 def test_sites_by_where_they_stand():
@@ -44,3 +45,25 @@ def test_sites_by_where_they_stand():
 )  # fmt: skip
 def test_the_distribution_inside(fn, name):
     assert type(base_of(fn)).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("support", "words"),
+    [
+        (dist.Normal(torch.zeros(3), 1.0).to_event(1).support, "finite numbers"),
+        (dist.Bernoulli(0.5).support, "0 or 1"),
+        (dist.Beta(1.0, 1.0).support, "numbers from 0 to 1"),
+        (dist.Uniform(torch.zeros(3), torch.tensor([1.0, 2.0, 4.0])).support,
+         "numbers from 0 to [1 ... 4]"),
+        (dist.LogNormal(0.0, 1.0).support, "numbers above 0"),
+        (constraints.nonnegative, "numbers of at least 0"),
+        (constraints.less_than(3.0), "numbers below 3"),
+        (dist.Poisson(1.0).support, "whole numbers of at least 0"),
+        (dist.Binomial(3, 0.5).support, "whole numbers from 0 to 3"),
+        (dist.Dirichlet(torch.ones(3)).support, "shares that add up to 1"),
+        (dist.OneHotCategorical(torch.ones(3)).support, "one 1 among zeros"),
+        (dist.LKJCholesky(2, 1.0).support, "CorrCholesky()"),
+    ],
+)  # fmt: skip
+def test_supports_in_words(support, words):
+    assert support_words(support) == words
