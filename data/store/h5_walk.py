@@ -34,6 +34,7 @@ def walk(path: str) -> None:
     with h5py.File(path, "r", locking="best-effort") as file:
         left: list[Any] = [file]
         seen = {h5py.h5o.get_info(file.id).addr}
+        soft: list[tuple[h5py.Group, str]] = []
         while left:
             found = left.pop()
             _attributes(found)
@@ -42,14 +43,28 @@ def walk(path: str) -> None:
             elif isinstance(found, h5py.Group):
                 for name in found:
                     inner = _member(found, name)
-                    if inner is not None and (at := h5py.h5o.get_info(inner.id).addr) not in seen:
+                    if inner is None:
+                        soft.append((found, name))
+                    elif (at := h5py.h5o.get_info(inner.id).addr) not in seen:
                         seen.add(at)
                         left.append(inner)
+        for group, name in soft:  # there is no way out of the file any more
+            try:
+                group[name]
+            except (KeyError, OSError):
+                path = group.get(name, getlink=True).path
+                raise ValueError(
+                    f"{_place(group, name)} is a link to nothing, {path[:80]!r}"
+                ) from None
+
+
+def _place(group: h5py.Group, name: str) -> str:
+    return repr(f"{group.name.rstrip('/')}/{name}"[:80])
 
 
 def _member(group: h5py.Group, name: str) -> Any:
-    """What a hard link leads to; a soft link inside the file leads to what has one, too."""
-    place = repr(f"{group.name.rstrip('/')}/{name}"[:80])
+    """What a hard link leads to; None for a soft link, as all inside the file has a hard one."""
+    place = _place(group, name)
     try:
         link = group.get(name, getlink=True)
     except TypeError:
@@ -57,10 +72,6 @@ def _member(group: h5py.Group, name: str) -> Any:
     if isinstance(link, h5py.ExternalLink):
         raise ValueError(f"{place} is a link into another file, {link.filename[:80]!r}")
     if isinstance(link, h5py.SoftLink):
-        try:
-            group[name]
-        except KeyError:
-            raise ValueError(f"{place} is a link to nothing, {link.path[:80]!r}") from None
         return None
     try:
         return group[name]
