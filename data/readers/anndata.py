@@ -11,6 +11,8 @@ import numpy as np
 from ppl_models.config import plain
 from ppl_models.data.readers.anndata_columns import column, index
 from ppl_models.data.readers.files import reading
+from ppl_models.data.store.checked_h5 import opened
+from ppl_models.data.store.h5_walk import RATIO, SLACK
 from ppl_models.data.store.stored_array import Array
 from ppl_models.data.tables.frames import check_counts, check_free
 from ppl_models.data.tables.own_arrays import Known, build
@@ -52,7 +54,7 @@ def load_file(
     check_free(names)
     asked = f" and obs columns {', '.join(names)}" if names else ""
     with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{asked}"):
-        with h5py.File(path) as file:
+        with opened(path) as file:
             if "header" in file and "sites" in file:
                 sites = ", ".join(file["sites"])
                 raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
@@ -123,10 +125,25 @@ def matrix(file: h5py.File, layer: str) -> Array:
         or (len(minor) and not 0 <= minor.min() <= minor.max() < across)
     ):
         raise ValueError(f"{layer}: data, indices and indptr do not fit a matrix of {shape}")
+    # The names of genes are stored, as the pointers of rows are; a width alone may be anything.
+    genes = _genes(file, layer)
+    if shape[1] != genes if genes is not None else 4 * lines * across > _most(file):
+        raise ValueError(f"{layer} has shape {shape}, but var has {genes or 'no'} rows")
     out = np.zeros((lines, across), np.float32)
     # Entries of one place add up, as sparse matrices have it.
     np.add.at(out, (np.repeat(np.arange(lines), spans), minor), values.astype(np.float32))
     return out if by_row else np.ascontiguousarray(out.T)
+
+
+def _genes(file: h5py.File, layer: str) -> int | None:
+    table = file.get("raw/var" if layer.startswith("raw/") else "var")
+    if isinstance(table, h5py.Group):
+        table = table.get(_text(table.attrs.get("_index", "_index")))
+    return len(table) if isinstance(table, h5py.Dataset) else None
+
+
+def _most(file: h5py.File) -> int:
+    return SLACK + RATIO * Path(file.filename).stat().st_size
 
 
 def _text(value: object) -> str:

@@ -45,12 +45,14 @@ def index(file: h5py.File, table: str) -> tuple[str, ...]:
     """Names of the rows of ``obs``, ``var`` or ``raw/var``; none if they have none."""
     found = file.get(table)
     if isinstance(found, h5py.Group):
-        name = found.attrs.get("_index", "index")
+        name = found.attrs.get("_index", "_index")
         name = name.decode() if isinstance(name, bytes) else str(name)
-        return texts(found[name]) if name in found else ()
-    if isinstance(found, h5py.Dataset) and "index" in (found.dtype.names or ()):
-        return tuple(map(text, found["index"].tolist()))
-    return ()
+        names = texts(found[name]) if name in found else ()
+    elif isinstance(found, h5py.Dataset) and "index" in (found.dtype.names or ()):
+        names = tuple(map(text, found["index"].tolist()))
+    else:
+        return ()
+    return names if any(names) else ()
 
 
 def texts(values: Any) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.readers.files import find, reading
+from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.tables.own_arrays import build
 from ppl_models.data.tables.splits import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
@@ -91,7 +92,7 @@ def load_microarray(
 
 def read(path: Path) -> dict[str, Any]:
     """The arrays of a file by name; bytes as text."""
-    with reading(path, "an h5 file with an array per site"), h5py.File(path) as file:
+    with reading(path, "an h5 file with an array per site"), opened(path) as file:
         if "obs" in file and "var" in file:
             raise ValueError("it is a file of AnnData: name it .h5ad")
         arrays = {

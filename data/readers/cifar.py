@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import pickle
+import gzip
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from ppl_models.data.readers import npz_stream, zip_members
 from ppl_models.data.readers.files import find_or_download, reading
+from ppl_models.data.readers.plain_pickle import loads
 from ppl_models.data.readers.published_split import from_published
 from ppl_models.data.store.stored_array import Array
 from ppl_models.data.tables.table import Dataset
@@ -27,14 +28,9 @@ OFFICIAL = {
 }
 BATCHES = "cifar-10-batches-py"
 CHOICES = (("cifar10*.npz",), (f"{BATCHES}/data_batch_*", f"{BATCHES}/test_batch"), (TAR,))
-# All that an array of plain numbers takes; Python 2 wrote the first module name.
-ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+NAMES = ("test_batch", *(f"data_batch_{number}" for number in range(1, 6)))
+MOST = 64 << 20  # bytes of a batch; the published ones have 31 million
+PADDING = 1 << 20  # bytes of zeros that may follow the end of a tar file
 
 
 def files(root: str | Path | None = None) -> list[Path]:
@@ -88,32 +84,69 @@ def load(
 
 
 def _npz(path: Path) -> list[tuple[Array, Array]]:
-    with reading(path, "arrays train_x, train_y, test_x, test_y"), np.load(path) as npz:
-        pairs = [(npz[f"{part}_x"], npz[f"{part}_y"]) for part in ("train", "test")]
+    with (
+        reading(path, "arrays train_x, train_y, test_x, test_y"),
+        zip_members.opened(path) as npz,
+    ):
+        pairs = [
+            (npz_stream.array(npz, f"{part}_x"), npz_stream.array(npz, f"{part}_y"))
+            for part in ("train", "test")
+        ]
     return [_checked(path, x, y) for x, y in pairs]
 
 
 def _files(paths: list[Path]) -> dict[str, tuple[Path, bytes]]:
-    return {path.name: (path, path.read_bytes()) for path in paths}
+    there = {path.name: path for path in paths}
+    with reading(paths[0].parent, "the official batches"):
+        _check_names(there)
+    for path in there.values():
+        if path.stat().st_size > MOST:
+            raise ValueError(f"{path}: has more than {MOST} bytes, expected a batch of CIFAR-10")
+    return {name: (path, path.read_bytes()) for name, path in there.items()}
 
 
 def _tar(path: Path) -> dict[str, tuple[Path, bytes]]:
     found = {}
-    with reading(path, "the official tar file"), tarfile.open(path) as archive:
-        for member in archive:
-            name = Path(member.name).name
-            if member.isfile() and (name.startswith("data_batch_") or name == "test_batch"):
-                file = archive.extractfile(member)
-                found[name] = (path, file.read() if file else b"")
-        if len(found) < 2 or "test_batch" not in found:
-            raise ValueError(f"it has the batches {sorted(found)}")
+    with reading(path, "the official tar file"), gzip.open(path) as packed:
+        with tarfile.open(fileobj=_Bounded(packed), mode="r:") as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if member.isfile() and (name.startswith("data_batch_") or name == "test_batch"):
+                    if name in found or member.size > MOST or member.issparse():
+                        raise ValueError(
+                            f"{name[:80]!r} claims {member.size} bytes, or is twice there"
+                        )
+                    file = archive.extractfile(member)
+                    found[name] = (path, file.read() if file else b"")
+        # Past the end of the archive lies that of the gzip stream, with the checksum of it all.
+        if packed.read(PADDING).strip(b"\0") or packed.read(1):
+            raise ValueError("something stands after its end")
+        _check_names(found)
     return found
+
+
+class _Bounded:
+    """A stream of which a damaged header cannot ask for more than a batch."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.tell, self.seek, self._read = file.tell, file.seek, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        return self._read(min(size, MOST) if size >= 0 else MOST)
+
+
+def _check_names(found: Any) -> None:
+    if sorted(found) != sorted(NAMES):
+        there = ", ".join(sorted(found))[:120] or "nothing"
+        raise ValueError(f"it has {there}, expected {', '.join(sorted(NAMES))}")
 
 
 def _batch(path: Path, data: bytes) -> tuple[Array, Array]:
     with reading(path, "a batch of CIFAR-10"):
         batch = loads(data)
         planes, labels = batch[b"data"], batch[b"labels"]
+        if type(labels) is not list or any(type(label) is not int for label in labels):
+            raise ValueError("its b'labels' are no list of numbers")
         if not isinstance(planes, np.ndarray) or planes.shape[1:] != (3072,):
             raise ValueError("its b'data' is no array of rows of 3072")
         x = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -128,20 +161,3 @@ def _checked(path: Path, x: Array, y: Array) -> tuple[Array, Array]:
     if y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 9:
         raise ValueError(f"{path}: labels are {y.dtype} of shape {y.shape}, expected 0..9 each")
     return x, y.astype(np.int64)
-
-
-def loads(data: bytes) -> Any:
-    """Read a pickle that holds nothing but built-in containers and arrays of numbers.
-
-    Raises:
-        pickle.UnpicklingError: If it asks for anything else; nothing has been run then.
-    """
-    return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may build."""
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
-        return super().find_class(module, name)

@@ -14,6 +14,7 @@ from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.readers import npz_stream
 from ppl_models.data.readers.files import find, reading
 from ppl_models.data.store.built_sets import cached, identity
+from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.store.stored_array import Array
 from ppl_models.data.tables import correlations
@@ -146,9 +147,7 @@ def _kept(name: str, path: Path, array: str, shape: tuple[int, ...], binary: boo
 def _count(path: Path, array: str) -> int:
     if path.suffix == ".npz":
         return npz_stream.shape(path, array)[0]
-    import h5py
-
-    with reading(path, f"an h5 file with an array {array!r}"), h5py.File(path) as file:
+    with reading(path, f"an h5 file with an array {array!r}"), opened(path) as file:
         return len(file[array])
 
 
@@ -156,9 +155,7 @@ def _rows(path: Path, array: str) -> Any:
     if path.suffix == ".npz":
         yield from npz_stream.rows(path, array)
         return
-    import h5py
-
-    with reading(path, f"an h5 file with an array {array!r} of uint8"), h5py.File(path) as file:
+    with reading(path, f"an h5 file with an array {array!r} of uint8"), opened(path) as file:
         if file[array].dtype != np.uint8:
             raise ValueError(f"it is {file[array].dtype}")
         for start in range(0, len(file[array]), ROWS):

@@ -18,6 +18,7 @@ import numpy as np
 CODES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MOST_DIMS = 32  # that every version of numpy takes
 BLOCK = 1 << 20  # bytes read at a time
+RATIO = 1032  # of what deflate can hold to its bytes, at best
 
 
 def read(path: str | Path, dims: int | None = None) -> np.ndarray[Any, Any]:
@@ -97,6 +98,11 @@ def _parse(path: Path, file: io.BufferedIOBase, dims: int | None) -> np.ndarray[
         raise ValueError(f"{path}: has no elements, its sizes are {tuple(shape)}")
     dtype = np.dtype(CODES[magic[2]])
     size = math.prod(shape) * dtype.itemsize
+    if isinstance(file, gzip.GzipFile) and size > RATIO * (packed := path.stat().st_size):
+        raise ValueError(
+            f"{path}: truncated, its {packed} bytes cannot hold {size} of elements for shape "
+            f"{tuple(shape)}, expected at most {RATIO * packed}"
+        )
     data = _take(file, size)
     if len(data) < size:
         raise ValueError(

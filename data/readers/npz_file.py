@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from ppl_models.data.readers import npz_stream, zip_members
 from ppl_models.data.tables.own_arrays import build
 from ppl_models.data.tables.splits import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
@@ -33,15 +32,14 @@ def load_file(
         raise FileNotFoundError(f"{path}: no such file, expected an .npz with an array per site")
     site, sites = None, {}
     try:
-        # Opened here: numpy leaves a file open that turns out not to be one of its own.
-        with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as npz:
-            for site in npz.files:
-                sites[site] = npz[site]
+        with zip_members.opened(Path(path)) as archive:
+            for site in npz_stream.names(archive):
+                sites[site] = npz_stream.array(archive, site)
     except Exception as error:  # a damaged archive fails anywhere inside zipfile and numpy
-        what = "the file" if site is None else f"array {site!r}"
+        what = "the file" if site is None else f"array {site[:80]!r}"
         raise ValueError(
             f"{path}: cannot read {what}, expected an .npz of plain numbers and strings "
-            f"({' '.join(str(error).split()) or type(error).__name__})"
+            f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
     return build(
         sites,

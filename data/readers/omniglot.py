@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from ppl_models.config import unknown
+from ppl_models.data.readers import zip_members
 from ppl_models.data.readers.files import find_or_download, reading
 from ppl_models.data.readers.published_split import from_published
 from ppl_models.data.store.stored_array import Array
@@ -18,6 +20,7 @@ from ppl_models.data.tables.splits import split
 from ppl_models.data.tables.table import Dataset
 
 SIDE = 105
+DRAWERS = 20
 ADDRESS = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 MD5 = {  # of the two large sets
     "images_background": "68d2efa1b9178cc56df9314c21c6e718",
@@ -61,19 +64,21 @@ def read(part: str = SMALL[0], root: str | Path | None = None) -> Drawings:
 
     Raises:
         FileNotFoundError: If it is not there, saying where to put it.
-        ValueError: If it is damaged, or holds anything else.
+        ValueError: If it is damaged, holds anything else, or lacks one of the 20 drawings of a
+            character.
     """
     (path,) = files(part, root)
     with (
         reading(path, "a zip of alphabet/characterNN/NNNN_NN.png"),
-        zipfile.ZipFile(path) as zipped,
+        zip_members.opened(path) as zipped,
     ):
         names = sorted(n for n in zipped.namelist() if n.endswith(".png"))
-        images = np.stack([_image(zipped.read(name)) for name in names])
         places = [PurePosixPath(name) for name in names]
         of = [f"{place.parts[-3]}/{place.parts[-2]}" for place in places]
         drawers = np.array([int(place.stem.split("_")[1]) - 1 for place in places])
-    characters, codes = np.unique(of, return_inverse=True)
+        characters, codes = np.unique(of, return_inverse=True)
+        _check_drawers(characters, codes, drawers)
+        images = np.stack([_image(zipped, name) for name in names])
     return Drawings(images, codes.astype(np.int64), tuple(characters.tolist()), drawers)
 
 
@@ -134,11 +139,23 @@ def load(
     )
 
 
-def _image(data: bytes) -> Array:
+def _check_drawers(characters: Array, codes: Array, drawers: Array) -> None:
+    for code, character in enumerate(characters):
+        found = sorted(drawers[codes == code].tolist())
+        if found != list(range(DRAWERS)):
+            raise ValueError(
+                f"character {str(character)[:80]!r} has {len(found)} drawings, expected one of "
+                f"each of {DRAWERS} drawers"
+            )
+
+
+def _image(zipped: zipfile.ZipFile, name: str) -> Array:
     from PIL import Image
 
+    data = zip_members.read(zipped, zipped.getinfo(name))
+    size = struct.unpack(">II", data[16:24])  # before anything of that size is made
+    if size != (SIDE, SIDE):
+        raise ValueError(f"{name[:80]!r} is {size}, expected {(SIDE, SIDE)}")
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.size != (SIDE, SIDE):
-            raise ValueError(f"an image is {image.size}, expected {(SIDE, SIDE)}")
         ink: Array = np.asarray(image.convert("1")) == 0  # ink is black
         return ink

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_models.data.factors.grid import FactorData, from_images
 from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.readers import mat5
 from ppl_models.data.readers.files import find, reading
 from ppl_models.data.store.stored_array import Array
 
@@ -68,6 +69,8 @@ def smallnorb(root: str | None = None) -> FactorData:
     for dat, cat, info in (paths[:3], paths[3:]):
         pixels, category, more = matrix(dat), matrix(cat), matrix(info)
         n = len(category)
+        if category.shape != (n,) or category.dtype.kind != "i" or more.dtype.kind != "i":
+            raise ValueError(f"{cat}: categories and factors are no whole numbers for each image")
         if pixels.dtype != np.uint8 or pixels.shape != (n, 2, 96, 96) or more.shape != (n, 4):
             raise ValueError(f"{dat}: has shape {pixels.shape}, expected uint8 ({n}, 2, 96, 96)")
         instance, elevation, azimuth, lighting = more.T
@@ -125,12 +128,10 @@ def cars3d_files(root: str | None = None) -> list[Path]:
 
 
 def _car(path: Path) -> Array:
-    import scipy.io
-
     with reading(path, "a MATLAB file with an array 'im' of uint8 (h, w, 3, 4, 24)"):
-        found = scipy.io.loadmat(str(path), variable_names=["im"])["im"]
-        if found.dtype != np.uint8 or found.ndim != 5 or found.shape[2:] != (3, 4, 24):
-            raise ValueError(f"it is {found.dtype} of shape {found.shape}")
+        found = mat5.array(path.read_bytes(), "im")
+        if found.shape[2:] != (3, 4, 24):
+            raise ValueError(f"it has shape {found.shape}")
         views = found.transpose(3, 4, 0, 1, 2).reshape(-1, *found.shape[:3])
         small = np.stack([shrunk(view) for view in views])
         return small.reshape(4, 24, SIDE, SIDE, 3)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_models.data.store.checked_h5 import check, opened, trust
 from ppl_models.data.store.h5_writer import Writer
 from ppl_models.data.store.row_blocks import Blocks, of_dataset
 from ppl_models.data.store.stored_array import Array, OpenFile, Stored, stored_type, stored_width
@@ -69,6 +70,7 @@ def write(data: Dataset | Blocks, path: str | Path, compress: bool = False) -> P
 
     with WRITING:  # temporary names tell processes apart, not threads
         write_atomically(path, into)
+    trust(path)
     return path
 
 
@@ -109,6 +111,7 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
         raise FileNotFoundError(f"{path}: no such file, expected an h5 file of data.write")
     with _whole(path, "the file"):
         handle = OpenFile(str(path))
+        check(path)
         file = h5py.File(path, "r", locking="best-effort")
     with file:
         header = _read_header(path, file)
@@ -117,6 +120,11 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
             for name, how in header["arrays"].items()
         }
     _check_memory(path, stored, memory)
+    with _whole(path, "'header'"):
+        return _dataset(path, header, stored)
+
+
+def _dataset(path: Path, header: dict[str, Any], stored: Mapping[str, Stored]) -> Dataset:
     numbers = _all(stored["numbers"])
     sites: dict[str, Any] = {}
     for name, array in _group(stored, "sites/"):
@@ -157,9 +165,9 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
 def is_stored(path: str | Path) -> bool:
     """Whether a file is one of :func:`write`, or damaged such that this cannot be told."""
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        with opened(path) as file:
             return "header" in file
-    except OSError:
+    except (OSError, ValueError):
         return True
 
 
@@ -195,6 +203,8 @@ def _whole(path: Path, what: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # a damaged file fails anywhere inside the h5 library
+        if str(error).startswith(f"{path} "):
+            raise
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path} is damaged, or no file of data.write: cannot read {what} ({why}); copy or "
@@ -208,8 +218,12 @@ def _read_header(path: Path, file: h5py.File) -> dict[str, Any]:
         if hashlib.sha256(data).hexdigest() != file.attrs["sha256"]:
             raise ValueError("its checksum differs")
         header: dict[str, Any] = json.loads(data)
-    if header["format"] != FORMAT:
-        raise ValueError(f"{path} has format {header['format']!r}, expected {FORMAT!r}")
+        if header["format"] != FORMAT:
+            raise ValueError(
+                f"{path} has format {str(header['format'])[:80]!r}, expected {FORMAT!r}"
+            )
+        if not isinstance(header["arrays"], dict):
+            raise ValueError("it has no arrays")
     return header
 
 
@@ -229,8 +243,9 @@ def _array(
     handle: OpenFile,
     memory: int,
 ) -> Stored:
-    rows, block = how["shape"][0], how["block"]
     with _whole(path, f"array {name!r}"):
+        _check_form(how)
+        rows, block = how["shape"][0], how["block"]
         array = file[name]
         width = stored_width(how["encoding"], tuple(how["shape"][1:]))
         if array.shape != (rows, width) or array.dtype != stored_type(how["encoding"]):
@@ -258,11 +273,24 @@ def _array(
     )
 
 
+def _check_form(how: Mapping[str, Any]) -> None:
+    # The checksums tell what was changed, not who wrote it.
+    sizes = [how["block"], *how["shape"]]
+    if not all(type(size) is int and size >= 0 for size in sizes) or not how["block"]:
+        raise ValueError(f"its sizes are {str(sizes)[:80]}")
+    if stored_type(how["encoding"]).kind not in "biuf":
+        raise ValueError(f"it is of {how['encoding'][:80]}, expected numbers")
+    if type(how["divisor"]) not in (int, float) or not how["divisor"]:
+        raise ValueError(f"its values are divided by {str(how['divisor'])[:80]}")
+
+
 def _places(array: h5py.Dataset, block: int) -> Array:
     count = math.ceil(array.shape[0] / block)
-    places = np.full((count, 3), -1, dtype=np.int64)
     if array.chunks != (block, array.shape[1]):
         raise ValueError(f"it has blocks {array.chunks}, expected {(block, array.shape[1])}")
+    if count != array.id.get_num_chunks():
+        raise ValueError("blocks are missing")
+    places = np.full((count, 3), -1, dtype=np.int64)
 
     def note(chunk: Any) -> None:
         number = chunk.chunk_offset[0] // block

@@ -101,11 +101,13 @@ def test_mpi3d_tells_its_factors_from_the_number_of_images(tmp_path, monkeypatch
                 + (index % 251).astype(np.uint8)[:, None, None, None]
             )
 
+    monkeypatch.setattr(npz_stream, "shape", lambda path, name: (460_800, 64, 64, 3))
     monkeypatch.setattr(factor_grids, "_kept", lambda *args, **options: Many())
     made = factor_grids.mpi3d("real", str(tmp_path))
     assert made.factor_sizes == (4, 4, 2, 3, 3, 40, 40)
     classes = made.classes(np.array([123_456]))
     assert int(made.render(classes, np.random.default_rng(0)).max()) == 123_456 % 251
+    monkeypatch.undo()
     np.savez(tmp_path / "mpi3d_toy.npz", images=blank)
     with pytest.raises(ValueError, match="has 1 images, expected 1036800 or 460800"):
         data.load("mpi3d", root=str(tmp_path))

@@ -171,18 +171,18 @@ def omniglot_zip(path, drawings):
 
 
 def test_omniglot(tmp_path):
-    ink = np.random.default_rng(0).random((24, 105, 105)) < 0.3
-    keys = [(a, c, d) for a in ("Latin", "Greek") for c in (1, 2) for d in range(1, 7)]
+    ink = np.random.default_rng(0).random((80, 105, 105)) < 0.3
+    keys = [(a, c, d) for a in ("Latin", "Greek") for c in (1, 2) for d in range(1, 21)]
     path = tmp_path / "images_background_small1.zip"
     omniglot_zip(path, dict(zip(keys, ink, strict=True)))
     found = omniglot.read(root=tmp_path)
     assert found.names == tuple(f"{a}/character0{c}" for a in ("Greek", "Latin") for c in (1, 2))
-    assert np.array_equal(found.images, np.concatenate((ink[12:], ink[:12])))
-    assert found.characters.tolist() == [k for k in range(4) for _ in range(6)]
-    assert found.drawers.tolist() == list(range(6)) * 4
+    assert np.array_equal(found.images, np.concatenate((ink[40:], ink[:40])))
+    assert found.characters.tolist() == [k for k in range(4) for _ in range(20)]
+    assert found.drawers.tolist() == list(range(20)) * 4
     d = data.load("omniglot", root=str(tmp_path), side=21, validation=4, test=4)
-    assert [len(t) for t in (d.train, d.validation, d.test)] == [16, 4, 4]
-    small = found.images.reshape(24, 21, 5, 21, 5).mean((2, 4)).reshape(24, -1)
+    assert [len(t) for t in (d.train, d.validation, d.test)] == [72, 4, 4]
+    small = found.images.reshape(80, 21, 5, 21, 5).mean((2, 4)).reshape(80, -1)
     torch.testing.assert_close(rows(d, "x"), torch.from_numpy(small).float())
     assert torch.equal(rows(d, "y"), torch.from_numpy(found.characters))
     remade(d)

@@ -90,7 +90,7 @@ def test_truncated_at_every_sixteenth(tmp_path, whole, expected, sixteenth):
     assert harmless_or_named(path, expected)
 
 
-@settings(max_examples=150, **ONE_FOLDER)
+@settings(max_examples=50, **ONE_FOLDER)
 @given(st.integers(0, 10**9), st.integers(1, 255))
 def test_a_flipped_byte_is_found_or_harmless(tmp_path, whole, expected, place, flip):
     damaged = bytearray(whole)
@@ -100,7 +100,7 @@ def test_a_flipped_byte_is_found_or_harmless(tmp_path, whole, expected, place, f
     harmless_or_named(path, expected)
 
 
-@settings(max_examples=40, **ONE_FOLDER)
+@settings(max_examples=20, **ONE_FOLDER)
 @given(st.integers(0, 10**9), st.integers(1, 5000), st.booleans())
 def test_a_lost_or_moved_stretch_is_found_or_harmless(
     tmp_path, whole, expected, place, size, zeros
