@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ppl_models.config import unknown
+from ppl_models.config import check_seed, unknown
 from ppl_models.pair import Pair
 
 # Name -> module:class. A test keeps it equal to the papers' folders.
@@ -93,6 +93,18 @@ def get(name: str) -> type[Pair]:
     return found
 
 
+def published(name: object) -> type[Pair] | None:
+    """The class of a name that comes from a folder or a file; None if it is no known one.
+
+    Such a name is looked up among the papers, and the pairs that this process has registered
+    itself, and nowhere else: nothing is imported or executed on a file's word.
+
+    Args:
+        name: Whatever stands there.
+    """
+    return get(name) if isinstance(name, str) and (name in PAPERS or name in _own) else None
+
+
 def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: Any) -> Pair:
     """A pair sized to the data, with reproducible initial weights.
 
@@ -105,6 +117,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
     Raises:
         ValueError: If a setting does not exist or is out of range, or the data lack a site.
     """
+    seed = check_seed(seed)
     cls = get(name)
     fields = {f.name: f for f in dataclasses.fields(cls.Config)}
     for key in settings:

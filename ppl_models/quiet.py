@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import pyro
 import torch
 
+from ppl_models.config import check_seed
+
 
 @contextmanager
 def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
@@ -22,5 +24,5 @@ def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
         pyro.validation_enabled(False),
     ):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.manual_seed(check_seed(seed, derived=True))
         yield

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
         tables.append(whole.rows(_all(stored[f"splits/{part}"])))
         tables[-1].name = f"{header['name']}/{part}"
     recipe = header["recipe"] or {
-        "name": str(path),
+        "name": os.path.abspath(path),
         "options": {},
         "seed": header["seed"],
         "version": header["version"],

@@ -57,7 +57,7 @@ def read(source: Path, pair: str | None = None) -> Fit:
     if not source.is_dir():
         return Fit(idata, None, {}, "a file alone holds no weights of the networks")
     description = run_folder.read_description(source)
-    if pair is None and description["paper"] not in catalogue.names():
+    if pair is None and catalogue.published(description["paper"]) is None:
         return Fit(idata, None, description, f"name your pair: --pair {description['paper']}")
     run, description = load(source, pair)
     return Fit(idata, run, description, "")
