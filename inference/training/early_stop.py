@@ -60,9 +60,7 @@ class Watch:
                 total += part
         return total / len(table)
 
-    def _tell(
-        self, pair: Pair, stage: Stage, batch: Batch, rows: torch.Tensor, step: int
-    ) -> None:
+    def _tell(self, pair: Pair, stage: Stage, batch: Batch, rows: torch.Tensor, step: int) -> None:
         self.told = True
         bad = (~rows.isfinite()).nonzero().flatten()[:1]
         some = Batch({name: value[bad] for name, value in batch.items()}, batch.rows[bad])

@@ -49,22 +49,21 @@ def build_saved(name: str, config: Mapping[str, Any], room: int) -> Pair:
 
 @contextlib.contextmanager
 def _bounded(room: int) -> Iterator[None]:
-    held: dict[int, nn.Parameter] = {}
+    seen: set[nn.Parameter] = set()
+    size = {"meta": 0}  # by device: each build counts for itself
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is None or id(parameter) in held:
+        if parameter is None or parameter in seen:
             return
-        held[id(parameter)] = parameter
-        if parameter.device.type != kind[0]:
-            held.clear()
-            kind[0] = parameter.device.type
-            held[id(parameter)] = parameter
-        if (size := sum(p.nbytes for p in held.values())) > room:
+        seen.add(parameter)
+        where = parameter.device.type
+        size[where] = size.get(where, 0) + parameter.nbytes
+        if size[where] > room:
             raise ValueError(
-                f"its settings need {size} bytes of weights or more, but its state has {room}"
+                f"its settings need {size[where]} bytes of weights or more, but its state has "
+                f"{room}"
             )
 
-    kind = ["meta"]
     handle = on_parameter(count)
     try:
         yield

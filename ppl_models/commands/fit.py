@@ -46,6 +46,9 @@ def _flags(parser: Parser) -> None:
     parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over where there is a run in the folder"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -93,6 +96,7 @@ def _run(options: Namespace, names: _Names) -> int:
             device=options.device,
             out=options.out,
             resume=options.resume,
+            overwrite=options.overwrite,
             checkpoint_seconds=options.checkpoint_seconds,
             progress=not options.quiet,
             **chosen(options, names.training),
