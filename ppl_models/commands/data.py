@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models import data
-from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive
+from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
 from ppl_models.commands.output import say, say_json, tell
 from ppl_models.config import unknown
 
@@ -58,7 +58,8 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     run = _build if action == "build" else _preview
 
     def with_options(options: Options) -> int:
-        return run(options, {names[n]: v for n, v in chosen(options, list(names)).items()})
+        with taking(options.name):
+            return run(options, {names[n]: v for n, v in chosen(options, list(names)).items()})
 
     return with_options
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
-from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen
+from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen, taking
 from ppl_models.commands.output import tell
 from ppl_models.commands.posterior import posterior_flags, write_posterior
 from ppl_models.data import Dataset
@@ -85,7 +85,8 @@ def _further_flags(parser: Parser, rest: list[str]) -> _Names:
 def _run(options: Namespace, names: _Names) -> int:
     bound = parse_objective(options.objective) if options.objective else None
     load = {names.loader[n]: v for n, v in chosen(options, list(names.loader)).items()}
-    dataset = data.load(options.data, **load)
+    with taking(options.data):
+        dataset = data.load(options.data, **load)
     pair = _build(options, names.settings, dataset)
     with group(options.device) as processes:
         run = inference.fit(

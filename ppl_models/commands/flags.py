@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from ppl_models.config import unknown
@@ -102,6 +103,15 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
         )
         names[dest] = name
     return names
+
+
+@contextlib.contextmanager
+def taking(name: str) -> Iterator[None]:
+    """Options that a data set's loader stumbles over are the user's to mend."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise UsageError(f"{name} does not take these options: {error}") from error
 
 
 def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

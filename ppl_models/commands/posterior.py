@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models import data, inference
-from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive
+from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
 from ppl_models.commands.output import reading, say, say_json, shown, tell
 from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
 
@@ -166,7 +166,8 @@ def _given_data(recipe: Mapping[str, Any], name: str, given: dict[str, Any]) -> 
     known = inspect.signature(data.loader(name)).parameters
     told = {n: v for n, v in recipe.get("options", {}).items() if n in known}
     same = name == recipe["name"] or data.is_file(name)
-    dataset = data.load(name, **{**(told if same else {}), **given})
+    with taking(name):
+        dataset = data.load(name, **{**(told if same else {}), **given})
     steps = recipe.get("steps", [])
     return data.remake({**dataset.recipe, "steps": steps}) if same and steps else dataset
 
