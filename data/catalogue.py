@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def loader(name: str) -> Callable[..., Dataset]:
     if is_file(name):
         ending = Path(name).suffix
         place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
-        return functools.partial(_function(place), name)
+        # Its recipe then leads to it from every folder.
+        return functools.partial(_function(place), os.path.abspath(name))
     if name not in LOADERS:
         raise ValueError(
             f"{unknown('data set', name, LOADERS)}, or the path of an {', '.join(FILES)} file"
@@ -153,6 +155,8 @@ def load(name: str, **options: Any) -> Dataset:
     for option in options:
         if option not in known:
             raise ValueError(unknown(f"option of {name}", option, known))
+    if isinstance(root := options.get("root"), str | Path):
+        options["root"] = os.path.abspath(root)
     return function(**native(options))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ppl_models.config import Config, unknown, whole
+from ppl_models.config import Config, check_seed, unknown
 from ppl_models.data.tables.table import Dataset
 from ppl_models.pair import Pair
 
@@ -96,6 +96,18 @@ def get(name: str) -> type[Pair]:
     return found
 
 
+def published(name: object) -> type[Pair] | None:
+    """The class of a name that comes from a folder or a file; None if it is no known one.
+
+    Such a name is looked up among the papers, and the pairs that this process has registered
+    itself, and nowhere else: nothing is imported or executed on a file's word.
+
+    Args:
+        name: Whatever stands there.
+    """
+    return get(name) if isinstance(name, str) and (name in PAPERS or name in _own) else None
+
+
 def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: Any) -> Pair:
     """A pair sized to the data, with reproducible initial weights.
 
@@ -108,6 +120,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
     Raises:
         ValueError: If a setting does not exist or is out of range, or the data lack a site.
     """
+    seed = check_seed(seed)
     cls = get(name)
     fields = {f.name: f for f in dataclasses.fields(cls.Config)}
     for key in settings:
@@ -128,7 +141,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             sizes = tuple(data.sizes[wanted] for wanted in sites)
             settings[key] = sizes if several else sizes[0]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(whole("seed", seed))
+        torch.manual_seed(seed)
         pair = cls(_config(cls, settings, data))
     pair.source = name
     if isinstance(data, Dataset):
@@ -141,7 +154,9 @@ def _config(cls: type[Pair], settings: Mapping[str, Any], data: Sized | None) ->
     try:
         return cls.Config(**settings)
     except ValueError as error:
-        for site in cls.card.labels if isinstance(data, Dataset) else ():
+        if not isinstance(data, Dataset):
+            raise
+        for site in cls.card.labels:
             values = data.train.sites.get(site)
             if values is not None and values.is_floating_point():
                 raise ValueError(

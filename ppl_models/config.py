@@ -178,6 +178,23 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(shown)}"
 
 
+def check_seed(seed: Any, name: str = "seed", derived: bool = False) -> int:
+    """A seed that torch and numpy take, and so that of each stage and chain.
+
+    Args:
+        seed: What was given.
+        name: What to call it.
+        derived: Whether the number of a stage or chain may have been added to it.
+
+    Raises:
+        ValueError: If it is no whole number in 0..2^63 - 1.
+    """
+    number = whole(name, seed)
+    if not 0 <= number < 1 << (64 if derived else 63):
+        raise ValueError(f"{name} is {number}, expected a whole number from 0 to 2^63 - 1")
+    return number
+
+
 def at_least(**counts: tuple[int, int]) -> None:
     """Refuse options that are no whole numbers, or below their minimum.
 

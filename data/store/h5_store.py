@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ def _dataset(path: Path, header: dict[str, Any], stored: Mapping[str, Stored]) -
         tables.append(whole.rows(_all(stored[f"splits/{part}"])))
         tables[-1].name = f"{header['name']}/{part}"
     recipe = header["recipe"] or {
-        "name": str(path),
+        "name": os.path.abspath(path),
         "options": {},
         "seed": header["seed"],
         "version": header["version"],

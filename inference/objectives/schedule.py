@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+_NOTHING = compile("", "", "exec")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,29 @@ class Anneal:
     def __str__(self) -> str:
         """E.g. ``1 -> 0``."""
         return f"{self.first:g} -> {self.last:g}"
+
+
+def follows_progress(value: Any) -> bool:
+    """Whether an objective changes with the share of training that is done.
+
+    It does where one of its options is an :class:`Anneal`, and is taken to where a class that
+    does not belong to this package reads ``progress``.
+
+    Args:
+        value: The objective, or an option of one.
+    """
+    if isinstance(value, Anneal):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(follows_progress, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(follows_progress, value))
+    if not callable(getattr(value, "at", None)) or not hasattr(value, "progress"):
+        return False
+    own = [cls for cls in type(value).__mro__ if not cls.__module__.startswith("ppl_models.")]
+    methods = [method for cls in own for method in vars(cls).values()]
+    reads = any("progress" in getattr(m, "__code__", _NOTHING).co_names for m in methods)
+    return reads or any(map(follows_progress, vars(value).values()))
 
 
 def value_at(number: float | Anneal, progress: float) -> float:

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import at_least
+from ppl_models.config import at_least, check_seed
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.groups import (
@@ -117,6 +117,7 @@ def posterior(
     at_least(
         draws=(draws, 1), prior_draws=(prior_draws, 0), block=(1 if block is None else block, 1)
     )
+    seed = check_seed(seed)
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))

@@ -2,51 +2,101 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.training.not_finite import explain
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 
 LOOK_ROWS = 1000  # validation rows at a time
+LOOK = "validation loss"  # what warnings of this kind begin with
 
 
-@torch.no_grad()
-def validation_loss(pair: Pair, stage: Stage, table: Table, seed: int) -> float:
-    """The stage's loss per row, by draws that are the same at every look.
+class NotFiniteLook(UserWarning):
+    """A loss on the validation rows that is NaN or infinite, and so counts for nothing."""
 
-    Training's own random state stays as it is.
+
+class Watch:
+    """Looks at the validation rows, and tells once what is not finite there.
 
     Args:
-        pair: The whole pair.
-        stage: The stage.
-        table: Validation rows.
-        seed: Of the draws.
+        seed: Of the draws, which are the same at every look.
     """
-    trained, like = stage.pair or pair, pair.like()
-    with quiet(like.device, seed):
-        total = 0.0
-        for batch in table.batches(limit=LOOK_ROWS):
-            batch = batch.to(like.device, like.dtype)
-            if stage.prepare is not None:
-                batch = stage.prepare(batch)
-            rows = stage.objective.per_datum(trained.model, trained.guide, batch)
-            total += float(rows.sum())
-    return total / len(table)
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.told = seed, False
+
+    @torch.no_grad()
+    def loss(self, pair: Pair, stage: Stage, table: Table, step: int, tell: bool = True) -> float:
+        """The stage's loss per row; training's own random state stays as it is.
+
+        Args:
+            pair: The whole pair.
+            stage: The stage.
+            table: Validation rows.
+            step: Steps that are done.
+            tell: Whether this process is the one that speaks.
+        """
+        trained, like = stage.pair or pair, pair.like()
+        with quiet(like.device, self.seed):
+            total = 0.0
+            for batch in table.batches(limit=LOOK_ROWS):
+                batch = batch.to(like.device, like.dtype)
+                if stage.prepare is not None:
+                    batch = stage.prepare(batch)
+                rows = stage.objective.per_datum(trained.model, trained.guide, batch)
+                part = float(rows.sum())
+                if tell and not self.told and not math.isfinite(part):
+                    self._tell(pair, stage, batch, rows, step)
+                total += part
+        return total / len(table)
+
+    def _tell(self, pair: Pair, stage: Stage, batch: Batch, rows: torch.Tensor, step: int) -> None:
+        self.told = True
+        bad = (~rows.isfinite()).nonzero().flatten()[:1]
+        some = Batch({name: value[bad] for name, value in batch.items()}, batch.rows[bad])
+
+        def again(batch: Batch) -> Iterator[Any]:
+            trained = stage.pair or pair
+            run = Evaluation(
+                trained.model, trained.guide, batch, stage.objective.max_plate_nesting
+            )
+            weights = run.weights()
+            yield weights.guide
+            yield weights.model
+
+        problem = str(explain(pair, step, again, (some,) if len(bad) else ()))
+        if len(bad) and "row" not in problem:
+            problem += f", at row {int(some.rows[0])}"
+        warnings.warn(
+            NotFiniteLook(f"{LOOK} counts neither as the best nor for patience, {problem}"),
+            stacklevel=2,
+        )
 
 
 def better_of(best: dict[str, Any], loss: float, pair: Pair) -> dict[str, Any]:
     """The best look so far: its ``loss``, its ``model``, and its ``age`` in looks.
 
+    A loss that is not finite leaves all as it was, the age too: it says nothing of the weights
+    that it could be better or worse by.
+
     Args:
-        best: The same before this look; empty at the first.
+        best: The same before this look; empty before the first that is finite.
         loss: On the validation rows.
         pair: The pair that has it.
     """
-    if best and not loss < best["loss"]:  # NaN is never better
+    if not math.isfinite(loss):
+        return best
+    if best and not loss < best["loss"]:
         return {**best, "age": best["age"] + 1}
     model = {name: value.detach().clone() for name, value in pair.state_dict().items()}
     return {"loss": loss, "model": model, "age": 0}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from ppl_models.config import names
+from ppl_models.config import check_seed, names
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.schedule import follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import processes as distributed, run_folder
@@ -35,6 +36,7 @@ def fit(
     device: str | torch.device = "auto",
     out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
     callbacks: tuple[Callable[[Run, int], None], ...] = (),
@@ -61,7 +63,10 @@ def fit(
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"`` or ``"cuda"``.
         out: Folder for the run: its description and a state that can be resumed, written
             every ``checkpoint_seconds`` and when interrupted. Nothing is written if None.
-        resume: Continue the run in ``out``: the result equals that of an uninterrupted run.
+        resume: Continue the run in ``out``: the result equals that of an uninterrupted run. It
+            may have more epochs than before, unless the objective changes with the share of
+            them that is done; the curve keeps the points it has.
+        overwrite: Start over where there is a run in ``out``; its files are removed first.
         checkpoint_seconds: Seconds between two writes of the state.
         progress: Show a progress bar with loss per row and steps per second.
         callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
@@ -74,11 +79,15 @@ def fit(
         The run.
 
     Raises:
-        ValueError: If data, options or folder do not fit, before any work is done.
+        ValueError: If data, options or folder do not fit, before any work is done; the folder
+            is one process's at a time.
         NotFinite: If the loss becomes NaN or infinite, naming site and row.
         LostProcess: If another process of the run has died.
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
+    seed = check_seed(seed)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite are both on, expected one of them")
     table, validation = (
         (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
     )
@@ -94,7 +103,7 @@ def fit(
     pair.schema = schema
     tables = [_rows_of(stage, table) for stage in plan]
 
-    with distributed.group(device) as processes:
+    with distributed.group(device) as processes, contextlib.ExitStack() as held:
         distributed.check_modules(pair, processes)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
         description = describe_run(pair, data, plan, seed)
@@ -102,8 +111,11 @@ def fit(
         folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
-            claim = functools.partial(run_folder.claim, folder, description, resume)
-            saved = processes.from_first(claim)
+            fixed = {n for n, stage in enumerate(plan) if _follows_progress(stage)}
+            claimed = run_folder.claimed(
+                folder, description, resume=resume, overwrite=overwrite, fixed=fixed
+            )
+            saved = processes.from_first(lambda: held.enter_context(claimed))
         pair.to(where)
         pair.train()
         job = Job(
@@ -131,7 +143,9 @@ def _plan(
 ) -> tuple[Stage, ...]:
     """The stages with what the caller changes in them."""
     plan = with_training(stages, training)
-    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *names("freeze", freeze))) for s in plan)
+    plan = tuple(
+        dataclasses.replace(s, freeze=(*s.freeze, *names("freeze", freeze))) for s in plan
+    )
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     return plan
@@ -170,3 +184,7 @@ def _validation_of(stage: Stage, pair: Pair, table: Table) -> Table:
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)
+
+
+def _follows_progress(stage: Stage) -> bool:
+    return any(map(follows_progress, (stage.objective, *(p.objective for p in stage.players))))

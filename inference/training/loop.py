@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +15,12 @@ from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.training import run_folder
-from ppl_models.inference.training.early_stop import better_of, validation_loss
+from ppl_models.inference.training.early_stop import Watch, better_of
 from ppl_models.inference.training.job import Job
+from ppl_models.inference.training.not_finite import exploded, not_finite
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, sides, under
-from ppl_models.inference.training.state import State
+from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
@@ -36,6 +38,7 @@ class Loop:
         self.job, self.state, self.pair = job, State(), job.run.pair
         self.draws = Draws(job.seed, job.processes.rank, job.processes.count, job.device)
         self.sides: list[Side] = []
+        self.watch = Watch(job.seed)
         self.saved = time.monotonic()
 
     def run_stage(self, place: int, table: Table, validation: Table | None) -> None:
@@ -64,7 +67,8 @@ class Loop:
                 state.add(steps.take(state.step, batches))
                 if state.step % every == 0 or state.step == total:
                     loss = state.mean()
-                    steps.check(loss, state.step, batches)
+                    steps.check(loss, state.step - 1, batches)
+                    self._check_parameters()
                     state.seconds += time.monotonic() - began
                     self._record(loss)
                     bar.update(state.step - bar.n)
@@ -75,10 +79,9 @@ class Loop:
                 # After the look at the validation rows: a resumed run does not repeat it.
                 if job.folder is not None:
                     self._maybe_save()
-        if state.best:
-            self.pair.load_state_dict(state.best.pop("model"))
-            state.best = {}
-        state.done_before += state.step
+        if place < len(job.plan) - 1:  # the last one may be prolonged
+            self._keep_best()
+            state.done_before += state.step
 
     def _stream(self, place: int, table: Table) -> Stream:
         options, processes = self.job.plan[place].training, self.job.processes
@@ -95,8 +98,8 @@ class Loop:
         """The stage's sides, as they were left, and who moves them."""
         self.draws.shares = stream.shares
         self.sides = sides(self.pair, self.job.plan[place], rows)
-        for side, saved in zip(self.sides, self.state.sides, strict=False):
-            side.restore(saved)
+        if self.state.step:
+            self._restore_sides(stream)
         self.job.processes.alike(self._tensors())
         return Steps(self.job, place, self.sides, self.draws, rows)
 
@@ -122,10 +125,10 @@ class Loop:
         if validation is None:
             raise ValueError("patience needs validation rows, got a table without")
         job, state = self.job, self.state
-        loss = validation_loss(self.pair, stage, validation, job.seed)
+        loss = self.watch.loss(self.pair, stage, validation, state.steps, job.processes.first)
         job.run.record_validation(state.steps, loss)
         state.best = better_of(state.best, loss, self.pair)
-        return job.processes.any(state.best["age"] >= stage.training.patience)
+        return job.processes.any(state.best.get("age", 0) >= stage.training.patience)
 
     def _maybe_save(self) -> None:
         job, state = self.job, self.state
@@ -137,14 +140,19 @@ class Loop:
             self.save("running")
 
     def save(self, status: str) -> None:
-        """Write state, then description: a description never claims more than the state."""
+        """Write state, then description: a description never claims more than the state.
+
+        Parameters that are no longer finite never replace a state: the loss of the next step,
+        or the end, tells of them in all processes alike.
+        """
         job = self.job
         assert job.folder is not None
-        if not job.processes.first:
+        if not job.processes.first or not_finite(self._parameters()) is not None:
             return
         state = {
             **self.state.save(),
-            "model": self.pair.state_dict(),
+            "run": run_folder.digest_of(job.description["identity"]),
+            **self._weights(status),
             "sides": [side.state() for side in self.sides],
             "history": job.run.history,
             "validation": job.run.validation,
@@ -160,21 +168,68 @@ class Loop:
         """Continue from a saved state.
 
         Raises:
-            RunFolderError: If it does not fit the pair.
+            RunFolderError: If it does not fit the run, naming its file.
         """
         run = self.job.run
-        try:
-            self.pair.load_state_dict(saved["model"])
-            self.state = State.load(saved)
-            run.history, run.validation = saved["history"], saved["validation"]
+        with self._fitting():
+            self.pair.load_state_dict(saved.get("last", saved["model"]))
+            self.state = State.load(saved, len(self.job.plan))
+            if "last" in saved:
+                self.state.best = {**self.state.best, "model": saved["model"]}
+            run.history, run.validation = curves(saved)
             torch.set_rng_state(saved["rng"])
-        except (KeyError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            if self.job.device.type == "cuda" and saved["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(saved["cuda_rng"])
+
+    def _restore_sides(self, stream: Stream) -> None:
+        """Optimisers and players as they were in the midst of the stage."""
+        state, stage = self.state, self.job.plan[self.state.stage]
+        total = stage.training.epochs * stream.steps_per_epoch
+        with self._fitting():
+            if state.step > total:
+                raise ValueError(f"it is at step {state.step} of {total} of stage {stage.name!r}")
+            if len(state.sides) != len(self.sides):
+                raise ValueError(
+                    f"it has {len(state.sides)} optimisers, but {len(self.sides)} train in stage "
+                    f"{stage.name!r}"
+                )
+            for side, saved in zip(self.sides, state.sides, strict=True):
+                side.restore(saved)
+        state.sides = []
+
+    @contextlib.contextmanager
+    def _fitting(self) -> Iterator[None]:
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            lacks = f"it lacks {error}" if isinstance(error, KeyError) else ""
             raise run_folder.RunFolderError(
-                f"{self.job.folder}: the saved state does not fit this run: {reason}"
+                f"{self.job.folder}/{run_folder.STATE} does not fit this run: "
+                f"{lacks or str(error).splitlines()[0]}"
             ) from None
-        if self.job.device.type == "cuda" and saved["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(saved["cuda_rng"])
+
+    def _weights(self, status: str) -> dict[str, Any]:
+        """The networks; once finished the best, and then those of the last step besides."""
+        last, best = self.pair.state_dict(), self.state.best
+        if status != "finished" or not best:
+            return {"model": last}
+        told = {key: value for key, value in best.items() if key != "model"}
+        return {"model": best["model"], "last": last, "best": told}
+
+    def _keep_best(self) -> None:
+        if self.state.best:
+            self.pair.load_state_dict(self.state.best["model"])
+            self.state.best = {}
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.pair.named_parameters()
+        for side in self.sides:
+            if side.module is not None:
+                yield from side.module.named_parameters(side.name)
+
+    def _check_parameters(self) -> None:
+        if (name := not_finite(self._parameters())) is not None:
+            raise exploded(name, self.state.step)
 
     def _tensors(self) -> Iterator[Tensor]:
         for module in (self.pair, *(side.module for side in self.sides)):
@@ -183,10 +238,11 @@ class Loop:
                 yield from module.buffers()
 
     def finish(self) -> None:
-        """Mark the run as finished, past its last stage."""
-        self.state.stage, self.state.step, self.sides = len(self.job.plan), 0, []
+        """Mark the run as finished; what it takes to prolong it is kept."""
+        self._check_parameters()
         if self.job.folder is not None:
             self.save("finished")
+        self._keep_best()
 
 
 def _frozen(pair: nn.Module, stage: Stage) -> list[nn.Parameter]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.sample_sites import is_plate
@@ -15,12 +17,28 @@ class NotFinite(FloatingPointError):
     """A loss or weight that is NaN or infinite, with the site and row it came from."""
 
 
+def not_finite(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Name of the first parameter that has a number which is NaN or infinite."""
+    held = list(parameters)
+    # One answer of the device for all: each is waited for.
+    if not held or bool(torch.stack([p.detach().isfinite().all() for _, p in held]).all()):
+        return None
+    return next(name for name, p in held if not bool(p.isfinite().all()))
+
+
+def exploded(name: str, step: int) -> NotFinite:
+    """The error for a parameter that is not finite after so many steps."""
+    return NotFinite(
+        f"step {step}: parameter {name!r} is no longer finite; try a smaller learning rate"
+    )
+
+
 def explain(pair: nn.Module, step: int, run_again: Any, batches: tuple[Batch, ...]) -> NotFinite:
     """Find the first site and row whose log density is not finite.
 
     Args:
         pair: The pair in training.
-        step: The step that failed.
+        step: The step that failed, counted from 1.
         run_again: Called with a batch, repeats its evaluation with the same random numbers and
             returns traces in the order they ran.
         batches: The batches of the step.
@@ -28,11 +46,8 @@ def explain(pair: nn.Module, step: int, run_again: Any, batches: tuple[Batch, ..
     Returns:
         The error to raise.
     """
-    for name, parameter in pair.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            return NotFinite(
-                f"step {step}: parameter {name!r} is no longer finite; try a smaller learning rate"
-            )
+    if (name := not_finite(pair.named_parameters())) is not None:
+        return exploded(name, step)
     for batch in batches:
         for trace in run_again(batch):
             for name, site in trace.nodes.items():

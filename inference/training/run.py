@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,8 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior import prediction
 from ppl_models.inference.training import run_folder
+from ppl_models.inference.training.saved_pair import build_saved
+from ppl_models.inference.training.state import curves
 from ppl_models.pair import Pair
 
 if TYPE_CHECKING:
@@ -169,36 +172,32 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
     folder = Path(folder)
     description = run_folder.read_description(folder)
     state = run_folder.read_state(folder)
+    run_folder.check_run(folder, state, description)
     source = description["paper"]
-    if pair is None and source not in catalogue.names():
+    if pair is None and catalogue.published(source) is None:
         raise run_folder.RunFolderError(
             f"{folder} was fitted with a pair of your own ({source}); name it (--pair {source})"
         )
     if pair is not None and pair != source:
         raise run_folder.RunFolderError(f"{folder} holds a run of {source}, not of {pair}")
-    settings: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in description["config"].items()
-    }
-    built = catalogue.build(source, **settings)
-    try:
+    with _naming(folder / run_folder.DESCRIPTION, source):
+        room = (folder / run_folder.STATE).stat().st_size
+        built = build_saved(source, description["config"], room)
+    with _naming(folder / run_folder.STATE, source):
         built.load_state_dict(state["model"])
-        if schema := description.get("schema"):
+        objective, seed = description.get("objective", ""), description["identity"]["seed"]
+        run = Run(built.eval(), objective, seed, *curves(state))
+    if schema := description.get("schema"):
+        with _naming(folder / run_folder.DESCRIPTION, source):
             built.schema = Schema.read(schema)
-        run = Run(
-            built.eval(),
-            description["objective"],
-            description["identity"]["seed"],
-            state["history"],
-            state["validation"],
-        )
-    except ValueError as error:
-        raise run_folder.RunFolderError(
-            f"{folder / run_folder.DESCRIPTION} is damaged: {error}"
-        ) from None
-    except (KeyError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise run_folder.RunFolderError(
-            f"{folder / run_folder.STATE} does not fit {source}: {reason}"
-        ) from None
     return run, description
+
+
+@contextlib.contextmanager
+def _naming(file: Path, source: str) -> Iterator[None]:
+    """What does not fit names the file that it stands in, whatever stumbled over it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise run_folder.RunFolderError(f"{file} does not fit {source}: {reason}") from None

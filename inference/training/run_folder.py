@@ -2,142 +2,125 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import torch
+from ppl_models.files import remove_stale
+from ppl_models.inference.training.folder_lock import (
+    LOCK,
+    RunFolderError as RunFolderError,
+    locked,
+)
+from ppl_models.inference.training.run_description import (
+    DESCRIPTION,
+    check_same,
+    digest_of,
+    read_description as read_description,
+    write_description as write_description,
+)
+from ppl_models.inference.training.state_file import (
+    STATE,
+    read_state as read_state,
+    write_state as write_state,
+)
 
-from ppl_models.files import temporary, write_atomically
-
-DESCRIPTION, STATE = "run.json", "state.pt"
-FORMAT = 1
+POSTERIOR, REPORT = "posterior.nc", "report.html"  # what the command line adds
 
 
-class RunFolderError(ValueError):
-    """A run folder that is missing, damaged, or another run's."""
+@contextlib.contextmanager
+def claimed(
+    folder: Path,
+    description: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    fixed: Set[int] = frozenset(),
+) -> Iterator[dict[str, Any] | None]:
+    """Take a folder for a run before any work is done, and hold it meanwhile.
 
-
-def claim(folder: Path, description: Mapping[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Take a folder for a run before any work is done.
+    A new run that ends by an error before its first state is written leaves no trace.
 
     Args:
         folder: Made if absent.
         description: What the run is (JSON-able); ``identity`` must agree on resuming.
         resume: Continue the run in the folder, if there is one.
+        overwrite: Start over: files of the run in the folder are removed, and no others.
+        fixed: See :func:`ppl_models.inference.training.run_description.check_same`.
 
     Returns:
         The saved state to continue from, or None for a new run.
 
     Raises:
-        RunFolderError: If the folder holds another run, or one and ``resume`` is off.
+        RunFolderError: If another process is at work in the folder, or it holds another run, or
+            one and ``resume`` and ``overwrite`` are off.
         OSError: If the folder cannot be written.
     """
-    for name in (DESCRIPTION, STATE):  # what a kill in the midst of a write left behind
-        for part in folder.glob(temporary(Path(name), "*").name):
-            part.unlink(missing_ok=True)
-    if (folder / DESCRIPTION).exists():
+    made = not folder.exists()
+    if not made and not (folder / DESCRIPTION).exists():
+        _check_empty(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    new = False
+    try:
+        with locked(folder):
+            remove_stale(folder)
+            new, saved = _enter(folder, description, resume, overwrite, set(fixed))
+            try:
+                yield saved
+            except BaseException:
+                if new and not (folder / STATE).exists():
+                    (folder / DESCRIPTION).unlink(missing_ok=True)
+                raise
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if there is nothing in it
+        raise
+
+
+def _check_empty(folder: Path) -> None:
+    if not folder.is_dir() or any(
+        path.name != LOCK and not path.name.endswith(".part") for path in folder.iterdir()
+    ):
+        raise RunFolderError(f"{folder} exists and is no run, expected a new or empty folder")
+
+
+def _enter(
+    folder: Path, description: Mapping[str, Any], resume: bool, overwrite: bool, fixed: set[int]
+) -> tuple[bool, dict[str, Any] | None]:
+    """Whether the run is a new one, and the state of one that is not."""
+    if (folder / DESCRIPTION).exists() and not overwrite:
         there = read_description(folder)
         if not resume:
+            # A run that is at work holds the lock.
+            status = there["status"].replace("running", "broken off")
             raise RunFolderError(
-                f"{folder} holds a run of {there['paper']} ({there['status']}); "
-                "choose another folder, or resume it"
+                f"{folder} holds a run of {there['paper']} ({status}); choose another folder, "
+                "resume it, or overwrite it"
             )
-        for key, value in description["identity"].items():
-            if differing := _difference(there["identity"].get(key), value, key):
-                setting, old, new = differing
-                raise RunFolderError(
-                    f"{folder} holds another run: its {setting} is {_shown(old)}, "
-                    f"not {_shown(new)}"
-                )
-        return read_state(folder) if (folder / STATE).exists() else None
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunFolderError(f"{folder} exists and is no run, expected a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+        saved = read_state(folder) if (folder / STATE).exists() else None
+        stage = -1 if saved is None else saved.get("stage")
+        if not isinstance(stage, int):
+            raise RunFolderError(f"{folder / STATE} is damaged: its stage is {stage!r}")
+        check_same(folder, there["identity"], description["identity"], stage, fixed)
+        if saved is not None:
+            check_run(folder, saved, there)
+        return False, saved
+    for name in (STATE, DESCRIPTION, POSTERIOR, REPORT) if overwrite else ():
+        (folder / name).unlink(missing_ok=True)
     write_description(folder, description)
-    return None
+    return True, None
 
 
-def _difference(there: Any, here: Any, path: str) -> tuple[str, Any, Any] | None:
-    """The first setting in which two runs differ, by its path, and both values."""
-    if there == here:
-        return None
-    parts: list[tuple[str, Any, Any]] = []
-    if isinstance(there, dict) and isinstance(here, dict):
-        if there.get("class") == here.get("class"):
-            keys = dict.fromkeys([*here, *there])
-            parts = [(f"{path}.{key}", there.get(key), here.get(key)) for key in keys]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for place, (old, new) in enumerate(zip(there, here, strict=True)):
-            named = isinstance(new, dict) and "name" in new
-            parts.append((f"{path}.{new['name']}" if named else f"{path}[{place}]", old, new))
-    inner = (_difference(old, new, name) for name, old, new in parts)
-    return next((differing for differing in inner if differing), (path, there, here))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("name", value.get("class", value)))
-    return f"[{', '.join(map(_shown, value))}]" if isinstance(value, list) else str(value)
-
-
-def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write ``run.json``."""
-    text = json.dumps({"format": FORMAT, **description}, indent=2) + "\n"
-    write_atomically(folder / DESCRIPTION, lambda path: _write(path, text.encode()))
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """Read ``run.json``.
+def check_run(folder: Path, state: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Refuse the state of another run.
 
     Raises:
-        RunFolderError: If it is missing, damaged or of another format.
+        RunFolderError: Naming the file.
     """
-    path = folder / DESCRIPTION
-    if not path.exists():
-        raise RunFolderError(f"{folder} holds no run, expected a {DESCRIPTION} in it")
-    try:
-        description = json.loads(path.read_text())
-        if description["format"] != FORMAT:
-            raise RunFolderError(f"{path} has format {description['format']}, expected {FORMAT}")
-        missing = {"paper", "status", "identity", "config", "data"} - description.keys()
-    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
-        if isinstance(error, RunFolderError):
-            raise
-        raise RunFolderError(f"{path} is damaged: {error}") from None
-    if missing:
-        raise RunFolderError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
-    return dict(description)
-
-
-def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write weights, optimiser, random state and history as one file."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    data = buffer.getvalue()
-    write_atomically(folder / STATE, lambda path: _write(path, data))
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """Read the state; only tensors and plain values are unpickled.
-
-    Raises:
-        RunFolderError: If it is missing or damaged.
-    """
-    path = folder / STATE
-    if not path.exists():
-        raise RunFolderError(f"{folder} holds no weights yet, expected a {STATE} in it")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or "model" not in state:
-            raise ValueError("it holds no weights")
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunFolderError(f"{path} is damaged: {reason}") from None
-    return dict(state)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+    # The states of older versions do not say.
+    if "run" in state and state["run"] != digest_of(description["identity"]):
+        raise RunFolderError(
+            f"{folder / STATE} is the state of another run than {folder / DESCRIPTION} describes"
+        )

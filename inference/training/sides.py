@@ -33,8 +33,23 @@ class Side:
         return {"optimiser": self.optimiser.state_dict(), "module": module}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Continue from :meth:`state`; its options stay those of the run's settings.
+
+        Raises:
+            ValueError: If it is the state of other parameters.
+        """
+        moments = state["optimiser"]["state"]
+        for place, held in moments.items():
+            # Adam's own kernel reads as many numbers as the parameter has.
+            for name, value in held.items():
+                shape = self.parameters[place].shape if name != "step" else ()
+                if value.shape != shape:
+                    raise ValueError(
+                        f"{name} of parameter {place} of {self.name!r} has shape "
+                        f"{tuple(value.shape)}, expected {tuple(shape)}"
+                    )
+        own = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": own})
         if self.module is not None:
             self.module.load_state_dict(state["module"])
 

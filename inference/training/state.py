@@ -7,6 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+KINDS: dict[str, type] = {
+    "stage": int, "step": int, "done_before": int, "best": dict, "sides": list,
+    "seconds": float, "sum": float, "count": int,
+}  # fmt: skip
+WORDS = {int: "a whole number >= 0", float: "a number", dict: "a table", list: "a list"}
+CURVES = {"history": ("step", "stage", "loss", "seconds"), "validation": ("step", "loss")}
+
 
 @dataclass
 class State:
@@ -59,10 +66,44 @@ class State:
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "sum": float(self.sum)}
 
     @classmethod
-    def load(cls, saved: dict[str, Any]) -> State:
+    def load(cls, saved: dict[str, Any], stages: int) -> State:
         """The state from :meth:`save`.
+
+        Args:
+            saved: What was saved.
+            stages: Number of stages in the plan.
 
         Raises:
             KeyError: If an entry is missing.
+            ValueError: If one is of another kind, or outside the plan.
         """
-        return cls(**{f.name: saved[f.name] for f in fields(cls)})
+        state = cls(**{f.name: saved[f.name] for f in fields(cls)})
+        for name, kind in KINDS.items():
+            value = getattr(state, name)
+            if type(value) is not kind or (kind is int and value < 0):
+                raise ValueError(f"its {name} is {value!r}, expected {WORDS[kind]}")
+        # Older versions left the last stage when they were done.
+        if state.stage > stages or (state.stage == stages and state.step):
+            raise ValueError(f"its stage is {state.stage + 1}, expected 1 to {stages}")
+        return state
+
+
+def curves(saved: dict[str, Any]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The training curve and that of the validation rows, from a saved state.
+
+    Raises:
+        KeyError: If one is missing.
+        ValueError: If one is no table of equally many numbers.
+    """
+    found = []
+    for name, columns in CURVES.items():
+        curve = saved[name]
+        lists = list(curve.values()) if isinstance(curve, dict) else []
+        numbers = all(
+            isinstance(column, list) and all(type(n) in (int, float) for n in column)
+            for column in lists
+        )
+        if not numbers or tuple(curve) != columns or len({len(column) for column in lists}) > 1:
+            raise ValueError(f"its {name} is no table of the numbers {', '.join(columns)}")
+        found.append(curve)
+    return found[0], found[1]

@@ -16,7 +16,7 @@ from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training.compiled_step import compiled_sides
 from ppl_models.inference.training.job import Job
-from ppl_models.inference.training.not_finite import NotFinite, explain
+from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant
@@ -107,9 +107,19 @@ class Steps:
             compiled = self.compiled[side.name].gradient(batches, self.rows)
         if compiled is None:
             model, guide = self.trained.model, self.trained.guide
+            key = self.place, step, *turn
+
+            def run() -> Tensor:
+                return self.draws.loss(side.objective, model, guide, batches, key) / self.rows
+
             with pyro.validation_enabled(first):
-                key = self.place, step, *turn
-                loss = self.draws.loss(side.objective, model, guide, batches, key) / self.rows
+                try:
+                    loss = run()
+                except (ValueError, RuntimeError):
+                    torch.set_rng_state(before)
+                    if (not_a_number := self._overflown(run, step)) is None:
+                        raise
+                    loss = not_a_number
         else:
             loss = compiled
         if processes.count > 1:
@@ -125,8 +135,26 @@ class Steps:
             loss.backward()
         return value if on_cpu else loss.detach()
 
+    def _overflown(self, run: Callable[[], Tensor], step: int) -> Tensor | None:
+        """The loss that is not finite, if that is what Pyro's checks or torch stumbled over.
+
+        Raises:
+            NotFinite: If it is a parameter that is not.
+        """
+        if (name := not_finite(self.job.run.pair.named_parameters())) is not None:
+            raise exploded(name, step)
+        with contextlib.suppress(ValueError, RuntimeError), pyro.validation_enabled(False):
+            loss = run()
+            return None if bool(loss.isfinite()) else loss
+        return None
+
     def check(self, loss: float, step: int, batches: Batches) -> None:
         """Find what made a loss infinite or NaN.
+
+        Args:
+            loss: The loss.
+            step: The step, counted from 0.
+            batches: Its rows.
 
         Raises:
             NotFinite: Naming site and row, in every process.
@@ -144,7 +172,7 @@ class Steps:
             yield weights.guide
             yield weights.model
 
-        error = explain(self.job.run.pair, step, again, batches)
+        error = explain(self.job.run.pair, step + 1, again, batches)
         if self.job.processes.count == 1:
             raise error
         notes = self.job.processes.notes(str(error))  # the row is one process's

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models import data
-from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive
-from ppl_models.commands.output import tell
+from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
+from ppl_models.commands.output import say, say_json, tell
 from ppl_models.config import unknown
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     run = _build if action == "build" else _preview
 
     def with_options(options: Options) -> int:
-        return run(options, {names[n]: v for n, v in chosen(options, list(names)).items()})
+        with taking(options.name):
+            return run(options, {names[n]: v for n, v in chosen(options, list(names)).items()})
 
     return with_options
 
@@ -67,9 +67,9 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
 def _list(options: Options) -> int:
     lines = {name: _summary(data.loader(name)) for name in data.names()}
     if options.json:
-        print(json.dumps(lines))
+        say_json(lines)
     else:
-        print("\n".join(f"{name:18} {line}" for name, line in lines.items()))
+        say("\n".join(f"{name:18} {line}" for name, line in lines.items()))
     return 0
 
 
@@ -78,10 +78,10 @@ def _show(options: Options) -> int:
     text = inspect.getdoc(loader) or ""
     known = {n: p.default for n, p in inspect.signature(loader).parameters.items()}
     if options.json:
-        print(json.dumps({"name": options.name, "about": text, "options": known}, default=str))
+        say_json({"name": options.name, "about": text, "options": known})
     else:
-        print(f"{options.name}\n\n{text}\n\noptions and defaults:")
-        print("\n".join(f"  --{n.replace('_', '-')} {value}" for n, value in known.items()))
+        say(f"{options.name}\n\n{text}\n\noptions and defaults:")
+        say("\n".join(f"  --{n.replace('_', '-')} {value}" for n, value in known.items()))
     return 0
 
 

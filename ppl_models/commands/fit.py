@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
-from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen
+from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen, taking
 from ppl_models.commands.output import tell
 from ppl_models.commands.posterior import posterior_flags, write_posterior
 from ppl_models.data import Dataset
@@ -46,6 +46,9 @@ def _flags(parser: Parser) -> None:
     parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start over where there is a run in the folder"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -82,7 +85,8 @@ def _further_flags(parser: Parser, rest: list[str]) -> _Names:
 def _run(options: Namespace, names: _Names) -> int:
     bound = parse_objective(options.objective) if options.objective else None
     load = {names.loader[n]: v for n, v in chosen(options, list(names.loader)).items()}
-    dataset = data.load(options.data, **load)
+    with taking(options.data):
+        dataset = data.load(options.data, **load)
     pair = _build(options, names.settings, dataset)
     with group(options.device) as processes:
         run = inference.fit(
@@ -93,6 +97,7 @@ def _run(options: Namespace, names: _Names) -> int:
             device=options.device,
             out=options.out,
             resume=options.resume,
+            overwrite=options.overwrite,
             checkpoint_seconds=options.checkpoint_seconds,
             progress=not options.quiet,
             **chosen(options, names.training),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from ppl_models.config import unknown
@@ -104,6 +105,15 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
     return names
 
 
+@contextlib.contextmanager
+def taking(name: str) -> Iterator[None]:
+    """Options that a data set's loader stumbles over are the user's to mend."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise UsageError(f"{name} does not take these options: {error}") from error
+
+
 def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """Those of the named arguments that were given; lists come as tuples."""
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
@@ -132,5 +142,5 @@ def _typed(kind: type) -> Callable[[str], Any]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models.commands.flags import Parser, UsageError, positive
-from ppl_models.commands.posterior import run_and_data
+from ppl_models.commands.output import say, say_json
+from ppl_models.commands.posterior import data_flags, run_and_data
+from ppl_models.config import check_seed
 from ppl_models.files import write_atomically
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models intervene`` and what it runs."""
-    _flags(parser, "intervention.png", 8)
+    loader = _flags(parser, rest, "intervention.png", 8)
     parser.add_argument(
         "--set",
         dest="values",
@@ -36,7 +37,7 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     )
 
     def run(options: Namespace) -> int:
-        fitted, table, batch = _start(options)
+        fitted, table, batch = _start(options, loader)
         names, values = zip(*(_values(text, table) for text in options.values), strict=True)
         columns = []
         for chosen in itertools.product(*values):
@@ -50,14 +51,14 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
 def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models transfer`` and what it runs."""
-    _flags(parser, "transfer.png", 6)
+    loader = _flags(parser, rest, "transfer.png", 6)
     parser.add_argument("sites", nargs="+", metavar="SITE", help="what goes over")
 
     def run(options: Namespace) -> int:
         import torch
 
-        fitted, table, batch = _start(options)
-        torch.manual_seed(options.seed)
+        fitted, table, batch = _start(options, loader)
+        torch.manual_seed(check_seed(options.seed))
         sources = fitted.pair.transfer(batch, batch, options.sites)
         columns = []
         for place, number in enumerate(batch.rows):
@@ -68,7 +69,7 @@ def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     return run
 
 
-def _flags(parser: Parser, file: str, rows: int) -> None:
+def _flags(parser: Parser, rest: list[str], file: str, rows: int) -> dict[str, str]:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
     parser.add_argument("--pair", help="where a pair of your own is, as given to fit")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
@@ -78,12 +79,13 @@ def _flags(parser: Parser, file: str, rows: int) -> None:
         "--out", type=Path, help=f"a .png, or an .npz of all sites (default DIR/{file})"
     )
     parser.set_defaults(file=file)
+    return data_flags(parser, rest)
 
 
-def _start(options: Namespace) -> tuple[Run, Table, Batch]:
+def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, Batch]:
     import torch
 
-    run, dataset = run_and_data(options.folder, options.pair)
+    run, dataset = run_and_data(options, loader)
     table: Table = getattr(dataset, options.split)
     if not 1 <= options.rows <= len(table):
         raise UsageError(f"--rows is {options.rows}, expected 1 to {len(table)}")
@@ -119,7 +121,7 @@ def _moved(run: Run, batch: Batch, sites: Mapping[str, Any], seed: int) -> Mappi
     """The rows with sites set, by the same draws in every column."""
     import torch
 
-    torch.manual_seed(seed)
+    torch.manual_seed(check_seed(seed))
     return run.pair.intervene(batch, **sites)
 
 
@@ -152,7 +154,7 @@ def _show(
 
     write_atomically(path, put)
     report = {"file": str(path), "rows": batch.count, "columns": [head for head, _ in columns]}
-    print(json.dumps(report) if options.json else path)
+    say_json(report) if options.json else say(path)
     return 0
 
 

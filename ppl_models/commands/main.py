@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ppl_models.commands.flags import Parser, UsageError
+from ppl_models.commands.output import shown
 from ppl_models.config import unknown
 
 # Name -> what it does, and the function that adds its flags and returns what it runs. A command
@@ -32,32 +34,50 @@ COMMANDS = {
     "data": ("data sets: list, show, build or preview them", "data:command"),
 }
 
+# Where this variable of the environment is set, errors show where they arose.
+TRACEBACK = "PPL_MODELS_TRACEBACK"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Warnings of libraries underneath are not the user's to act on.
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", "training is not compiled")
-    warnings.formatwarning = lambda message, *_, **__: f"ppl-models: {message}\n"
+    for ours in ("training is not compiled", "validation loss"):
+        warnings.filterwarnings("default", ours)
+    warnings.formatwarning = lambda message, *_, **__: f"ppl-models: {shown(message)}\n"
     logging.getLogger().setLevel(logging.ERROR)
     try:
         command, options = _command(arguments)
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt as stop:
         return _say(f"{stop or 'interrupted'}; add --resume to go on from there", 130, once=True)
-    except UsageError as problem:
-        return _say(f"error: {problem}", 2, once=True)
-    except (ValueError, FileNotFoundError) as problem:
-        return _say(f"error: {problem}", 2)
-    except (ArithmeticError, OSError, RuntimeError) as problem:
+    except Exception as problem:  # whatever it is, it is told in one line
+        return _failed(problem)
+
+
+def _failed(problem: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(problem)
+    if isinstance(problem, ValueError | FileNotFoundError):
+        return _say(f"error: {problem}", 2, once=isinstance(problem, UsageError))
+    if isinstance(problem, MemoryError):
+        return _say(f"error: out of memory ({problem})", 1)
+    if isinstance(problem, ArithmeticError | OSError | RuntimeError):
         return _say(f"error: {str(problem) or type(problem).__name__}", 1)
+    kind = type(problem).__name__
+    return _say(f"error: {kind}: {problem}; {TRACEBACK}=1 shows where it arose", 1)
 
 
 def _say(line: str, code: int, once: bool = False) -> int:
     # Under torchrun: what is the same in all processes is said by the first alone.
     if not once or os.environ.get("RANK", "0") == "0":
-        print(f"ppl-models: {' '.join(line.split())}", file=sys.stderr)
+        print(f"ppl-models: {shown(' '.join(line.split()))}", file=sys.stderr)
     return code
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Callable
 
 from ppl_models.commands.flags import Parser
+from ppl_models.commands.output import say, say_json
 
 
 def list_papers(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
@@ -17,10 +17,10 @@ def list_papers(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
         cards = {name: catalogue.get(name).card for name in catalogue.names()}
         if options.json:
-            print(json.dumps({n: {"title": c.title, "task": c.task} for n, c in cards.items()}))
+            say_json({n: {"title": c.title, "task": c.task} for n, c in cards.items()})
         else:
             for name, card in cards.items():
-                print(f"{name:8} {card.year}  {card.task}: {card.title}")
+                say(f"{name:8} {card.year}  {card.task}: {card.title}")
         return 0
 
     return run
@@ -33,7 +33,10 @@ def show(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     def run(options: Namespace) -> int:
         from ppl_models.pages.describe import describe, page
 
-        print(json.dumps(describe(options.name)) if options.json else page(options.name), end="")
+        if options.json:
+            say_json(describe(options.name))
+        else:
+            say(page(options.name), end="")
         return 0
 
     return run

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import inspect
+import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models import data, inference
-from ppl_models.commands.flags import Parser, UsageError, positive
-from ppl_models.commands.output import tell
+from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
+from ppl_models.commands.output import reading, say, say_json, shown, tell
 from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
 
 if TYPE_CHECKING:
@@ -33,9 +35,10 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
     )
     posterior_flags(parser)
+    loader = data_flags(parser, rest)
 
     def run(options: Namespace) -> int:
-        fitted, dataset = run_and_data(options.folder, options.pair)
+        fitted, dataset = run_and_data(options, loader)
         tell(write_posterior(fitted, dataset, options.folder, options), options.json)
         return 0
 
@@ -49,16 +52,13 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     def run(options: Namespace) -> int:
         from ppl_models.inference.diagnostics.verdict import verdict
 
-        judged = verdict(posterior_of(options.folder))
+        with reading(options.folder):
+            judged = verdict(posterior_of(options.folder))
         if options.json:
-            print(
-                json.dumps(
-                    {"trusted": judged.ok, "findings": judged.findings, "passed": judged.passed}
-                )
-            )
+            say_json({"trusted": judged.ok, "findings": judged.findings, "passed": judged.passed})
         else:
-            print("\n".join(judged.findings))
-            print("trusted" if judged.ok else "not to be trusted")
+            say("\n".join(judged.findings))
+            say("trusted" if judged.ok else "not to be trusted")
         return 0 if judged.ok else 3
 
     return run
@@ -110,20 +110,73 @@ def write_posterior(
     return {"posterior": str(path), "trusted": verdict(idata).ok}
 
 
-def run_and_data(folder: Path, pair: str | None) -> tuple[Run, Dataset]:
-    """A fitted pair, and the data it was fitted on, made again.
+def data_flags(parser: Parser, rest: list[str]) -> dict[str, str]:
+    """``--data``, and the options of the data that it names, by the parsed arguments' names."""
+    parser.add_argument(
+        "--data",
+        help="where the data are now, or other rows: a name or a file, with its options as in "
+        "fit (default: what the run was fitted on)",
+    )
+    first = Parser(add_help=False)
+    first.add_argument("--data")
+    known, _ = first.parse_known_args([a for a in rest if a not in ("-h", "--help")])
+    if known.data is None:
+        return {}
+    return add_loader(parser, data.loader(known.data), f"options of {known.data}")
+
+
+def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Dataset]:
+    """A fitted pair, and the data it was fitted on, made again, or those of ``--data``.
+
+    Args:
+        options: With ``folder``, ``pair`` and ``data``.
+        loader: See :func:`data_flags`.
 
     Raises:
         UsageError: If the data were arrays in memory, or have changed since.
     """
-    run, description = inference.load(folder, pair)
+    folder: Path = options.folder
+    run, description = inference.load(folder, options.pair)
     recipe = description["data"]
+    given = {loader[name]: value for name, value in chosen(options, list(loader)).items()}
+    if options.data is not None:
+        dataset = _given_data(recipe, options.data, given)
+        if dataset.recipe["digest"] != recipe.get("digest"):
+            # Other rows than those of the fit: the pair has to fit them.
+            note = f"{options.data} is not what {folder} was fitted on; these are other rows"
+            print(f"ppl-models: {shown(note)}", file=sys.stderr)
+        return run, dataset
     if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
         raise UsageError(
             f"{folder} was fitted on arrays in memory ({recipe['name']}); use it from Python with "
-            "inference.load"
+            "inference.load, or name rows of a file (--data)"
         )
-    dataset = data.remake(recipe)
-    if dataset.recipe["digest"] != recipe["digest"]:
-        raise UsageError(f"the data {recipe['name']} have changed since {folder}")
+    with _of_folder(folder):
+        dataset = data.remake(recipe)
+    if dataset.recipe["digest"] != recipe.get("digest"):
+        raise UsageError(
+            f"the data {recipe['name']} have changed since {folder}; name them (--data) to use "
+            "them as they are"
+        )
     return run, dataset
+
+
+def _given_data(recipe: Mapping[str, Any], name: str, given: dict[str, Any]) -> Dataset:
+    """The data of this name, made as those of a recipe were as far as it tells."""
+    known = inspect.signature(data.loader(name)).parameters
+    told = {n: v for n, v in recipe.get("options", {}).items() if n in known}
+    same = name == recipe["name"] or data.is_file(name)
+    with taking(name):
+        dataset = data.load(name, **{**(told if same else {}), **given})
+    steps = recipe.get("steps", [])
+    return data.remake({**dataset.recipe, "steps": steps}) if same and steps else dataset
+
+
+@contextlib.contextmanager
+def _of_folder(folder: Path) -> Iterator[None]:
+    """Options of a recipe that no loader takes are the folder's fault."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{folder}/run.json: its data cannot be made again ({why})") from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from ppl_models.commands.flags import Parser, UsageError
+from ppl_models.commands.output import reading, say, say_json
 from ppl_models.pages.posterior_file import posterior_of
 
 REPORT = "report.html"
@@ -30,7 +30,7 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
 
     def run(options: Options) -> int:
         from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
-        from ppl_models.pages.report import write
+        from ppl_models.pages.report import check_page, put, read, render
 
         if options.simulations and options.simulations < LEAST_ROWS:
             raise UsageError(
@@ -39,11 +39,14 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         source: Path = options.folder
         beside = source / REPORT if source.is_dir() else source.with_suffix(".html")
         path = options.file or beside
-        trusted = write(source, path, options.pair, options.simulations)
+        check_page(path)
+        with reading(source):
+            trusted, text = render(read(source, options.pair), options.simulations)
+        put(path, text)
         if options.json:
-            print(json.dumps({"report": str(path), "trusted": trusted}))
+            say_json({"report": str(path), "trusted": trusted})
         else:
-            print(f"{path}: {'trusted' if trusted else 'not to be trusted'}")
+            say(f"{path}: {'trusted' if trusted else 'not to be trusted'}")
         return 0
 
     return run
@@ -64,8 +67,13 @@ def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         twice = [folder for folder in folders if folders.count(folder) > 1]
         if twice:
             raise UsageError(f"{twice[0]} is given twice")
-        comparison = compare({str(folder): posterior_of(folder) for folder in folders})
-        print(json.dumps(comparison.plain()) if options.json else comparison)
+        opened = {}
+        for folder in folders:
+            with reading(folder):
+                opened[str(folder)] = posterior_of(folder)
+        with reading(" or ".join(opened)):
+            comparison = compare(opened)
+        say_json(comparison.plain()) if options.json else say(comparison)
         return 0
 
     return run

@@ -39,16 +39,29 @@ def write(
         OSError: If the page cannot be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: {path.parent} is no folder")
-    fit = read(Path(source), pair)
-    trusted, text = render(fit, simulations)
-    write_atomically(path, lambda temporary: _put(temporary, text))
+    check_page(path)
+    trusted, text = render(read(Path(source), pair), simulations)
+    put(path, text)
     return trusted
 
 
-def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def check_page(path: Path) -> None:
+    """Refuse a page that has no folder, before any work.
+
+    Raises:
+        FileNotFoundError: Naming it.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: {path.parent} is no folder")
+
+
+def put(path: Path, text: str) -> None:
+    """Write a page."""
+
+    def whole(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_atomically(path, whole)
 
 
 def read(source: Path, pair: str | None = None) -> Fit:
@@ -57,7 +70,7 @@ def read(source: Path, pair: str | None = None) -> Fit:
     if not source.is_dir():
         return Fit(idata, None, {}, "a file alone holds no weights of the networks")
     description = run_folder.read_description(source)
-    if pair is None and description["paper"] not in catalogue.names():
+    if pair is None and catalogue.published(description["paper"]) is None:
         return Fit(idata, None, description, f"name your pair: --pair {description['paper']}")
     run, description = load(source, pair)
     return Fit(idata, run, description, "")

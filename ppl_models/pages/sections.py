@@ -73,7 +73,8 @@ def fitted(fit: Fit) -> str:
     recipe = saved.get("data", {})
     rows = int(fit.idata.posterior.sizes.get("datum", 0))
     draws = [int(fit.idata.posterior.sizes[dim]) for dim in ("chain", "draw")]
-    story = describe(str(saved.get("paper", attrs["pair"])))["story"] if _known(fit) else ""
+    name = fit.run.pair.source if fit.run is not None else attrs["pair"]
+    story = describe(name)["story"] if _known(fit) else ""
     seconds = fit.run.history["seconds"] if fit.run is not None else []
     versions = {
         **{str(attrs["creation_library"]): attrs["creation_library_version"]},
@@ -103,7 +104,7 @@ def fitted(fit: Fit) -> str:
 
 
 def _known(fit: Fit) -> bool:
-    return fit.run is not None or fit.idata.attrs["pair"] in catalogue.names()
+    return fit.run is not None or catalogue.published(fit.idata.attrs["pair"]) is not None
 
 
 def _stages(saved: Mapping[str, Any]) -> list[tuple[str, str, str]]:

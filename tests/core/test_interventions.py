@@ -247,7 +247,7 @@ def test_values_that_a_site_never_has(site, value, words):
     torch.manual_seed(0)
     pair = Supports(ChainConfig())
     batch = Batch({"x": torch.randn(4, 3)}, torch.arange(4))
-    unset = {name: 1.0 for name in ("share", "scale", "count")} | {"shares": [0.5, 0.25, 0.25]}
+    unset = dict.fromkeys(("share", "scale", "count"), 1.0) | {"shares": [0.5, 0.25, 0.25]}
     with pytest.raises(ValueError, match=f"^{re.escape(f'site {site!r} {words}')}$"):
         pair.intervene(batch, **{**unset, site: value})
 

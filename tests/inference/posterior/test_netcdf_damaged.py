@@ -42,7 +42,9 @@ def virtual(group, path):
 
 
 def external(group, path):
-    group.create_dataset("far", (1 << 18,), "f8", external=[(path.with_name("secret"), 0, 1 << 21)])
+    group.create_dataset(
+        "far", (1 << 18,), "f8", external=[(path.with_name("secret"), 0, 1 << 21)]
+    )
 
 
 def large(group, path):
@@ -119,7 +121,9 @@ def scale_that_is_a_group(file):
     lists = file["posterior/z"].attrs["DIMENSION_LIST"]
     del file["posterior/z"].attrs["DIMENSION_LIST"]
     lists[0] = np.array([file["posterior"].ref], h5py.ref_dtype)
-    file["posterior/z"].attrs.create("DIMENSION_LIST", lists, dtype=h5py.vlen_dtype(h5py.ref_dtype))
+    file["posterior/z"].attrs.create(
+        "DIMENSION_LIST", lists, dtype=h5py.vlen_dtype(h5py.ref_dtype)
+    )
 
 
 def numbers_of_no_dimension(file):
