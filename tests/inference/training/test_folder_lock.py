@@ -140,6 +140,7 @@ def test_a_run_that_ends_before_its_first_state_leaves_no_trace(tmp_path, kind):
         (".state.pt.part", False),
         ("mine.part", False),
     ],
+    ids=range(8),  # names hold numbers of processes, and workers of tests must agree on them
 )
 def test_what_dead_processes_left_is_removed_at_the_next_start(tmp_path, name, removed):
     out = run_files.make(tmp_path / "run")
