@@ -121,7 +121,8 @@ def _places(values: Array, missing: Array) -> tuple[Array, tuple[str, ...]]:
     """Places of text among the different texts, which are sorted."""
     kept = values[~missing]
     different = set(kept)
-    names = sorted(different, key=_by_number if all(map(_is_number, different)) else None)
+    numbers = all(_is_number(name) for name in different if name.strip() not in NO_VALUE)
+    names = sorted(different, key=_by_number if numbers else None)
     place = {name: at for at, name in enumerate(names)}
     codes = np.full(len(values), -1)
     codes[~missing] = [place[name] for name in kept]
@@ -136,7 +137,7 @@ def _is_number(name: str) -> bool:
 
 
 def _by_number(name: str) -> tuple[float, str]:
-    return float(name), name
+    return float(name) if _is_number(name) else 0.0, name
 
 
 def _without_gaps(
