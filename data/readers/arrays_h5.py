@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.readers.files import find, reading
+from ppl_models.data.tables.labels import Classes
 from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
 
@@ -21,14 +22,18 @@ def load_file(
     labelled: int | None = None,
     splits: Splits = SPLITS,
     seed: int = 0,
+    classes: Mapping[str, Classes] | None = None,
 ) -> Dataset:
     """A data set from an h5 file with one array per site at its top.
 
     Args:
         path: The file.
         labelled: Training rows that keep their label, balanced over the classes; all if None.
-        splits: Shares, or numbers, of training, validation and test rows.
+        splits: Shares, or numbers, of training, validation and test rows; or the name of the
+            array that says the part of each row; or None for all rows in the test part, to
+            predict.
         seed: Seed of the split and of the labels that are kept.
+        classes: Number of classes, or their names in order, by label site.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -36,9 +41,17 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
-    options = {"splits": list(splits)}
-    name = Path(path).stem
-    return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
+    options = {"splits": splits, **({"classes": classes} if classes else {})}
+    return build(
+        read(Path(path)),
+        name=Path(path).stem,
+        labelled=labelled,
+        classes=classes,
+        splits=splits,
+        seed=seed,
+        options=options,
+        source=str(path),
+    )
 
 
 def microarray_files(study: str = "golub", root: str | Path | None = None) -> list[Path]:
@@ -74,13 +87,21 @@ def load_microarray(
     options = {
         "study": study,
         "root": None if root is None else str(root),
-        "splits": list(splits),
+        "splits": splits,
     }
-    return build(read(path), study, labelled, {}, splits, {}, seed, options, source="microarray")
+    return build(
+        read(path),
+        name=study,
+        labelled=labelled,
+        splits=splits,
+        seed=seed,
+        options=options,
+        source="microarray",
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; bytes as text."""
+    """The arrays of a file by name."""
     with reading(path, "an h5 file with an array per site"), h5py.File(path) as file:
         if "obs" in file and "var" in file:
             raise ValueError("it is a file of AnnData: name it .h5ad")
@@ -89,4 +110,4 @@ def read(path: Path) -> dict[str, Any]:
         }
         if not arrays:
             raise ValueError("it has no arrays")
-    return {s: a.astype(np.str_) if a.dtype.kind == "S" else a for s, a in arrays.items()}
+    return arrays

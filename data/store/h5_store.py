@@ -128,10 +128,9 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
     }
     masks = {name: _all(array) for name, array in _group(stored, "masks/")}
     whole = Table(header["name"], sites, masks, numbers, classes, shapes)
-    tables = []
-    for part in PARTS:
-        tables.append(whole.rows(_all(stored[f"splits/{part}"])))
-        tables[-1].name = f"{header['name']}/{part}"
+    tables = [
+        whole.part(f"{header['name']}/{part}", _all(stored[f"splits/{part}"])) for part in PARTS
+    ]
     recipe = header["recipe"] or {
         "name": str(path),
         "options": {},

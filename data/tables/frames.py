@@ -3,59 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ppl_models.config import unknown
-from ppl_models.data.tables.own_arrays import from_arrays
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.frame_columns import numbers
+from ppl_models.data.tables.given import names_of, row_names_of
+from ppl_models.data.tables.own_arrays import build, checked, names_in
 from ppl_models.data.tables.table import Dataset
 
 
-def from_frame(frame: Any, labels: Sequence[str] = (), **options: Any) -> Dataset:
+def from_frame(frame: Any, labels: str | Sequence[str] = (), **options: Any) -> Dataset:
     """A data set from a pandas table: a label site per column named, ``x`` of all the others.
+
+    Columns may have any name, which the table keeps; those of the index become names of the rows,
+    where they are more than 0 to N - 1.
 
     Args:
         frame: A ``pandas.DataFrame``.
-        labels: Columns that hold labels.
-        options: See :func:`ppl_models.data.from_arrays`.
+        labels: Columns that hold labels: one, several with commas between, or a list.
+        options: See :func:`ppl_models.data.from_arrays`; ``splits`` may name a column.
 
     Raises:
-        ValueError: If there is no such column, or another one holds no numbers; naming it.
+        ValueError: If there is no such column, one comes twice, or another one holds no numbers;
+            naming it.
     """
-    for name in labels:
-        if name not in frame.columns:
-            raise ValueError(unknown("column", name, list(map(str, frame.columns))))
-    rest = [name for name in frame.columns if name not in labels]
-    for name in rest:
-        if frame[name].dtype.kind not in "biuf":
-            raise ValueError(
-                f"column {name!r} has type {frame[name].dtype}, expected numbers; "
-                "name it in labels if it holds some"
-            )
-    # Whole tables only: a float that is a label by its gaps is told by its column.
-    x = np.asarray(frame[rest], dtype=np.float64)
-    return from_arrays(x, **{name: frame[name] for name in labels}, **options)
+    if not (hasattr(frame, "iloc") and hasattr(frame, "columns")):
+        raise ValueError(
+            f"the table is of type {type(frame).__name__}, expected a pandas.DataFrame"
+        )
+    names = names_of(frame.columns)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"column {twice!r} stands in the table twice, expected different names")
+    place = {name: number for number, name in enumerate(names)}
+    if not isinstance(labels, str):
+        labels = names_of(labels if hasattr(labels, "__iter__") else [labels])
+    chosen = names_in("column", labels, names)
+    if "x" in chosen:
+        raise ValueError(
+            "column 'x' of labels has the name of the site of all other columns; rename it"
+        )
+    given = {"row_names": row_names_of(frame.index), **checked(options)}
+    apart = set(chosen)
+    if isinstance(splits := given.get("splits"), str):
+        names_in("column of splits", [splits], names)
+        apart.add(splits)
+        given["splits"] = take(splits, frame.iloc[:, place[splits]])
+    rest = [name for name in names if name not in apart]
+    if not rest:
+        raise ValueError("the table has no column besides its labels, expected some numbers")
+    x = numbers(frame.iloc[:, [place[name] for name in rest]], rest)
+    of_labels = {name: take(name, frame.iloc[:, place[name]]) for name in chosen}
+    return build({"x": x, **of_labels}, labels=chosen, **given)
 
 
 def from_xarray(dataset: Any, rows: str, **options: Any) -> Dataset:
     """A data set from the variables of an ``xarray.Dataset`` that have a dimension of rows.
 
+    Coordinates name rows and columns, and the attribute ``units`` gives units.
+
     Args:
         dataset: The ``xarray.Dataset``; one of the variables is ``x``.
         rows: The dimension whose entries are rows; it becomes the first.
-        options: See :func:`ppl_models.data.from_arrays`.
+        options: See :func:`ppl_models.data.from_arrays`; ``splits`` may name a variable or
+            coordinate.
 
     Raises:
         ValueError: If there is no such dimension, or no variable ``x``.
     """
+    if not hasattr(dataset, "data_vars"):
+        raise ValueError(
+            f"the data are of type {type(dataset).__name__}, expected an xarray.Dataset (of one "
+            "array: array.to_dataset(name='x'))"
+        )
     if rows not in dataset.sizes:
         raise ValueError(unknown("dimension", rows, list(map(str, dataset.sizes))))
     sites = {
-        str(name): variable.transpose(rows, ...).values
+        str(name): take(str(name), variable.transpose(rows, ...))
         for name, variable in dataset.data_vars.items()
         if rows in variable.dims
     }
     if "x" not in sites:
         raise ValueError(f"the data set has the variables {sorted(sites)}, expected one named 'x'")
-    return from_arrays(**sites, **options)
+    splits = checked(options).get("splits")
+    if isinstance(splits, str) and splits not in sites and splits in dataset.coords:
+        options = {**options, "splits": replace(take(splits, dataset[splits]), row_names=None)}
+    return build(sites, **options)

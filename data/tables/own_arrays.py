@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,37 +12,49 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import unknown
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.given import Array as Array, Given, row_names_of
+from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
 from ppl_models.data.tables.recipe import assemble
-from ppl_models.data.tables.splits import split
+from ppl_models.data.tables.splits import PARTS, parts_of, shares_of
 from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.data.tables.vectors import vectors
 
-Array = np.ndarray[Any, Any]
-Splits = tuple[float, float, float]
-SPLITS: Splits = (0.7, 0.1, 0.2)
+Splits = Any  # see from_arrays
+SPLITS = (0.7, 0.1, 0.2)
+ROLES = ("covariate", "factor", "group", "intervention")
 
 
 def from_arrays(
-    x: Any,
+    x: Any = None,
     y: Any = None,
     *,
     name: str = "arrays",
     labelled: int | Mapping[str, int] | None = None,
-    classes: Mapping[str, int | Sequence[str]] | None = None,
+    classes: Mapping[str, Classes] | None = None,
     splits: Splits = SPLITS,
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    units: Mapping[str, str] | None = None,
+    row_names: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    sites: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Dataset:
-    """A data set from numpy arrays, torch tensors or pandas objects with the same rows.
+    """A data set from arrays with the same rows: of numpy, torch, scipy, pandas, xarray, or lists.
 
-    One value per row that is an integer, a string or a boolean is a label, and so are floats
-    that are whole numbers where some are NaN, which is how pandas keeps integers with gaps.
-    A label that is -1, None or NaN is missing. All else are float32 vectors, of which a row is
-    missing where all its entries are NaN; images ``(N, H, W, ...)`` are flattened and keep their
-    shape beside.
+    One value per row, ``(N,)`` or ``(N, 1)``, that is an integer, a string, a boolean or a
+    category is a label (``x`` only where it is ``(N,)``), and so are floats ``(N,)`` that are
+    whole numbers where some are NaN, which is how pandas keeps integers with gaps; others are
+    labels where ``classes`` name the site. Which labels are missing is said in
+    :mod:`ppl_models.data.tables.missing`, what is a class in which order in
+    :mod:`ppl_models.data.tables.labels`. All else are float32 vectors, of which a row is missing
+    where all its entries are NaN or masked; images ``(N, H, W, ...)`` are flattened and keep their
+    shape beside. Whole numbers that single precision would round are refused.
 
-    Rows with a missing value go to the training rows, on top of their split; the others are
-    split at random, stratified by the first label site.
+    Names of columns and rows come along from pandas and xarray; rows of two sites that are named
+    must be named alike.
 
     Args:
         x: The site ``x``.
@@ -48,182 +62,211 @@ def from_arrays(
         name: Name of the data set.
         labelled: Training rows that keep their label, balanced over the classes (by site
             where there are several label sites); all if None.
-        classes: Number of classes, or their names in order, by label site. When left out:
-            the strings that occur, sorted, or ``0 .. max``.
-        splits: Shares, or numbers, of training, validation and test rows.
+        classes: Number of classes, or their names in order, by label site. When left out: the
+            categories, the strings that occur, sorted (by number where all are numbers), or
+            ``0 .. max``.
+        splits: Shares, or numbers, of training, validation and test rows; 0 leaves one empty. Rows
+            are drawn at random, stratified by the first label site; those with a missing value go
+            to training, on top. Or the part of each row, ``train``, ``validation``, ``test`` or
+            missing: an array, or the name of the site that says so, which then is none. None puts
+            all rows into the test part as they come, without a label if need be, to predict.
         shapes: Image shapes of vectors that come flattened, by site.
         seed: Seed of the split and of the labels that are kept.
+        columns: Names of a vector's numbers, by site.
+        units: Units, by site.
+        row_names: Names of the rows.
+        roles: What a site is where it is no plain observation or label: ``covariate``,
+            ``factor``, ``group`` or ``intervention``.
+        sites: Further sites, by names that may be those of options.
         more: Further sites, by name.
 
     Raises:
         ValueError: Naming the site, row and column of what does not fit.
     """
-    sites = {"x": x, **({} if y is None else {"y": y}), **more}
-    options = {"splits": list(splits), "classes": _plain(classes), "shapes": _plain(shapes)}
+    own = {"x": x, "y": y}
+    given = {site: values for site, values in own.items() if values is not None}
+    if twice := [site for site in sites or {} if site in given or site in more]:
+        raise ValueError(f"site {twice[0]!r} is given twice, expected once")
     return build(
-        sites, name, labelled, classes or {}, splits, shapes or {}, seed, options, source=name
+        {**given, **more, **(sites or {})},
+        name=name,
+        labelled=labelled,
+        classes=classes,
+        splits=splits,
+        shapes=shapes,
+        seed=seed,
+        columns=columns,
+        units=units,
+        row_names=row_names,
+        roles=roles,
     )
 
 
 def build(
     sites: Mapping[str, Any],
-    name: str,
-    labelled: int | Mapping[str, int] | None,
-    classes: Mapping[str, int | Sequence[str]],
-    splits: Splits,
-    shapes: Mapping[str, Sequence[int]],
-    seed: int,
-    options: Mapping[str, Any],
-    source: str,
+    *,
+    name: str = "arrays",
+    labelled: int | Mapping[str, int] | None = None,
+    classes: Mapping[str, Classes] | None = None,
+    splits: Splits = SPLITS,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    units: Mapping[str, str] | None = None,
+    row_names: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    labels: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    source: str = "",
 ) -> Dataset:
-    """What :func:`from_arrays` does, for readers, which have a name for the source."""
-    if len(splits) != 3:
-        raise ValueError(f"splits are {splits}, expected three: training, validation, test")
-    for site in (*classes, *shapes):
-        if site not in sites:
-            raise ValueError(unknown("site", site, sites))
+    """What :func:`from_arrays` does, for all that read sites of any name.
+
+    Args:
+        sites: Values by site.
+        labels: Sites that hold labels, whatever their type.
+        options: What the recipe says of how the set is made again.
+        source: What :func:`ppl_models.data.load` calls these data.
+        name: This and all else as :func:`from_arrays`.
+        labelled: See there.
+        classes: See there.
+        splits: See there.
+        shapes: See there.
+        seed: See there.
+        columns: See there.
+        units: See there.
+        row_names: See there.
+        roles: See there.
+    """
+    by_site = {"classes": classes, "shapes": shapes, "columns": columns, "units": units}
+    sites = dict(sites)
+    if options is None:
+        plain = splits is None or isinstance(splits, str) or shares_of(splits) is not None
+        said = splits if plain else "by row"
+        options = {"splits": said, "classes": classes or {}, "shapes": shapes or {}}
+    if isinstance(splits, str):
+        if splits not in sites:
+            raise ValueError(unknown("site of splits", splits, sites))
+        splits = sites.pop(splits)
+    _check_options({**by_site, "roles": roles}, sites)
+    table = _table(
+        name,
+        {site: take(site, values) for site, values in sites.items()},
+        {*labels, *(classes or {})},
+        {what: dict(given or {}) for what, given in by_site.items()},
+        row_names,
+        whole=splits is not None,
+    )
+    complete = torch.ones(len(table), dtype=torch.bool)
+    for mask in table.observed.values():
+        complete &= mask
+    label = next((s for s, v in table.sites.items() if not v.is_floating_point()), None)
+    stratum = None if label is None else table.sites[label][:]
+    drawn = parts_of(splits, complete, stratum, seed)
+    tables = [table.part(f"{name}/{p}", rows) for p, rows in zip(PARTS, drawn, strict=True)]
+    made = assemble(
+        name, *tables, labelled=labelled, seed=seed, options=options, source=source or name
+    )
+    return dataclasses.replace(made, roles=dict(roles or {}))
+
+
+def checked(options: Mapping[str, Any], function: Callable[..., Any] = from_arrays) -> Any:
+    """Options of a function, as they are.
+
+    Raises:
+        ValueError: If there is no such option, naming the nearest.
+    """
+    kinds = inspect.signature(function).parameters.values()
+    known = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY and p.name != "sites"]
+    for option in options:
+        if option not in known:
+            raise ValueError(unknown("option", option, known))
+    return options
+
+
+def names_in(what: str, given: str | Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that are asked for: one, several with commas between, or a list of them.
+
+    Raises:
+        ValueError: If there is no such name, naming the nearest; or one comes twice.
+    """
+    if isinstance(given, str):
+        names = [given] if given in known else [n.strip() for n in given.split(",") if n.strip()]
+    else:
+        names = [str(name) for name in given]
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown(what, name, known))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{what} {twice!r} is asked for twice, expected once")
+    return names
+
+
+def _check_options(options: Mapping[str, Any], sites: Mapping[str, Any]) -> None:
+    for what, given in options.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(
+                f"{what} are {type(given).__name__}, expected a dict by site; a site of that name "
+                "goes into sites={...}"
+            )
+        for site in given or {}:
+            if site not in sites:
+                raise ValueError(unknown("site", site, sites))
+    for role in (options["roles"] or {}).values():
+        if role not in ROLES:
+            raise ValueError(unknown("role", role, ROLES))
+
+
+def _table(
+    name: str,
+    sites: Mapping[str, Given],
+    named: set[str],
+    known: dict[str, dict[str, Any]],
+    row_names: Sequence[str] | None,
+    whole: bool,
+) -> Table:
+    """All rows as they were given, which checks them."""
     values: dict[str, Tensor] = {}
     observed: dict[str, Tensor] = {}
-    names: dict[str, tuple[str, ...]] = {}
-    forms = {site: tuple(shape) for site, shape in shapes.items()}
+    classes: dict[str, tuple[str, ...]] = {}
     for site, given in sites.items():
-        array = _array(site, given)
-        if _is_label(array, site in classes):
-            values[site], names[site] = _labels(site, array, classes.get(site))
-            observed[site] = values[site] >= 0
-        else:
-            values[site] = _vectors(site, array)
-            missing = values[site].isnan().all(-1)
-            if missing.any() and not missing.all():
-                observed[site] = ~missing
-                values[site][missing] = 0
-            if array.ndim > 2:
-                forms.setdefault(site, array.shape[1:])
-    # Checks it all once, in the rows as they were given.
-    table = Table(name, values, observed, classes=names, shapes=forms)
-
-    complete = torch.ones(len(table), dtype=torch.bool)
-    for mask in observed.values():
-        complete &= mask
-    rows = complete.nonzero().flatten()
-    label = next(iter(names), None)
-    parts = split(len(rows), splits, seed, None if label is None else values[label][rows])
-    train, validation, test = (rows[part] for part in parts)
-    train = torch.cat((train, (~complete).nonzero().flatten())).sort().values
-    tables = []
-    for part, index in (("train", train), ("validation", validation), ("test", test)):
-        tables.append(table.rows(index))
-        tables[-1].name = f"{name}/{part}"
-    return assemble(name, *tables, labelled=labelled, seed=seed, options=options, source=source)
-
-
-def _array(site: str, given: Any) -> Array:
-    array: Array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if array.ndim == 0 or not array.size:
-        raise ValueError(
-            f"site {site!r} has shape {array.shape}, expected at least one row of one entry"
-        )
-    return array
-
-
-def _is_label(array: Array, has_classes: bool) -> bool:
-    if array.ndim > 1:
-        return False
-    if array.dtype.kind != "f":
-        return True
-    gaps = np.isnan(array)
-    return has_classes or bool(gaps.any() and (np.floor(array) == array)[~gaps].all())
-
-
-def _vectors(site: str, array: Array) -> Tensor:
-    try:
-        flat = np.asarray(array, dtype=np.float32).reshape(len(array), -1)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"site {site!r} has type {array.dtype} and shape {array.shape}, expected numbers"
-        ) from None
-    return torch.from_numpy(flat.copy())
-
-
-def _labels(
-    site: str, array: Array, classes: int | Sequence[str] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    """Integers with -1 for missing ones, and the class names."""
-    if array.dtype.kind in "OUS":
-        array = _objects(array)
-    if array.dtype.kind in "OUS":
-        return _strings(site, array, classes)
-    if array.dtype.kind == "b" and classes is None:
-        classes = ("False", "True")
-    if array.dtype.kind == "f":
-        whole = np.floor(array) == array
-        if not (whole | np.isnan(array)).all():
-            row = int(np.flatnonzero(~whole & ~np.isnan(array))[0])
-            raise ValueError(f"site {site!r}, row {row}: got {array[row]}, expected a label")
-        array = np.where(np.isnan(array), -1, array)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"site {site!r} has type {array.dtype}, expected integers or strings")
-    codes = array.astype(np.int64)
-    if (codes < -1).any():
-        row = int(np.flatnonzero(codes < -1)[0])
-        raise ValueError(
-            f"site {site!r}, row {row}: got {codes[row]}, expected a label, or -1 if missing"
-        )
-    if classes is None:
-        present = np.unique(codes[codes >= 0])
-        if not len(present):
-            raise ValueError(f"site {site!r} has no label at all, expected some")
-        if len(present) != present[-1] + 1:
-            row = int(np.flatnonzero(codes == present[-1])[0])
+        array = given.values
+        if array.ndim == 0 or not array.size:
             raise ValueError(
-                f"site {site!r}, row {row}: got {present[-1]}, but only {len(present)} different "
-                f"labels occur; expected all of 0..C-1 (-1 if missing), or classes={{{site!r}: C}}"
+                f"site {site!r} has shape {array.shape}, expected at least one row of one entry"
             )
-        classes = len(present)
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
-    if (codes >= len(names)).any():
-        row = int(np.flatnonzero(codes >= len(names))[0])
-        raise ValueError(
-            f"site {site!r}, row {row}: got {codes[row]}, expected a label in "
-            f"0..{len(names) - 1}, or -1 if missing"
-        )
-    return torch.from_numpy(codes), names
+        if given.units is not None:
+            known["units"].setdefault(site, given.units)
+        if is_label(site, given, site in named):
+            codes, classes[site] = labels_of(site, given, known["classes"].get(site), whole)
+            values[site] = torch.from_numpy(codes)
+            observed[site] = values[site] >= 0
+            continue
+        values[site], missing = vectors(site, given)
+        if missing.any() and not (whole and missing.all()):
+            observed[site] = ~missing
+            values[site][missing] = 0
+        if array.ndim > 2:
+            known["shapes"].setdefault(site, array.shape[1:])
+        if given.columns is not None:
+            known["columns"].setdefault(site, given.columns)
+    known["shapes"] = {site: tuple(map(int, shape)) for site, shape in known["shapes"].items()}
+    names = _row_names(sites) if row_names is None else row_names_of(row_names)
+    return Table(name, values, observed, **{**known, "classes": classes}, row_names=names)
 
 
-def _objects(array: Array) -> Array:
-    # What pandas and lists with gaps give: look at the values to know what they are.
-    missing = np.array([_is_missing(v) for v in array], dtype=bool)
-    kept = [v for v, gap in zip(array, missing, strict=True) if not gap]
-    if any(isinstance(v, str | bytes) for v in kept) or not kept:
-        out = np.full(len(array), None, dtype=object)
-        out[~missing] = [v.decode() if isinstance(v, bytes) else str(v) for v in kept]
-        return out
-    filled = np.full(len(array), -1.0)
-    filled[~missing] = np.asarray(kept, dtype=float)
-    return filled
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
-
-
-def _strings(
-    site: str, array: Array, classes: int | Sequence[str] | None
-) -> tuple[Tensor, tuple[str, ...]]:
-    present = sorted({v for v in array if v is not None})
-    if isinstance(classes, int):
-        raise ValueError(
-            f"site {site!r} holds names, expected classes={{{site!r}: names}} or none"
-        )
-    names = tuple(present) if classes is None else tuple(classes)
-    if not names:
-        raise ValueError(f"site {site!r} has no label at all, expected some")
-    code = {name: place for place, name in enumerate(names)}
-    for row, value in enumerate(array):
-        if value is not None and value not in code:
-            raise ValueError(f"site {site!r}, row {row}: {unknown('class', value, names)}")
-    return torch.tensor([-1 if v is None else code[v] for v in array]), names
-
-
-def _plain(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {k: v if isinstance(v, int) else list(v) for k, v in (options or {}).items()}
+def _row_names(sites: Mapping[str, Given]) -> Array | None:
+    """Names of the rows, which must be those of every site that has some."""
+    first, names = "", None
+    for site, given in sites.items():
+        if given.row_names is None:
+            continue
+        if names is None:
+            first, names = site, given.row_names
+        elif len(names) == len(given.row_names) and (names != given.row_names).any():
+            row = int(np.flatnonzero(names != given.row_names)[0])
+            raise ValueError(
+                f"site {site!r} names row {row} {given.row_names[row]!r}, site {first!r} "
+                f"{names[row]!r}, expected rows in one order (of pandas: b.loc[a.index])"
+            )
+    return names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import torch
 
@@ -16,7 +18,7 @@ def generator(seed: int, *key: int) -> torch.Generator:
         key: Numbers that tell draws of one seed apart, at least 0.
 
     Raises:
-        ValueError: If the seed is negative.
+        ValueError: If the seed is negative or no whole number.
     """
     (state,) = _sequence(seed, *key).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state) >> 1)
@@ -30,13 +32,15 @@ def numpy_generator(seed: int, *key: int) -> np.random.Generator:
         key: Numbers that tell draws of one seed apart, at least 0.
 
     Raises:
-        ValueError: If the seed is negative.
+        ValueError: If the seed is negative or no whole number.
     """
     return np.random.default_rng(_sequence(seed, DRAW, *key))
 
 
 def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
     # It mixes: neighbouring seeds and keys give unrelated streams.
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise ValueError(f"seed is {seed!r}, expected a whole number")
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected at least 0")
-    return np.random.SeedSequence((seed, *key))
+    return np.random.SeedSequence((int(seed), *key))

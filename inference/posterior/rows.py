@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.data.tables.positions import positions as chosen_rows
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
@@ -110,23 +111,18 @@ def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
             module.training = mode
 
 
-def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
-    """Chosen positions in a table ``(n,)``, all by default.
+def positions(table: Table, rows: Any) -> Tensor:
+    """Chosen positions in a table ``(n,)``, all by default; see :func:`chosen_rows`.
 
     Raises:
-        ValueError: If a position is outside the table, or none is given.
+        ValueError: If there are no rows, or a position is outside the table, or none is given.
     """
+    table.check_rows()
     if rows is None:
         return torch.arange(len(table))
-    index = torch.as_tensor(rows, dtype=torch.long).cpu().flatten()
+    index = chosen_rows(rows, len(table), table.name)
     if not len(index):
         raise ValueError(f"no rows chosen of {table.name}, expected at least one")
-    bad = (index < 0) | (index >= len(table))
-    if bool(bad.any()):
-        raise ValueError(
-            f"row {int(index[bad][0])} is not in {table.name}, expected positions in "
-            f"0..{len(table) - 1}"
-        )
     return index
 
 
