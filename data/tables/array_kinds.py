@@ -34,7 +34,7 @@ def take(site: str, given: Any) -> Given:
     for is_of, read in READERS:
         if is_of(given):
             return read(site, given)
-    if not hasattr(given, "__array__"):
+    if not hasattr(given, "__array__") or hasattr(given, "data_vars"):
         raise ValueError(f"site {site!r} is {_kind(given)}, expected an array{_instead(given)}")
     try:
         return Given(np.asarray(given))

@@ -98,7 +98,7 @@ def labels(
         codes = values.astype(np.int64)
         if missing is not None:
             codes[missing] = -1
-        return _truth_values(site, codes, classes)
+        return _named(site, codes, [False, True], classes, stored=True)
     codes = _whole_numbers(site, values)
     if missing is not None:
         codes[missing] = -1
@@ -172,6 +172,9 @@ def _of_objects(
     site: str, values: Array, missing: Array | None
 ) -> tuple[Array, list[Any]] | Array:
     """Codes and what they stand for; or numbers or truth values, if all are."""
+    if missing is not None:
+        values = values.astype(object)
+        values[missing] = None
     listed = values.tolist()
     try:
         places = {value: place for place, value in enumerate(dict.fromkeys(listed))}
@@ -185,13 +188,8 @@ def _of_objects(
     code = dict.fromkeys(places, -1)
     code.update((value, place) for place, value in enumerate(kept))
     codes = np.fromiter(map(code.__getitem__, listed), np.int64, len(listed))
-    if missing is not None:
-        codes[missing] = -1
     if kept and all(isinstance(value, bool | np.bool_) for value in kept):
-        kept = [name_of(value) for value in kept]
-        order = {"False": 0, "True": 1}
-        lookup = np.array([*(order[name] for name in kept), -1])
-        return lookup[codes], ["False", "True"]
+        return np.array([*map(int, kept), -1])[codes], [False, True]
     if kept and all(isinstance(value, Real) for value in kept):
         numbers = np.array([*kept, -1], dtype=object)
         return _numbers_of(site, numbers, codes)
@@ -231,16 +229,6 @@ def _refuse_negative(site: str, codes: Array) -> None:
     raise ValueError(
         f"site {site!r}, row {row}: got {codes[row]}, expected a label, or -1 if missing"
     )
-
-
-def _truth_values(
-    site: str, codes: Array, classes: int | tuple[str, ...] | None
-) -> tuple[Array, tuple[str, ...]]:
-    names = ("False", "True")
-    if isinstance(classes, tuple) and set(names) <= set(classes):
-        places = np.array([*(classes.index(name) for name in names), -1])
-        return places[codes], classes
-    return _coded(site, codes, names if classes is None else classes, whole=True)
 
 
 def _coded(
@@ -294,18 +282,18 @@ def _named(
     whole: bool = True,
 ) -> tuple[Array, tuple[str, ...]]:
     """Codes of values that have names, with the codes of the classes."""
-    plain = values and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
-    if plain and (
-        isinstance(classes, int)
-        or (isinstance(classes, tuple) and not all(name.isdecimal() for name in classes))
-    ):
-        numbers = _whole_numbers(site, np.array([*values, -1]))
-        return _coded(site, numbers[codes], classes, whole)
+    names = [name_of(value) for value in values]
+    if values and classes is not None and all(isinstance(value, Real) for value in values):
+        numbers = _whole_numbers(site, np.array([*map(float, values), -1]))
+        by_name = isinstance(classes, tuple) and (
+            set(names) <= set(classes) or all(name.isdecimal() for name in classes)
+        )
+        if not by_name:
+            return _coded(site, numbers[codes], classes, whole)
     if isinstance(classes, int):
         raise ValueError(
             f"site {site!r} holds names, expected classes={{{site!r}: names}} or none"
         )
-    names = [name_of(value) for value in values]
     words = missing_words(names, classes or ())
     if words:
         rows = int(np.isin(codes, [p for p, n in enumerate(names) if n in words]).sum())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,8 @@ def _check_exact(values: Array, where: Callable[[Sequence[int]], str]) -> None:
 def _objects(site: str, values: Array) -> Array:
     entries = [np.nan if is_missing(value) else value for value in values.ravel().tolist()]
     found = np.array(entries) if entries else np.zeros(0)
+    if found.dtype.kind == "O" and all(isinstance(value, Real | Decimal) for value in entries):
+        found = found.astype(np.float64)
     if found.dtype.kind not in "biufc" or found.ndim != 1:
         kinds = {type(value) for value in entries}
         text = any(issubclass(kind, str | bytes) for kind in kinds)

@@ -85,6 +85,7 @@ def _start(options: Namespace) -> tuple[Run, Table, Batch]:
 
     run, dataset = run_and_data(options.folder, options.pair)
     table: Table = getattr(dataset, options.split)
+    table.check_rows()
     if not 1 <= options.rows <= len(table):
         raise UsageError(f"--rows is {options.rows}, expected 1 to {len(table)}")
     # The labels are left out: what the pair makes of them is what is looked at.
