@@ -25,7 +25,13 @@ def positions(rows: Any, count: int, where: str) -> Tensor:
         return torch.arange(count)[rows] if (rows.step or 1) > 0 else _reversed(rows, count)
     if isinstance(rows, list | tuple) and {bool, int} <= {type(row) for row in rows}:
         raise ValueError(f"rows of {where} are truth values and numbers, expected one of both")
-    array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    try:
+        array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    except ValueError:
+        raise ValueError(
+            f"rows of {where} are a {type(rows).__name__} that makes no array, expected positions "
+            f"in 0..{count - 1} or a mask"
+        ) from None
     if array.dtype.kind == "b":
         if array.shape != (count,):
             raise ValueError(
