@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from ppl_models.data.store.h5_store import open as open, write as write
     from ppl_models.data.store.row_blocks import Blocks as Blocks
     from ppl_models.data.streams.stream import Stream as Stream
-    from ppl_models.data.tables.frames import (
-        from_anndata as from_anndata,
-        from_frame as from_frame,
-        from_xarray as from_xarray,
-    )
+    from ppl_models.data.tables.cells import from_anndata as from_anndata
+    from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
     from ppl_models.data.tables.hiding import hide_labels as hide_labels
     from ppl_models.data.tables.own_arrays import from_arrays as from_arrays
     from ppl_models.data.tables.supervision import (
@@ -41,7 +38,7 @@ _HOMES = {
     "Table": "tables.table",
     "correlate": "tables.supervision",
     "factor_data": "catalogue",
-    "from_anndata": "tables.frames",
+    "from_anndata": "tables.cells",
     "from_arrays": "tables.own_arrays",
     "from_frame": "tables.frames",
     "from_xarray": "tables.frames",

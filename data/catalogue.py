@@ -85,12 +85,12 @@ def names() -> list[str]:
     return sorted(LOADERS)
 
 
-def is_file(name: str) -> bool:
+def is_file(name: str | Path) -> bool:
     """Whether a name is the path of a file: ``.h5``, ``.h5ad`` or ``.npz``."""
     return Path(name).suffix in FILES
 
 
-def loader(name: str) -> Callable[..., Dataset]:
+def loader(name: str | Path) -> Callable[..., Dataset]:
     """The function that loads a data set; its signature says which options there are.
 
     Args:
@@ -99,7 +99,7 @@ def loader(name: str) -> Callable[..., Dataset]:
     Raises:
         ValueError: If there is no such data set, naming the nearest.
     """
-    name = native(name)  # a path
+    name = str(native(name))  # a path
     if is_file(name):
         ending = Path(name).suffix
         place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
@@ -112,7 +112,7 @@ def loader(name: str) -> Callable[..., Dataset]:
     return _function(LOADERS[name])
 
 
-def sources(name: str, **options: Any) -> list[Path]:
+def sources(name: str | Path, **options: Any) -> list[Path]:
     """The files that a data set is read from; none if it is drawn.
 
     Args:
@@ -124,9 +124,9 @@ def sources(name: str, **options: Any) -> list[Path]:
     """
     if is_file(name):
         return [path for path in (Path(name),) if path.is_file()]
-    if name not in SOURCES:
+    if str(name) not in SOURCES:
         return []
-    function = _function(SOURCES[name])
+    function = _function(SOURCES[str(name)])
     known = inspect.signature(function).parameters
     found: list[Path] = function(**{n: v for n, v in options.items() if n in known})
     return found
@@ -138,7 +138,7 @@ def _function(place: str) -> Callable[..., Any]:
     return found
 
 
-def load(name: str, **options: Any) -> Dataset:
+def load(name: str | Path, **options: Any) -> Dataset:
     """Load a data set.
 
     Args:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ppl_models.config import plain
-from ppl_models.data.readers.anndata_columns import column, index
+from ppl_models.config import unknown
 from ppl_models.data.readers.files import reading
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.store.h5_walk import RATIO, SLACK
 from ppl_models.data.store.stored_array import Array
-from ppl_models.data.tables.frames import check_counts, check_free
-from ppl_models.data.tables.own_arrays import Known, build
-from ppl_models.data.tables.own_values import decoded
-from ppl_models.data.tables.splits import SPLITS, Splits
+from ppl_models.data.tables.cells import Cells, from_cells
+from ppl_models.data.tables.given import Given
+from ppl_models.data.tables.labels import Classes, text_of
+from ppl_models.data.tables.own_arrays import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
 
 
@@ -29,19 +29,24 @@ def load_file(
     labelled: int | None = None,
     splits: Splits = SPLITS,
     seed: int = 0,
+    classes: Mapping[str, Classes] | None = None,
 ) -> Dataset:
     """Site ``x`` (genes of each cell) and, where asked for, labels from the table of cells.
+
+    Names of genes and cells come along. Categories keep their order, also those of no cell; whole
+    numbers are classes in their order.
 
     Args:
         path: The file; read with h5py, in the layouts of anndata before and since 0.7.
         label: Column of ``obs`` that says what was done to a cell, such as ``gene``; several
-            in a list, or with commas between. Each becomes a label site of its name.
+            with commas between, or a list. Each becomes a label site of its name.
         layer: Where the values are: ``X``, ``raw/X`` or ``layers/NAME``; dense, CSR or CSC.
         counts: Whether values must be counts, whole and not negative.
         labelled: Training rows that keep their label, balanced over the classes; all if None.
-        splits: Shares, or numbers, of training, validation and test rows; the name of a column
-            of ``obs`` that has these words; None to have all rows in ``.test``.
+        splits: Shares, or numbers, of training, validation and test rows; or the column of
+            ``obs`` that says the part of each cell; or None for all in the test part, to predict.
         seed: Seed of the split and of the labels that are kept.
+        classes: Names of the classes in order, by label site.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -49,46 +54,41 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5ad file")
-    names = label.split(",") if isinstance(label, str) else list(label)
-    names = [name for name in names if name]
-    check_free(names)
-    asked = f" and obs columns {', '.join(names)}" if names else ""
-    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{asked}"):
+    names = [n for n in label.split(",") if n] if isinstance(label, str) else list(label)
+    part = splits if isinstance(splits, str) else None
+    columns = f" and obs columns {', '.join(names)}" if names else ""
+    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
         with opened(path) as file:
             if "header" in file and "sites" in file:
                 sites = ", ".join(file["sites"])
                 raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
             x = matrix(file, layer)
-            wanted = [*names, *([splits] if isinstance(splits, str) else [])]
-            columns = {name: column(file, name) for name in wanted}
-            genes = index(file, "raw/var" if layer.startswith("raw/") else "var")
-            cells = index(file, "obs")
-        if any(len(values.values) != len(x) for values in columns.values()):
-            raise ValueError(f"obs has not {len(x)} rows like {layer}")
-        if len(genes) not in (0, x.shape[1]) or len(cells) not in (0, len(x)):
-            raise ValueError(
-                f"{layer} has shape {x.shape}, but {len(cells)} cells and {len(genes)} genes "
-                "have names"
+            names = _asked(file, label, names)
+            cells = Cells(
+                x=Given(x),
+                genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),
+                names=names_along(file, "obs"),
+                labels={name: column(file, name) for name in names},
+                splits=None if part is None else column(file, part),
             )
-    if counts:
-        check_counts(f"{path}: {layer}", x)
-    known = Known(
-        columns={"x": genes} if genes else {},
-        row_names=cells or None,
-        roles=dict.fromkeys(names, "intervention"),
-        labels=names,
-    )
-    return build(
-        {"x": x, **{name: columns[name] for name in names}},
-        Path(path).stem,
-        labelled=labelled,
-        splits=columns[splits] if isinstance(splits, str) else splits,
-        seed=seed,
-        options={"label": plain(label), "layer": layer, "counts": counts},
-        source=str(path),
-        told=plain(splits),
-        known=known,
-    )
+        known = [cells.splits] if cells.splits is not None else []
+        if any(len(found.values) != len(x) for found in (*cells.labels.values(), *known)):
+            raise ValueError(f"obs has not {len(x)} rows like {layer}")
+    options = {"label": ",".join(names), "layer": layer, "counts": counts, "splits": splits}
+    if any("," in name for name in names):
+        options["label"] = names
+    if classes:
+        options["classes"] = classes
+    given = {
+        "name": Path(path).stem,
+        "labelled": labelled,
+        "splits": splits,
+        "seed": seed,
+        "classes": classes,
+        "options": options,
+        "source": str(path),
+    }
+    return from_cells(cells, layer, counts, str(path), given)
 
 
 def matrix(file: h5py.File, layer: str) -> Array:
@@ -146,5 +146,68 @@ def _most(file: h5py.File) -> int:
     return SLACK + RATIO * Path(file.filename).stat().st_size
 
 
-def _text(value: object) -> str:
-    return decoded(value) if isinstance(value, bytes) else str(value)
+def column(file: h5py.File, name: str) -> Given:
+    """A column of the table of cells, its categories in their order.
+
+    Raises:
+        ValueError: If there is no such column, or its codes are out of range.
+    """
+    obs = file["obs"]
+    if isinstance(obs, h5py.Dataset):  # before anndata 0.7: one compound array
+        known = obs.dtype.names or ()
+        if name not in known:
+            raise ValueError(unknown("obs column", name, known))
+        values, categories = Given(obs[name]), file.get(f"uns/{name}_categories")
+    else:
+        if name not in obs:
+            raise ValueError(unknown("obs column", name, sorted(set(obs) - {"__categories"})))
+        if isinstance(obs[name], h5py.Group) and "codes" in obs[name]:
+            values, categories = Given(obs[name]["codes"][()]), obs[name]["categories"]
+        else:
+            values, categories = _values(obs[name]), obs.get(f"__categories/{name}")
+    if categories is None:
+        return values
+    kept = _values(categories)
+    codes = values.values.astype(np.int64)
+    if ((codes < -1) | (codes >= len(kept.values))).any():
+        raise ValueError(f"codes reach from {codes.min()} to {codes.max()}")
+    return Given(codes, categories=tuple(_texts(kept.values)))
+
+
+def names_along(file: h5py.File, table: str) -> tuple[str, ...] | None:
+    """Names of the rows of ``obs`` or ``var``, if it has some."""
+    found = file.get(table)
+    if isinstance(found, h5py.Dataset):
+        index = found["index"] if "index" in (found.dtype.names or ()) else None
+    elif found is None:
+        return None
+    else:
+        name = found.attrs.get("_index", "_index" if "_index" in found else "index")
+        index = _values(found[_text(name)]).values if _text(name) in found else None
+    names = () if index is None else tuple(map(str, _texts(index)))
+    return names if any(names) else None
+
+
+def _asked(file: h5py.File, label: str | Sequence[str], names: list[str]) -> list[str]:
+    # A column's own name may have commas.
+    obs = file["obs"]
+    known = obs.dtype.names or () if isinstance(obs, h5py.Dataset) else obs
+    return [label] if isinstance(label, str) and label in known else names
+
+
+def _values(node: h5py.Dataset | h5py.Group) -> Given:
+    """An array, or a nullable one, which is values beside a mask."""
+    if isinstance(node, h5py.Group):
+        return Given(node["values"][()], node["mask"][()].astype(bool))
+    return Given(node[()])
+
+
+def _texts(values: Array) -> list[Any]:
+    listed = values.tolist()
+    if not all(isinstance(value, bytes) for value in listed):
+        return listed
+    return list(text_of(listed))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.readers.files import find, reading
 from ppl_models.data.store.checked_h5 import opened
-from ppl_models.data.tables.own_arrays import build
-from ppl_models.data.tables.splits import SPLITS, Splits
+from ppl_models.data.tables.labels import Classes
+from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
 
 MICROARRAYS = ("alon", "golub", "singh")
@@ -23,14 +23,18 @@ def load_file(
     labelled: int | None = None,
     splits: Splits = SPLITS,
     seed: int = 0,
+    classes: Mapping[str, Classes] | None = None,
 ) -> Dataset:
     """A data set from an h5 file with one array per site at its top.
 
     Args:
         path: The file.
         labelled: Training rows that keep their label, balanced over the classes; all if None.
-        splits: Shares, or numbers, of training, validation and test rows.
+        splits: Shares, or numbers, of training, validation and test rows; or the name of the
+            array that says the part of each row; or None for all rows in the test part, to
+            predict.
         seed: Seed of the split and of the labels that are kept.
+        classes: Number of classes, or their names in order, by label site.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -38,13 +42,15 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
+    options = {"splits": splits, **({"classes": classes} if classes else {})}
     return build(
         read(Path(path)),
-        Path(path).stem,
+        name=Path(path).stem,
         labelled=labelled,
+        classes=classes,
         splits=splits,
         seed=seed,
-        options={},
+        options=options,
         source=str(path),
     )
 
@@ -79,19 +85,24 @@ def load_microarray(
         ValueError: If there is no such set, or the file is damaged.
     """
     (path,) = microarray_files(study, root)
+    options = {
+        "study": study,
+        "root": None if root is None else str(root),
+        "splits": splits,
+    }
     return build(
         read(path),
-        study,
+        name=study,
         labelled=labelled,
         splits=splits,
         seed=seed,
-        options={"study": study, "root": None if root is None else str(root)},
+        options=options,
         source="microarray",
     )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; bytes as text."""
+    """The arrays of a file by name."""
     with reading(path, "an h5 file with an array per site"), opened(path) as file:
         if "obs" in file and "var" in file:
             raise ValueError("it is a file of AnnData: name it .h5ad")
@@ -100,4 +111,4 @@ def read(path: Path) -> dict[str, Any]:
         }
         if not arrays:
             raise ValueError("it has no arrays")
-    return {s: a.astype(np.str_) if a.dtype.kind == "S" else a for s, a in arrays.items()}
+    return arrays

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ppl_models.data.readers import npz_stream, zip_members
-from ppl_models.data.tables.own_arrays import build
-from ppl_models.data.tables.splits import SPLITS, Splits
+from ppl_models.data.tables.labels import Classes
+from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
 
 
@@ -15,14 +16,18 @@ def load_file(
     labelled: int | None = None,
     splits: Splits = SPLITS,
     seed: int = 0,
+    classes: Mapping[str, Classes] | None = None,
 ) -> Dataset:
     """A data set from an ``.npz`` file with one array per site; see :func:`from_arrays`.
 
     Args:
         path: The file.
         labelled: Training rows that keep their label, balanced over the classes; all if None.
-        splits: Shares, or numbers, of training, validation and test rows.
+        splits: Shares, or numbers, of training, validation and test rows; or the name of the
+            array that says the part of each row; or None for all rows in the test part, to
+            predict.
         seed: Seed of the split and of the labels that are kept.
+        classes: Number of classes, or their names in order, by label site.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -41,12 +46,14 @@ def load_file(
             f"{path}: cannot read {what}, expected an .npz of plain numbers and strings "
             f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
+    options = {"splits": splits, **({"classes": classes} if classes else {})}
     return build(
         sites,
-        Path(path).stem,
+        name=Path(path).stem,
         labelled=labelled,
+        classes=classes,
         splits=splits,
         seed=seed,
-        options={},
+        options=options,
         source=str(path),
     )

@@ -30,7 +30,8 @@ from ppl_models.data.store.row_blocks import Blocks, of_dataset
 from ppl_models.data.store.stored_array import Array, OpenFile, Stored, stored_type, stored_width
 from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.recipe import assemble
-from ppl_models.data.tables.table import PARTS, Dataset, Table
+from ppl_models.data.tables.splits import PARTS
+from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.files import write_atomically
 from ppl_models.full_disk import Disk
 from ppl_models.version import __version__
@@ -148,10 +149,9 @@ def _dataset(path: Path, header: dict[str, Any], stored: Mapping[str, Stored]) -
         units={s: units for s in sites if (units := arrays[f"sites/{s}"].get("units"))},
         row_names=header.get("row_names"),
     )
-    tables = []
-    for part in PARTS:
-        tables.append(whole.rows(_all(stored[f"splits/{part}"])))
-        tables[-1].name = f"{header['name']}/{part}"
+    tables = [
+        whole.part(f"{header['name']}/{part}", _all(stored[f"splits/{part}"])) for part in PARTS
+    ]
     recipe = header["recipe"] or {
         "name": os.path.abspath(path),
         "options": {},

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.store.stored_array import Array, stored_type, stored_width
-from ppl_models.data.tables.splits import split
-from ppl_models.data.tables.table import PARTS
+from ppl_models.data.tables.splits import PARTS, split
 
 BLOCK_BYTES = 1 << 18  # of the vectors of a block of rows, before compression
 MOST_ROWS = 1 << 14  # of a block
@@ -215,29 +214,37 @@ class Writer:
     def _append(self, name: str, rows: Array) -> None:
         rows = np.ascontiguousarray(rows)
         if name not in self.file:
-            form = self.forms.get(name.removeprefix("sites/"), {})
-            kept = form.get("encoding", "int64") not in ("bits", "int64") and not self.compress
-            worth = not kept and len(zlib.compress(rows.data, LEVEL)) < WORTH * rows.nbytes
-            self.file.create_dataset(
-                name,
-                (0, rows.shape[1]),
-                rows.dtype,
-                chunks=(self.block, rows.shape[1]),
-                maxshape=(None, rows.shape[1]),
-                compression="gzip" if worth else None,
-                compression_opts=LEVEL if worth else None,
-                track_times=False,  # equal sets make equal files
-            )
+            self._create(name, rows)
         array, start = self.file[name], self.file[name].shape[0]
         array.resize(start + len(rows), axis=0)
         array[start:] = rows
         self.check()
-        self.checksums.setdefault(name, []).append(zlib.crc32(rows.data))
-        self.digests.setdefault(name, hashlib.sha256()).update(rows)
+        self.checksums[name].append(zlib.crc32(rows.data))
+        self.digests[name].update(rows)
+
+    def _create(self, name: str, rows: Array) -> None:
+        """An array of no rows yet, such as these."""
+        form = self.forms.get(name.removeprefix("sites/"), {})
+        kept = form.get("encoding", "int64") not in ("bits", "int64") and not self.compress
+        worth = not kept and len(zlib.compress(rows.data, LEVEL)) < WORTH * rows.nbytes
+        self.file.create_dataset(
+            name,
+            (0, rows.shape[1]),
+            rows.dtype,
+            chunks=(self.block, rows.shape[1]),
+            maxshape=(None, rows.shape[1]),
+            compression="gzip" if worth else None,
+            compression_opts=LEVEL if worth else None,
+            track_times=False,  # equal sets make equal files
+        )
+        self.checksums[name] = []
+        self.digests[name] = hashlib.sha256()
 
     def _flat(self, name: str, values: Array, encoding: str) -> dict[str, Any]:
         for start in range(0, len(values), self.block):
             self._append(name, values[start : start + self.block, None])
+        if not len(values):
+            self._create(name, values[:, None].astype(np.int64))
         return {"encoding": encoding, "row": [], "divisor": 1, "block": self.block}
 
     def _numbers(self) -> Array:
@@ -266,9 +273,7 @@ class Writer:
         splits = {part: _array(source.splits[part]).astype(np.int64) for part in PARTS}
         times = np.zeros(self.rows, np.int64)
         for part, index in splits.items():
-            if not len(index):
-                raise ValueError(f"split {part!r} of {source.name} is empty, expected some rows")
-            if index.min() < 0 or index.max() >= self.rows:
+            if len(index) and (index.min() < 0 or index.max() >= self.rows):
                 raise ValueError(
                     f"split {part!r} of {source.name} has rows {index.min()}..{index.max()}, "
                     f"expected some of 0..{self.rows - 1}"

@@ -11,7 +11,8 @@ import torch
 
 from ppl_models.data.store.stored_array import Array, Stored
 from ppl_models.data.tables.lazy_column import Values, is_lazy
-from ppl_models.data.tables.table import PARTS, Dataset, Table
+from ppl_models.data.tables.splits import PARTS
+from ppl_models.data.tables.table import Dataset, Table
 
 ROWS = 1024  # of a table written at a time
 DIVISORS = (1, 255, 16)  # tried for floats that may be whole numbers, divided

@@ -156,6 +156,8 @@ class Stored:
     def raw(self, rows: Array) -> Array:
         """Rows ``(n,)`` as they are stored ``(n, width)``; each block is read once."""
         out = np.empty((len(rows), self.width), stored_type(self.encoding))
+        if not len(rows):  # of an empty part
+            return out
         (buffer,) = self.buffer(1)
         blocks = rows // self.block
         order = np.argsort(blocks, kind="stable")

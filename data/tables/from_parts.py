@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ppl_models.data.tables.lazy_column import Column
-from ppl_models.data.tables.recipe import Labelled, assemble
-from ppl_models.data.tables.table import PARTS, Dataset, Table
+from ppl_models.data.tables.recipe import Labelled, assemble, plain
+from ppl_models.data.tables.splits import PARTS
+from ppl_models.data.tables.table import Dataset, Table
 
 Array = np.ndarray[Any, Any]
 
@@ -75,7 +76,7 @@ def from_parts(
     ]
     made = assemble(name, *tables, labelled=labelled, seed=seed, options=options)
     asked = {k: v for k, v in made.recipe["options"].items() if classes or k != "labelled"}
-    recipe = {**made.recipe, "options": {**asked, **options}}
+    recipe = {**made.recipe, "options": {**asked, **plain(options)}}
     return dataclasses.replace(made, recipe=recipe, roles=dict(roles or {}))
 
 

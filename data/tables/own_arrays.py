@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.config import plain, unknown
-from ppl_models.data.tables.labels import coded, is_label
-from ppl_models.data.tables.own_values import Own, own
+from ppl_models.config import unknown
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.given import Array as Array, Given, row_names_of
+from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
 from ppl_models.data.tables.recipe import assemble
-from ppl_models.data.tables.splits import SPLITS, Splits, parted
-from ppl_models.data.tables.table import PARTS, Dataset, Table
+from ppl_models.data.tables.splits import PARTS, parts_of, shares_of
+from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.data.tables.vectors import vectors
+
+Splits = Any  # see from_arrays
+SPLITS = (0.7, 0.1, 0.2)
+ROLES = ("covariate", "factor", "group", "intervention")
 
 
 def from_arrays(
@@ -25,29 +31,30 @@ def from_arrays(
     *,
     name: str = "arrays",
     labelled: int | Mapping[str, int] | None = None,
-    classes: Mapping[str, int | Sequence[str]] | None = None,
+    classes: Mapping[str, Classes] | None = None,
     splits: Splits = SPLITS,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
     columns: Mapping[str, Sequence[str]] | None = None,
     units: Mapping[str, str] | None = None,
     row_names: Sequence[str] | None = None,
     roles: Mapping[str, str] | None = None,
-    seed: int = 0,
     sites: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Dataset:
-    """A data set from numpy arrays, torch tensors, sparse matrices or pandas objects.
+    """A data set from arrays with the same rows: of numpy, torch, scipy, pandas, xarray, or lists.
 
-    One value per row that is an integer, a string or a boolean is a label, and so are floats
-    that are whole numbers where some are NaN, which is how pandas keeps integers with gaps; a
-    single column ``(N, 1)`` of them counts as one value per row, except in ``x``. A label that
-    is -1, None, NaN or masked is missing, and so is text that stands for no value (``""``,
-    ``"nan"``, ``"NA"`` and the like) unless ``classes`` names it. All else are float32 vectors,
-    of which a row is missing where all its entries are NaN or masked; images ``(N, H, W, ...)``
-    are flattened and keep their shape beside.
+    One value per row, ``(N,)`` or ``(N, 1)``, that is an integer, a string, a boolean or a
+    category is a label (``x`` only where it is ``(N,)``), and so are floats ``(N,)`` that are
+    whole numbers where some are NaN, which is how pandas keeps integers with gaps; others are
+    labels where ``classes`` name the site. Which labels are missing is said in
+    :mod:`ppl_models.data.tables.missing`, what is a class in which order in
+    :mod:`ppl_models.data.tables.labels`. All else are float32 vectors, of which a row is missing
+    where all its entries are NaN or masked; images ``(N, H, W, ...)`` are flattened and keep their
+    shape beside. Whole numbers that single precision would round are refused.
 
-    Rows with a missing value go to the training rows, on top of their split; the others are
-    split at random, stratified by the first label site.
+    Names of columns and rows come along from pandas and xarray; rows of two sites that are named
+    must be named alike.
 
     Args:
         x: The site ``x``.
@@ -56,173 +63,210 @@ def from_arrays(
         labelled: Training rows that keep their label, balanced over the classes (by site
             where there are several label sites); all if None.
         classes: Number of classes, or their names in order, by label site. When left out: the
-            categories in their order, the strings that occur, sorted (numbers by size), or
+            categories, the strings that occur, sorted (by number where all are numbers), or
             ``0 .. max``.
-        splits: Shares, or numbers, of training, validation and test rows, 0 for an empty part;
-            or the part of each row by its name, ``"train"``, ``"validation"`` or ``"test"``; or
-            the name of the site that holds these. None splits nothing: all rows are in
-            ``.test``, in the order given, to predict; they may have no labels at all.
+        splits: Shares, or numbers, of training, validation and test rows; 0 leaves one empty. Rows
+            are drawn at random, stratified by the first label site; those with a missing value go
+            to training, on top. Or the part of each row, ``train``, ``validation``, ``test`` or
+            missing: an array, or the name of the site that says so, which then is none. None puts
+            all rows into the test part as they come, without a label if need be, to predict.
         shapes: Image shapes of vectors that come flattened, by site.
-        columns: Names of the numbers of a vector, by site; those of a pandas table when left
-            out.
-        units: Units, by site.
-        row_names: A name for each row.
-        roles: What a site is where it is no plain observation or label: ``"covariate"``,
-            ``"factor"``, ``"intervention"`` or ``"group"``.
         seed: Seed of the split and of the labels that are kept.
-        sites: Further sites by name, for names that an option has.
+        columns: Names of a vector's numbers, by site.
+        units: Units, by site.
+        row_names: Names of the rows.
+        roles: What a site is where it is no plain observation or label: ``covariate``,
+            ``factor``, ``group`` or ``intervention``.
+        sites: Further sites, by names that may be those of options.
         more: Further sites, by name.
 
     Raises:
         ValueError: Naming the site, row and column of what does not fit.
-
-    Warns:
-        UserWarning: If text was taken as missing.
     """
-    given = {"x": x, "y": y, **more}
-    given = {site: values for site, values in given.items() if values is not None}
-    for site in sites or {}:
-        if site in given:
-            raise ValueError(f"site {site!r} is given twice, expected once")
+    own = {"x": x, "y": y}
+    given = {site: values for site, values in own.items() if values is not None}
+    if twice := [site for site in sites or {} if site in given or site in more]:
+        raise ValueError(f"site {twice[0]!r} is given twice, expected once")
     return build(
-        {**given, **(sites or {})},
-        name,
+        {**given, **more, **(sites or {})},
+        name=name,
         labelled=labelled,
-        classes=classes or {},
+        classes=classes,
         splits=splits,
-        shapes=shapes or {},
+        shapes=shapes,
         seed=seed,
-        known=Known(columns or {}, units or {}, row_names, roles or {}),
+        columns=columns,
+        units=units,
+        row_names=row_names,
+        roles=roles,
     )
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of sites besides their values.
-
-    Attributes:
-        columns: Names of the numbers of vectors, by site.
-        units: Units, by site.
-        row_names: A name for each row.
-        roles: What a site is where it is no plain observation or label.
-        labels: Sites that the user says are labels.
-    """
-
-    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    units: Mapping[str, str] = field(default_factory=dict)
-    row_names: Any = None
-    roles: Mapping[str, str] = field(default_factory=dict)
-    labels: Collection[str] = ()
 
 
 def build(
     sites: Mapping[str, Any],
-    name: str,
     *,
+    name: str = "arrays",
     labelled: int | Mapping[str, int] | None = None,
-    classes: Mapping[str, int | Sequence[str]] | None = None,
-    splits: Splits | Own = SPLITS,
+    classes: Mapping[str, Classes] | None = None,
+    splits: Splits = SPLITS,
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    units: Mapping[str, str] | None = None,
+    row_names: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    labels: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     source: str = "",
-    told: Any = None,
-    known: Known | None = None,
 ) -> Dataset:
-    """What :func:`from_arrays` does, for readers, which have a name for the source.
+    """What :func:`from_arrays` does, for all that read sites of any name.
 
     Args:
         sites: Values by site.
-        name: Name of the data set.
-        labelled: As :func:`from_arrays`.
-        classes: As :func:`from_arrays`.
-        splits: As :func:`from_arrays`.
-        shapes: As :func:`from_arrays`.
-        seed: As :func:`from_arrays`.
-        options: Of the reader, for the recipe.
-        source: What :func:`ppl_models.data.load` calls these data; ``name`` if empty.
-        told: What the recipe says of the splits, where they were read from a column.
-        known: What is known of the sites besides.
+        labels: Sites that hold labels, whatever their type.
+        options: What the recipe says of how the set is made again.
+        source: What :func:`ppl_models.data.load` calls these data.
+        name: This and all else as :func:`from_arrays`.
+        labelled: See there.
+        classes: See there.
+        splits: See there.
+        shapes: See there.
+        seed: See there.
+        columns: See there.
+        units: See there.
+        row_names: See there.
+        roles: See there.
     """
-    known, forms = known or Known(), {s: tuple(shape) for s, shape in (shapes or {}).items()}
-    sites, part_of_row = _split_site(sites, splits)
-    for what, given in (("classes", classes), ("shapes", forms), ("roles", known.roles)):
-        for site in given or {}:
-            if site not in sites:
-                raise ValueError(f"{what}: {unknown('site', site, sites)}")
-    table = _table(name, sites, classes or {}, forms, known, lacking=splits is None)
+    by_site = {"classes": classes, "shapes": shapes, "columns": columns, "units": units}
+    sites = dict(sites)
+    if options is None:
+        plain = splits is None or isinstance(splits, str) or shares_of(splits) is not None
+        said = splits if plain else "by row"
+        options = {"splits": said, "classes": classes or {}, "shapes": shapes or {}}
+    if isinstance(splits, str):
+        if splits not in sites:
+            raise ValueError(unknown("site of splits", splits, sites))
+        splits = sites.pop(splits)
+    _check_options({**by_site, "roles": roles}, sites)
+    table = _table(
+        name,
+        {site: take(site, values) for site, values in sites.items()},
+        {*labels, *(classes or {})},
+        {what: dict(given or {}) for what, given in by_site.items()},
+        row_names,
+        whole=splits is not None,
+    )
     complete = torch.ones(len(table), dtype=torch.bool)
     for mask in table.observed.values():
         complete &= mask
-    label = next((s for s, v in table.sites.items() if s in table.classes and v.dim() == 1), None)
-    labels = None if label is None else table.sites[label][:]
-    parts = parted(part_of_row, complete, seed, labels)
-    tables = []
-    for part, index in zip(PARTS, parts, strict=True):
-        tables.append(table.rows(index) if len(index) else table.none())
-        tables[-1].name = f"{name}/{part}"
-    own_options = {"classes": plain(dict(classes or {})), "shapes": plain(dict(shapes or {}))}
-    options = {**(own_options if options is None else options), "splits": told or _told(splits)}
+    label = next((s for s, v in table.sites.items() if not v.is_floating_point()), None)
+    stratum = None if label is None else table.sites[label][:]
+    drawn = parts_of(splits, complete, stratum, seed)
+    tables = [table.part(f"{name}/{p}", rows) for p, rows in zip(PARTS, drawn, strict=True)]
     made = assemble(
         name, *tables, labelled=labelled, seed=seed, options=options, source=source or name
     )
-    made.roles.update(known.roles)
-    return made
+    return dataclasses.replace(made, roles=dict(roles or {}))
 
 
-def _told(splits: Any) -> Any:
-    by_row = splits is not None and not isinstance(splits, str) and len(splits) != len(PARTS)
-    return "by row" if by_row else plain(splits)
+def checked(options: Mapping[str, Any], function: Callable[..., Any] = from_arrays) -> Any:
+    """Options of a function, as they are.
+
+    Raises:
+        ValueError: If there is no such option, naming the nearest.
+    """
+    kinds = inspect.signature(function).parameters.values()
+    known = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY and p.name != "sites"]
+    for option in options:
+        if option not in known:
+            raise ValueError(unknown("option", option, known))
+    return options
 
 
-def _split_site(sites: Mapping[str, Any], splits: Splits | Own) -> tuple[dict[str, Any], Any]:
-    """The sites, less the one that says in which part each row is, and what says so."""
-    if not isinstance(splits, str):
-        return dict(sites), splits
-    if splits not in sites:
-        raise ValueError(f"splits: {unknown('site', splits, sites)}")
-    return {s: v for s, v in sites.items() if s != splits}, own(splits, sites[splits])
+def names_in(what: str, given: str | Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that are asked for: one, several with commas between, or a list of them.
+
+    Raises:
+        ValueError: If there is no such name, naming the nearest; or one comes twice.
+    """
+    if isinstance(given, str):
+        names = [given] if given in known else [n.strip() for n in given.split(",") if n.strip()]
+    else:
+        names = [str(name) for name in given]
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown(what, name, known))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{what} {twice!r} is asked for twice, expected once")
+    return names
+
+
+def _check_options(options: Mapping[str, Any], sites: Mapping[str, Any]) -> None:
+    for what, given in options.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(
+                f"{what} are {type(given).__name__}, expected a dict by site; a site of that name "
+                "goes into sites={...}"
+            )
+        for site in given or {}:
+            if site not in sites:
+                raise ValueError(unknown("site", site, sites))
+    for role in (options["roles"] or {}).values():
+        if role not in ROLES:
+            raise ValueError(unknown("role", role, ROLES))
 
 
 def _table(
     name: str,
-    sites: Mapping[str, Any],
-    classes: Mapping[str, int | Sequence[str]],
-    shapes: dict[str, tuple[int, ...]],
-    known: Known,
-    lacking: bool,
+    sites: Mapping[str, Given],
+    named: set[str],
+    known: dict[str, dict[str, Any]],
+    row_names: Sequence[str] | None,
+    whole: bool,
 ) -> Table:
-    """All rows in the order they were given, checked once."""
-    if not sites:
-        raise ValueError(f"{name} has no sites, expected at least one")
+    """All rows as they were given, which checks them."""
     values: dict[str, Tensor] = {}
     observed: dict[str, Tensor] = {}
-    names: dict[str, tuple[str, ...]] = {}
-    columns = {site: tuple(map(str, given)) for site, given in known.columns.items()}
-    row_names = known.row_names
+    classes: dict[str, tuple[str, ...]] = {}
     for site, given in sites.items():
-        mine = own(site, given)
-        row_names = mine.row_names if row_names is None else row_names
-        if is_label(mine, site in classes or site in known.labels, site == "x"):
-            values[site], names[site] = coded(
-                site, mine, classes.get(site), lacking, site in known.labels
+        array = given.values
+        if array.ndim == 0 or not array.size:
+            raise ValueError(
+                f"site {site!r} has shape {array.shape}, expected at least one row of one entry"
             )
+        if given.units is not None:
+            known["units"].setdefault(site, given.units)
+        if is_label(site, given, site in named):
+            codes, classes[site] = labels_of(site, given, known["classes"].get(site), whole)
+            values[site] = torch.from_numpy(codes)
             observed[site] = values[site] >= 0
             continue
-        values[site], seen = vectors(site, mine)
-        if seen is not None:
-            observed[site] = seen
-        if mine.columns:
-            columns.setdefault(site, mine.columns)
-        if mine.values.ndim > 2:
-            shapes.setdefault(site, mine.values.shape[1:])
-    return Table(
-        name,
-        values,
-        observed,
-        classes=names,
-        shapes=shapes,
-        columns=columns,
-        units=known.units,
-        row_names=None if row_names is None else np.asarray(row_names, dtype=object),
-    )
+        values[site], missing = vectors(site, given)
+        if missing.any() and not (whole and missing.all()):
+            observed[site] = ~missing
+            values[site][missing] = 0
+        if array.ndim > 2:
+            known["shapes"].setdefault(site, array.shape[1:])
+        if given.columns is not None:
+            known["columns"].setdefault(site, given.columns)
+    known["shapes"] = {site: tuple(map(int, shape)) for site, shape in known["shapes"].items()}
+    names = _row_names(sites) if row_names is None else row_names_of(row_names)
+    return Table(name, values, observed, **{**known, "classes": classes}, row_names=names)
+
+
+def _row_names(sites: Mapping[str, Given]) -> Array | None:
+    """Names of the rows, which must be those of every site that has some."""
+    first, names = "", None
+    for site, given in sites.items():
+        if given.row_names is None:
+            continue
+        if names is None:
+            first, names = site, given.row_names
+        elif len(names) == len(given.row_names) and (names != given.row_names).any():
+            row = int(np.flatnonzero(names != given.row_names)[0])
+            raise ValueError(
+                f"site {site!r} names row {row} {given.row_names[row]!r}, site {first!r} "
+                f"{names[row]!r}, expected rows in one order (of pandas: b.loc[a.index])"
+            )
+    return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ppl_models.config import unknown
@@ -43,17 +44,30 @@ def assemble(
     Raises:
         ValueError: If there is no such label site, or too few labels.
     """
+    labelled, seed = plain(labelled), plain(seed)
     if labelled is not None:
         train = _hide(train, labelled, seed)
-        labelled = dict(labelled) if isinstance(labelled, Mapping) else labelled
     recipe = {
         "name": source or name,
-        "options": {**options, "labelled": labelled, "seed": seed},
+        "options": {**plain(options), "labelled": labelled, "seed": seed},
         "seed": seed,
         "version": __version__,
         "digest": digest(train, validation, test),
     }
     return Dataset(name, train, validation, test, recipe)
+
+
+def plain(value: Any) -> Any:
+    """Options as they come back from JSON: no types of numpy or torch, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):  # of numpy, torch or pandas
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple | range):
+        return [plain(entry) for entry in value]
+    return value
 
 
 def _hide(table: Table, labelled: Labelled, seed: int) -> Table:
@@ -79,7 +93,8 @@ def digest(*tables: Table) -> str:
     for table in tables:
         for site, value in (*table.sites.items(), ("", table.numbers)):
             total.update(f"{site} {tuple(value.shape)} {value.dtype} ".encode())
-            total.update(
-                value.fingerprint() if is_lazy(value) else value.contiguous().numpy().data
-            )
+            if len(table):  # which an empty view of memory is not asked for
+                total.update(
+                    value.fingerprint() if is_lazy(value) else value.contiguous().numpy().data
+                )
     return total.hexdigest()

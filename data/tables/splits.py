@@ -4,56 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.config import unknown
-from ppl_models.data.tables.own_values import Own, own
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.labels import labels as labels_of
 from ppl_models.data.tables.seeds import SPLIT, generator
-from ppl_models.data.tables.table import PARTS
 
-# Shares or numbers of the parts; the part of each row; the name of what says so; or none.
-Splits = Sequence[float] | Sequence[str] | str | None
-SPLITS: Splits = (0.7, 0.1, 0.2)
-SHORT = {"training": "train", "val": "validation", "valid": "validation", "testing": "test"}
+PARTS = ("train", "validation", "test")
 
 
-def parted(
-    splits: Splits | Own, complete: Tensor, seed: int, labels: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """Increasing positions of training, validation and test rows.
-
-    Rows that lack a value are only ever trained on: by shares and numbers they come on top of
-    the training rows, or of the last part that is not empty where there are none.
+def parts_of(
+    splits: Any, complete: Tensor, labels: Tensor | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row numbers of training, validation and test, each increasing.
 
     Args:
-        splits: As :func:`ppl_models.data.from_arrays` takes them; no name.
-        complete: Mask ``(N,)`` of the rows that have all their values.
+        splits: Shares or numbers of rows that lack nothing, which :func:`split` draws, and all
+            others go to training; or the part of each row by name, missing for one in no part; or
+            None, which puts all rows into the test part.
+        complete: Mask ``(N,)`` of the rows that lack nothing.
+        labels: Labels ``(N,)`` that each part has in equal proportion.
         seed: Seed of the split.
-        labels: Labels ``(N,)`` to stratify by.
 
     Raises:
-        ValueError: If they are no three parts, or a row's part has another name.
+        ValueError: If they are neither, or there are too few rows.
     """
-    everything = torch.arange(len(complete))
+    rows = len(complete)
     if splits is None:
-        return everything[:0], everything[:0], everything
-    if isinstance(splits, Own) or _is_by_row(splits):
-        return _by_row(own("splits", splits), len(complete))
-    shares: Any = splits
-    if len(shares) != 3:
-        raise ValueError(f"splits are {splits}, expected three: training, validation, test")
-    rows = complete.nonzero().flatten()
-    parts = [
-        rows[p] for p in split(len(rows), shares, seed, None if labels is None else labels[rows])
-    ]
-    rest = (~complete).nonzero().flatten()
-    takes = 0 if shares[0] else max(place for place, share in enumerate(shares) if share)
-    parts[takes] = torch.cat((parts[takes], rest)).sort().values
-    return tuple(parts)
+        none = torch.arange(0)
+        return none, none, torch.arange(rows)
+    if (shares := shares_of(splits)) is None:
+        codes = torch.from_numpy(_named_parts(splits, rows))
+        train, validation, test = ((codes == p).nonzero().flatten() for p in range(3))
+        return train, validation, test
+    whole = complete.nonzero().flatten()
+    drawn = split(len(whole), shares, seed, None if labels is None else labels[whole])
+    train, validation, test = (whole[part] for part in drawn)
+    train = torch.cat((train, (~complete).nonzero().flatten())).sort().values
+    return train, validation, test
+
+
+def shares_of(splits: Any) -> tuple[int | float, ...] | None:
+    """The three shares or numbers, if that is what splits are; else they go by row.
+
+    Raises:
+        ValueError: If they are numbers, but not three.
+    """
+    if not isinstance(splits, tuple | list | np.ndarray | Tensor):
+        if isinstance(splits, Real):
+            raise ValueError(f"splits are {splits}, expected three: training, validation, test")
+        return None
+    given = splits.tolist() if isinstance(splits, np.ndarray | Tensor) else list(splits)
+    if not all(isinstance(part, Real) and not isinstance(part, bool) for part in given):
+        return None
+    if len(given) != 3:
+        raise ValueError(
+            f"splits are {_short(given)}, expected three: training, validation, test; or the part "
+            "of each row by name"
+        )
+    numbers = tuple(int(p) if isinstance(p, Integral) else float(p) for p in given)
+    if sum(numbers) == 1:  # (0, 0, 1) are shares, too: nobody splits a single row off
+        return tuple(map(float, numbers))
+    return numbers
+
+
+def _named_parts(splits: Any, rows: int) -> np.ndarray[Any, Any]:
+    given = take("splits", splits)
+    if given.categories is None and given.values.dtype.kind not in "OUST":
+        raise ValueError(
+            f"splits have type {given.values.dtype}, expected three shares or numbers, or the "
+            f"part of each row by name: {', '.join(PARTS)}"
+        )
+    codes, _ = labels_of("splits", given, PARTS, whole=False)
+    if len(codes) != rows:
+        raise ValueError(f"splits name the parts of {len(codes)} rows, expected {rows}")
+    return codes
+
+
+def _short(given: Sequence[Any]) -> str:
+    return str(tuple(given)) if len(given) < 6 else f"{len(given)} numbers"
 
 
 def split(
@@ -63,8 +97,8 @@ def split(
 
     Args:
         rows: Number of rows N.
-        parts: Number of rows of each part (integers), or its share (floats); 0 for none. Rows
-            left over belong to no part.
+        parts: Number of rows of each part (integers), or its share (floats); a part of 0 is
+            empty. Rows left over belong to no part.
         seed: Seed of the split.
         labels: Labels ``(N,)``. Each class has its proportion in each part, up to a few rows.
 
@@ -72,20 +106,20 @@ def split(
         Increasing row numbers of each part; no two parts share a row.
 
     Raises:
-        ValueError: If a part that is asked for is empty or the parts are more than there is.
+        ValueError: If another part is empty or the parts are more than there is.
     """
+    if not all(part >= 0 for part in parts):  # which NaN is not
+        raise ValueError(f"splits are {tuple(parts)}, expected numbers of at least 0")
     shares = any(isinstance(p, float) for p in parts)
-    if min(parts) < 0 or not any(parts):
-        raise ValueError(f"splits are {tuple(parts)}, expected numbers of at least 0, not all 0")
     if shares and sum(parts) > 1 + 1e-9:
         raise ValueError(f"splits are {tuple(parts)}, expected shares that add up to at most 1")
     # Ends are rounded, not sizes, so that shares that add up to 1 use every row.
     ends = [round(rows * end) if shares else int(end) for end in accumulate(parts)]
     counts = [end - start for start, end in pairwise((0, *ends))]
-    if any(part and count < 1 for part, count in zip(parts, counts, strict=True)):
+    if any(count < 1 and part for count, part in zip(counts, parts, strict=True)):
         raise ValueError(
             f"splits {tuple(parts)} of {rows} rows give parts of {counts} rows, expected at "
-            "least 1 in each"
+            "least 1 in each, unless it is asked to be 0"
         )
     if sum(counts) > rows:
         raise ValueError(f"splits {tuple(parts)} need {sum(counts)} rows, but there are {rows}")
@@ -101,28 +135,3 @@ def split(
         place = (torch.arange(rows) - first + start) / size.repeat_interleave(size)
         order = order[place.argsort(stable=True)]
     return tuple(order[start:end].sort().values for start, end in pairwise((0, *ends)))
-
-
-def _is_by_row(splits: Any) -> bool:
-    return hasattr(splits, "dtype") or any(isinstance(part, str) for part in splits)
-
-
-def _by_row(given: Own, rows: int) -> tuple[Tensor, ...]:
-    names = (
-        np.asarray(given.classes, dtype=object)[given.values] if given.classes else given.values
-    )
-    if names.shape != (rows,) or names.dtype.kind != "O":
-        raise ValueError(
-            f"splits have type {names.dtype} and shape {names.shape}, expected three numbers, or "
-            f"one of {', '.join(PARTS)} for each of {rows} rows"
-        )
-    found = np.full(rows, -1)
-    for row in np.flatnonzero(~given.missing):
-        name = SHORT.get(str(names[row]).lower(), str(names[row]).lower())
-        if name not in PARTS:
-            raise ValueError(f"splits, row {row}: {unknown('part', names[row], PARTS)}")
-        found[row] = PARTS.index(name)
-    parts = tuple(torch.from_numpy(np.flatnonzero(found == place)) for place in range(3))
-    if not any(map(len, parts)):
-        raise ValueError("splits put no row into any part, expected some")
-    return parts

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_models.config import unknown
 from ppl_models.data.tables.correlations import log_weights
 from ppl_models.data.tables.hiding import Kept, keep
-from ppl_models.data.tables.recipe import digest
+from ppl_models.data.tables.recipe import digest, plain
 from ppl_models.data.tables.seeds import DRAW, generator
 from ppl_models.data.tables.table import BY_SITE, Dataset, Table
 
@@ -30,13 +30,13 @@ def supervise(dataset: Dataset, kept: Mapping[str, Kept], seed: int = 0) -> Data
     Raises:
         ValueError: If there is no such site or class, or fewer rows than asked for.
     """
+    kept = plain(kept)
     sites = list(dataset.train.sites)
     masks = {
         site: keep(dataset.train, site, wanted, seed + (sites.index(site) if site in sites else 0))
         for site, wanted in kept.items()
     }
-    plain = {s: dict(k) if isinstance(k, Mapping) else k for s, k in kept.items()}
-    return _record(dataset, supervise, {"kept": plain, "seed": seed}, dataset.train.hide(masks))
+    return _record(dataset, supervise, {"kept": kept, "seed": seed}, dataset.train.hide(masks))
 
 
 def unpair(
@@ -198,7 +198,7 @@ def _record(
 ) -> Dataset:
     recipe = {
         **dataset.recipe,
-        "steps": [*dataset.recipe.get("steps", ()), {"step": step.__name__, **options}],
+        "steps": [*dataset.recipe.get("steps", ()), {"step": step.__name__, **plain(options)}],
         "digest": digest(train, dataset.validation, dataset.test),
     }
     return dataclasses.replace(dataset, train=train, recipe=recipe)

@@ -14,10 +14,10 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.lazy_column import Values, is_lazy
+from ppl_models.data.tables.positions import positions
 
 Names = np.ndarray[Any, Any]  # of text
 BY_SITE = ("classes", "shapes", "columns", "units")  # what a table knows of a site besides values
-PARTS = ("train", "validation", "test")
 MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
 
 
@@ -59,8 +59,8 @@ class Table:
 
     Raises:
         ValueError: If lengths or types disagree, a label is outside its classes, an observed
-            number is not finite, a column is named twice, or there are no rows; naming site,
-            row and column.
+            number is not finite, or a column is named twice; naming site, row and column. A table
+            may have no rows, but whoever looks at them is told.
     """
 
     def __init__(
@@ -90,8 +90,6 @@ class Table:
         self.columns = {s: tuple(c) for s, c in (columns or {}).items()}
         self.units = dict(units or {})
         self.row_names = None if row_names is None else np.asarray(row_names, dtype=object)
-        if not len(numbers):
-            raise ValueError(f"{name} has no rows, expected at least one")
         for what, given in (("mask", masks), *((p, getattr(self, p)) for p in BY_SITE)):
             for site in given:
                 if site not in self.sites:
@@ -141,7 +139,7 @@ class Table:
             bad = ~value.isfinite()
             expected = "a finite number"
         else:
-            most = max(0, int(value.max()))
+            most = max(0, int(value.max())) if value.numel() else -1
             self.classes.setdefault(site, tuple(map(str, range(most + 1))))
             bad = (value < 0) | (value >= len(self.classes[site]))
             expected = f"a label in 0..{len(self.classes[site]) - 1}"
@@ -153,11 +151,22 @@ class Table:
         where = f"site {site!r}, row {int(self.numbers[row])} of {self.name}"
         if column:
             where += f", column {column[0] if len(column) == 1 else tuple(column)}"
+            if site in self.columns:
+                where += f" ({self.columns[site][column[0]]!r})"
         raise ValueError(f"{where}: got {value[(row, *column)].item()}, expected {expected}")
 
     def __len__(self) -> int:
         """Number of rows N."""
         return len(self.numbers)
+
+    def check_rows(self) -> None:
+        """Make sure that there are rows.
+
+        Raises:
+            ValueError: If there are none, as in a part that the splits left empty.
+        """
+        if not len(self):
+            raise ValueError(f"{self.name} has no rows, expected at least one")
 
     def __repr__(self) -> str:
         parts = []
@@ -187,7 +196,12 @@ class Table:
         }
 
     def regimes(self) -> list[Regime]:
-        """The rows, grouped by what is observed in them; most observed sites first."""
+        """The rows, grouped by what is observed in them; most observed sites first.
+
+        Raises:
+            ValueError: If there are no rows.
+        """
+        self.check_rows()
         return self._grouped[0]
 
     @cached_property
@@ -246,31 +260,30 @@ class Table:
             observed=self.counts,
         )
 
-    def rows(self, index: Tensor) -> Table:
+    def rows(self, index: Any) -> Table:
         """The rows at these positions, in their order.
 
+        Args:
+            index: Positions, a slice, or a mask; see
+                :func:`ppl_models.data.tables.positions.positions`.
+
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, one is outside the table, or a mask of another length.
         """
+        index = positions(index, len(self), self.name)
         if not len(index):
             raise ValueError(f"no rows chosen of {self.name}, expected at least one")
+        return self.part(self.name, index)
+
+    def part(self, name: str, index: Tensor) -> Table:
+        """The rows at these positions, which may be none, as a table of its own name."""
         index = index.to(self.numbers.device)
         return self._like(
+            name=name,
             sites={s: v.rows(index) if is_lazy(v) else v[index] for s, v in self.sites.items()},
             observed=_partial({s: m[index] for s, m in self.observed.items()}),
             numbers=self.numbers[index],
             row_names=None if self.row_names is None else self.row_names[index.cpu().numpy()],
-        )
-
-    def none(self) -> Table:
-        """The same sites without a row: an empty part of a data set."""
-        return self._like(
-            sites={
-                s: v.rows(self.numbers[:0]) if is_lazy(v) else v[:0] for s, v in self.sites.items()
-            },
-            observed={},
-            numbers=self.numbers[:0],
-            row_names=None if self.row_names is None else self.row_names[:0],
         )
 
     def only(self, *names: str) -> Table:
@@ -374,12 +387,13 @@ class Dataset:
     Attributes:
         name: Name of the data set.
         train: Rows to learn from.
-        validation: Rows to choose settings by, with all labels.
-        test: Rows to report on, with all labels.
+        validation: Rows to choose settings by, with all labels unless the splits were given by
+            row; may be empty, and so may the others.
+        test: Rows to report on, likewise.
         recipe: What made it, as plain values: ``load(recipe["name"], **recipe["options"])``
             makes it again where the data came from a loader; ``digest`` tells whether it did.
         roles: What a site is where it is no plain observation or label: ``factor``,
-            ``intervention`` or ``group``.
+            ``intervention``, ``group`` or ``covariate``.
     """
 
     name: str
@@ -391,7 +405,13 @@ class Dataset:
 
     def __repr__(self) -> str:
         parts = (self.train, self.validation, self.test)
-        return "\n".join((f"Dataset({self.name}", *(f"  {part}" for part in parts))) + ")"
+        lines = [f"Dataset({self.name}", *(f"  {part}" for part in parts)]
+        for site, value in self.train.sites.items():
+            counts = [part.counts[site] for part in parts]
+            if not value.is_floating_point() and sum(counts) < sum(map(len, parts)):
+                rows = ", ".join(f"{n} of {len(p)}" for n, p in zip(counts, parts, strict=True))
+                lines.append(f"  rows with a label {site}: {rows}")
+        return "\n".join(lines) + ")"
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
 from ppl_models.config import names, unknown
+from ppl_models.data.tables.positions import positions as chosen_rows
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
@@ -120,49 +120,23 @@ def chosen(pair: Pair, table: Table, rows: Sequence[int] | Tensor | None) -> tup
     return as_fitted(pair, table), positions(table, rows)
 
 
-def positions(table: Table, rows: Sequence[int] | Tensor | None) -> Tensor:
-    """Chosen positions in a table ``(n,)``, all by default.
+def positions(table: Table, rows: Any) -> Tensor:
+    """Chosen positions in a table ``(n,)``, all by default; see :func:`chosen_rows`.
 
     Args:
         table: The table.
         rows: Positions, a slice, or a mask ``(N,)``.
 
     Raises:
-        ValueError: If a position is no whole number or outside the table, a mask has another
-            length, or no row is chosen.
+        ValueError: If there are no rows, or a position is outside the table, or none is given.
     """
+    table.check_rows()
     if rows is None:
         return torch.arange(len(table))
-    index = _whole_numbers(table, rows)
+    index = chosen_rows(rows, len(table), table.name)
     if not len(index):
         raise ValueError(f"no rows chosen of {table.name}, expected at least one")
-    bad = (index < 0) | (index >= len(table))
-    if bool(bad.any()):
-        raise ValueError(
-            f"row {int(index[bad][0])} is not in {table.name}, expected positions in "
-            f"0..{len(table) - 1}"
-        )
     return index
-
-
-def _whole_numbers(table: Table, rows: Any) -> Tensor:
-    if isinstance(rows, slice):
-        return torch.arange(len(table))[rows]
-    given = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else rows
-    array: np.ndarray[Any, Any] = np.atleast_1d(np.asarray(given))
-    if array.dtype.kind == "b":
-        if array.shape != (len(table),):
-            raise ValueError(
-                f"rows are a mask of shape {array.shape}, expected ({len(table)},) for "
-                f"{table.name}"
-            )
-        return torch.from_numpy(np.flatnonzero(array))
-    if array.size and array.dtype.kind not in "iu":
-        raise ValueError(
-            f"rows are of type {array.dtype}, such as {array.flat[0]}, expected positions in "
-            f"{table.name} as whole numbers, or a mask"
-        )
-    return torch.from_numpy(array.astype(np.int64).flatten())
 
 
 def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:

@@ -32,8 +32,7 @@ def as_fitted(pair: Pair, table: Table) -> Table:
         ValueError: In one line, if a class or column is unknown or missing, a shape differs, or
             there is no row.
     """
-    if not len(table):
-        raise ValueError(f"{table.name} has no rows, expected at least one")
+    table.check_rows()
     return table if pair.schema is None else pair.schema.bring(table)
 
 

@@ -102,6 +102,7 @@ def fit(
             check_data(pair, validation)
     pair.schema = schema
     tables = [_rows_of(stage, table) for stage in plan]
+    watched = [_watched(stage, pair, validation) for stage in plan]
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         distributed.check_modules(pair, processes)
@@ -130,7 +131,7 @@ def fit(
             progress=progress,
             callbacks=callbacks,
         )
-        _carry_out(job, tables, validation, saved)
+        _carry_out(job, tables, watched, saved)
     pair.eval()
     return run
 
@@ -152,7 +153,10 @@ def _plan(
 
 
 def _carry_out(
-    job: Job, tables: list[Table], validation: Table | None, saved: dict[str, Any] | None
+    job: Job,
+    tables: list[Table],
+    watched: list[Table | None],
+    saved: dict[str, Any] | None,
 ) -> None:
     """Run what is left of the job; its own random state ends with it."""
     pair, device = job.run.pair, job.device
@@ -163,9 +167,8 @@ def _carry_out(
             loop.restore(saved)
         with job.interruptible():
             for place in range(loop.state.stage, len(job.plan)):
-                watch = validation and _validation_of(job.plan[place], pair, validation)
                 rows = tables[place].to(device, pair.like().dtype)
-                loop.run_stage(place, rows, watch)
+                loop.run_stage(place, rows, watched[place])
             loop.finish()
 
 
@@ -180,7 +183,13 @@ def _rows_of(stage: Stage, table: Table) -> Table:
     return table.only(*stage.sites) if stage.sites else table
 
 
-def _validation_of(stage: Stage, pair: Pair, table: Table) -> Table:
+def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
+    """The validation rows that decide when a stage stops, if any do."""
+    if not stage.training.patience:
+        return None
+    if table is None:
+        raise ValueError("patience needs validation rows, got a table without")
+    table.check_rows()
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)

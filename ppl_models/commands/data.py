@@ -117,13 +117,15 @@ def _build(options: Options, load: dict[str, Any]) -> int:
 def _preview(options: Options, load: dict[str, Any]) -> int:
     dataset = data.load(options.name, **load)
     report: dict[str, Any] = _counts(dataset)
-    for site in dataset.train.sites:
-        report[site] = _range(dataset.train, site)
-    if dataset.train.shapes:
+    parts = (dataset.train, dataset.validation, dataset.test)
+    table = next(part for part in parts if len(part))
+    for site in table.sites:
+        report[site] = _range(table, site)
+    if table.shapes:
         from ppl_models.data.render.contact_sheet import save, strips
 
         out = options.out or Path(f"{Path(options.name).stem}.png")
-        save(out, strips(dataset.train, options.images), zoom=2)
+        save(out, strips(table, options.images), zoom=2)
         report["contact sheet"] = str(out)
     tell(report, options.json)
     return 0

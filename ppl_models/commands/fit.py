@@ -87,6 +87,8 @@ def _run(options: Namespace, names: _Names) -> int:
     load = {names.loader[n]: v for n, v in chosen(options, list(names.loader)).items()}
     with taking(options.data):
         dataset = data.load(options.data, **load)
+    for part in (dataset.train, getattr(dataset, options.split)):
+        part.check_rows()
     pair = _build(options, names.settings, dataset)
     with group(options.device) as processes:
         run = inference.fit(
@@ -108,6 +110,7 @@ def _run(options: Namespace, names: _Names) -> int:
             "paper": options.name,
             "data": dataset.name,
             "rows": len(dataset.train),
+            **_labelled(dataset),
             "steps": int(run.history["step"][-1]),
             "seconds": round(run.history["seconds"][-1], 1),
             "loss": run.history["loss"][-1],
@@ -131,11 +134,21 @@ def _single(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) else value
 
 
+def _labelled(dataset: Dataset) -> dict[str, Any]:
+    """How many training rows have a label, where not all have; the others are only trained on."""
+    table = dataset.train
+    return {
+        f"rows with a label {site}": table.counts[site]
+        for site in table.observed
+        if not table.sites[site].is_floating_point()
+    }
+
+
 def _errors(run: Run, dataset: Dataset, baseline: bool, seed: int) -> dict[str, Any]:
     errors: dict[str, Any] = {}
-    labels = [s for s in run.pair.card.labels if s in dataset.test.sites and len(dataset.test)]
+    labels = [s for s in run.pair.card.labels if dataset.test.counts.get(s)]
     for site in labels:
-        errors[f"test error of {site}"] = run.error(dataset.test, site)
+        errors[f"test error of {site}"] = run.error(dataset.test.where_observed(site), site)
         if baseline:
             errors[f"supervised-only error of {site}"] = _supervised(run, dataset, site, seed)
     return errors
@@ -155,4 +168,4 @@ def _supervised(run: Run, dataset: Dataset, site: str, seed: int) -> float:
         progress=False,
         epochs=BASELINE_EPOCHS,
     )
-    return alone.error(dataset.test, site)
+    return alone.error(dataset.test.where_observed(site), site)

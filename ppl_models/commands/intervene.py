@@ -87,6 +87,7 @@ def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, B
 
     run, dataset = run_and_data(options, loader)
     table: Table = getattr(dataset, options.split)
+    table.check_rows()
     if not 1 <= options.rows <= len(table):
         raise UsageError(f"--rows is {options.rows}, expected 1 to {len(table)}")
     # The labels are left out: what the pair makes of them is what is looked at.

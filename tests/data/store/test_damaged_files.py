@@ -245,9 +245,8 @@ def with_value(value, row=5):
         ({"classes": {"y": ["a", "b", "a"]}}, "'a' stands there twice"),
         ({"classes": {"y": 3, "z": 2}}, "lacks site 'z' of classes"),
         ({"roles": {"z": "factor"}}, "lacks site 'z' of roles"),
-        ({"splits": (0.9, 0.1, 0.0)}, r"parts of \[.*0\] rows, expected at least 1"),
+        ({"splits": (0.9, 0.1, 1e-5)}, r"shares that add up to at most 1"),
         ({"splits": (0.9, 0.1)}, "expected three"),
-        ({"splits": {part: [] for part in PARTS}}, "split 'train' of set is empty"),
         ({"splits": {"train": [0], "validation": [1], "test": [N]}}, "'test' of set has rows 700"),
         (
             {"splits": {"train": [0, 1], "validation": [1], "test": [2]}},

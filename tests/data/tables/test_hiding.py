@@ -107,8 +107,8 @@ def test_splits_by_counts_and_without_labels():
     [
         ((0.7, 0.2, 0.2), "add up to at most 1"),
         ((50, 40, 20), "need 110 rows, but there are 100"),
-        ((50, -1, 20), "expected numbers of at least 0, not all 0"),
-        ((0, 0, 0), "expected numbers of at least 0, not all 0"),
+        ((50, -1, 20), r"splits are \(50, -1, 20\), expected numbers of at least 0"),
+        ((0.5, float("nan"), 0.2), "expected numbers of at least 0"),
         ((0.999, 0.0005, 0.0005), "expected at least 1"),
     ],
 )

@@ -1,241 +1,256 @@
-"""Labels of every make: gaps, order and names of classes."""
+"""Labels of every make: which are missing, which classes there are, and in which order."""
 
+from __future__ import annotations
+
+import datetime
 import re
-import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from ppl_models import data
-from ppl_models.data.tables import labels
-from ppl_models.data.tables.own_values import own
-
-N = 12
-PLACE = np.arange(N) % 3
-GAPS = np.arange(N) % 4 == 0
-CODES = np.where(GAPS, -1, PLACE).tolist()
-ANIMALS = np.array(["ant", "bee", "cat"], dtype=object)
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.labels import labels
 
 
-def coded(given, classes=None, **options):
-    codes, names = labels.coded("y", own("y", given), classes, **options)
+def read(given, classes=None, site="y"):
+    codes, names = labels(site, take(site, given), classes)
     return codes.tolist(), names
 
 
-def gaps(values, gap, dtype=object):
-    out = np.array(values, dtype=dtype)
-    out[GAPS] = gap
-    return out
+def pandas():
+    return pytest.importorskip("pandas")
 
 
-# ---- masks and gaps ----------------------------------------------------------------------
+def category(values, categories, ordered=False):
+    return pandas().Series(pandas().Categorical(values, categories=categories, ordered=ordered))
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        np.ma.masked_array(PLACE, GAPS),
-        np.ma.masked_array(PLACE.astype(float), GAPS),
-        np.ma.masked_array(PLACE, GAPS).reshape(N, 1),
-        np.ma.masked_array(np.where(GAPS, 99, PLACE), GAPS),  # what is masked is not looked at
-        pd.Series(gaps(PLACE, None)).astype("Int64"),
-        pd.Series(gaps(PLACE, None)).astype("Int8"),
-        pd.Series(gaps(PLACE, np.nan, float)).astype("Float32"),
-        pd.array(gaps(PLACE, None), dtype="Int64"),
-        gaps(PLACE, pd.NA),
-        gaps(PLACE, np.nan).tolist(),
-        torch.from_numpy(np.where(GAPS, -1, PLACE)).to(torch.int8),
-        torch.from_numpy(gaps(PLACE, np.nan, float)).bfloat16(),
-        np.where(GAPS, -1, PLACE)[:, None],
-    ],
-    ids=range(13),
-)
-def test_numbers_with_gaps(given):
-    assert coded(given) == (CODES, ("0", "1", "2"))
+MISSING = [
+    lambda: np.ma.masked_array([0, 1, 2, 0], [False, True, False, False]),
+    lambda: np.ma.masked_array([0.0, 7.0, 2.0, 0.0], [False, True, False, False]),
+    lambda: np.array([0, -1, 2, 0]),
+    lambda: np.array([0, np.nan, 2, 0]),
+    lambda: [0, None, 2, 0],
+    lambda: [[0], [-1], [2], [0]],
+    lambda: torch.tensor([0, -1, 2, 0], dtype=torch.int16),
+    lambda: pandas().Series([0, None, 2, 0], dtype="Int64"),
+    lambda: pandas().Series([0, None, 2, 0], dtype="Float64"),
+    lambda: pandas().Series([0, None, 2, 0], dtype="object"),
+    lambda: pandas().array([0, None, 2, 0], dtype="UInt8"),
+    lambda: np.array([[0], [-1], [2], [0]]),
+    lambda: pandas().DataFrame({"y": pandas().array([0, None, 2, 0], dtype="Int8")}),
+]
 
 
-@pytest.mark.parametrize("gap", [None, np.nan, pd.NA, pd.NaT, float("nan"), np.float32("nan")])
-@pytest.mark.parametrize("make", [np.array, list, pd.Series, pd.Index, pd.Categorical])
-def test_text_with_gaps(gap, make):
-    assert coded(make(gaps(ANIMALS[PLACE], gap))) == (CODES, ("ant", "bee", "cat"))
-
-
-@pytest.mark.parametrize("kind", ["string", "category", "object", "str"])
-def test_text_of_pandas_kinds(kind):
-    series = pd.Series(gaps(ANIMALS[PLACE], None), dtype=kind)
-    assert coded(series) == (CODES, ("ant", "bee", "cat"))
+@pytest.mark.parametrize("make", MISSING)
+def test_missing_numbers(make):
+    assert read(make(), 3) == ([0, -1, 2, 0], ("0", "1", "2"))
 
 
 @pytest.mark.parametrize(
-    "given",
+    "make",
     [
-        gaps(PLACE > 0, None),
-        gaps(PLACE > 0, None).tolist(),
-        pd.Series(gaps(PLACE > 0, None)).astype("boolean"),
-        np.ma.masked_array(PLACE > 0, GAPS),
-        gaps(PLACE > 0, pd.NA),
+        lambda: [True, None, False],
+        lambda: [True, float("nan"), False],
+        lambda: [np.True_, None, np.False_],
+        lambda: np.array([True, None, False], dtype=object),
+        lambda: np.ma.masked_array([True, True, False], [False, True, False]),
+        lambda: pandas().Series([True, None, False]),
+        lambda: pandas().Series([True, None, False], dtype="boolean"),
+        lambda: category([True, None, False], [False, True]),
     ],
-    ids=range(5),
 )
-def test_truth_values_with_gaps_keep_their_names(given):
-    expected = np.where(GAPS, -1, PLACE > 0).tolist()
-    assert coded(given) == (expected, ("False", "True"))
+def test_truth_values_with_gaps_keep_their_names(make):
+    assert read(make()) == ([1, -1, 0], ("False", "True"))
+    assert read(make(), ["True", "False"]) == ([0, -1, 1], ("True", "False"))
 
 
-@pytest.mark.parametrize("word", [w for w in labels.NO_VALUE])
-@pytest.mark.parametrize("make", [np.array, pd.Categorical])
-def test_text_that_stands_for_no_value_is_told_and_is_no_class(word, make):
-    with pytest.warns(UserWarning) as told:
-        found = coded(make(gaps(ANIMALS[PLACE], word)))
-    assert found == (CODES, ("ant", "bee", "cat"))
-    assert str(told[0].message) == (
-        f"site 'y': 3 rows hold {word!r}, which is taken as missing; name it in "
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ["b", None, "a", "b"],
+        lambda: np.array(["b", None, "a", "b"], dtype=object),
+        lambda: np.array(["b", np.nan, "a", "b"], dtype=object),
+        lambda: np.array([b"b", None, b"a", b"b"], dtype=object),
+        lambda: np.ma.masked_array(["b", "z", "a", "b"], [False, True, False, False]),
+        lambda: pandas().Series(["b", None, "a", "b"]),
+        lambda: pandas().Series(["b", None, "a", "b"], dtype="string"),
+        lambda: pandas().Series(["b", pandas().NA, "a", "b"], dtype="object"),
+        lambda: pandas().Series(["b", None, "a", "b"], dtype="category"),
+        lambda: np.array(["b", np.nan, "a", "b"], np.dtypes.StringDType(na_object=np.nan)),
+    ],
+)
+def test_missing_text(make):
+    assert read(make()) == ([1, -1, 0, 1], ("a", "b"))
+
+
+@pytest.mark.parametrize("word", ["", "nan", "NaN", "NA", "<NA>", "None", "NaT"])
+@pytest.mark.parametrize("kind", ["U", "S", "object", "category"])
+def test_words_for_missing_are_told(word, kind):
+    values = np.array(["b", word, "a", word])
+    if kind == "category":
+        values = category(values.tolist(), ["b", word, "a"])
+        order = ("b", "a")
+    else:
+        values, order = values.astype(kind), ("a", "b")
+    line = (
+        f"site 'y': 2 rows are {word!r}, read as missing; list the name among "
         "classes={'y': ...} if it is a class"
     )
+    with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
+        codes, names = read(values)
+    assert names == order
+    assert codes == [order.index("b"), -1, order.index("a"), -1]
+    assert read(values, ["a", "b", word]) == ([1, 2, 0, 2], ("a", "b", word))
 
 
-@pytest.mark.parametrize("word", ["nan", "None", "NA"])
-def test_such_text_is_a_class_where_it_is_named(word):
-    names = ["ant", "bee", "cat", word]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = coded(gaps(ANIMALS[PLACE], word), names)
-    assert found == (np.where(GAPS, 3, PLACE).tolist(), tuple(names))
-
-
-@pytest.mark.parametrize("word", ["Na", "none", "nano", "NANA"])
-def test_other_text_is_a_class(word):
-    assert word in coded(gaps(ANIMALS[PLACE], word))[1]
-
-
-# ---- order and names ---------------------------------------------------------------------
+@pytest.mark.parametrize("word", ["none", "Na", "N", "nano", " ", "null"])
+def test_other_words_are_classes(word):
+    assert read(["z", word]) == ([1, 0], (word, "z"))
 
 
 @pytest.mark.parametrize(
-    ("given", "names"),
+    ("make", "codes", "names"),
     [
-        (["10", "2", "1"], ("1", "2", "10")),
-        (["1.5", "-2", "10"], ("-2", "1.5", "10")),
-        (["b", "10", "2"], ("10", "2", "b")),
-        (pd.Categorical(["b", "a", "b"], categories=["b", "a"]), ("b", "a")),
-        (pd.Categorical(["b", "a", "b"], categories=["c", "b", "a"], ordered=True),
-         ("c", "b", "a")),
-        (pd.Categorical([10, 2, 1]), ("1", "2", "10")),
-        (pd.Categorical([10.0, 2.0, 1.0]), ("1", "2", "10")),
-        (pd.Categorical([1.5, 2.0, 2.0]), ("1.5", "2")),
-        (pd.Categorical([True, False, True]), ("False", "True")),
-        (pd.Series(["b", "a", "b"], dtype="category").cat.set_categories(["b", "x", "a"]),
-         ("b", "x", "a")),
+        (lambda: ["10", "2", "1", "10"], [2, 1, 0, 2], ("1", "2", "10")),
+        (lambda: ["2.5", "10", "1e1"], [0, 1, 2], ("2.5", "10", "1e1")),
+        (lambda: ["10", "2", "x"], [0, 1, 2], ("10", "2", "x")),
+        (lambda: [10.0, "a", 2], [0, 2, 1], ("10", "2", "a")),
+        (lambda: category([10, 2, 10], [2, 5, 10]), [2, 0, 2], ("2", "5", "10")),
+        (lambda: category([10.0, 2.0, None], [2.0, 10.0]), [1, 0, -1], ("2", "10")),
+        (
+            lambda: category(["low", "high"], ["low", "mid", "high"], True),
+            [0, 2],
+            ("low", "mid", "high"),
+        ),
+        (lambda: category(["10", "9"], ["10", "9"]), [0, 1], ("10", "9")),
+        (lambda: np.array([2, 0, 1], np.uint8), [2, 0, 1], ("0", "1", "2")),
+    ],
+)
+def test_order_of_classes(make, codes, names):
+    assert read(make()) == (codes, names)
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "codes"),
+    [
+        ([1, 2, 3], ["1", "2", "3"], [0, 1, 2]),  # numbers that are names
+        ([1, 2, -1], [1, 2, 3], [0, 1, -1]),
+        ([1.0, 2.0, np.nan], np.array([3, 2, 1]), [2, 1, -1]),
+        ([0, 1, 2], ["ant", "bee", "cat"], [0, 1, 2]),  # codes
+        ([0, 1, 2], np.array(["ant", "bee", "cat"]), [0, 1, 2]),
+        (["bee", "ant", None], ("cat", "bee", "ant"), [1, 2, -1]),
+        ([0, 1, 1], np.int64(3), [0, 1, 1]),
+        ([False, True, True], 2, [0, 1, 1]),
+    ],
+)
+def test_classes_that_are_given(given, classes, codes):
+    found, names = read(given, classes)
+    assert found == codes
+    assert names == (
+        tuple(map(str, range(classes))) if np.isscalar(classes) else tuple(map(str, classes))
+    )
+    if not np.isscalar(classes) and isinstance(given[0], int):
+        assert read(category(given, [-1, 0, 1, 2, 3][1 if -1 not in given else 0 :]).tolist(),
+                    classes)[0] == codes  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "line"),
+    [
+        ([0, 1], ["a", "a"], "classes of 'y': 'a' stands there twice, expected different names"),
+        ([0, 1], [1, 1.0], "classes of 'y': '1' stands there twice, expected different names"),
+        ([0, 1], "ab", "classes of 'y' are 'ab', expected their number, or a list of their names"),
+        ([0, 1], 2.5, "classes of 'y' are 2.5, expected their number, or a list of their names"),
+        ([0, 1], 0, "classes of 'y' are 0, expected at least 1"),
+        ([1, 4], ["1", "2"], "site 'y', row 1: unknown class '4': expected one of 1, 2"),
+        (["a", "b"], 2, "site 'y' holds names, expected classes={'y': names} or none"),
+        ([1.5, 2.0], 3, "site 'y', row 0: got 1.5, expected a label"),
+        ([np.inf, 0.0], 3, "site 'y', row 0: got inf, expected a label"),
+        ([0, -2], None, "site 'y', row 1: got -2, expected a label, or -1 if missing"),
+        ([{}, None], None, "site 'y', row 0: got a dict, expected a label"),
+        ([None, object()], None, "site 'y' has type object and shape (2,), expected labels, got"
+         " object"),
+        ([None, None], None, "site 'y' has no label at all, expected some; a whole table for "
+         "prediction is read with splits=None"),
     ],
 )  # fmt: skip
-def test_the_order_of_classes(given, names):
-    codes, found = coded(given)
-    assert found == names
-    texts = [labels.text(v) for v in list(given)]
-    assert [names[code] for code in codes] == texts
-
-
-@pytest.mark.parametrize(
-    ("given", "names"),
-    [
-        ([3, 1, 3, 10], ("1", "3", "10")),
-        ([3.0, 1.0, np.nan, 10.0], ("1", "3", "10")),
-        (pd.Series([3, 1, None, 10], dtype="Int64"), ("1", "3", "10")),
-        ([-1, 0, 2, 1], ("0", "1", "2")),
-    ],
-)
-def test_numbers_of_a_column_of_labels_are_names(given, names):
-    codes, found = coded(given, by_value=True)
-    assert found == names
-    for code, value in zip(codes, list(given), strict=True):
-        missing = pd.isna(value) or value == -1
-        assert code == -1 if missing else names[code] == str(int(value))
-
-
-@pytest.mark.parametrize(
-    ("classes", "given", "codes"),
-    [
-        (["cat", "ant", "bee"], ANIMALS[PLACE[:3]], [1, 2, 0]),
-        (np.array(["cat", "ant", "bee"]), ANIMALS[PLACE[:3]], [1, 2, 0]),
-        (("cat", "ant", "bee", "dog"), pd.Categorical(ANIMALS[PLACE[:3]]), [1, 2, 0]),
-        (pd.Index(["cat", "ant", "bee"]), list(ANIMALS), [1, 2, 0]),
-        (4, [0, 1, 2], [0, 1, 2]),
-        (np.int64(4), [0.0, 1.0, 2.0], [0, 1, 2]),
-        (["no", "yes"], [True, False, True], [1, 0, 1]),
-    ],
-)
-def test_names_that_are_given_decide(classes, given, codes):
-    found, names = coded(given, classes)
-    assert found == codes
-    expected = 4 if isinstance(classes, int | np.integer) else [str(c) for c in classes]
-    assert names == tuple(map(str, range(4))) if expected == 4 else list(names) == expected
-
-
-ONE_LINE = {
-    "twice": (ANIMALS, ["ant", "bee", "cat", "bee"],
-              "classes of 'y': 'bee' stands there twice, expected once"),
-    "twice after text": (pd.Categorical([1, "1"]), None,
-                         "classes of 'y': '1' stands there twice, expected once"),
-    "one text": (ANIMALS, "ant",
-                 "classes of 'y' are 'ant', expected their number or their names in a list"),
-    "unseen": (ANIMALS, ["ant", "bee"],
-               "site 'y', row 2: unknown class 'cat': did you mean 'ant'? expected one of ant, "
-               "bee"),
-    "unseen category": (pd.Categorical(ANIMALS), ["ant", "cat"],
-                        "site 'y', row 1: unknown class 'bee': expected one of ant, cat"),
-    "number for names": (ANIMALS, 3,
-                         "site 'y' holds names, expected classes={'y': names} or none"),
-    "half": ([0, 1.5, 1], 2, "site 'y', row 1: got 1.5, expected a label"),
-    "infinite": ([0, np.inf, 1], 2, "site 'y', row 1: got inf, expected a label"),
-    "huge": (np.array([0, 2**63], np.uint64), None,
-             "site 'y', row 1: got 9223372036854775808, expected a label"),
-    "negative": ([0, -3, 1], None,
-                 "site 'y', row 1: got -3, expected a label, or -1 if missing"),
-    "one-hot": (np.eye(3, dtype=int), 3,
-                "site 'y' has rows of shape (3,), expected one label a row"),
-    "dates": (pd.to_datetime(["2020-01-01", "2021-01-01"]), None,
-              "site 'y' has type datetime64[us], expected numbers or text; give dates as numbers "
-              "of some unit, or as text if they are labels"),
-    "complex": (np.array([1j, 2]), 2,
-                "site 'y' has type complex128, expected numbers or text; give its real and "
-                "imaginary parts"),
-    "objects": (np.array([{}, {}]), None, "site 'y' holds a dict, expected numbers or text"),
-    "levels": (pd.MultiIndex.from_product([["a"], ["b"]]), None,
-               "site 'y' is a MultiIndex, expected one value a row"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", ONE_LINE)
-def test_what_is_no_label_is_one_line(case):
-    given, classes, line = ONE_LINE[case]
+def test_what_is_no_label(given, classes, line):
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
-        coded(given, classes)
+        read(given, classes)
 
 
-@pytest.mark.parametrize("make", [np.array, pd.Series, list])
-def test_a_million_labels_take_no_time(make):
-    import time
-
-    given = make(ANIMALS[np.arange(200_000) % 3])
-    start = time.process_time()
-    codes, _ = labels.coded("y", own("y", given), None)
-    assert time.process_time() - start < 5  # a loop over classes for each row takes minutes
-    assert codes.bincount().tolist() == [66_667, 66_667, 66_666]
+def test_two_categories_of_one_name():
+    with pytest.raises(
+        ValueError, match="^site 'y' has two classes of the name '1', expected one"
+    ):
+        read(category(["1", 1], [1, "1"]))
 
 
-def test_labels_in_files_and_frames_follow_one_rule(tmp_path):
-    words = np.array(["10", "2", "nan", "1"] * 10)
-    x = np.random.default_rng(0).random((40, 2))
-    np.savez(tmp_path / "a.npz", x=x, y=words)
-    frame = pd.DataFrame({"p": x[:, 0], "q": x[:, 1], "y": words})
-    with pytest.warns(UserWarning, match="10 rows hold 'nan', which is taken as missing"):
-        found = [
-            data.load(tmp_path / "a.npz"),
-            data.from_frame(frame, "y"),
-            data.from_arrays(x, words),
-        ]
-    for one in found:
-        assert one.train.classes["y"] == ("1", "2", "10")
-        assert sum(part.counts["y"] for part in (one.train, one.validation, one.test)) == 30
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: np.array(["2020-01-02", "NaT", "2020-01-01"], "datetime64[D]"),
+         ("2020-01-01", "2020-01-02")),
+        (lambda: pandas().Series([datetime.date(2020, 1, 2), None, datetime.date(2020, 1, 1)]),
+         ("2020-01-01", "2020-01-02")),
+        (lambda: pandas().Series(pandas().PeriodIndex(["2020-02", "NaT", "2020-01"], freq="M")),
+         ("2020-01", "2020-02")),
+        (lambda: pandas().cut(pandas().Series([3, np.nan, 1]), [0, 2, 4]), ("(0, 2]", "(2, 4]")),
+    ],
+)  # fmt: skip
+def test_dates_and_intervals_may_be_labels(make, names):
+    assert read(make()) == ([1, -1, 0], names)
+
+
+def test_bytes_are_utf8_or_latin1():
+    for encoding in ("utf-8", "latin-1"):
+        words = [w.encode(encoding) for w in ("ä", "zoë", "ä")]
+        for given in (np.array(words), words, np.array(words, dtype=object)):
+            assert read(given) == ([1, 0, 1], ("zoë", "ä"))
+
+
+@pytest.mark.parametrize(
+    ("y", "line"),
+    [
+        (np.eye(4)[np.arange(8) % 4], "site 'y' has shape (8, 4), expected one label per row; of "
+         "one-hot rows give argmax(1)"),
+        (np.eye(3, dtype=bool)[np.arange(8) % 3], "site 'y' has shape (8, 3), expected one label "
+         "per row; of one-hot rows give argmax(1)"),
+        (torch.eye(2).long()[torch.arange(8) % 2], "site 'y' has shape (8, 2), expected one label "
+         "per row; of one-hot rows give argmax(1)"),
+    ],
+)  # fmt: skip
+def test_one_hot_rows(y, line):
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        data.from_arrays(np.zeros((8, 2)), y)
+
+
+def test_a_column_is_a_label_where_a_row_is():
+    """(N, 1) and (N,) are read alike, floats of x and of measured numbers remaining vectors."""
+    x, y = np.arange(20)[:, None], np.arange(20) % 2
+    for given in (y, y[:, None], y[:, None].tolist(), torch.tensor(y)[:, None]):
+        d = data.from_arrays(x, given, splits=None)
+        assert d.test.sites["y"].tolist() == y.tolist()
+        assert d.test.sites["x"].tolist() == [[float(i)] for i in range(20)]
+    for classes in (2, ["no", "yes"]):
+        d = data.from_arrays(x, y[:, None].astype(float), splits=None, classes={"y": classes})
+        assert d.test.sites["y"].tolist() == y.tolist()
+    assert data.from_arrays(x, y.astype(float), splits=None).test.sites["y"].shape == (20, 1)
+
+
+def test_prediction_needs_no_label():
+    x = np.zeros((4, 2))
+    for given, classes, names in (
+        ([-1] * 4, None, ()),
+        ([None] * 4, None, ()),
+        ([-1] * 4, ["a", "b"], ("a", "b")),
+        ([3, -1, 0, 0], None, ("0", "1", "2", "3")),
+        (category(["b", None, None, None], ["b", "a"]), None, ("b", "a")),
+    ):
+        options = {} if classes is None else {"classes": {"y": classes}}
+        d = data.from_arrays(x, given, splits=None, **options)
+        assert d.test.classes["y"] == names
+        assert (len(d.train), len(d.validation), len(d.test)) == (0, 0, 4)

@@ -138,7 +138,7 @@ def bad(values, row, value):
         ({"labelled": 12, "y": None}, r"label sites \[\]"),
         ({"labelled": {"x": 12}}, "unknown label site 'x'"),
         ({"y": np.full(N, -1)}, "'y' has no label at all"),
-        ({"x": np.array([[object()]] * N)}, "'x' holds a object, expected numbers or text"),
+        ({"x": np.array([[object()]] * N)}, "'x' has type object"),
         ({"x": 3.0}, r"'x' has shape \(\), expected"),
         (
             {"x": X[:0], "y": Y[:0].astype(float)},

@@ -1,0 +1,138 @@
+"""AnnData in memory, and what it shares with its files: counts of genes by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_models.config import unknown
+from ppl_models.data.tables.array_kinds import take
+from ppl_models.data.tables.given import Given, names_of
+from ppl_models.data.tables.labels import categories_of
+from ppl_models.data.tables.own_arrays import build, checked, names_in
+from ppl_models.data.tables.table import Dataset
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What a table of cells holds.
+
+    Attributes:
+        x: Values ``(cells, genes)``.
+        genes: Names of the genes, if there are some.
+        names: Names of the cells, if there are some.
+        labels: Columns of ``obs`` that hold labels, by name.
+        splits: The column of ``obs`` that holds the parts, if one was named.
+    """
+
+    x: Given
+    genes: Sequence[str] | None
+    names: Sequence[str] | None
+    labels: Mapping[str, Given]
+    splits: Given | None = None
+
+
+def from_anndata(
+    adata: Any,
+    labels: str | Sequence[str] = (),
+    layer: str = "X",
+    counts: bool = True,
+    **options: Any,
+) -> Dataset:
+    """A data set from an ``AnnData``: site ``x``, and a label site per column of ``obs`` named.
+
+    ``var_names`` name the columns and ``obs_names`` the rows. Categories keep their order, also
+    those of no cell; whole numbers are classes in their order. As from an h5ad file, labels have
+    the role ``intervention``.
+
+    Args:
+        adata: The ``anndata.AnnData``.
+        labels: Columns of ``obs`` that say what was done to a cell: one, several with commas
+            between, or a list.
+        layer: Where the values are: ``X``, ``raw/X`` or ``layers/NAME``; dense or sparse.
+        counts: Whether values must be counts, whole and not negative.
+        options: See :func:`ppl_models.data.from_arrays`; ``splits`` may name a column of ``obs``.
+
+    Raises:
+        ValueError: If there is no such column or layer, or values are no counts; naming it.
+    """
+    if not (hasattr(adata, "obs") and hasattr(adata, "var_names")):
+        raise ValueError(f"the data are of type {type(adata).__name__}, expected an AnnData")
+    known = names_of(adata.obs.columns)
+    chosen = names_in("obs column", labels, known)
+    splits = checked(options).get("splits")
+    part = names_in("obs column", [splits], known) if isinstance(splits, str) else []
+    values, genes = _layer(adata, layer)
+    cells = Cells(
+        x=take("x", values),
+        genes=names_of(genes),
+        names=names_of(adata.obs_names),
+        labels={name: take(name, _column(adata, known, name)) for name in chosen},
+        splits=take("splits", _column(adata, known, part[0])) if part else None,
+    )
+    return from_cells(cells, layer, counts, "", options)
+
+
+def from_cells(
+    cells: Cells,
+    layer: str,
+    counts: bool,
+    file: str,
+    options: Mapping[str, Any],
+) -> Dataset:
+    """A data set of cells, in memory or from a file.
+
+    Args:
+        cells: What they are.
+        layer: What their values are called.
+        counts: Whether values must be counts.
+        file: The file they came from, for messages; empty if none.
+        options: Further options of :func:`ppl_models.data.tables.own_arrays.build`.
+
+    Raises:
+        ValueError: If values are no counts, or a label has the name of the counts.
+    """
+    where = f"{file}: " if file else ""
+    if "x" in cells.labels:
+        raise ValueError(
+            f"{where}obs column 'x' has the name of the site of the {layer} values; rename it"
+        )
+    x = cells.x.values
+    if counts and x.dtype.kind in "fi" and ((x < 0) | (x != np.rint(x))).any():
+        row, gene = np.argwhere((x < 0) | (x != np.rint(x)))[0]
+        raise ValueError(
+            f"{where}{layer} holds {x[row, gene]} at row {row}, column {gene}, expected counts; "
+            "name another layer, or say counts=False"
+        )
+    given = dict(options)
+    if cells.splits is not None:
+        given["splits"] = cells.splits
+    columns, roles = given.pop("columns", None), given.pop("roles", None)
+    own = None if cells.genes is None else {"x": tuple(cells.genes)}
+    labels = {name: categories_of(name, values) for name, values in cells.labels.items()}
+    return build(
+        {"x": cells.x, **labels},
+        labels=tuple(labels),
+        columns=own if columns is None else columns,
+        roles={**dict.fromkeys(labels, "intervention"), **(roles or {})},
+        **{"row_names": cells.names, **given},
+    )
+
+
+def _layer(adata: Any, layer: str) -> tuple[Any, Any]:
+    place, _, name = layer.partition("/")
+    there = ["X"] * (adata.X is not None) + ["raw/X"] * (adata.raw is not None)
+    there += [f"layers/{key}" for key in adata.layers]
+    if layer not in there:
+        raise ValueError(unknown("layer", layer, there))
+    values = adata.X if place == "X" else adata.raw.X if place == "raw" else adata.layers[name]
+    if hasattr(values, "to_memory"):  # a file's, not read yet
+        values = values.to_memory()
+    return values, adata.raw.var_names if place == "raw" else adata.var_names
+
+
+def _column(adata: Any, known: Sequence[str], name: str) -> Any:
+    return adata.obs.iloc[:, list(known).index(name)]
