@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_models import data, inference
 from ppl_models.commands.flags import Parser, UsageError, positive
 from ppl_models.commands.output import tell
-from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
+from ppl_models.pages.posterior_file import POSTERIOR, posterior_of, reading
 
 if TYPE_CHECKING:
     from ppl_models.data import Dataset, Table
@@ -49,7 +49,8 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     def run(options: Namespace) -> int:
         from ppl_models.inference.diagnostics.verdict import verdict
 
-        judged = verdict(posterior_of(options.folder))
+        with reading(options.folder):
+            judged = verdict(posterior_of(options.folder))
         if options.json:
             print(
                 json.dumps(

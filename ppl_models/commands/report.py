@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.pages.posterior_file import posterior_of, reading
 
 REPORT = "report.html"
 Options = argparse.Namespace
@@ -64,7 +64,8 @@ def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         twice = [folder for folder in folders if folders.count(folder) > 1]
         if twice:
             raise UsageError(f"{twice[0]} is given twice")
-        comparison = compare({str(folder): posterior_of(folder) for folder in folders})
+        with reading(*folders):
+            comparison = compare({str(folder): posterior_of(folder) for folder in folders})
         print(json.dumps(comparison.plain()) if options.json else comparison)
         return 0
 
