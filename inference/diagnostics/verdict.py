@@ -100,8 +100,8 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
         checks += [_tails(values, draws), _gap(values, draws)]
     if set(groups.get("training", xr.Dataset()).get("loss", xr.DataArray()).dims) == CURVE:
         checks += _slope(groups["training"])
-    # Draws by other programs are those of chains.
-    if not ours or idata.attrs.get("inference_method") in ("nuts", "hmc"):
+    # A file by another program has none of these; its draws are those of chains.
+    if (len(checks) == 1 and not ours) or idata.attrs.get("inference_method") in ("nuts", "hmc"):
         checks += _chains(groups)
     if len(checks) == 1:
         raise ValueError(
@@ -116,16 +116,17 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
 
 def _finite(groups: Datasets, ours: bool) -> tuple[bool, str]:
     bad = []
-    # Other programs have statistics that are NaN where they do not apply.
-    for group in ("posterior", *(("sample_stats",) if ours else ()), "log_likelihood", "training"):
+    for group in ("posterior", "sample_stats", "log_likelihood", "training"):
         for name, values in groups.get(group, xr.Dataset()).data_vars.items():
             if values.dtype.kind not in "fciub":
                 continue
             count = sum(int((~np.isfinite(part.values)).sum()) for part in _parts(values))
-            if group == "training":
+            if group == "training" and CURVE == set(values.dims):
                 # A chain has no values at steps that only others took.
                 there = groups[group].notnull().to_dataarray().any("variable")
                 count -= int((~there & there.any("chain")).sum())
+            if count == values.size and group == "sample_stats" and not ours:
+                continue  # what other programs put where a statistic does not apply
             if count:
                 bad.append(f"{count} of {values.size} in {group}/{name}")
     if not bad:
