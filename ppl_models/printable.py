@@ -1,4 +1,4 @@
-"""Text of strangers, made so that a terminal, a page or a figure shows it and does nothing else."""
+"""Text of strangers, made so that a terminal, page or figure shows it and does nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        letter.encode("unicode_escape").decode() if _hides(letter) and letter not in keep else letter
+        letter.encode("unicode_escape").decode()
+        if _hides(letter) and letter not in keep
+        else letter
         for letter in text
     )
 

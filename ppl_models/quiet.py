@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pyro
 import torch
 
+from ppl_models.config import whole
 from ppl_models.devices import check_device
 
 
@@ -28,5 +29,5 @@ def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
         pyro.validation_enabled(False),
     ):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.manual_seed(whole("seed", seed))
         yield

@@ -76,7 +76,7 @@ def agreement(
     Raises:
         ValueError: If an option is out of range, fits differ in sites, or the rows do not fit.
     """
-    at_least(fits=(len(fits), 2), draws=(draws, 4))
+    _, draws = at_least(fits=(len(fits), 2), draws=(draws, 4))
     index = positions(table, rows)
     pairs = [fit if isinstance(fit, Pair) else fit.pair for fit in fits]
     found = [_look(pair, table, index, given, draws, seed + place)

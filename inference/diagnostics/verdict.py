@@ -121,7 +121,7 @@ def _finite(groups: Datasets, ours: bool) -> tuple[bool, str]:
             if values.dtype.kind not in "fciub":
                 continue
             count = sum(int((~np.isfinite(part.values)).sum()) for part in _parts(values))
-            if group == "training" and CURVE == set(values.dims):
+            if group == "training" and set(values.dims) == CURVE:
                 # A chain has no values at steps that only others took.
                 there = groups[group].notnull().to_dataarray().any("variable")
                 count -= int((~there & there.any("chain")).sum())
@@ -182,8 +182,8 @@ def _in_use(posterior: xr.Dataset) -> list[tuple[bool, str]]:
     found = []
     for name, values in posterior.data_vars.items():
         rows = values.sizes.get("datum", 0)
-        draws = {"chain", "draw"} <= set(values.dims)
-        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not draws:
+        drawn = {"chain", "draw"} <= set(values.dims)
+        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not drawn:
             continue
         chosen = np.linspace(0, rows - 1, min(rows, ACTIVE_ROWS[1])).astype(int)
         some = values.isel(datum=np.unique(chosen)).load()

@@ -236,11 +236,10 @@ def scalars(idata: az.InferenceData, count: int = 4) -> xr.Dataset:
         and ``ess`` as its attributes; the worst first.
     """
     posterior = groups_of(idata)["posterior"]
-    draws = {"chain", "draw"}
     names = [
         str(n)
         for n, v in posterior.data_vars.items()
-        if v.dtype.kind == "f" and draws <= set(v.dims) and v.size
+        if v.dtype.kind == "f" and {"chain", "draw"} <= set(v.dims) and v.size
     ]
     names = [n for n in names if n.removesuffix("_probs") not in set(names) - {n}]
     if not names:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +76,7 @@ def attribute(value: Any) -> Any:
         entries = array.ravel().tolist()
         if array.ndim < 2 and entries and all(isinstance(entry, str) for entry in entries):
             # numpy makes text of numbers beside text.
-            given = [value] if isinstance(value, np.generic) else list(value)
+            given: list[Any] = [value] if isinstance(value, np.generic) else list(value)
             if all(isinstance(entry, str) for entry in given):
                 check_texts(given)
                 return list(map(str, given))
@@ -228,12 +228,11 @@ def as_read(
         return np.dtype(bool), lambda part: part.astype(bool), left
     units = str(left.get("units", ""))
     letter = {name: unit for unit, name in UNITS.items()}.get(units.removesuffix(SINCE))
-    if letter and dtype == np.int64:
-        for kind, mark in (("datetime64", "calendar"), ("timedelta64", "dtype")):
-            if units.endswith(SINCE) is (kind == "datetime64") and mark in left:
-                del left["units"], left[mark]
-                found = np.dtype(f"{kind}[{letter}]")
-                return found, lambda part: part.view(found), left
+    since = units.endswith(SINCE)
+    if letter and dtype == np.int64 and ("calendar" if since else "dtype") in left:
+        del left["units"], left["calendar" if since else "dtype"]
+        found = np.dtype(f"{'datetime64' if since else 'timedelta64'}[{letter}]")
+        return found, lambda part: part.view(found), left
     return dtype, lambda part: part, left
 
 

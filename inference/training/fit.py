@@ -124,7 +124,9 @@ def _plan(
 ) -> tuple[Stage, ...]:
     """The stages with what the caller changes in them."""
     plan = with_training(stages, training)
-    plan = tuple(dataclasses.replace(s, freeze=(*s.freeze, *names("freeze", freeze))) for s in plan)
+    plan = tuple(
+        dataclasses.replace(s, freeze=(*s.freeze, *names("freeze", freeze))) for s in plan
+    )
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     return plan

@@ -357,7 +357,7 @@ def _interval(found: Any, place: int) -> str:
 def chains(fit: Fit) -> Iterator[str]:
     """How chains mixed."""
     idata = fit.idata
-    stats = groups_of(idata).get("sample_stats", {})
+    stats = groups_of(idata).get("sample_stats", xr.Dataset())
     if "posterior" not in groups_of(idata) or (fit.ours and "diverging" not in stats):
         return
     chosen = scalars(idata, WORST)
@@ -367,9 +367,7 @@ def chains(fit: Fit) -> Iterator[str]:
     diverging = (
         f", {int(stats['diverging'].sum())} divergent transitions" if "diverging" in stats else ""
     )
-    yield paragraph(
-        f"{chains} chains of {draws} draws{diverging}. The numbers that mixed worst:"
-    )
+    yield paragraph(f"{chains} chains of {draws} draws{diverging}. The numbers that mixed worst:")
     with drawing(8.8, 7.6) as canvas:
         plots.trace(idata, 4, canvas.subplots(min(4, len(chosen)), 2, squeeze=False))
     yield table(

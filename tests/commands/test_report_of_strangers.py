@@ -101,7 +101,8 @@ OTHERS = {
     "no draws": (plain(posterior={"mu": (SHAPE, np.zeros((2, 0)))}), NOTHING),
     "groups of our names": (
         plain(posterior={"z": ((*SHAPE, "datum"), DRAWS)}, diagnostics={"khat": ("row", [1.0])},
-              training={"loss": ("t", [1.0, 2.0])}, variational={"y_probs": ("datum", DRAWS[0, 0])},
+              training={"loss": ("t", [1.0, 2.0])},
+              variational={"y_probs": ("datum", DRAWS[0, 0])},
               observed_data={"x": ("datum", DRAWS[0, 0])}, constant_data={"y_true": ("q", [1, 2])},
               posterior_predictive={"x": ("row", DRAWS[0, 0])}), JUDGED),
 }  # fmt: skip

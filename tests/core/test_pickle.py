@@ -19,7 +19,7 @@ from ppl_models import catalogue, data, inference
 from ppl_models.inference import EnumeratedELBO, Penalty, Stage
 from ppl_models.inference.posterior import export
 
-OWN = '''
+OWN = """
 import pyro
 import pyro.distributions as dist
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Mine(Pair):
         with self.plate(batch):
             z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
             pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=batch.get("x"))
-'''
+"""
 
 
 def by_torch(thing):
@@ -138,7 +138,7 @@ def test_functions_of_objectives_and_stages():
     for function in (local, lambda run: squared(run)):
         objective = EnumeratedELBO() + Penalty(function, "none")
         assert copy.deepcopy(objective) == objective
-        with pytest.raises((pickle.PicklingError, AttributeError), match="<lambda>|<locals>"):
+        with pytest.raises((pickle.PicklingError, AttributeError), match=r"<lambda>|<locals>"):
             pickle.dumps(objective)
 
 

@@ -251,9 +251,9 @@ def test_attributes_by_which_numbers_would_change(name, value, tmp_path):
 
 def test_trees_that_are_not_flat_are_refused(tmp_path):
     nested = xr.DataTree.from_dict({"/a/b": xr.Dataset({"x": 1})})
-    with pytest.raises(ValueError, match="^group 'a' holds group 'b', expected groups of arrays"):
+    with pytest.raises(ValueError, match=r"^group 'a' holds group 'b', expected groups of arrays"):
         export.save(nested, tmp_path / "p.nc")
-    with pytest.raises(ValueError, match="^variable 'x' stands in no group, expected groups of"):
+    with pytest.raises(ValueError, match=r"^variable 'x' stands in no group, expected groups of"):
         export.save(xr.DataTree(xr.Dataset({"x": 1})), tmp_path / "p.nc")
     assert not list(tmp_path.iterdir())
 
@@ -287,7 +287,9 @@ def datasets(draw):
     for name in draw(st.lists(NAMES, unique=True, max_size=4)):
         dims = [] if name in sizes else draw(st.lists(st.sampled_from(sorted(sizes)), unique=True))
         dims = [name] if name in sizes else dims
-        kind = draw(st.sampled_from([k for k in ENTRIES if k not in ("?", "c16", "f2") or dims != [name]]))
+        kind = draw(
+            st.sampled_from([k for k in ENTRIES if k not in ("?", "c16", "f2") or dims != [name]])
+        )
         shape = tuple(sizes[dim] for dim in dims)
         count = int(np.prod(shape))
         values = draw(st.lists(ENTRIES[kind], min_size=count, max_size=count))
@@ -369,7 +371,13 @@ def test_attributes_of_an_export_are_checked_before_the_draws(attrs, words, monk
 
 
 def test_attributes_of_an_export_are_plain(tmp_path):
-    attrs = {"a": np.float32(0.5), "b": np.arange(2), "c": None, "d": {"e": np.int64(3)}, "f": True}
+    attrs = {
+        "a": np.float32(0.5),
+        "b": np.arange(2),
+        "c": None,
+        "d": {"e": np.int64(3)},
+        "f": True,
+    }
     held = export.posterior(linear(), table(linear()), draws=5, attrs=attrs)
     filed = export.posterior(linear(), table(linear()), draws=5, attrs=attrs, path=tmp_path / "p")
     for idata in (held, filed):
