@@ -186,8 +186,8 @@ def _import_file(path: Path) -> Any:
 
 def _by_its_file(pair: Pair, protocol: Any) -> Any:
     """How a pair of a file is pickled: no other process can import its class by name."""
-    (make, given, *rest) = object.__reduce_ex__(pair, protocol)
-    cls = type(pair)
+    reduced: Any = object.__reduce_ex__(pair, protocol)
+    (make, given, *rest), cls = reduced, type(pair)
     if cls.__module__.startswith(FROM_FILE):
         path = sys.modules[cls.__module__].__file__
         make, given = _empty_pair, (path, cls.__module__, cls.__qualname__)
@@ -196,5 +196,6 @@ def _by_its_file(pair: Pair, protocol: Any) -> Any:
 
 def _empty_pair(path: str, module: str, name: str) -> Pair:
     there = sys.modules.get(module) or _import_file(Path(path))
-    cls: type[Pair] = functools.reduce(getattr, name.split("."), there)  # type: ignore[arg-type]
-    return cls.__new__(cls)
+    cls: Any = functools.reduce(getattr, name.split("."), there)
+    made: Pair = cls.__new__(cls)
+    return made

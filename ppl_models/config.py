@@ -195,14 +195,16 @@ def check_seed(seed: Any, name: str = "seed", derived: bool = False) -> int:
     return number
 
 
-def at_least(**counts: tuple[int, int]) -> None:
-    """Refuse options that are no whole numbers, or below their minimum.
+def at_least(**counts: tuple[Any, int]) -> tuple[int, ...]:
+    """Options that are whole numbers, as Python's own.
 
     Args:
         counts: By name of the option, its value and the least that is allowed.
 
+    Returns:
+        The values, in their order.
+
     Raises:
         ValueError: Naming the option, its value and what was expected.
     """
-    for name, (value, least) in counts.items():
-        whole(name, value, least)
+    return tuple(whole(name, value, least) for name, (value, least) in counts.items())

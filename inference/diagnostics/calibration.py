@@ -86,7 +86,7 @@ def sbc(
     Raises:
         ValueError: If an option is out of range, or a site stands outside the data plate.
     """
-    at_least(rows=(rows, LEAST_ROWS), draws=(draws, 1))
+    rows, draws = at_least(rows=(rows, LEAST_ROWS), draws=(draws, 1))
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
     with undisturbed(pair, seed), torch.no_grad():
@@ -263,7 +263,7 @@ def calibration_error(
     Raises:
         ValueError: If shapes disagree, an option is out of range, or a row is no distribution.
     """
-    at_least(bins=(bins, 1), simulations=(simulations, 1))
+    bins, simulations = at_least(bins=(bins, 1), simulations=(simulations, 1))
     probs, labels = np.asarray(probs, dtype=np.float64), np.asarray(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1] or not len(labels):
         raise ValueError(

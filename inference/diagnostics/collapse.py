@@ -72,7 +72,7 @@ def active_units(
             rows do not fit the model.
     """
     table, index = chosen(pair, table, rows)
-    at_least(draws=(draws, LEAST_DRAWS), rows=(len(index), LEAST_ROWS))
+    draws, _ = at_least(draws=(draws, LEAST_DRAWS), rows=(len(index), LEAST_ROWS))
     means: dict[str, list[Array]] = {}
     noise: dict[str, list[Array]] = {}
     kls: dict[str, list[Array]] = {}

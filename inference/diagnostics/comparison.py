@@ -124,7 +124,7 @@ def compare(posteriors: Mapping[str, az.InferenceData]) -> Comparison:
     if len({draws[n] for n in rows.get(EVIDENCE, {})}) > 1:
         counts = ", ".join(f"{n} {draws[n]}" for n in rows[EVIDENCE])
         notes.append(f"more draws make a higher bound of the evidence: {counts}")
-    data = str(first.attrs["data"])
+    data = str(first.attrs.get("data", "unknown data"))
     if data.endswith("/train"):
         notes.append("these rows were trained on: nothing here is held out")
     table = {score: _scores(score, column) for score, column in rows.items()}
@@ -174,7 +174,8 @@ def _error(values: Array) -> float:
 
 def _numbers(idata: az.InferenceData) -> Array:
     """Row numbers; the first ones are those with draws."""
-    group = "diagnostics" if "diagnostics" in groups_of(idata) else "posterior"
+    ours = "datum" in groups_of(idata).get("diagnostics", {})
+    group = "diagnostics" if ours else "posterior"
     numbers: Array = idata[group]["datum"].values
     return numbers
 

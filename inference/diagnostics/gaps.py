@@ -78,7 +78,9 @@ def amortisation_gap(
             rows do not fit the model.
         UnhandledSite: If a label is of a family for which rows get no table.
     """
-    at_least(draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1))
+    draws, steps, temperatures = at_least(
+        draws=(draws, LEAST), steps=(steps, 1), temperatures=(temperatures, 1)
+    )
     table, index = chosen(pair, table, rows)
     refined = rowwise(pair, table, index, given=given, steps=steps, seed=seed)
     bounds: dict[str, tuple[Array, Array]] = {}
@@ -145,7 +147,7 @@ def against_nuts(
     for name in options:
         if name not in MCMC_OPTIONS:
             raise ValueError(f"got option {name!r}, expected one of {', '.join(MCMC_OPTIONS)}")
-    at_least(draws=(draws, LEAST))
+    (draws,) = at_least(draws=(draws, LEAST))
     options = {"progress": False, **options}
     table, index = chosen(pair, table, range(min(10, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), torch.no_grad():

@@ -77,7 +77,7 @@ def agreement(
     Raises:
         ValueError: If an option is out of range, fits differ in sites, or the rows do not fit.
     """
-    at_least(fits=(len(fits), 2), draws=(draws, 4))
+    _, draws = at_least(fits=(len(fits), 2), draws=(draws, 4))
     pairs = [fit if isinstance(fit, Pair) else fit.pair for fit in fits]
     check_alike(pairs)
     table, index = chosen(pairs[0], table, rows)

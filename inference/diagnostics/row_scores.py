@@ -156,11 +156,11 @@ def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     if "log_likelihood" not in groups:
         return None
     total = groups["log_likelihood"].to_dataarray("site").sum("site")
-    if "datum" not in total.dims:
+    if not {"datum", "chain", "draw"} <= set(total.dims):
         return None
     log_p = total.stack(sample=("chain", "draw")).transpose("sample", "datum")
     ratios = -log_p.values.astype(float)
-    if "log_weight" in groups["sample_stats"]:
+    if "log_weight" in groups.get("sample_stats", {}):
         of_guide = groups["sample_stats"]["log_weight"].sel(draw=total["draw"])
         of_guide = of_guide.stack(sample=("chain", "draw")).transpose("sample", "datum")
         ratios = ratios + of_guide.values

@@ -42,6 +42,7 @@ from ppl_models.inference.posterior.importance_weights import (
     khat_threshold,
     per_row,
 )
+from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.inference.posterior.pareto import LEAST_DRAWS, khat
 
 __all__ = [
@@ -62,6 +63,7 @@ KHAT_SHARE = 0.2
 ACTIVE = 0.01
 ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
 SLOPE_SHARE = 0.01
+CURVE = {"chain", "step"}
 RHAT, ESS_PER_CHAIN = 1.05, 100
 
 
@@ -90,19 +92,21 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
         ValueError: If it holds nothing to check.
     """
     groups = groups_of(idata)
-    checks = [_finite(groups)]
-    if "diagnostics" in groups:
+    ours = str(idata.attrs.get("creation_library")) == OURS
+    checks = [_finite(groups, ours)]
+    if {"khat", "ess_is", "iw_bound", "elbo"} <= set(groups.get("diagnostics", {})):
         draws = int(groups["sample_stats"].sizes["draw"])
         values = {str(name): value.values for name, value in groups["diagnostics"].items()}
         checks += [_tails(values, draws), _gap(values, draws)]
-    if "training" in groups and "loss" in groups["training"]:
+    if set(groups.get("training", xr.Dataset()).get("loss", xr.DataArray()).dims) == CURVE:
         checks += _slope(groups["training"])
-    if idata.attrs.get("inference_method") in ("nuts", "hmc"):
+    # A file by another program has none of these; its draws are those of chains.
+    if (len(checks) == 1 and not ours) or idata.attrs.get("inference_method") in ("nuts", "hmc"):
         checks += _chains(groups)
     if len(checks) == 1:
         raise ValueError(
             f"nothing to check in groups {list(groups)}, expected 'diagnostics', 'training' "
-            "or a posterior by NUTS or HMC"
+            "or a posterior of chains of draws"
         )
     if "posterior" in groups:
         checks += _in_use(groups["posterior"])
@@ -110,15 +114,19 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     return Verdict(all(passed), [line for _, line in checks], passed)
 
 
-def _finite(groups: Datasets) -> tuple[bool, str]:
+def _finite(groups: Datasets, ours: bool) -> tuple[bool, str]:
     bad = []
     for group in ("posterior", "sample_stats", "log_likelihood", "training"):
         for name, values in groups.get(group, xr.Dataset()).data_vars.items():
+            if values.dtype.kind not in "fciub":
+                continue
             count = sum(int((~np.isfinite(part.values)).sum()) for part in _parts(values))
-            if group == "training":
+            if group == "training" and set(values.dims) == CURVE:
                 # A chain has no values at steps that only others took.
                 there = groups[group].notnull().to_dataarray().any("variable")
                 count -= int((~there & there.any("chain")).sum())
+            if count == values.size and group == "sample_stats" and not ours:
+                continue  # what other programs put where a statistic does not apply
             if count:
                 bad.append(f"{count} of {values.size} in {group}/{name}")
     if not bad:
@@ -174,7 +182,8 @@ def _in_use(posterior: xr.Dataset) -> list[tuple[bool, str]]:
     found = []
     for name, values in posterior.data_vars.items():
         rows = values.sizes.get("datum", 0)
-        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or "draw" not in values.dims:
+        drawn = {"chain", "draw"} <= set(values.dims)
+        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not drawn:
             continue
         chosen = np.linspace(0, rows - 1, min(rows, ACTIVE_ROWS[1])).astype(int)
         some = values.isel(datum=np.unique(chosen)).load()
@@ -224,14 +233,21 @@ def _slope_of(training: xr.Dataset) -> tuple[bool, str]:
 
 
 def _chains(groups: Datasets) -> list[tuple[bool, str]]:
-    posterior = groups["posterior"]
-    continuous = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
+    posterior = groups.get("posterior", xr.Dataset())
+    continuous = posterior[
+        [
+            name
+            for name, values in posterior.data_vars.items()
+            if values.dtype.kind == "f" and {"chain", "draw"} <= set(values.dims) and values.size
+        ]
+    ]
+    if not continuous.data_vars:
+        return []
     chains = int(posterior.sizes["chain"])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # values that never move have no R-hat
         rhat = az.rhat(continuous).to_dataarray().max().item()
         ess = az.ess(continuous).to_dataarray().min().item()
-    diverging = int(groups["sample_stats"]["diverging"].sum())
     good = (chains == 1 or rhat <= RHAT) and ess >= ESS_PER_CHAIN * chains
     line = f"largest R-hat {rhat:.3f} over {chains} chains, least effective draws {ess:.0f}"
     advice = (
@@ -241,6 +257,10 @@ def _chains(groups: Datasets) -> list[tuple[bool, str]]:
             f", expected R-hat up to {RHAT} and {ESS_PER_CHAIN} per chain; more draws and warmup"
         )
     )
+    stats = groups.get("sample_stats", xr.Dataset())
+    if "diverging" not in stats:
+        return [(good, line + advice)]
+    diverging = int(stats["diverging"].sum())
     apart = f"{diverging} divergent transitions"
     more = "" if not diverging else "; more warmup, or fewer rows at a time"
     return [(good, line + advice), (diverging == 0, apart + more)]

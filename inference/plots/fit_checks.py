@@ -14,6 +14,7 @@ from ppl_models.inference.diagnostics import row_scores
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
 from ppl_models.inference.posterior.importance_weights import khat_threshold
+from ppl_models.printable import in_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,10 +152,10 @@ def confusion(idata: az.InferenceData, site: str | None = None, ax: Axes | None 
                 dark = np.sqrt(count) > half
                 color = "white" if dark else "black"
                 ax.text(column, row, str(count), ha="center", va="center", color=color, fontsize=7)
-    long = size > 12 or max(map(len, found.classes)) > 3
     step = -(-size // 30)
     places = range(0, size, step)
-    names = [found.classes[place] for place in places]
+    names = [in_figure(found.classes[place]) for place in places]
+    long = size > 12 or max(map(len, names)) > 3
     ax.set_xticks(places, names, rotation=90 if long else 0, fontsize=7)
     ax.set_yticks(places, names, fontsize=7)
     ax.set_xlabel("most probable label")
@@ -212,7 +213,7 @@ def ranks(found: xr.Dataset, ax: Axes | None = None) -> Axes:
             color="C0" if passed else f"C{1 + number % 9}",
             alpha=0.6 if passed else 1,
             linewidth=1 if passed else 1.5,
-            label=None if passed else str(curve["quantity"].item()),
+            label=None if passed else in_figure(curve["quantity"].item()),
         )
     failed = int((~found["passed"].values).sum())
     if failed:
@@ -235,8 +236,14 @@ def scalars(idata: az.InferenceData, count: int = 4) -> xr.Dataset:
         and ``ess`` as its attributes; the worst first.
     """
     posterior = groups_of(idata)["posterior"]
-    names = [str(n) for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]
+    names = [
+        str(n)
+        for n, v in posterior.data_vars.items()
+        if v.dtype.kind == "f" and {"chain", "draw"} <= set(v.dims) and v.size
+    ]
     names = [n for n in names if n.removesuffix("_probs") not in set(names) - {n}]
+    if not names:
+        return xr.Dataset()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # what never moves has no R-hat
         rhat, ess = az.rhat(posterior[names]), az.ess(posterior[names])
@@ -287,6 +294,6 @@ def trace(idata: az.InferenceData, count: int = 4, ax: Array | None = None) -> A
         density.set_ylim(bottom=0)
         density.set_yticks([])
         for one in (density, trace):
-            one.set_title(name, fontsize=TEXT)
+            one.set_title(in_figure(name), fontsize=TEXT)
             one.tick_params(labelsize=TEXT - 1)
     return ax

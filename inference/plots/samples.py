@@ -14,6 +14,7 @@ from ppl_models.data.render.contact_sheet import sheet
 from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
+from ppl_models.printable import in_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,8 @@ def data_sites(idata: az.InferenceData) -> list[str]:
     """Data sites of numbers (not labels) that were observed and that the posterior redraws."""
     if "observed_data" not in groups_of(idata):
         return []
-    return [str(n) for n, v in idata.observed_data.data_vars.items() if v.dtype.kind == "f"]
+    found = idata.observed_data.data_vars.items()
+    return [str(n) for n, v in found if v.dtype.kind == "f" and "datum" in v.dims]
 
 
 def reconstructions(
@@ -98,7 +100,7 @@ def reconstructions(
     again = drawn.isel(datum=chosen).stack(sample=("chain", "draw"))
     again = again.transpose("sample", "datum", ...)
     ax = axes(ax)
-    numbers = [str(number) for number in seen["datum"].values]
+    numbers = [in_figure(number) for number in seen["datum"].values]
     if shape is not None:
         draws = min(draws, again.sizes["sample"])
         lines = [seen.values, again.values.mean(0), *again.values[:draws]]
@@ -194,14 +196,14 @@ def density(idata: az.InferenceData, site: str | None = None, ax: Axes | None = 
     ax.set_ylim(bottom=0)
     ax.set_yticks([])
     ax.legend(fontsize="small")
-    ax.set_xlabel(site)
+    ax.set_xlabel(in_figure(site))
     return ax
 
 
 def _entries(ax: Axes, site: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.set_xlabel(f"entry of {site}")
+    ax.set_xlabel(f"entry of {in_figure(site)}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

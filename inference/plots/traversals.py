@@ -20,6 +20,7 @@ from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.traces.sites import random_sites
 from ppl_models.interventions import follow
 from ppl_models.pair import Pair
+from ppl_models.printable import in_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def traversal(
         raise ValueError(f"row is {row}, expected a position in 0..{count - 1}")
     if site in codes:
         shown, names = _code(pair, idata, site, row, data, dims)
-        label, columns = f"entry of {site}", ["low"] + [""] * (STEPS - 2) + ["high"]
+        label, columns = f"entry of {in_figure(site)}", ["low"] + [""] * (STEPS - 2) + ["high"]
     else:
         shown, names, columns = _label(pair, idata, site, row, data)
         label = "row"
@@ -90,12 +91,12 @@ def traversal(
         if site in codes:
             change = shown[:, -1] - shown[:, 0]
         else:
-            change, names, label = shown[0] - shown[0].mean(0), columns, site
+            change, names, label = shown[0] - shown[0].mean(0), columns, in_figure(site)
         change = change.reshape(len(change), -1) / (real.std(0) + 1e-12)
         most = np.abs(change).max() or 1.0
         drawn = ax.imshow(change, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
         ax.figure.colorbar(drawn, ax=ax, label="change, sd of the data")
-        ax.set_xlabel(f"entry of {data}")
+        ax.set_xlabel(f"entry of {in_figure(data)}")
         down = np.arange(len(change))
     few = -(-len(names) // 20)
     ax.set_yticks(down[::few], names[::few])
@@ -148,10 +149,10 @@ def _label(
         start = _start(pair, idata, one, len(support))
         kept = {**start, site: support}
         found.append(_means(pair, kept, site, len(support), data))
-    numbers = [str(idata.posterior["datum"].values[one]) for one in rows]
+    numbers = [in_figure(idata.posterior["datum"].values[one]) for one in rows]
     group = idata.get("variational", idata.posterior)
     names = group[f"{site}_class"].values if f"{site}_class" in group else range(len(support))
-    return np.stack(found), numbers, [str(name) for name in names]
+    return np.stack(found), numbers, list(map(in_figure, names))
 
 
 def _means(pair: Pair, kept: dict[str, Tensor], moved: str, rows: int, data: str) -> Array:

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import at_least, check_seed
+from ppl_models.config import at_least, check_seed, whole
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.groups import (
@@ -114,9 +114,8 @@ def posterior(
             the guide for all rows, or several pairs are not of one kind.
         OSError: If the file cannot be written, in one line; nothing is left behind.
     """
-    at_least(
-        draws=(draws, 1), prior_draws=(prior_draws, 0), block=(1 if block is None else block, 1)
-    )
+    draws, prior_draws = at_least(draws=(draws, 1), prior_draws=(prior_draws, 0))
+    block = None if block is None else whole("block", block, 1)
     seed = check_seed(seed)
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     table = as_fitted(pairs[0], table)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_models.config import native
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.netcdf_kinds import check_attribute
+from ppl_models.inference.posterior.netcdf_kinds import check_attribute, check_texts
 from ppl_models.inference.posterior.rows import (
     Site,
     Sites,
@@ -151,6 +151,10 @@ class Groups:
                 count = len(site.support)
                 names = table.classes.get(site.name, ())
                 names = names if len(names) == count else tuple(map(str, range(count)))
+                try:
+                    check_texts(names)
+                except ValueError as error:
+                    raise ValueError(f"a class of site {site.name!r} {error}") from None
                 self.coordinates[f"{site.name}_class"] = np.array(names)
 
     def add(self, group: str, variables: Variables, chain: int = 0, row: int = 0) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ def attribute(value: Any) -> Any:
         ValueError: Saying what it is, and what was expected.
     """
     if isinstance(value, str):
-        _check_texts([value])
+        check_texts([value])
         return str(value)
     if isinstance(value, bool | int | float | list | tuple) or hasattr(type(value), "__array__"):
         try:
@@ -76,9 +76,9 @@ def attribute(value: Any) -> Any:
         entries = array.ravel().tolist()
         if array.ndim < 2 and entries and all(isinstance(entry, str) for entry in entries):
             # numpy makes text of numbers beside text.
-            given = [value] if isinstance(value, np.generic) else list(value)
+            given: list[Any] = [value] if isinstance(value, np.generic) else list(value)
             if all(isinstance(entry, str) for entry in given):
-                _check_texts(given)
+                check_texts(given)
                 return list(map(str, given))
         if array.dtype.kind in "biuf" and _same(entries, np.array(value, object).ravel()):
             number = array.astype(np.int8) if array.dtype.kind == "b" else array
@@ -95,7 +95,12 @@ def _same(entries: list[Any], given: Array) -> bool:
     return len(entries) == given.size and all(a == b or a != a for a, b in pairs)
 
 
-def _check_texts(values: Iterable[str]) -> None:
+def check_texts(values: Iterable[str]) -> None:
+    """Refuse texts that HDF5 would not give back.
+
+    Raises:
+        ValueError: Showing the first of them, and saying why.
+    """
     for text in values:
         if problem := text_problem(text):
             raise ValueError(f"holds {text[:40]!r}, which {problem}")
@@ -152,7 +157,7 @@ def stored(variable: xr.Variable) -> tuple[xr.Variable, dict[str, Any]]:
             marks["_FillValue"] = np.int64(GAP)
         values = values.view(np.int64)
     elif kind == "U":
-        _check_texts(values.ravel().tolist())
+        check_texts(values.ravel().tolist())
     elif kind == "S":
         # Single bytes would be read as the letters of longer ones.
         values = values.astype(f"S{max(2, values.dtype.itemsize)}")
@@ -171,7 +176,7 @@ def _of_objects(values: Array) -> tuple[Array, dict[str, Any]]:
         raise ValueError(f"holds values of type {' and '.join(kinds)}, expected one kind")
     kind = kinds[0] if kinds else "number"
     if kind == "str":
-        _check_texts(kept)
+        check_texts(kept)
         texts, marks = np.array(flat, object), {}
         if gaps.any():
             fill = ""
@@ -223,12 +228,11 @@ def as_read(
         return np.dtype(bool), lambda part: part.astype(bool), left
     units = str(left.get("units", ""))
     letter = {name: unit for unit, name in UNITS.items()}.get(units.removesuffix(SINCE))
-    if letter and dtype == np.int64:
-        for kind, mark in (("datetime64", "calendar"), ("timedelta64", "dtype")):
-            if units.endswith(SINCE) is (kind == "datetime64") and mark in left:
-                del left["units"], left[mark]
-                found = np.dtype(f"{kind}[{letter}]")
-                return found, lambda part: part.view(found), left
+    since = units.endswith(SINCE)
+    if letter and dtype == np.int64 and ("calendar" if since else "dtype") in left:
+        del left["units"], left["calendar" if since else "dtype"]
+        found = np.dtype(f"{'datetime64' if since else 'timedelta64'}[{letter}]")
+        return found, lambda part: part.view(found), left
     return dtype, lambda part: part, left
 
 

@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
     try:
         _check(file, set(), path.stat().st_size)
         attrs = _attributes(file)
-        if attrs.get("creation_library") != OURS:
+        if str(attrs.get("creation_library")) != OURS:
             file.close()
             return None
         return {name: _dataset(group) for name, group in file.items()}, attrs

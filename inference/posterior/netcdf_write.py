@@ -11,7 +11,7 @@ from typing import Any
 import h5netcdf
 import h5py
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from ppl_models.files import write_atomically
@@ -20,6 +20,7 @@ from ppl_models.inference.posterior.groups import ROWS, Array
 from ppl_models.inference.posterior.netcdf_kinds import (
     OTHER,
     check_attribute,
+    check_texts,
     name_problem,
     stored,
 )
@@ -85,6 +86,8 @@ class File:
             variable.attrs["dtype"] = "bool"  # xarray's mark
 
         def assign(at: tuple[slice, ...], part: Array) -> None:
+            if kind == "U":
+                _check_texts(f"variable {name!r} of group {group!r}", part)
             values[at] = part.view("i1") if kind == "b" else _plain(part)
             self.disk.check()
 
@@ -246,6 +249,13 @@ def _copy_variable(
         part = variable.isel(at).values
         assign = assign or file.create(group, name, dims, variable.shape, part, attrs)
         assign(tuple(at.get(dim, slice(None)) for dim in dims), part)
+
+
+def _check_texts(what: str, part: Array) -> None:
+    try:
+        check_texts(part.ravel().tolist())
+    except ValueError as error:
+        raise ValueError(f"{what} {error}") from None
 
 
 def _plain(part: Array) -> Array:

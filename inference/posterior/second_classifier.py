@@ -84,7 +84,7 @@ class Secondary:
         draws: int = 1,
         seed: int = 0,
     ) -> None:
-        at_least(draws=(draws, 1))
+        (draws,) = at_least(draws=(draws, 1))
         self.pair, self.estimator, self.features = pair, estimator, features
         self.label, self.draws, self.seed = label, draws, seed
 

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import at_least, unknown
+from ppl_models.config import at_least, native, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import Array, host, plain_attrs, provenance
 from ppl_models.inference.posterior.importance_weights import log_mean
@@ -84,7 +84,7 @@ def log_evidence(
         raise ValueError(unknown("method", method, METHODS))
     if start not in STARTS:
         raise ValueError(unknown("start", start, STARTS))
-    at_least(draws=(draws, LEAST), leapfrogs=(leapfrogs, 1))
+    draws, leapfrogs = at_least(draws=(draws, LEAST), leapfrogs=(leapfrogs, 1))
     betas = _inverse_temperatures(temperatures)
     if method == "smc" and draws % POPULATIONS:
         raise ValueError(f"draws is {draws}, expected a multiple of {POPULATIONS} for smc")
@@ -108,6 +108,7 @@ def log_evidence(
 
 
 def _inverse_temperatures(given: int | Sequence[float]) -> list[float]:
+    given = native(given)
     if isinstance(given, int):
         at_least(temperatures=(given, 1))
         places = torch.linspace(-STEEPNESS, STEEPNESS, given + 1, dtype=torch.float64).sigmoid()

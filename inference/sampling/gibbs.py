@@ -65,7 +65,7 @@ def gibbs_predict(
     Raises:
         ValueError: If an option is out of range, or the guide has no factor for the site.
     """
-    at_least(weights=(weights, 1), steps=(steps, 1))
+    weights, steps = at_least(weights=(weights, 1), steps=(steps, 1))
     seen = as_fitted(pair, table).only(*pair.card.data)
     like = pair.like()
     (first, *_) = seen.batches(limit=2)

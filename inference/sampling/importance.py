@@ -81,7 +81,7 @@ def importance(
         UnhandledSite: If the labels have too many joint values, or only the model has a label
             and labels are not enumerated.
     """
-    at_least(draws=(draws, LEAST))
+    (draws,) = at_least(draws=(draws, LEAST))
     table, index = chosen(pair, table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
@@ -137,7 +137,7 @@ def sir(
         ValueError: As :func:`importance`.
         UnhandledSite: As :func:`importance`.
     """
-    at_least(draws=(draws, 1), proposals=(proposals, LEAST))
+    draws, proposals = at_least(draws=(draws, 1), proposals=(proposals, LEAST))
     table, index = chosen(pair, table, rows)
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}

@@ -79,7 +79,7 @@ def map(
     Warns:
         UserWarning: If the iterations ran out.
     """
-    at_least(starts=(starts, 1), iterations=(iterations, 1))
+    starts, iterations = at_least(starts=(starts, 1), iterations=(iterations, 1))
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}, expected at least 0")
     table, index = chosen(pair, table, rows)

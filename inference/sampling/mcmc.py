@@ -137,7 +137,7 @@ def _sample(
     progress: bool,
 ) -> az.InferenceData:
     draws, warmup, chains = lengths
-    at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
+    draws, warmup, chains = at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
     table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = conditioned(pair, table, given, index)

@@ -86,7 +86,7 @@ def bad_rows(
         ValueError: If an option is out of range, a site stands outside the data plate, or the
             rows do not fit the model.
     """
-    at_least(draws=(draws, pareto.LEAST_DRAWS))
+    (draws,) = at_least(draws=(draws, pareto.LEAST_DRAWS))
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
         seen = conditioned(pair, table, given, index)
@@ -145,7 +145,7 @@ def refine(
     for name in options:
         if name not in OPTIONS[method]:
             raise ValueError(f"method={method!r}: {unknown('option', name, OPTIONS[method])}")
-    at_least(draws=(draws, pareto.LEAST_DRAWS))
+    (draws,) = at_least(draws=(draws, pareto.LEAST_DRAWS))
     if rows is None:
         rows = bad_rows(pair, table, given=given, draws=draws, seed=seed)
         if not len(rows):
@@ -280,7 +280,7 @@ def _sir(
     pair: Pair, seen: Table, sites: Sites, draws: int, before: dict[str, Array],
     proposals: int = 2000,
 ) -> _Drawn:  # fmt: skip
-    at_least(proposals=(proposals, max(LEAST, pareto.LEAST_DRAWS)))
+    (proposals,) = at_least(proposals=(proposals, max(LEAST, pareto.LEAST_DRAWS)))
     parts: list[dict[str, Tensor]] = []
     weights: list[Array] = []
     for part in propose(pair, seen, sites, proposals):
@@ -296,7 +296,7 @@ def _nuts(
     pair: Pair, seen: Table, sites: Sites, draws: int, before: dict[str, Array],
     warmup: int = 300, chains: int = 2, progress: bool = False,
 ) -> _Drawn:  # fmt: skip
-    at_least(warmup=(warmup, 1), chains=(chains, 1))
+    warmup, chains = at_least(warmup=(warmup, 1), chains=(chains, 1))
     found = target(pair, rows_of(seen, pair), guide=True, rows_alone=True)
     found = _FromGuide(**vars(found))
     seeds = torch.randint(2**62, (chains,)).tolist()

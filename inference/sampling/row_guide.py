@@ -151,7 +151,7 @@ def rowwise(
         UnhandledSite: If the labels have too many joint values, or one is of a family that a
             table of probabilities does not cover.
     """
-    at_least(steps=(steps, 0), particles=(particles, 1))
+    steps, particles = at_least(steps=(steps, 0), particles=(particles, 1))
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate is {learning_rate}, expected a positive number")
     table, index = chosen(pair, table, rows)

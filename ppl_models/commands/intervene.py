@@ -166,13 +166,14 @@ def _figure(
     from matplotlib.figure import Figure
 
     from ppl_models.inference.plots.samples import images, mosaic
+    from ppl_models.printable import in_figure
 
     values: np.ndarray[Any, Any] = np.stack([v.detach().cpu().numpy() for _, v in columns], 1)
     pictures = images(values.reshape(-1, *values.shape[2:]), shape)
     size = 0.7 * len(columns), 0.7 * len(numbers)
     ax = Figure(figsize=(max(size[0], 2), max(size[1], 2))).add_subplot()
     down, across = mosaic(ax, pictures, len(columns))
-    ax.set_xticks(across, [head for head, _ in columns])
+    ax.set_xticks(across, [in_figure(head) for head, _ in columns])
     ax.set_yticks(down, list(map(str, numbers)))
     ax.tick_params(length=0)
     return ax.figure

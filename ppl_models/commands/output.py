@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 # Control characters, marks that turn the direction of writing, and halves of characters.
@@ -47,26 +44,3 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
     for name, value in report.items():
         share = isinstance(value, float) and "error" in name
         say(f"{name:28} {f'{100 * value:.2f} %' if share else value}")
-
-
-@contextlib.contextmanager
-def reading(source: str | Path) -> Iterator[None]:
-    """Let every error of a file name it, whatever library stumbled over what is in it.
-
-    Args:
-        source: The file, or the folder that it is in.
-
-    Raises:
-        ValueError: In one line.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, MemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if str(source) in reason and isinstance(error, ValueError | OSError):
-            raise
-        if not isinstance(error, ValueError):
-            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        raise ValueError(f"{source} cannot be read: {reason}") from error

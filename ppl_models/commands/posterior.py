@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_models import data, inference
 from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
-from ppl_models.commands.output import reading, say, say_json, shown, tell
-from ppl_models.pages.posterior_file import POSTERIOR, posterior_of
+from ppl_models.commands.output import say, say_json, shown, tell
+from ppl_models.pages.posterior_file import POSTERIOR, posterior_of, reading
 
 if TYPE_CHECKING:
     from ppl_models.data import Dataset, Table

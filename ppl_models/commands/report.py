@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.commands.output import reading, say, say_json
-from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.commands.output import say, say_json
+from ppl_models.pages.posterior_file import posterior_of, reading
 
 REPORT = "report.html"
 Options = argparse.Namespace
@@ -41,7 +41,8 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         path = options.file or beside
         check_page(path)
         with reading(source):
-            trusted, text = render(read(source, options.pair), options.simulations)
+            fit = read(source, options.pair)
+            trusted, text = render(fit, options.simulations)
         put(path, text)
         if options.json:
             say_json({"report": str(path), "trusted": trusted})
@@ -67,12 +68,8 @@ def compare(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
         twice = [folder for folder in folders if folders.count(folder) > 1]
         if twice:
             raise UsageError(f"{twice[0]} is given twice")
-        opened = {}
-        for folder in folders:
-            with reading(folder):
-                opened[str(folder)] = posterior_of(folder)
-        with reading(" or ".join(opened)):
-            comparison = compare(opened)
+        with reading(*folders):
+            comparison = compare({str(folder): posterior_of(folder) for folder in folders})
         say_json(comparison.plain()) if options.json else say(comparison)
         return 0
 

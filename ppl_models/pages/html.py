@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from html import escape as escaped
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+
+from ppl_models.printable import printable
 
 # What is drawn in this colour takes that of the page's text, light or dark.
 INK = "#010203"
@@ -56,6 +59,11 @@ border-radius:.3rem}.verdict.bad{border-color:var(--bad)}.verdict strong{color:v
 .facts>table>tbody>tr>th{border:0;padding-bottom:0}.facts>table{width:100%;table-layout:fixed}}
 footer{margin-top:2rem;font-size:.85rem;opacity:.8}
 """
+
+
+def escape(text: str) -> str:
+    """Text as a page shows it; what would not show, or turns what follows around, by its code."""
+    return escaped(printable(text, "\n\t"))
 
 
 class Markup(str):
@@ -176,7 +184,8 @@ def drawing(width: float = 4.4, height: float = 3.0) -> Iterator[Figure]:
 def figure(drawn: Figure, caption: str, wide: bool = False) -> str:
     """A figure, which takes the colour of the page's text, with a caption."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # names in letters that no font here has
         drawn.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     start = text.index("<svg")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,3 +31,27 @@ def posterior_of(source: Path) -> az.InferenceData:
             f"{source} holds no {POSTERIOR}; write one with ppl-models export {source}"
         )
     return load(path)
+
+
+@contextlib.contextmanager
+def reading(*sources: str | Path) -> Iterator[None]:
+    """Let every error of a file name it, whatever library stumbled over what is in it.
+
+    Args:
+        sources: The files, or the folders that they are in.
+
+    Raises:
+        ValueError: In one line.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if any(str(s) in reason for s in sources) and isinstance(error, ValueError | OSError):
+            raise
+        if not isinstance(error, ValueError):
+            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        named = " or ".join(map(str, sources))
+        raise ValueError(f"{named} cannot be read: {reason}") from error

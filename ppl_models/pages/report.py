@@ -6,6 +6,7 @@ a ``.nc`` file alone, by a guide or by MCMC, has all the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ppl_models import catalogue
@@ -13,8 +14,8 @@ from ppl_models.files import write_atomically
 from ppl_models.inference import load
 from ppl_models.inference.training import run_folder
 from ppl_models.pages import sections
-from ppl_models.pages.html import heading, page, section
-from ppl_models.pages.posterior_file import posterior_of
+from ppl_models.pages.html import heading, page, paragraph, section
+from ppl_models.pages.posterior_file import posterior_of, reading
 from ppl_models.pages.sections import Fit
 
 
@@ -40,7 +41,9 @@ def write(
     """
     path = Path(path)
     check_page(path)
-    trusted, text = render(read(Path(source), pair), simulations)
+    with reading(Path(source)):
+        fit = read(Path(source), pair)
+        trusted, text = render(fit, simulations)
     put(path, text)
     return trusted
 
@@ -81,17 +84,26 @@ def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:
     data = fit.idata.attrs.get("data", "unknown data")
     title = f"{fit.name} on {data}"
     ok, said = sections.verdict(fit)
-    blocks = (
-        heading(title),
-        said,
-        section("What was fitted on what", sections.fitted(fit)),
-        section("Training", sections.training(fit)),
-        section("Data and model", sections.data(fit)),
-        section("Latent sites", sections.latents(fit)),
-        section("Labels", *sections.labels(fit)),
-        section("Importance weights, row by row", *sections.weights(fit)),
-        section("Rows simulated from the model", *sections.simulated(fit, simulations)),
-        section("Chains", *sections.chains(fit)),
-        sections.footer(fit),
+    parts: tuple[tuple[str, Callable[[Fit], str | Iterable[str]]], ...] = (
+        ("What was fitted on what", sections.fitted),
+        ("Training", sections.training),
+        ("Data and model", sections.data),
+        ("Latent sites", sections.latents),
+        ("Labels", sections.labels),
+        ("Importance weights, row by row", sections.weights),
+        ("Rows simulated from the model", lambda fit: sections.simulated(fit, simulations)),
+        ("Chains", sections.chains),
     )
-    return ok, page(title, *blocks)
+    blocks = [section(name, *_made(make, fit)) for name, make in parts]
+    return ok, page(title, heading(title), said, *blocks, sections.footer(fit))
+
+
+def _made(make: Callable[[Fit], str | Iterable[str]], fit: Fit) -> list[str]:
+    """The blocks of a section; of a file of another program, why it has none."""
+    try:
+        made = make(fit)
+        return [made] if isinstance(made, str) else list(made)
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        if fit.ours:
+            raise
+        return [paragraph(f"Not shown: {' '.join(str(error).split())}.")]

@@ -10,6 +10,7 @@ from typing import Any
 
 import arviz as az
 import numpy as np
+import xarray as xr
 
 from ppl_models import catalogue
 from ppl_models.inference import Run, plots
@@ -19,10 +20,12 @@ from ppl_models.inference.plots.fit_checks import scalars, stage_numbers
 from ppl_models.inference.plots.samples import GROUPS, data_sites, image_shape
 from ppl_models.inference.plots.traversals import latent_sites
 from ppl_models.inference.posterior.groups import groups_of
+from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.pages.describe import describe
 from ppl_models.pages.html import banner, drawing, facts, figure, figures, paragraph, pre, table
 
 LEAST_ROWS = 20  # for a calibration error to mean anything
+LONGEST = 300  # letters of what a file of another program says of itself
 WORST = 8  # rows of largest k-hat that are shown
 
 
@@ -41,6 +44,11 @@ class Fit:
     run: Run | None
     description: Mapping[str, Any]
     missing: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether this library wrote the posterior, which then has all that it writes."""
+        return str(self.idata.attrs.get("creation_library")) == OURS
 
     @property
     def name(self) -> str:
@@ -64,6 +72,8 @@ def verdict(fit: Fit) -> tuple[bool, str]:
 
 def fitted(fit: Fit) -> str:
     """Paper, data, settings, seeds and versions."""
+    if not fit.ours:
+        return of_others(fit.idata)
     attrs, saved = fit.idata.attrs, fit.description
     card, config = (json.loads(attrs[key]) for key in ("card_json", "config_json"))
     identity = saved.get("identity", {})
@@ -101,6 +111,24 @@ def fitted(fit: Fit) -> str:
             "Versions": versions,
         }
     )
+
+
+def of_others(idata: az.InferenceData) -> str:
+    """What a file of another program holds: its variables, and what it says of itself."""
+    variables = [
+        (group, str(name), " x ".join(f"{dim} {size}" for dim, size in values.sizes.items()))
+        for group, dataset in groups_of(idata).items()
+        for name, values in dataset.data_vars.items()
+    ]
+    said = {str(name): _cut(value) for name, value in idata.attrs.items()}
+    for name, value in groups_of(idata).get("posterior", xr.Dataset()).attrs.items():
+        said.setdefault(str(name), _cut(value))
+    return facts({**said, "Variables": table(("group", "variable", "size"), variables)})
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _known(fit: Fit) -> bool:
@@ -330,15 +358,17 @@ def _interval(found: Any, place: int) -> str:
 def chains(fit: Fit) -> Iterator[str]:
     """How chains mixed."""
     idata = fit.idata
-    if "sample_stats" not in groups_of(idata) or "diverging" not in idata.sample_stats:
+    stats = groups_of(idata).get("sample_stats", xr.Dataset())
+    if "posterior" not in groups_of(idata) or (fit.ours and "diverging" not in stats):
         return
     chosen = scalars(idata, WORST)
+    if not chosen.data_vars:
+        return
     chains, draws = (int(idata.posterior.sizes[dim]) for dim in ("chain", "draw"))
-    diverging = int(idata.sample_stats["diverging"].sum())
-    yield paragraph(
-        f"{chains} chains of {draws} draws, {diverging} divergent transitions. The numbers that "
-        "mixed worst:"
+    diverging = (
+        f", {int(stats['diverging'].sum())} divergent transitions" if "diverging" in stats else ""
     )
+    yield paragraph(f"{chains} chains of {draws} draws{diverging}. The numbers that mixed worst:")
     with drawing(8.8, 7.6) as canvas:
         plots.trace(idata, 4, canvas.subplots(min(4, len(chosen)), 2, squeeze=False))
     yield table(
@@ -347,7 +377,7 @@ def chains(fit: Fit) -> Iterator[str]:
             (
                 str(name),
                 float(values.attrs["rhat"]),
-                round(values.attrs["ess"]),
+                round(values.attrs["ess"]) if math.isfinite(values.attrs["ess"]) else "unknown",
                 float(values.mean()),
                 float(values.std()),
             )

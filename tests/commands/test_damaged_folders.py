@@ -12,7 +12,8 @@ from worlds import run_files
 from ppl_models import files
 from ppl_models.commands.flags import UsageError
 from ppl_models.commands.main import main
-from ppl_models.commands.output import reading, shown
+from ppl_models.commands.output import shown
+from ppl_models.pages.posterior_file import reading
 
 READERS = ("export {} --draws 5 --rows 2", "report {} --simulations 0", "check {}",
            "intervene {} --set y=1 --rows 2", "transfer {} z --rows 2")  # fmt: skip

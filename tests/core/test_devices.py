@@ -55,7 +55,9 @@ def test_devices_that_are(monkeypatch):
     assert device_of("auto") == torch.device("cuda")
     assert device_of("cuda:1") == torch.device("cuda:1")
     assert device_of(np.str_("cpu")) == device_of(torch.device("cpu")) == torch.device("cpu")
-    with pytest.raises(ValueError, match="^device 'cuda:2' asked for, expected cuda:0 to cuda:1$"):
+    with pytest.raises(
+        ValueError, match=r"^device 'cuda:2' asked for, expected cuda:0 to cuda:1$"
+    ):
         device_of("cuda:2")
 
 

@@ -238,7 +238,8 @@ FINITE = "expected finite numbers"
         ("scale", 0.0, "is set to 0, expected numbers above 0"),
         ("scale", float("inf"), "is set to inf, expected numbers above 0"),
         ("count", 2.5, "is set to 2.5, expected whole numbers of at least 0"),
-        ("shares", [0.5, 0.25, 0.5], "is set to [0.5, 0.25, 0.5], expected shares that add up to 1"),
+        ("shares", [0.5, 0.25, 0.5],
+         "is set to [0.5, 0.25, 0.5], expected shares that add up to 1"),
         ("x", float("nan"), f"is set to nan, {FINITE}"),
         ("x", [0.0, float("-inf"), 0.0], f"is set to -inf, {FINITE}"),
     ],
@@ -247,7 +248,7 @@ def test_values_that_a_site_never_has(site, value, words):
     torch.manual_seed(0)
     pair = Supports(ChainConfig())
     batch = Batch({"x": torch.randn(4, 3)}, torch.arange(4))
-    unset = dict.fromkeys(("share", "scale", "count"), 1.0) | {"shares": [0.5, 0.25, 0.25]}
+    unset = {"share": 1.0, "scale": 1.0, "count": 1.0, "shares": [0.5, 0.25, 0.25]}
     with pytest.raises(ValueError, match=f"^{re.escape(f'site {site!r} {words}')}$"):
         pair.intervene(batch, **{**unset, site: value})
 

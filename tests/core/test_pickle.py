@@ -138,7 +138,7 @@ def test_functions_of_objectives_and_stages():
     for function in (local, lambda run: squared(run)):
         objective = EnumeratedELBO() + Penalty(function, "none")
         assert copy.deepcopy(objective) == objective
-        with pytest.raises((pickle.PicklingError, AttributeError), match="<lambda>|<locals>"):
+        with pytest.raises((pickle.PicklingError, AttributeError), match=r"<lambda>|<locals>"):
             pickle.dumps(objective)
 
 

@@ -93,7 +93,7 @@ def series(values, dtype=None):
 def test_parts_by_row(make):
     d = data.from_arrays(X, Y, splits=make())
     assert numbers(d) == [
-        np.flatnonzero(PART == p).tolist() for p in ("train", "validation", "test")
+        np.flatnonzero(p == PART).tolist() for p in ("train", "validation", "test")
     ]
     assert d.recipe["options"]["splits"] == "by row"
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from worlds.exports import table
 from worlds.linear import linear
 
+from ppl_models.data import Table
 from ppl_models.inference.posterior import export
 from ppl_models.inference.posterior.groups import (
     Groups,
@@ -251,9 +252,9 @@ def test_attributes_by_which_numbers_would_change(name, value, tmp_path):
 
 def test_trees_that_are_not_flat_are_refused(tmp_path):
     nested = xr.DataTree.from_dict({"/a/b": xr.Dataset({"x": 1})})
-    with pytest.raises(ValueError, match="^group 'a' holds group 'b', expected groups of arrays"):
+    with pytest.raises(ValueError, match=r"^group 'a' holds group 'b', expected groups of arrays"):
         export.save(nested, tmp_path / "p.nc")
-    with pytest.raises(ValueError, match="^variable 'x' stands in no group, expected groups of"):
+    with pytest.raises(ValueError, match=r"^variable 'x' stands in no group, expected groups of"):
         export.save(xr.DataTree(xr.Dataset({"x": 1})), tmp_path / "p.nc")
     assert not list(tmp_path.iterdir())
 
@@ -384,3 +385,14 @@ def test_attributes_of_an_export_are_plain(tmp_path):
         assert idata.attrs["a"] == 0.5
         assert list(idata.attrs["b"]) == [0, 1]
         assert [idata.attrs[name] for name in "cdf"] == ["null", '{"e": 3}', 1]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "\0"])
+def test_names_of_classes_that_no_file_can_hold(name, tmp_path):
+    pair = linear()
+    rows = table(pair)
+    named = Table("w", rows.sites, numbers=rows.numbers, classes={"y": ("a", "b", "c", name)})
+    words = re.escape(f"a class of site 'y' holds {name!r}, which has ")
+    with pytest.raises(ValueError, match=f"^{words}"):
+        export.posterior(pair, named, draws=5, path=tmp_path / "p.nc")
+    assert not list(tmp_path.iterdir())
