@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from worlds import run_files
 
-from ppl_models import catalogue, files, inference
+from ppl_models import catalogue, data, files, inference
 
 EVIL = """
 from pathlib import Path
@@ -133,6 +133,32 @@ def test_no_name_in_any_field_of_a_state_is_run(folder, evil):
         (folder / "state.pt").write_bytes(run_files.as_saved(run_files.put(state, path, name)))
         words = said(inference.load, folder)
         assert not words or str(folder) in words
+    assert not marker.exists()
+
+
+def test_no_name_in_any_field_of_a_built_set_is_run(tmp_path, evil):
+    import contextlib
+    import hashlib
+    import json
+
+    import h5py
+    import numpy as np
+
+    name, marker = evil
+    path = data.write(data.load("digits", train=50, validation=5, test=5), tmp_path / "d.h5")
+    with h5py.File(path) as file:
+        header = json.loads(file["header"][()].tobytes())
+    header["recipe"]["steps"] = [{"step": "supervise", "kept": {"y": 20}, "seed": 0}]
+    for place in run_files.entries(header):
+        raw = json.dumps(run_files.put(header, place, name)).encode()
+        with h5py.File(path, "r+") as file:
+            del file["header"]
+            file["header"] = np.frombuffer(raw, np.uint8)
+            file.attrs["sha256"] = hashlib.sha256(raw).hexdigest()
+        with contextlib.suppress(Exception):  # what it says is the reader's matter
+            data.remake(data.open(path).recipe)
+        with contextlib.suppress(Exception):
+            data.load(str(path))
     assert not marker.exists()
 
 
