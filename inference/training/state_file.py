@@ -90,7 +90,7 @@ def _check(path: Path) -> bool:
             raise ValueError(f"its member {broken} has another checksum")
         (pickle,) = (m for m in members if m.filename.endswith("/data.pkl"))
         for code, argument, _ in pickletools.genops(archive.read(pickle)):
-            if code.name == "GLOBAL" and not KNOWN.fullmatch(argument):
+            if code.name == "GLOBAL" and not KNOWN.fullmatch(str(argument)):
                 raise ValueError(f"it names {argument}, expected tensors and plain values")
             if code.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "BYTEARRAY8"):
                 raise ValueError(f"it holds a {code.name}, expected tensors and plain values")
