@@ -141,9 +141,9 @@ def check_same(
         RunFolderError: Naming the setting, and both values.
     """
     old, new = copy.deepcopy(dict(there)), copy.deepcopy(dict(here))
-    data = [side.get("data") for side in (old, new)]
-    if all(isinstance(d, dict) and "digest" in d for d in data) and _same_digest(data):
-        data[0]["name"] = data[1].get("name")  # the same rows, wherever they are now
+    was_of, is_of = old.get("data", {}), new.get("data", {})
+    if "digest" in was_of and was_of["digest"] == is_of.get("digest"):
+        was_of["name"] = is_of.get("name")  # the same rows, wherever they are now
     stages = [side.get("stages", []) for side in (old, new)]
     for place, (was, now) in enumerate(zip(*stages, strict=False)):
         epochs = was.get("epochs"), now.get("epochs")
@@ -163,10 +163,6 @@ def check_same(
                 f"{folder} holds another run: its {setting} is {_shown(old_value)}, not "
                 f"{_shown(new_value)}"
             )
-
-
-def _same_digest(data: list[Any]) -> bool:
-    return bool(data[0]["digest"] == data[1]["digest"])
 
 
 def _difference(there: Any, here: Any, path: str) -> tuple[str, Any, Any] | None:

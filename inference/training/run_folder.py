@@ -14,14 +14,14 @@ from ppl_models.inference.training.folder_lock import (
     locked,
 )
 from ppl_models.inference.training.run_description import (
-    DESCRIPTION,
+    DESCRIPTION as DESCRIPTION,
     check_same,
-    digest_of,
+    digest_of as digest_of,
     read_description as read_description,
     write_description as write_description,
 )
 from ppl_models.inference.training.state_file import (
-    STATE,
+    STATE as STATE,
     read_state as read_state,
     write_state as write_state,
 )

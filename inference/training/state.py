@@ -79,8 +79,8 @@ class State:
         """
         state = cls(**{f.name: saved[f.name] for f in fields(cls)})
         for name, kind in KINDS.items():
-            value = getattr(state, name)
-            if type(value) is not kind or (kind is int and value < 0):
+            value: Any = getattr(state, name)
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
                 raise ValueError(f"its {name} is {value!r}, expected {WORDS[kind]}")
         # Older versions left the last stage when they were done.
         if state.stage > stages or (state.stage == stages and state.step):

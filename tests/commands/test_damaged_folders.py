@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from worlds import run_files
 
 from ppl_models import files
-from ppl_models.commands.flags import UsageError
 from ppl_models.commands.main import main
 from ppl_models.commands.output import shown
 from ppl_models.pages.posterior_file import reading
@@ -104,7 +104,7 @@ def test_mutated_posteriors(capsys, folder, command):
         ("export {folder} --rows 0", 2, "expected a whole number above 0, got '0'"),
         ("export {folder} --data none.npz", 2, "none.npz: no such file"),
         ("export {folder} --data digit", 2, "did you mean 'digits'"),
-        ("export {folder} --data digits --labelled {{[]:1}}", 2, "digits does not take these options: "),
+        ("export {folder} --data digits --labelled {{[]:1}}", 2, "digits does not take"),
         ("intervene {folder} --set y=1 --seed -1", 2, "seed is -1, expected a whole number from"),
         ("fit m2 --data digits --seed 99999999999999999999 --out {folder}/a", 2, "seed is 9999"),
         ("fit m2 --data digits --seed x --out {folder}/a", 2, "invalid int value: 'x'"),
@@ -155,10 +155,8 @@ def test_what_nobody_thought_of_is_one_line_with_its_kind(capsys, monkeypatch):
     ],
 )
 def test_errors_of_a_file_name_it(error, message):
-    with pytest.raises(ValueError, match=f"^{message.replace('(', '.').replace(')', '.')}$"):
-        with reading("a.nc"):
-            raise error
-    assert not issubclass(UsageError, OSError)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"), reading("a.nc"):
+        raise error
 
 
 # ---- what the terminal gets --------------------------------------------------------------

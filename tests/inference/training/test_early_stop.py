@@ -97,10 +97,10 @@ def test_site_and_row_are_told_once(digits, monkeypatch, place, column):
     rows.sites["x"][place, column] = NAN
     (stage,) = pair.stages()
     expected = re.escape(
-        "validation loss counts neither as the best nor for patience, step 12: log density of site "
+        "validation loss counts neither as the best nor for patience, step 12: log density "
     )
     with pytest.warns(
-        NotFiniteLook, match=rf"^{expected}'[xyz]' is nan at row {rows.numbers[place]}$"
+        NotFiniteLook, match=rf"^{expected}of site '[xyz]' is nan at row {rows.numbers[place]}$"
     ):
         assert math.isnan(look.loss(pair, stage, rows, 12))
     with warnings.catch_warnings():
@@ -124,8 +124,6 @@ def test_the_command_line_says_it(tmp_path):
         "    def objective(self, bound=None):\n        return NotHere()\n"
     )
     line = f"fit {path}:Mine --data digits --train 200 --validation 20 --test 30 --labelled 30"
-    line += (
-        f" --hidden 8 --latent 2 --epochs 3 --patience 2 --quiet --draws 10 --out {tmp_path}/run"
-    )
+    line += f" --hidden 8 --latent 2 --epochs 3 --patience 2 --quiet --draws 9 --out {tmp_path}/r"
     with pytest.warns(NotFiniteLook, match="though every site's density is, at row 109$"):
         assert main(line.split()) == 0

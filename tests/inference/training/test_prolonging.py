@@ -186,7 +186,7 @@ def test_overwrite_is_for_runs_alone(digits, tmp_path):
 
 
 def test_overwrite_and_resume_exclude_each_other(digits, tmp_path):
-    with pytest.raises(ValueError, match="^resume and overwrite are both on, expected one of"):
+    with pytest.raises(ValueError, match=r"^resume and overwrite are both on"):
         fit(digits, out=tmp_path / "run", resume=True, overwrite=True)
     assert not (tmp_path / "run").exists()
 

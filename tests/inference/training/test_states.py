@@ -160,7 +160,7 @@ def test_parameters_that_are_not_finite_never_replace_those_that_are(tmp_path, v
 def test_parameters_that_are_not_finite_at_the_end_are_told():
     digits = data.load("digits", train=200, validation=20, test=20, labelled=30)
     pair = zoo.build("m2", digits, hidden=(4,), latent=2)
-    with pytest.raises(inference.NotFinite, match="^step 8: parameter .* is no longer finite"):
+    with pytest.raises(inference.NotFinite, match=r"^step 8: parameter .* is no longer finite"):
         inference.fit(
             pair, digits, epochs=4, batch_size=100, progress=False, device="cpu",
             callbacks=(explodes(math.nan, 8),),
@@ -195,7 +195,7 @@ def test_other_errors_of_the_first_step_stay_what_they_are():
             raise ValueError("no such thing")
 
     digits = data.load("digits", train=200, validation=20, test=20, labelled=30)
-    with pytest.raises(ValueError, match="^no such thing$"):
+    with pytest.raises(ValueError, match=r"^no such thing$"):
         inference.fit(zoo.build("m2", digits), digits, objective=Wrong(), progress=False)
 
 
