@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ppl_models.config import unknown
-from ppl_models.data.readers.files import reading
+from ppl_models.data.readers.files import naming, reading
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.store.h5_walk import RATIO, SLACK
 from ppl_models.data.store.stored_array import Array
@@ -66,17 +66,18 @@ def load_file(
             "name another layer, or say counts=False"
         )
     options = {"label": label, "layer": layer, "counts": counts, "splits": list(splits)}
-    made = build(
-        {"x": x, **labels},
-        Path(path).stem,
-        labelled,
-        {},
-        splits,
-        {},
-        seed,
-        options,
-        source=str(path),
-    )
+    with naming(path):
+        made = build(
+            {"x": x, **labels},
+            Path(path).stem,
+            labelled,
+            {},
+            splits,
+            {},
+            seed,
+            options,
+            source=str(path),
+        )
     return dataclasses.replace(made, roles=dict.fromkeys(names, "intervention"))
 
 

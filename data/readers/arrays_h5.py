@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from ppl_models.config import unknown
-from ppl_models.data.readers.files import find, reading
+from ppl_models.data.readers.files import find, naming, reading
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
@@ -39,7 +39,8 @@ def load_file(
         raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
     options = {"splits": list(splits)}
     name = Path(path).stem
-    return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
+    with naming(path):
+        return build(read(Path(path)), name, labelled, {}, splits, {}, seed, options, source=path)
 
 
 def microarray_files(study: str = "golub", root: str | Path | None = None) -> list[Path]:
@@ -77,7 +78,10 @@ def load_microarray(
         "root": None if root is None else str(root),
         "splits": list(splits),
     }
-    return build(read(path), study, labelled, {}, splits, {}, seed, options, source="microarray")
+    with naming(path):
+        return build(
+            read(path), study, labelled, {}, splits, {}, seed, options, source="microarray"
+        )
 
 
 def read(path: Path) -> dict[str, Any]:

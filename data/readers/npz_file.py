@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppl_models.data.readers import npz_stream, zip_members
+from ppl_models.data.readers.files import naming
 from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
 
@@ -41,4 +42,7 @@ def load_file(
             f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
     options = {"splits": list(splits)}
-    return build(sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path))
+    with naming(path):
+        return build(
+            sites, Path(path).stem, labelled, {}, splits, {}, seed, options, source=str(path)
+        )

@@ -51,11 +51,14 @@ def walk(path: str) -> None:
         for group, name in soft:  # there is no way out of the file any more
             try:
                 group[name]
-            except (KeyError, OSError):
-                path = group.get(name, getlink=True).path
-                raise ValueError(
-                    f"{_place(group, name)} is a link to nothing, {path[:80]!r}"
-                ) from None
+            except (KeyError, OSError, RuntimeError):
+                target = os.fsdecode(group.id.links.get_val(_encoded(name)))
+                place = _place(group, name)
+                raise ValueError(f"{place} is a link to nothing, {target[:80]!r}") from None
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _place(group: h5py.Group, name: str) -> str:
@@ -64,19 +67,19 @@ def _place(group: h5py.Group, name: str) -> str:
 
 def _member(group: h5py.Group, name: str) -> Any:
     """What a hard link leads to; None for a soft link, as all inside the file has a hard one."""
-    place = _place(group, name)
-    try:
-        link = group.get(name, getlink=True)
-    except TypeError:
-        raise ValueError(f"{place} is a link of a foreign kind") from None
-    if isinstance(link, h5py.ExternalLink):
-        raise ValueError(f"{place} is a link into another file, {link.filename[:80]!r}")
-    if isinstance(link, h5py.SoftLink):
+    kind = group.id.links.get_info(_encoded(name)).type
+    if kind == h5py.h5l.TYPE_SOFT:
         return None
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        other = os.fsdecode(group.id.links.get_val(_encoded(name))[0])
+        place = _place(group, name)
+        raise ValueError(f"{place} is a link into another file, {other[:80]!r}")
+    if kind != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{_place(group, name)} is a link of a foreign kind")
     try:
         return group[name]
     except KeyError as error:
-        raise OSError(f"{place}: {error.args[0]}") from None
+        raise OSError(f"{_place(group, name)}: {error.args[0]}") from None
 
 
 def _attributes(found: Any) -> None:
