@@ -2,8 +2,8 @@
 
 The h5 library parses whatever stands in a file and may loop, crash or take all memory over it.
 This script meets each structure that a reader can meet later: links, attributes, chunk indices
-and the heaps of texts. It prints what a file holds that must not be read, and exits with
-``REFUSED``; it is killed where the structure does not come to an end.
+and the heaps of texts. It prints what must not be read, and is killed where the structure does
+not come to an end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 
-REFUSED = 3
+REFUSED, BUSY = 3, 4
 RATIO = 1032  # of what deflate can hold to its bytes, at best
 SLACK = 1 << 20  # bytes that a data set may claim without storing them: its fill value
 MEMORY = 128 << 20  # bytes, on top of four times the file
@@ -139,7 +139,7 @@ def main(path: str, seconds: int) -> int:
         seconds: Of processor time.
 
     Returns:
-        Zero, or ``REFUSED`` once the reason is printed.
+        Zero, or once the reason is printed ``REFUSED``, or ``BUSY`` if another process writes.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -155,7 +155,7 @@ def main(path: str, seconds: int) -> int:
     except Exception as error:  # a damaged file fails anywhere inside the h5 library
         why = " ".join(str(error).split()) or type(error).__name__
         print(why.encode("ascii", "backslashreplace").decode()[:300])
-        return REFUSED
+        return BUSY if isinstance(error, BlockingIOError) else REFUSED
     return 0
 
 
