@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from ppl_models.config import unknown
-from ppl_models.data.readers.files import reading
+from ppl_models.data.readers.files import naming, reading
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.store.h5_walk import RATIO, SLACK
 from ppl_models.data.store.stored_array import Array
@@ -88,7 +88,8 @@ def load_file(
         "options": options,
         "source": str(path),
     }
-    return from_cells(cells, layer, counts, str(path), given)
+    with naming(path):
+        return from_cells(cells, layer, counts, str(path), given)
 
 
 def matrix(file: h5py.File, layer: str) -> Array:

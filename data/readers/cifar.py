@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -107,8 +107,8 @@ def _files(paths: list[Path]) -> dict[str, tuple[Path, bytes]]:
 
 def _tar(path: Path) -> dict[str, tuple[Path, bytes]]:
     found = {}
-    with reading(path, "the official tar file"), gzip.open(path) as packed:
-        with tarfile.open(fileobj=_Bounded(packed), mode="r:") as archive:
+    with reading(path, "the official tar file"), _Bounded(path) as packed:
+        with tarfile.open(fileobj=packed, mode="r:") as archive:
             for member in archive:
                 name = Path(member.name).name
                 if member.isfile() and (name.startswith("data_batch_") or name == "test_batch"):
@@ -125,14 +125,12 @@ def _tar(path: Path) -> dict[str, tuple[Path, bytes]]:
     return found
 
 
-class _Bounded:
+class _Bounded(gzip.GzipFile):
     """A stream of which a damaged header cannot ask for more than a batch."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.tell, self.seek, self._read = file.tell, file.seek, file.read
-
-    def read(self, size: int = -1) -> bytes:
-        return self._read(min(size, MOST) if size >= 0 else MOST)
+    def read(self, size: int | None = -1) -> bytes:
+        """Bytes, at most those of a batch."""
+        return super().read(MOST if size is None or size < 0 else min(size, MOST))
 
 
 def _check_names(found: Any) -> None:

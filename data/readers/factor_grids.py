@@ -12,7 +12,7 @@ from ppl_models.data.factors import published
 from ppl_models.data.factors.grid import FactorData, from_images
 from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.readers import npz_stream
-from ppl_models.data.readers.files import find, reading
+from ppl_models.data.readers.files import find, naming, reading
 from ppl_models.data.store.built_sets import cached, identity
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.store.row_blocks import Blocks
@@ -55,9 +55,10 @@ def dsprites(root: str | None = None) -> FactorData:
     """
     (path,) = dsprites_files(root)
     images = _kept("dsprites_official", path, "imgs", (64, 64), binary=True)
-    return from_images(
-        "dsprites_official", published.DSPRITES, images, correlations=correlations.DSPRITES
-    )
+    with naming(path):
+        return from_images(
+            "dsprites_official", published.DSPRITES, images, correlations=correlations.DSPRITES
+        )
 
 
 def shapes3d(root: str | None = None) -> FactorData:
@@ -73,7 +74,10 @@ def shapes3d(root: str | None = None) -> FactorData:
     """
     (path,) = shapes3d_files(root)
     images = _kept("shapes3d", path, "images", (64, 64, 3))
-    return from_images("shapes3d", published.SHAPES3D, images, correlations=correlations.SHAPES3D)
+    with naming(path):
+        return from_images(
+            "shapes3d", published.SHAPES3D, images, correlations=correlations.SHAPES3D
+        )
 
 
 def mpi3d(kind: str = "toy", root: str | None = None) -> FactorData:
@@ -134,12 +138,13 @@ def _kept(name: str, path: Path, array: str, shape: tuple[int, ...], binary: boo
                 raise ValueError(f"{path}: has the value {images.max()}, expected 0 or 1")
             yield {"x": images.astype(bool) if binary else images}
 
-    dataset = cached(
-        name,
-        {"files": [identity(path)]},
-        lambda: Blocks(name, blocks(), splits=(_count(path, array) - 2, 1, 1)),
-        compress=True,
-    )
+    with naming(path):
+        dataset = cached(
+            name,
+            {"files": [identity(path)]},
+            lambda: Blocks(name, blocks(), splits=(_count(path, array) - 2, 1, 1)),
+            compress=True,
+        )
     whole: Any = dataset.train.sites["x"]
     return _Images(Column(whole.source), shape)
 

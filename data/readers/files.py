@@ -103,6 +103,17 @@ def find_or_download(
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors about what was read from a file name the file, too."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {error}") from None
+
+
+@contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Whatever goes wrong inside is one ValueError that names the file.
 

@@ -44,7 +44,9 @@ def array(data: bytes, name: str) -> Array:
             elif len(parts) > 2:
                 raise ValueError(f"it has two arrays {own[:80]!r}")
     if name not in found:
-        raise ValueError(f"it has no array {name!r}, but {', '.join(found)[:120] or 'none'}")
+        raise ValueError(
+            f"it has no array {name!r}, but {', '.join(map(repr, found))[:120] or 'none'}"
+        )
     return _bytes(found[name], order)
 
 

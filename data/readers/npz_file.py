@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ppl_models.data.readers import npz_stream, zip_members
+from ppl_models.data.readers.files import naming
 from ppl_models.data.tables.labels import Classes
 from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
 from ppl_models.data.tables.table import Dataset
@@ -47,13 +48,14 @@ def load_file(
             f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
     options = {"splits": splits, **({"classes": classes} if classes else {})}
-    return build(
-        sites,
-        name=Path(path).stem,
-        labelled=labelled,
-        classes=classes,
-        splits=splits,
-        seed=seed,
-        options=options,
-        source=str(path),
-    )
+    with naming(path):
+        return build(
+            sites,
+            name=Path(path).stem,
+            labelled=labelled,
+            classes=classes,
+            splits=splits,
+            seed=seed,
+            options=options,
+            source=str(path),
+        )

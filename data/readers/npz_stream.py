@@ -36,7 +36,7 @@ def array(archive: zipfile.ZipFile, name: str) -> Array:
         shape, fortran, dtype = _header(file, archive.getinfo(file.name).file_size)
         size = math.prod(shape) * dtype.itemsize
         data = np.empty(size, np.uint8)
-        view, filled = memoryview(data), 0
+        view, filled = data.data, 0
         while filled < size and (count := _fill(file, view[filled : filled + zip_members.BLOCK])):
             filled += count
         if filled < size or file.read(1):  # the end checks the checksum

@@ -62,10 +62,10 @@ def _identity(path: str | Path) -> tuple[str, int, int, int]:
 
 
 def _walk(path: str, seconds: int) -> str:
-    """What kills the walk; empty if nothing does.
+    """What is wrong with a file; empty if nothing is.
 
     Raises:
-        ValueError: What the walk says, which need not hold for long: another process may write.
+        ValueError: If another process writes to it, which need not last.
     """
     environment = {
         **os.environ,
@@ -87,8 +87,10 @@ def _walk(path: str, seconds: int) -> str:
         return f"its structure has no end, not after {20 * seconds} s"
     if done.returncode == 0:
         return ""
+    if done.returncode == h5_walk.BUSY:
+        raise ValueError(done.stdout.decode().strip())
     if done.returncode == h5_walk.REFUSED:
-        raise ValueError(done.stdout.decode(errors="replace").strip())
+        return done.stdout.decode().strip()
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"its structure has no end, not after {seconds} s of processor time"
     return f"it breaks the h5 library, exit status {done.returncode}"

@@ -37,6 +37,14 @@ from ppl_models.full_disk import Disk
 from ppl_models.version import __version__
 
 FORMAT = "ppl-models data 1"
+FIELDS: dict[str, Any] = {  # of the header, and their types
+    "name": str,
+    "version": str,
+    "seed": int,
+    "recipe": dict | None,
+    "roles": dict,
+    "arrays": dict,
+}
 MEMORY = 256 << 20  # bytes
 WRITING = threading.Lock()
 
@@ -223,8 +231,9 @@ def _read_header(path: Path, file: h5py.File) -> dict[str, Any]:
             raise ValueError(
                 f"{path} has format {str(header['format'])[:80]!r}, expected {FORMAT!r}"
             )
-        if not isinstance(header["arrays"], dict):
-            raise ValueError("it has no arrays")
+        for name, kind in FIELDS.items():
+            if not isinstance(header[name], kind):
+                raise ValueError(f"its {name} is {str(header[name])[:80]!r}")
     return header
 
 

@@ -2,8 +2,8 @@
 
 The h5 library parses whatever stands in a file and may loop, crash or take all memory over it.
 This script meets each structure that a reader can meet later: links, attributes, chunk indices
-and the heaps of texts. It prints what a file holds that must not be read, and exits with
-``REFUSED``; it is killed where the structure does not come to an end.
+and the heaps of texts. It prints what must not be read, and is killed where the structure does
+not come to an end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 
-REFUSED = 3
+REFUSED, BUSY = 3, 4
 RATIO = 1032  # of what deflate can hold to its bytes, at best
 SLACK = 1 << 20  # bytes that a data set may claim without storing them: its fill value
 MEMORY = 128 << 20  # bytes, on top of four times the file
@@ -51,11 +51,14 @@ def walk(path: str) -> None:
         for group, name in soft:  # there is no way out of the file any more
             try:
                 group[name]
-            except (KeyError, OSError):
-                path = group.get(name, getlink=True).path
-                raise ValueError(
-                    f"{_place(group, name)} is a link to nothing, {path[:80]!r}"
-                ) from None
+            except (KeyError, OSError, RuntimeError):
+                target = os.fsdecode(group.id.links.get_val(_encoded(name)))
+                place = _place(group, name)
+                raise ValueError(f"{place} is a link to nothing, {target[:80]!r}") from None
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _place(group: h5py.Group, name: str) -> str:
@@ -64,19 +67,19 @@ def _place(group: h5py.Group, name: str) -> str:
 
 def _member(group: h5py.Group, name: str) -> Any:
     """What a hard link leads to; None for a soft link, as all inside the file has a hard one."""
-    place = _place(group, name)
-    try:
-        link = group.get(name, getlink=True)
-    except TypeError:
-        raise ValueError(f"{place} is a link of a foreign kind") from None
-    if isinstance(link, h5py.ExternalLink):
-        raise ValueError(f"{place} is a link into another file, {link.filename[:80]!r}")
-    if isinstance(link, h5py.SoftLink):
+    kind = group.id.links.get_info(_encoded(name)).type
+    if kind == h5py.h5l.TYPE_SOFT:
         return None
+    if kind == h5py.h5l.TYPE_EXTERNAL:
+        other = os.fsdecode(group.id.links.get_val(_encoded(name))[0])
+        place = _place(group, name)
+        raise ValueError(f"{place} is a link into another file, {other[:80]!r}")
+    if kind != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{_place(group, name)} is a link of a foreign kind")
     try:
         return group[name]
     except KeyError as error:
-        raise OSError(f"{place}: {error.args[0]}") from None
+        raise OSError(f"{_place(group, name)}: {error.args[0]}") from None
 
 
 def _attributes(found: Any) -> None:
@@ -136,7 +139,7 @@ def main(path: str, seconds: int) -> int:
         seconds: Of processor time.
 
     Returns:
-        Zero, or ``REFUSED`` once the reason is printed.
+        Zero, or once the reason is printed ``REFUSED``, or ``BUSY`` if another process writes.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
@@ -152,7 +155,7 @@ def main(path: str, seconds: int) -> int:
     except Exception as error:  # a damaged file fails anywhere inside the h5 library
         why = " ".join(str(error).split()) or type(error).__name__
         print(why.encode("ascii", "backslashreplace").decode()[:300])
-        return REFUSED
+        return BUSY if isinstance(error, BlockingIOError) else REFUSED
     return 0
 
 

@@ -362,3 +362,63 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     data.write(source(), path)
     found = data.open(path)
     assert sum(len(getattr(found, part)) for part in PARTS) == N
+
+
+def crafted(path, change):
+    """A header of a stranger, whose checksum is right."""
+    with h5py.File(path, "r+") as file:
+        text = json.dumps(change(json.loads(file["header"][()].tobytes()))).encode()
+        del file["header"]
+        file["header"] = np.frombuffer(text, np.uint8)
+        file.attrs["sha256"] = hashlib.sha256(text).hexdigest()
+
+
+def of_array(name, **changes):
+    def change(header):
+        header["arrays"][name] |= changes
+        return header
+
+    return change
+
+
+def nested(header):
+    for _ in range(500):
+        header = [header, header] if len(str(header)) < 2000 else [header]
+    return header
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda h: [h], "cannot read 'header'"),
+        (nested, "cannot read 'header'"),
+        (lambda h: {k: v for k, v in h.items() if k != "arrays"}, "cannot read 'header'"),
+        (lambda h: h | {"arrays": []}, "cannot read 'header' (its arrays is '[]')"),
+        (lambda h: h | {"arrays": {"sites/x": 5}}, "cannot read array 'sites/x'"),
+        (lambda h: h | {"arrays": {"../x": h["arrays"]["sites/x"]}}, "cannot read array '../x'"),
+        (lambda h: h | {"roles": 5}, "cannot read 'header'"),
+        (lambda h: h | {"recipe": 5}, "cannot read 'header'"),
+        (lambda h: h | {"name": ["\x1b[2J"]}, "cannot read 'header'"),
+        (lambda h: h | {"seed": "a", "recipe": None}, "cannot read 'header'"),
+        (of_array("sites/x", block=0), "array 'sites/x' (its sizes are [0, 700, 4000])"),
+        (of_array("sites/x", block=2**40), "array 'sites/x' (it has blocks (452, 500), expected"),
+        (of_array("sites/x", shape=[700, -1, -4000]), "its sizes are [452, 700, -1, -4000]"),
+        (of_array("sites/x", shape=["a", 4000]), "its sizes are [452, 'a', 4000]"),
+        (of_array("sites/g", encoding="O"), "it is of O, expected numbers"),
+        (of_array("sites/g", encoding="float32"), "it is uint8 of shape (700, 39), expected fl"),
+        (of_array("sites/g", divisor="a"), "its values are divided by a"),
+        (of_array("sites/g", divisor=0), "its values are divided by 0"),
+        (of_array("sites/y", classes=["a"]), "cannot read 'header'"),
+        (of_array("sites/y", classes=7), "cannot read 'header'"),
+        (of_array("sites/x", image=[5, 5]), "cannot read 'header'"),
+        (of_array("sites/x", checksums="a"), "its checksums are not what was written"),
+    ],
+)
+def test_a_header_of_a_stranger_is_one_line(tmp_path, whole, change, words):
+    path = tmp_path / "set.h5"
+    path.write_bytes(whole)
+    crafted(path, change)
+    start = re.escape(f"{path} is damaged, or no file of data.write: cannot read ")
+    with pytest.raises(ValueError, match=rf"^{start}.*; copy or build the file again$") as error:
+        data.open(path)
+    assert words in str(error.value) and str(error.value).isprintable()
