@@ -67,7 +67,8 @@ def _check(group: Any, seen: set[int], size: int) -> None:
 
 def _check_attributes(node: Any, size: int) -> None:
     for name in node.attrs:
-        claimed = node.attrs.get_id(name).get_storage_size()
+        stored = node.attrs.get_id(name)
+        claimed = stored.get_space().get_simple_extent_npoints() * stored.get_type().get_size()
         if claimed > size:
             raise ValueError(f"attribute {name} of {node.name} claims {claimed} bytes")
 

@@ -141,6 +141,7 @@ def array_in_no_group(file):
 
 def marks_of_another_kind(file):
     file["posterior"].attrs["note"] = np.void(b"\xff\xfe")
+    file["posterior"].attrs["nothing"] = h5py.Empty("f4")
     file["posterior"].attrs["coordinates"] = [1, 2, 3]
     file["posterior/z"].attrs["_FillValue"] = "x"
     file["posterior/z"].attrs["dtype"] = [1, 2]
