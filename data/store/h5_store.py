@@ -80,6 +80,9 @@ def _header(file: h5py.File, blocks: Blocks, arrays: dict[str, dict[str, Any]]) 
         "seed": blocks.seed,
         "recipe": blocks.recipe,
         "roles": dict(blocks.roles),
+        "columns": {site: list(names) for site, names in blocks.columns.items()},
+        "units": dict(blocks.units),
+        "row_names": None if blocks.row_names is None else list(blocks.row_names),
         "arrays": arrays,
     }
     data = json.dumps(header).encode()
@@ -127,7 +130,16 @@ def open(path: str | Path, memory: int = MEMORY) -> Dataset:
         s: arrays[f"sites/{s}"]["classes"] for s in sites if not sites[s].is_floating_point()
     }
     masks = {name: _all(array) for name, array in _group(stored, "masks/")}
-    whole = Table(header["name"], sites, masks, numbers, classes, shapes)
+    whole = Table(
+        header["name"],
+        sites,
+        masks,
+        numbers,
+        classes,
+        shapes,
+        # Files of earlier versions have none.
+        **{what: header.get(what) for what in ("columns", "units", "row_names")},
+    )
     tables = [
         whole.part(f"{header['name']}/{part}", _all(stored[f"splits/{part}"])) for part in PARTS
     ]

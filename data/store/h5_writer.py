@@ -127,7 +127,7 @@ class Writer:
 
     def _plan(self, where: str, sites: Mapping[str, Array]) -> None:
         source = self.source
-        for what in ("classes", "shapes", "divisors", "roles"):
+        for what in ("classes", "shapes", "divisors", "roles", "columns", "units"):
             for site in getattr(source, what):
                 if site not in sites:
                     raise ValueError(

@@ -38,6 +38,9 @@ class Blocks:
             first label site, or the rows of each by name. By shares and numbers, rows that lack
             a label go to the training rows.
         numbers: Row numbers in the source; counted when left out.
+        columns: Names of a vector's numbers, by site.
+        units: Units, by site.
+        row_names: Names of the rows, if they have some.
         seed: Seed of the split.
         recipe: How the set is made again; its file is its own recipe when left out.
     """
@@ -50,6 +53,9 @@ class Blocks:
     roles: Mapping[str, str] = field(default_factory=dict)
     splits: Sequence[float] | Mapping[str, Any] = (0.7, 0.1, 0.2)
     numbers: Any = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    row_names: Sequence[str] | None = None
     seed: int = 0
     recipe: Mapping[str, Any] | None = None
 
@@ -71,6 +77,7 @@ def of_dataset(dataset: Dataset) -> Blocks:
     """A data set as blocks: floats that are whole numbers over 1, 16 or 255 as bits or bytes."""
     tables = [dataset.train, dataset.validation, dataset.test]
     ends = np.cumsum([0, *map(len, tables)])
+    names: list[Any] = [table.row_names for table in tables]
     forms = {
         site: _form([t.sites[site] for t in tables])
         for site, value in dataset.train.sites.items()
@@ -85,6 +92,9 @@ def of_dataset(dataset: Dataset) -> Blocks:
         roles=dataset.roles,
         splits={part: np.arange(ends[place], ends[place + 1]) for place, part in enumerate(PARTS)},
         numbers=torch.cat([t.numbers.cpu() for t in tables]),
+        columns=dataset.train.columns,
+        units=dataset.train.units,
+        row_names=None if any(own is None for own in names) else np.concatenate(names).tolist(),
         seed=dataset.recipe["seed"],
         recipe=dataset.recipe,
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.lazy_column import Values, is_lazy
+from ppl_models.data.tables.names import check_columns, twice_in
 from ppl_models.data.tables.positions import positions
 
 Names = np.ndarray[Any, Any]  # of text
@@ -59,8 +60,8 @@ class Table:
 
     Raises:
         ValueError: If lengths or types disagree, a label is outside its classes, an observed
-            number is not finite, or a column is named twice; naming site, row and column. A table
-            may have no rows, but whoever looks at them is told.
+            number is not finite, or a column or class is named twice; naming site, row and
+            column. A table may have no rows, but whoever looks at them is told.
     """
 
     def __init__(
@@ -133,6 +134,8 @@ class Table:
             raise ValueError(
                 f"{where} has type {value.dtype}, expected floating vectors or torch.int64 labels"
             )
+        if (twice := twice_in(self.classes.get(site, ()))) is not None:
+            raise ValueError(f"{where} has the class {twice!r} twice, expected different names")
 
     def _check_values(self, site: str, value: Tensor, mask: Tensor | None) -> None:
         if value.is_floating_point():
@@ -354,22 +357,6 @@ class Table:
         for part in ("name", "sites", "observed", "numbers", "row_names", *BY_SITE):
             setattr(new, part, changes.get(part, getattr(self, part)))
         return new
-
-
-def check_columns(where: str, names: Sequence[str], shape: Sequence[int]) -> None:
-    """Check names of a vector's numbers against its shape ``(N, D)``.
-
-    Raises:
-        ValueError: If there are too few or too many, or one comes twice; starting with ``where``.
-    """
-    if len(shape) != 2 or len(names) != shape[1]:
-        raise ValueError(
-            f"{where} has {len(names)} names of columns for rows of shape {tuple(shape[1:])}"
-        )
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f"{where} has the column {twice!r} twice, expected different names")
 
 
 def _partial(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
