@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
     from ppl_models.data.tables.hiding import hide_labels as hide_labels
     from ppl_models.data.tables.own_arrays import from_arrays as from_arrays
+    from ppl_models.data.tables.regimes import Regime as Regime
     from ppl_models.data.tables.supervision import (
         correlate as correlate,
         repeat as repeat,
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
         unpair as unpair,
         weak_pairs as weak_pairs,
     )
-    from ppl_models.data.tables.table import Dataset as Dataset, Regime as Regime, Table as Table
+    from ppl_models.data.tables.table import Dataset as Dataset, Table as Table
 
 _HOMES = {
     "Blocks": "store.row_blocks",
     "Dataset": "tables.table",
-    "Regime": "tables.table",
+    "Regime": "tables.regimes",
     "Stream": "streams.stream",
     "Table": "tables.table",
     "correlate": "tables.supervision",

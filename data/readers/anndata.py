@@ -204,10 +204,8 @@ def _values(node: h5py.Dataset | h5py.Group) -> Given:
 
 
 def _texts(values: Array) -> list[Any]:
-    listed = values.tolist()
-    if not all(isinstance(value, bytes) for value in listed):
-        return listed
-    return list(text_of(listed))
+    listed: list[Any] = values.tolist()
+    return text_of(listed) if all(isinstance(v, bytes) for v in listed) else listed
 
 
 def _text(value: Any) -> str:

@@ -92,7 +92,9 @@ def _header(file: h5py.File, blocks: Blocks, arrays: dict[str, dict[str, Any]]) 
         "seed": blocks.seed,
         "recipe": blocks.recipe,
         "roles": dict(blocks.roles),
-        "row_names": None if blocks.row_names is None else list(map(str, blocks.row_names)),
+        "columns": {site: list(names) for site, names in blocks.columns.items()},
+        "units": dict(blocks.units),
+        "row_names": None if blocks.row_names is None else list(blocks.row_names),
         "arrays": arrays,
     }
     data = json.dumps(header).encode()
@@ -153,9 +155,8 @@ def _dataset(path: Path, header: dict[str, Any], stored: Mapping[str, Stored]) -
         numbers,
         classes,
         shapes,
-        columns={s: names for s in sites if (names := arrays[f"sites/{s}"].get("columns"))},
-        units={s: units for s in sites if (units := arrays[f"sites/{s}"].get("units"))},
-        row_names=header.get("row_names"),
+        # Files of earlier versions have none.
+        **{what: header.get(what) for what in ("columns", "units", "row_names")},
     )
     tables = [
         whole.part(f"{header['name']}/{part}", _all(stored[f"splits/{part}"])) for part in PARTS

@@ -162,8 +162,6 @@ class Writer:
                 "divisor": source.divisors.get(site, 255) if encoding == "uint8" else 1,
                 "image": image,
                 "classes": source.class_names(site) if label else None,
-                "columns": list(source.columns.get(site, ())),
-                "units": source.units.get(site, ""),
             }
         widest = sum(
             stored_width(f["encoding"], tuple(f["row"])) * stored_type(f["encoding"]).itemsize

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data.streams.windows import Windows, stored
+from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.seeds import ORDER, generator
-from ppl_models.data.tables.table import Regime, Table
+from ppl_models.data.tables.table import Table
 
 
 @dataclass(frozen=True)

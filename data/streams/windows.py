@@ -23,8 +23,9 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.data.store.stored_array import Array, Stored
 from ppl_models.data.tables.lazy_column import Column, is_lazy
+from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.seeds import ORDER, generator
-from ppl_models.data.tables.table import Regime, Table
+from ppl_models.data.tables.table import Table
 
 Window = tuple[int, int]  # epoch and place in it
 Rows = dict[str, tuple[Tensor, Tensor]]  # by site, as they are stored, and places among them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def numbers(frame: Any, names: Sequence[str] | None = None) -> Given:
     (only,) = dtypes if len(dtypes) == 1 else (None,)
     if isinstance(only, np.dtype) and only.kind in "biuf":
         values = frame.to_numpy()
-        return Given(single(values, lambda at: _where(at[0], names[at[1]])), columns=names)
+        return Given(single(values, lambda at: _row_of(names[at[1]], at)), columns=names)
     out = np.empty(frame.shape, np.float32)
     for place, name in enumerate(names):
         own = frame.iloc[:, place]
@@ -36,14 +37,14 @@ def numbers(frame: Any, names: Sequence[str] | None = None) -> Given:
         if kind not in "biuf" or hasattr(own.dtype, "categories"):
             raise ValueError(f"column {name!r} has type {own.dtype}, {_expected(kind)}")
         given = _values(own.array)
-        out[:, place] = single(given.values, lambda at, name=name: _where(at[0], name))
+        out[:, place] = single(given.values, partial(_row_of, name))
         if given.missing is not None:
             out[given.missing, place] = np.nan
     return Given(out, columns=names)
 
 
-def _where(row: int, name: str) -> str:
-    return f"column {name!r}, row {row}"
+def _row_of(name: str, at: Sequence[int]) -> str:
+    return f"column {name!r}, row {at[0]}"
 
 
 def _expected(kind: str) -> str:

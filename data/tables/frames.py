@@ -10,6 +10,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.frame_columns import numbers
 from ppl_models.data.tables.given import names_of, row_names_of
+from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.own_arrays import build, checked, names_in
 from ppl_models.data.tables.table import Dataset
 
@@ -34,8 +35,7 @@ def from_frame(frame: Any, labels: str | Sequence[str] = (), **options: Any) -> 
             f"the table is of type {type(frame).__name__}, expected a pandas.DataFrame"
         )
     names = names_of(frame.columns)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := twice_in(names)) is not None:
         raise ValueError(f"column {twice!r} stands in the table twice, expected different names")
     place = {name: number for number, name in enumerate(names)}
     if not isinstance(labels, str):

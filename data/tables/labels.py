@@ -17,6 +17,7 @@ import numpy as np
 from ppl_models.config import unknown
 from ppl_models.data.tables.given import Array, Given
 from ppl_models.data.tables.missing import is_missing, missing_words, tell_missing
+from ppl_models.data.tables.names import twice_in
 
 Classes = int | Sequence[str]
 NUMBERS = "biuf"
@@ -143,8 +144,7 @@ def _checked(site: str, classes: Any) -> int | tuple[str, ...] | None:
             f"classes of {site!r} are {classes!r}, expected their number, or a list of their names"
         )
     names = tuple(name_of(value) for value in classes)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := twice_in(names)) is not None:
         raise ValueError(
             f"classes of {site!r}: {twice!r} stands there twice, expected different names"
         )
@@ -156,7 +156,7 @@ def name_of(value: Any) -> str:
     if isinstance(value, bytes):
         return text_of([value])[0]
     if isinstance(value, Real) and not isinstance(value, Integral) and float(value).is_integer():
-        return str(int(value))
+        return str(int(float(value)))
     return str(value)
 
 
@@ -196,7 +196,7 @@ def _of_objects(
     raw = [value for value in kept if isinstance(value, bytes)]
     text = dict(zip(raw, text_of(raw), strict=True))
     for value in kept:
-        if type(value).__str__ is object.__str__ and type(value).__repr__ is object.__repr__:
+        if str(value).startswith("<") and " object at 0x" in str(value):  # no name at all
             raise ValueError(
                 f"site {site!r} has type object and shape {values.shape}, expected labels, got "
                 f"{type(value).__name__}"
@@ -300,8 +300,7 @@ def _named(
         if rows:
             tell_missing(site, rows, words)
     there = [name for name in names if name not in words]
-    if stored and len(set(there)) < len(there):
-        twice = next(name for name in there if there.count(name) > 1)
+    if stored and (twice := twice_in(there)) is not None:
         raise ValueError(f"site {site!r} has two classes of the name {twice!r}, expected one")
     if classes is None:
         classes = tuple(there if stored else sorted(set(there), key=_order(there)))

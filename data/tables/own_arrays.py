@@ -15,6 +15,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Array as Array, Given, row_names_of
 from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
+from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.recipe import assemble
 from ppl_models.data.tables.splits import PARTS, parts_of, shares_of
 from ppl_models.data.tables.table import Dataset, Table
@@ -196,8 +197,7 @@ def names_in(what: str, given: str | Sequence[str], known: Sequence[str]) -> lis
     for name in names:
         if name not in known:
             raise ValueError(unknown(what, name, known))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := twice_in(names)) is not None:
         raise ValueError(f"{what} {twice!r} is asked for twice, expected once")
     return names
 
@@ -221,7 +221,7 @@ def _table(
     name: str,
     sites: Mapping[str, Given],
     named: set[str],
-    known: dict[str, dict[str, Any]],
+    known: dict[str, Any],
     row_names: Sequence[str] | None,
     whole: bool,
 ) -> Table:
@@ -252,7 +252,8 @@ def _table(
             known["columns"].setdefault(site, given.columns)
     known["shapes"] = {site: tuple(map(int, shape)) for site, shape in known["shapes"].items()}
     names = _row_names(sites) if row_names is None else row_names_of(row_names)
-    return Table(name, values, observed, **{**known, "classes": classes}, row_names=names)
+    known["classes"] = classes
+    return Table(name, values, observed, None, **known, row_names=names)
 
 
 def _row_names(sites: Mapping[str, Given]) -> Array | None:

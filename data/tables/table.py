@@ -14,24 +14,12 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.data.tables.lazy_column import Values, is_lazy
+from ppl_models.data.tables.names import check_columns, twice_in
 from ppl_models.data.tables.positions import positions
+from ppl_models.data.tables.regimes import Regime, grouped
 
 Names = np.ndarray[Any, Any]  # of text
 BY_SITE = ("classes", "shapes", "columns", "units")  # what a table knows of a site besides values
-MOST_HIDDEN = 62  # partially observed sites whose pattern fits the bits of an int64
-
-
-@dataclass(frozen=True)
-class Regime:
-    """Rows of a table that share what is observed.
-
-    Attributes:
-        sites: Observed sites, in the table's order.
-        index: Positions ``(n,)`` in the table, increasing.
-    """
-
-    sites: tuple[str, ...]
-    index: Tensor
 
 
 class Table:
@@ -59,8 +47,8 @@ class Table:
 
     Raises:
         ValueError: If lengths or types disagree, a label is outside its classes, an observed
-            number is not finite, or a column is named twice; naming site, row and column. A table
-            may have no rows, but whoever looks at them is told.
+            number is not finite, or a column or class is named twice; naming site, row and
+            column. A table may have no rows, but whoever looks at them is told.
     """
 
     def __init__(
@@ -133,6 +121,8 @@ class Table:
             raise ValueError(
                 f"{where} has type {value.dtype}, expected floating vectors or torch.int64 labels"
             )
+        if (twice := twice_in(self.classes.get(site, ()))) is not None:
+            raise ValueError(f"{where} has the class {twice!r} twice, expected different names")
 
     def _check_values(self, site: str, value: Tensor, mask: Tensor | None) -> None:
         if value.is_floating_point():
@@ -206,33 +196,7 @@ class Table:
 
     @cached_property
     def _grouped(self) -> tuple[list[Regime], Tensor]:
-        # Regimes, and for each row the place of its regime in the list.
-        always = tuple(s for s in self.sites if s not in self.observed)
-        if not self.observed:
-            whole = torch.arange(len(self), device=self.numbers.device)
-            return [Regime(always, whole)], torch.zeros_like(whole)
-        if len(self.observed) > MOST_HIDDEN:
-            raise ValueError(
-                f"{self.name} has {len(self.observed)} sites that are hidden in some rows, "
-                f"expected at most {MOST_HIDDEN}"
-            )
-        pattern = torch.zeros_like(self.numbers)
-        for mask in self.observed.values():  # sites listed first in the highest bits
-            pattern = 2 * pattern + mask
-        codes, code_of_row = torch.unique(pattern, return_inverse=True)
-        ranked = sorted(
-            range(len(codes)), key=lambda i: (int(codes[i]).bit_count(), int(codes[i]))
-        )[::-1]
-        place_of_row = torch.tensor(ranked, device=codes.device).argsort()[code_of_row]
-        ends = place_of_row.bincount().cumsum(0).tolist()
-        groups = place_of_row.argsort(stable=True).tensor_split(ends[:-1])
-        regimes = []
-        for rank, index in zip(ranked, groups, strict=True):
-            bits = f"{int(codes[rank]):0{len(self.observed)}b}"
-            seen = {s for s, bit in zip(self.observed, bits, strict=True) if bit == "1"}
-            sites = tuple(s for s in self.sites if s in seen or s in always)
-            regimes.append(Regime(sites, index))
-        return regimes, place_of_row
+        return grouped(self.name, tuple(self.sites), self.observed, self.numbers)
 
     def batches(self, index: Tensor | None = None, limit: int | None = None) -> Iterator[Batch]:
         """Rows as batches, one regime after another.
@@ -358,22 +322,6 @@ class Table:
         for part in ("name", "sites", "observed", "numbers", "row_names", *BY_SITE):
             setattr(new, part, changes.get(part, getattr(self, part)))
         return new
-
-
-def check_columns(where: str, names: Sequence[str], shape: Sequence[int]) -> None:
-    """Check names of a vector's numbers against its shape ``(N, D)``.
-
-    Raises:
-        ValueError: If there are too few or too many, or one comes twice; starting with ``where``.
-    """
-    if len(shape) != 2 or len(names) != shape[1]:
-        raise ValueError(
-            f"{where} has {len(names)} names of columns for rows of shape {tuple(shape[1:])}"
-        )
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore
-        raise ValueError(f"{where} has the column {twice!r} twice, expected different names")
 
 
 def _partial(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -88,19 +88,9 @@ def fit(
     seed = check_seed(seed)
     if resume and overwrite:
         raise ValueError("resume and overwrite are both on, expected one of them")
-    table, validation = (
-        (data.train, data.validation) if isinstance(data, Dataset) else (data, None)
-    )
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
-    schema = pair.schema_with(table, data.roles if isinstance(data, Dataset) else None)
-    table = schema.bring(table)
-    check_data(pair, table)
-    if validation is not None:
-        validation = schema.bring(validation)
-        if any(stage.training.patience for stage in plan):
-            check_data(pair, validation)
-    pair.schema = schema
+    table, validation = _checked(pair, data, any(stage.training.patience for stage in plan))
     tables = [_rows_of(stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
 
@@ -134,6 +124,24 @@ def fit(
         _carry_out(job, tables, watched, saved)
     pair.eval()
     return run
+
+
+def _checked(pair: Pair, data: Dataset | Table, watched: bool) -> tuple[Table, Table | None]:
+    """Training and validation rows by the pair's schema, which has what is new in them."""
+    table, validation, roles = (
+        (data.train, data.validation, data.roles)
+        if isinstance(data, Dataset)
+        else (data, None, None)
+    )
+    schema = pair.schema_with(table, roles)
+    table = schema.bring(table)
+    check_data(pair, table)
+    if validation is not None:
+        validation = schema.bring(validation)
+        if watched:
+            check_data(pair, validation)
+    pair.schema = schema
+    return table, validation
 
 
 def _plan(

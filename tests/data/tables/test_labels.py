@@ -184,7 +184,7 @@ def test_what_is_no_label(given, classes, line):
 
 def test_two_categories_of_one_name():
     with pytest.raises(
-        ValueError, match="^site 'y' has two classes of the name '1', expected one"
+        ValueError, match=r"^site 'y' has two classes of the name '1', expected one"
     ):
         read(category(["1", 1], [1, "1"]))
 

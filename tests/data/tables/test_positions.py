@@ -54,7 +54,8 @@ def test_positions_of_pandas():
          " positions"),
         (np.ones((5, 1), bool), "rows of mice are truth values of shape (5, 1), expected (5,) for "
          "a mask, or positions"),
-        (True, "rows of mice are truth values of shape (), expected (5,) for a mask, or positions"),
+        (True, "rows of mice are truth values of shape (), expected (5,) for a mask, or "
+         "positions"),
         ([True, 2], "rows of mice are truth values and numbers, expected one of both"),
         ([3.9], "rows of mice have type float64, expected positions in 0..4 or a mask"),
         (torch.tensor([3.0]), "rows of mice have type float32, expected positions in 0..4 or a "

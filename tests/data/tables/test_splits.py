@@ -241,6 +241,21 @@ def test_empty_parts_in_a_store(tmp_path):
         assert torch.equal(back.test.sites["x"][:], d.test.sites["x"])
 
 
+def test_a_store_keeps_names_and_units(tmp_path):
+    names = [f"mouse {n}" for n in range(N)]
+    d = data.from_arrays(
+        X, Y, columns={"x": ["a", "b"]}, units={"x": "mm"}, row_names=names, splits=(0.5, 0, 0.5)
+    )
+    back = data.open(data.write(d, tmp_path / "mice.h5"))
+    for part in (back.train, back.test):
+        assert part.columns == {"x": ("a", "b")}
+        assert part.units == {"x": "mm"}
+        assert part.row_names.tolist() == [names[n] for n in part.numbers.tolist()]
+    data.write(data.from_arrays(X, Y), tmp_path / "plain.h5")
+    plain = data.open(tmp_path / "plain.h5").train
+    assert (plain.columns, plain.units, plain.row_names) == ({}, {}, None)
+
+
 def test_roles_and_plain_recipes(tmp_path):
     d = data.from_arrays(
         X, Y, batch=X[:, :1], roles={"batch": "covariate"}, labelled={"y": np.int64(4)},
@@ -252,8 +267,13 @@ def test_roles_and_plain_recipes(tmp_path):
     told = data.supervise(d, {"y": {"1": np.float32(0.5)}}, seed=np.int64(2))
     assert json.loads(json.dumps(told.recipe)) == told.recipe
     np.savez(tmp_path / "mice.npz", x=X, y=Y)
-    loaded = data.load(tmp_path / "mice.npz", labelled=np.int64(4), seed=np.int64(1),
-                       splits=np.array([0.5, 0.25, 0.25]), classes={"y": np.array(["a", "b"])})  # fmt: skip
+    loaded = data.load(
+        tmp_path / "mice.npz",
+        labelled=np.int64(4),
+        seed=np.int64(1),
+        splits=np.array([0.5, 0.25, 0.25]),
+        classes={"y": np.array(["a", "b"])},
+    )
     steps = data.supervise(loaded, {"y": np.float64(0.5)})
     again = data.remake(json.loads(json.dumps(steps.recipe)))
     assert again.recipe == steps.recipe

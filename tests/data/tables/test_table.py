@@ -60,6 +60,7 @@ def test_hidden_vectors_are_nan_and_may_hold_anything():
         ({"seen": SEEN.long()}, ["mask", "'y'", "torch.int64", "torch.bool"]),
         ({"observed": {"z": SEEN}}, ["mask", "'z'", "expected one of x, y"]),
         ({"classes": {"why": "abc"}}, ["classes", "'why'"]),
+        ({"classes": {"y": "aba"}}, ["site 'y' of t has the class 'a' twice"]),
         ({"shapes": {"x": (2, 2)}}, ["'x'", "(2,)", "(2, 2)"]),
     ],
 )

@@ -215,7 +215,9 @@ def test_a_sparse_matrix_that_would_not_fit_is_refused_with_its_size(monkeypatch
         lambda rows: np.ma.masked_array(X.astype(int), rows[:, None].repeat(3, 1)),
         lambda rows: np.where(rows[:, None], None, X),
         lambda rows: pandas().DataFrame(np.where(rows[:, None], np.nan, X)),
-        lambda rows: pandas().DataFrame(X.astype(int)).astype("Int64").where(~rows[:, None].repeat(3, 1)),
+        lambda rows: (
+            pandas().DataFrame(X.astype(int)).astype("Int64").where(~rows[:, None].repeat(3, 1))
+        ),
         lambda rows: pandas().DataFrame(np.where(rows[:, None], np.nan, X)).astype({1: "Int64"}),
     ],
 )  # fmt: skip
