@@ -14,7 +14,7 @@ import h5py
 
 from ppl_models.data.store import h5_walk
 
-SECONDS = 3  # of processor time for a walk, and one more for each ...
+SECONDS = 2  # of processor time for a walk, and one more for each ...
 BYTES = 10_000_000  # ... of the file
 _walked: dict[tuple[str, int, int, int], str] = {}  # what is wrong by file; nothing if empty
 

@@ -116,7 +116,7 @@ def test_a_heap_without_an_end_ends(tmp_path, damage, monkeypatch):
         data.load(str(path))
     with pytest.raises(ValueError, match=message):
         checked_h5.check(path)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30  # and once, however busy the machine is
 
 
 def test_links_inside_a_file_and_groups_in_circles_are_read(tmp_path):
