@@ -36,41 +36,39 @@ def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
     # By its whole name, as what is pickled may be opened from another folder.
     file = h5py.File(path.absolute())
     try:
-        _check(file, set(), path.stat().st_size)
-        attrs = _attributes(file)
+        attrs, size = _attributes(file), path.stat().st_size
         if str(attrs.get("creation_library")) != OURS:
+            _check(file, set(), size)
             file.close()
             return None
-        return {name: _dataset(group) for name, group in file.items()}, attrs
+        groups = _members(file, size)
+        return {name: _dataset(group, size) for name, group in groups.items()}, attrs
     except BaseException:
         file.close()
         raise
 
 
 def _check(group: Any, seen: set[int], size: int) -> None:
-    """Refuse what leads to other files, or claims more than a file of this size can hold."""
+    """Refuse, in a file of others, what :func:`_members` refuses, before they read it."""
     seen.add(h5py.h5o.get_info(group.id).addr)
-    _check_attributes(group, size)
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
-        node = group[name]
+    for node in _members(group, size).values():
         if isinstance(node, h5py.Group):
             if h5py.h5o.get_info(node.id).addr in seen:
                 raise ValueError(f"group {node.name} stands in it twice")
             _check(node, seen, size)
-        elif isinstance(node, h5py.Dataset):
-            _check_attributes(node, size)
-            if node.nbytes > SMALL and not _is_bare(node):
-                _check_size(node, size)
 
 
-def _check_attributes(node: Any, size: int) -> None:
-    for name in node.attrs:
-        stored = node.attrs.get_id(name)
-        claimed = stored.get_space().get_simple_extent_npoints() * stored.get_type().get_size()
-        if claimed > size:
-            raise ValueError(f"attribute {name} of {node.name} claims {claimed} bytes")
+def _members(group: Any, size: int) -> dict[str, Any]:
+    """What stands in a group: nothing of other files, nor more than one of this size can hold."""
+    found = {}
+    for name in group:
+        link = group.id.links.get_info(name.encode("utf-8", "surrogateescape"))
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
+        node = found[name] = group[name]
+        if isinstance(node, h5py.Dataset) and node.nbytes > SMALL and not _is_bare(node):
+            _check_size(node, size)
+    return found
 
 
 def _check_size(values: Any, size: int) -> None:
@@ -82,13 +80,13 @@ def _check_size(values: Any, size: int) -> None:
         raise ValueError(f"{values.name} of shape {values.shape} has {held} bytes in it")
 
 
-def _dataset(group: Any) -> xr.Dataset:
+def _dataset(group: Any, size: int) -> xr.Dataset:
     if not isinstance(group, h5py.Group):
         raise ValueError(f"{group.name} is no group")
     # The dataset's arrays keep the file open; HDF5 closes it with the last of them.
     stored = {
         name: values
-        for name, values in group.items()
+        for name, values in _members(group, size).items()
         if not isinstance(values, h5py.Datatype) and not _is_bare(values)
     }
     names = {name: name.removeprefix(OTHER) for name in stored}
