@@ -34,7 +34,9 @@ def take(site: str, given: Any) -> Given:
     for is_of, read in READERS:
         if is_of(given):
             return read(site, given)
-    if not hasattr(given, "__array__") or hasattr(given, "data_vars"):
+    # Tables of polars and pyarrow make arrays, too, but without the names of their columns.
+    table = hasattr(given, "data_vars") or hasattr(given, "to_pandas")
+    if table or not hasattr(given, "__array__"):
         raise ValueError(f"site {site!r} is {_kind(given)}, expected an array{_instead(given)}")
     try:
         return Given(np.asarray(given))

@@ -53,7 +53,7 @@ def from_parts(
         roles: What a site is where it is no plain observation or label.
 
     Raises:
-        ValueError: If a part is empty or a value is not finite.
+        ValueError: If a value is not finite.
     """
     if numbers is None:
         ends = np.cumsum([0, *(len(next(iter(sites.values()))) for sites in parts)])

@@ -21,6 +21,7 @@ from ppl_models.data.tables.names import twice_in
 
 Classes = int | Sequence[str]
 NUMBERS = "biuf"
+LARGEST = 1 << 53  # of the whole numbers that floats hold exactly
 
 
 def is_label(site: str, given: Given, named: bool) -> bool:
@@ -208,20 +209,18 @@ def _numbers_of(site: str, numbers: Array, codes: Array) -> Array:
     try:
         return numbers.astype(np.float64)[codes]
     except OverflowError:
-        raise ValueError(f"site {site!r} has whole numbers too large for labels") from None
+        raise ValueError(f"site {site!r} has numbers too large for labels") from None
 
 
 def _whole_numbers(site: str, values: Array) -> Array:
     if values.dtype.kind not in NUMBERS:
         raise ValueError(f"site {site!r} has type {values.dtype}, expected integers or strings")
-    if values.dtype.kind == "f":
-        gaps = np.isnan(values)
-        bad = ~gaps & ((np.floor(values) != values) | np.isinf(values))
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ValueError(f"site {site!r}, row {row}: got {values[row]}, expected a label")
-        values = np.where(gaps, -1, values)
-    return values.astype(np.int64)
+    gaps = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    bad = ~gaps & ((np.floor(values) != values) | (values > LARGEST) | (values < -LARGEST))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"site {site!r}, row {row}: got {values[row]}, expected a label")
+    return np.where(gaps, -1, values).astype(np.int64)
 
 
 def _refuse_negative(site: str, codes: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from numbers import Integral, Real
@@ -80,7 +81,9 @@ def _named_parts(splits: Any, rows: int) -> np.ndarray[Any, Any]:
             f"splits have type {given.values.dtype}, expected three shares or numbers, or the "
             f"part of each row by name: {', '.join(PARTS)}"
         )
-    codes, _ = labels_of("splits", given, PARTS, whole=False)
+    with warnings.catch_warnings():  # that text means missing: here it means no part
+        warnings.simplefilter("ignore")
+        codes, _ = labels_of("splits", given, PARTS, whole=False)
     if len(codes) != rows:
         raise ValueError(f"splits name the parts of {len(codes)} rows, expected {rows}")
     return codes

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ppl_models.config import unknown
 from ppl_models.data.render.contact_sheet import sheet
+from ppl_models.data.tables.positions import positions
 from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
@@ -92,10 +93,9 @@ def reconstructions(
     count = data.sizes["datum"]
     if rows is None:
         rows = np.unique(np.linspace(0, count - 1, 3 if shape is None else 8).astype(int)).tolist()
-    bad = [row for row in rows if not 0 <= row < count]
-    if bad or not len(rows):
-        raise ValueError(f"rows are {list(rows)}, expected positions in 0..{count - 1}")
-    chosen = list(rows)
+    chosen = positions(rows, count, "the posterior").tolist()
+    if not chosen:
+        raise ValueError("no rows chosen of the posterior, expected at least one")
     seen = data.isel(datum=chosen)
     again = drawn.isel(datum=chosen).stack(sample=("chain", "draw"))
     again = again.transpose("sample", "datum", ...)

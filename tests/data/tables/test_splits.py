@@ -98,7 +98,7 @@ def test_parts_by_row(make):
     assert d.recipe["options"]["splits"] == "by row"
 
 
-@pytest.mark.parametrize("gap", [None, np.nan])
+@pytest.mark.parametrize("gap", [None, np.nan, "", "NA"])
 def test_rows_in_no_part(gap):
     part = PART.astype(object)
     part[:8] = gap

@@ -98,8 +98,12 @@ def test_vectors_are_bands_of_the_draws(world):
     np.testing.assert_allclose(real[:, 1] * spread + data.mean(0), np.median(data, 0), atol=1e-12)
     prior = idata.prior_predictive["x"].values[0]
     np.testing.assert_allclose(made[:, 1] * spread + data.mean(0), np.median(prior, 0))
-    with pytest.raises(ValueError, match=r"rows are \[60\], expected positions in 0..59"):
+    with pytest.raises(
+        ValueError, match=r"row 60 is not in the posterior, expected positions in 0\.\.59"
+    ):
         plots.reconstructions(idata, rows=[60])
+    with pytest.raises(ValueError, match=r"truth values of shape \(2,\), expected \(60,\)"):
+        plots.reconstructions(idata, rows=[True, False])
 
 
 def test_densities_are_those_of_the_draws_and_of_the_data(world):
