@@ -169,7 +169,8 @@ def test_classes_that_are_given(given, classes, codes):
         (["a", "b"], 2, "site 'y' holds names, expected classes={'y': names} or none"),
         ([1.5, 2.0], 3, "site 'y', row 0: got 1.5, expected a label"),
         ([np.inf, 0.0], 3, "site 'y', row 0: got inf, expected a label"),
-        (np.array([0, 2**63], np.uint64), None, "site 'y', row 1: got 9223372036854775808, expected a label"),
+        (np.array([0, 2**63], np.uint64), None, "site 'y', row 1: got 9223372036854775808, "
+         "expected a label"),
         ([10**30, None], None, "site 'y', row 0: got 1e+30, expected a label"),
         ([10**400, None], None, "site 'y' has numbers too large for labels"),
         ([1 + 2j, 0], 2, "site 'y' has type complex128, expected integers or strings"),
