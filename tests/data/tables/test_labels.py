@@ -169,7 +169,8 @@ def test_classes_that_are_given(given, classes, codes):
         (["a", "b"], 2, "site 'y' holds names, expected classes={'y': names} or none"),
         ([1.5, 2.0], 3, "site 'y', row 0: got 1.5, expected a label"),
         ([np.inf, 0.0], 3, "site 'y', row 0: got inf, expected a label"),
-        (np.array([0, 2**63], np.uint64), None, "site 'y', row 1: got 9223372036854775808, expected a label"),
+        (np.array([0, 2**63], np.uint64), None, "site 'y', row 1: got 9223372036854775808, "
+         "expected a label"),
         ([10**30, None], None, "site 'y', row 0: got 1e+30, expected a label"),
         ([10**400, None], None, "site 'y' has numbers too large for labels"),
         ([1 + 2j, 0], 2, "site 'y' has type complex128, expected integers or strings"),
@@ -258,3 +259,38 @@ def test_prediction_needs_no_label():
         d = data.from_arrays(x, given, splits=None, **options)
         assert d.test.classes["y"] == names
         assert (len(d.train), len(d.validation), len(d.test)) == (0, 0, 4)
+
+
+WORDS = ["ä", "zoë", "ä", ""] * 5
+
+
+@pytest.mark.parametrize(
+    ("ending", "make"),
+    [
+        ("npz", lambda h5py: np.array(WORDS)),
+        ("npz", lambda h5py: np.array([w.encode() for w in WORDS])),
+        ("npz", lambda h5py: np.array([w.encode("latin-1") for w in WORDS])),
+        ("h5", lambda h5py: np.array([w.encode() for w in WORDS])),
+        ("h5", lambda h5py: np.array([w.encode("latin-1") for w in WORDS])),
+        ("h5", lambda h5py: np.array(WORDS, dtype=h5py.string_dtype())),
+        (
+            "h5",
+            lambda h5py: np.array([w.encode() for w in WORDS], h5py.string_dtype("utf-8", 5)),
+        ),
+    ],
+)
+def test_text_of_files(tmp_path, ending, make):
+    import h5py
+
+    path, values = tmp_path / f"mice.{ending}", make(h5py)
+    if ending == "npz":
+        np.savez(path, x=np.zeros((20, 2)), y=values)
+    else:
+        with h5py.File(path, "w") as file:
+            file["x"], file["y"] = np.zeros((20, 2)), values
+    with pytest.warns(UserWarning, match=r"^site 'y': 5 rows are '', read as missing; list"):
+        table = data.load(path, splits=None).test
+    assert table.classes == {"y": ("zoë", "ä")}
+    assert table.sites["y"].tolist() == [1, 0, 1, -1] * 5
+    with_it = data.load(path, splits=None, classes={"y": ["", "zoë", "ä"]}).test
+    assert with_it.sites["y"].tolist() == [2, 1, 2, 0] * 5
