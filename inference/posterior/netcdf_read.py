@@ -15,14 +15,13 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing as xarray_indexing
 
+from ppl_models.data.store import checked_h5
 from ppl_models.inference.posterior.groups import Array
 from ppl_models.inference.posterior.netcdf_kinds import HIDDEN, OTHER, as_read
 
 indexing: Any = xarray_indexing  # its types ask for more than its own classes give
 
 OURS = "ppl-models"  # what the attribute creation_library says of a file that we wrote
-SMALL = 1 << 20  # bytes of an array that may be made whatever the file holds
-MOST_PACKED = 1 << 10  # what gzip makes small is at most this many times larger
 
 
 def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
@@ -33,60 +32,50 @@ def read(path: Path) -> tuple[dict[str, xr.Dataset], dict[str, Any]] | None:
         ValueError: If it is damaged, claims more numbers than it can hold, or leads to other
             files.
     """
+    checked_h5.check(path)
     # By its whole name, as what is pickled may be opened from another folder.
     file = h5py.File(path.absolute())
     try:
-        attrs, size = _attributes(file), path.stat().st_size
+        attrs = _attributes(file)
         if str(attrs.get("creation_library")) != OURS:
-            _check(file, set(), size)
+            _check(file, set())
             file.close()
             return None
-        groups = _members(file, size)
-        return {name: _dataset(group, size) for name, group in groups.items()}, attrs
+        groups = _members(file)
+        return {name: _dataset(group) for name, group in groups.items()}, attrs
     except BaseException:
         file.close()
         raise
 
 
-def _check(group: Any, seen: set[int], size: int) -> None:
+def _check(group: Any, seen: set[int]) -> None:
     """Refuse, in a file of others, what :func:`_members` refuses, before they read it."""
     seen.add(h5py.h5o.get_info(group.id).addr)
-    for node in _members(group, size).values():
+    for node in _members(group).values():
         if isinstance(node, h5py.Group):
             if h5py.h5o.get_info(node.id).addr in seen:
                 raise ValueError(f"group {node.name} stands in it twice")
-            _check(node, seen, size)
+            _check(node, seen)
 
 
-def _members(group: Any, size: int) -> dict[str, Any]:
-    """What stands in a group: nothing of other files, nor more than one of this size can hold."""
+def _members(group: Any) -> dict[str, Any]:
+    """What stands in a group itself, and nothing that a link leads to."""
     found = {}
     for name in group:
         link = group.id.links.get_info(name.encode("utf-8", "surrogateescape"))
         if link.type != h5py.h5l.TYPE_HARD:
             raise ValueError(f"{group.name.rstrip('/')}/{name} is a link to elsewhere")
-        node = found[name] = group[name]
-        if isinstance(node, h5py.Dataset) and node.nbytes > SMALL and not _is_bare(node):
-            _check_size(node, size)
+        found[name] = group[name]
     return found
 
 
-def _check_size(values: Any, size: int) -> None:
-    if values.is_virtual or values.external:
-        raise ValueError(f"{values.name} stands in other files")
-    held = min(values.id.get_storage_size(), size)
-    packed = MOST_PACKED if values.id.get_create_plist().get_nfilters() else 1
-    if values.nbytes > held * packed:
-        raise ValueError(f"{values.name} of shape {values.shape} has {held} bytes in it")
-
-
-def _dataset(group: Any, size: int) -> xr.Dataset:
+def _dataset(group: Any) -> xr.Dataset:
     if not isinstance(group, h5py.Group):
         raise ValueError(f"{group.name} is no group")
     # The dataset's arrays keep the file open; HDF5 closes it with the last of them.
     stored = {
         name: values
-        for name, values in _members(group, size).items()
+        for name, values in _members(group).items()
         if not isinstance(values, h5py.Datatype) and not _is_bare(values)
     }
     names = {name: name.removeprefix(OTHER) for name in stored}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from ppl_models.data.store import checked_h5
 from ppl_models.files import write_atomically
 from ppl_models.full_disk import Disk
 from ppl_models.inference.posterior.groups import ROWS, Array
@@ -150,6 +151,7 @@ def write(path: Path, fill: Callable[[File], None]) -> None:
             file.close()
 
     write_atomically(path, whole)
+    checked_h5.trust(path)
 
 
 @dataclass(frozen=True)

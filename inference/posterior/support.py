@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_models.batch import Batch
-from ppl_models.data.tables.table import Regime, Table
+from ppl_models.data.tables.regimes import Regime
+from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet

@@ -64,16 +64,16 @@ def large_coordinate(group, path):
 
 
 BAD = {
-    external_link: "/posterior/elsewhere is a link to elsewhere",
-    dangling_link: "/posterior/elsewhere is a link to elsewhere",
+    external_link: "'/posterior/elsewhere' is a link into another file, 'secret.h5'",
+    dangling_link: "'/posterior/elsewhere' is a link to nothing, '/none'",
     soft_link: "/posterior/elsewhere is a link to elsewhere",
     loop: "",  # to us a group within a group, to others a group that stands in it twice
-    virtual: "/posterior/far stands in other files",
-    external: "/posterior/far stands in other files",
-    large: "/posterior/much of shape (1000000000000,) has 0 bytes in it",
-    large_packed: "/posterior/much of shape (1000000000000,) has ",
-    large_text: "/posterior/much of shape (1000000000000,) has 0 bytes in it",
-    large_coordinate: "/posterior/much of shape (1000000000000,) has 0 bytes in it",
+    virtual: "'/posterior/far' is a virtual data set, made of other files",
+    external: "'/posterior/far' is stored in another file, ",
+    large: "'/posterior/much' claims 8000000000000 bytes, but at most 0 are stored",
+    large_packed: "'/posterior/much' claims 8000000000000 bytes, but at most ",
+    large_text: "'/posterior/much' claims 8000000000000 bytes, but at most 0 are stored",
+    large_coordinate: "'/posterior/much' claims 8000000000000 bytes, but at most 0 are stored",
 }
 
 

@@ -1,6 +1,5 @@
 """A pair knows what it was fitted on, whatever is asked of it afterwards."""
 
-import json
 import re
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from ppl_models import build, data, inference
 from ppl_models.data import Table
 from ppl_models.inference.diagnostics.debug import debug
 from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.training import run_description
 
 CLASSES, GENES = ("cat", "dog", "elk", "fox"), ("g0", "g1", "g2", "g3", "g4")
 QUICK = {"epochs": 3, "batch_size": 50, "progress": False}
@@ -159,10 +159,10 @@ def test_a_run_folder_keeps_the_schema(fitted, tmp_path):
     read, _ = inference.load(tmp_path / "run")
     assert read.pair.schema == run.pair.schema == fitted.pair.schema
     assert read.error(moved()) == run.error(table(x, y))
-    description = json.loads((tmp_path / "run" / "run.json").read_text())
+    description = run_description.read_description(tmp_path / "run")
     description["schema"]["x"]["kind"] = "evil"
-    (tmp_path / "run" / "run.json").write_text(json.dumps(description))
-    with pytest.raises(inference.RunFolderError, match=r"run.json is damaged: .*kind 'evil'"):
+    run_description.write_description(tmp_path / "run", description)
+    with pytest.raises(inference.RunFolderError, match=r"run.json does not fit m2: .*kind 'evil'"):
         inference.load(tmp_path / "run")
 
 
