@@ -35,7 +35,18 @@ def intervene(
     pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool = True
 ) -> dict[str, Tensor]:
     """See :meth:`ppl_models.Pair.intervene`."""
-    return _intervene(pair, batch, values, mean, tuple(values))
+    coded = {name: _code(pair, name, value) for name, value in values.items()}
+    return _intervene(pair, batch, coded, mean, tuple(values))
+
+
+def _code(pair: Pair, name: str, value: Any) -> Any:
+    """The code of a class that is given by its name."""
+    site = None if pair.schema is None else pair.schema.sites.get(name)
+    if not isinstance(value, str) or site is None or not site.classes:
+        return value
+    if value not in site.classes:
+        raise ValueError(f"site {name!r}: {unknown('class', value, site.classes)}")
+    return site.classes.index(value)
 
 
 def transfer(

@@ -127,8 +127,8 @@ class Pair(nn.Module):
         Args:
             batch: The rows, with the labels that are known of them.
             mean: Give sites of the data as their mean, not as a draw.
-            values: By site of the model, a number or a tensor that broadcasts to the site's
-                shape ``(B, ...)``.
+            values: By site of the model, a number, the name of a class of the data that the
+                pair was fitted on, or a tensor that broadcasts to the site's shape ``(B, ...)``.
 
         Returns:
             Every site of the model by name, ``(B, ...)``.

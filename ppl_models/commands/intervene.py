@@ -38,7 +38,9 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
     def run(options: Namespace) -> int:
         fitted, table, batch = _start(options, loader)
-        names, values = zip(*(_values(text, table) for text in options.values), strict=True)
+        schema = {} if fitted.pair.schema is None else fitted.pair.schema.sites
+        known = {**table.classes, **{name: site.classes for name, site in schema.items()}}
+        names, values = zip(*(_values(text, known) for text in options.values), strict=True)
         columns = []
         for chosen in itertools.product(*values):
             sites = {name: value for name, (_, value) in zip(names, chosen, strict=True)}
@@ -85,9 +87,10 @@ def _flags(parser: Parser, rest: list[str], file: str, rows: int) -> dict[str, s
 def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, Batch]:
     import torch
 
+    from ppl_models.inference.posterior.support import as_fitted
+
     run, dataset = run_and_data(options, loader)
-    table: Table = getattr(dataset, options.split)
-    table.check_rows()
+    table = as_fitted(run.pair, getattr(dataset, options.split))
     if not 1 <= options.rows <= len(table):
         raise UsageError(f"--rows is {options.rows}, expected 1 to {len(table)}")
     # The labels are left out: what the pair makes of them is what is looked at.
@@ -97,17 +100,17 @@ def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, B
     return run, table, batch.to(like.device, like.dtype)
 
 
-def _values(text: str, table: Table) -> tuple[str, list[tuple[str, float]]]:
+def _values(text: str, known: Mapping[str, Sequence[str]]) -> tuple[str, list[tuple[str, float]]]:
     name, _, given = text.partition("=")
     words = given.split(",") if given else []
     if not words:
         raise UsageError(f"--set is {text!r}, expected SITE=VALUE or SITE=VALUE,VALUE")
-    classes = list(table.classes.get(name, ()))
+    classes = list(known.get(name, ()))
     try:
         values = [float(classes.index(w)) if w in classes else float(w) for w in words]
     except ValueError:
-        known = f", or one of the classes {', '.join(classes)}" if classes else ""
-        raise UsageError(f"--set is {text!r}, expected numbers{known}") from None
+        names = f", or one of the classes {', '.join(classes)}" if classes else ""
+        raise UsageError(f"--set is {text!r}, expected numbers{names}") from None
     for word, value in zip(words, values, strict=True):
         if classes and value not in range(len(classes)):
             few = ", ".join(classes if len(classes) <= 12 else [*classes[:11], "..."])

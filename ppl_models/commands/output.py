@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
-# Control characters, marks that turn the direction of writing, and halves of characters.
-UNSEEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-    r"\ud800-\udfff\ufffe\uffff]"
-)
+from ppl_models.printable import printable
 
 
 def shown(text: object) -> str:
@@ -18,7 +13,7 @@ def shown(text: object) -> str:
 
     Line ends and tabs stay. All that commands print, and what files say in it, passes here.
     """
-    return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    return printable(str(text), "\n\t")
 
 
 def say(text: object = "", end: str = "\n") -> None:

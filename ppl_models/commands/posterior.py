@@ -142,7 +142,6 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
     if options.data is not None:
         dataset = _given_data(recipe, options.data, given)
         if dataset.recipe["digest"] != recipe.get("digest"):
-            # Other rows than those of the fit: the pair has to fit them.
             note = f"{options.data} is not what {folder} was fitted on; these are other rows"
             print(f"ppl-models: {shown(note)}", file=sys.stderr)
         return run, dataset

@@ -225,3 +225,23 @@ def test_names_of_rows_and_columns_are_coordinates(fitted, tmp_path, kept, draws
     picked = by_name["x"].sel(datum="cell 3", x_dim="g2")
     assert picked.shape == (1, 5)
     assert (picked == idata.posterior_predictive["x"].sel(datum=3, x_dim="g2")).all()
+
+
+@pytest.mark.parametrize(("name", "code"), [("cat", 0), ("elk", 2), ("fox", 3)])
+def test_interventions_take_classes_by_their_names(fitted, name, code):
+    (batch,) = table(*rows(4)).only("x").batches()
+    torch.manual_seed(0)
+    by_name = fitted.pair.intervene(batch, y=name)
+    torch.manual_seed(0)
+    by_code = fitted.pair.intervene(batch, y=code)
+    assert torch.equal(by_name["x"], by_code["x"]) and by_name["y"].tolist() == [code] * 4
+    with pytest.raises(ValueError, match=r"^site 'y': unknown class 'emu': expected one of cat"):
+        fitted.pair.intervene(batch, y="emu")
+
+
+@pytest.mark.parametrize("site", ["y", "z"])
+def test_names_of_classes_need_data_that_had_some(site):
+    pair = build("m2", Sizes, hidden=(8,), latent=2)
+    (batch,) = table(*rows(4)).only("x").batches()
+    with pytest.raises(ValueError, match=f"^site '{site}' is set to 'cat', expected numbers"):
+        pair.intervene(batch, **{site: "cat"})
