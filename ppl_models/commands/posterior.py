@@ -135,6 +135,8 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
     Raises:
         UsageError: If the data were arrays in memory, or have changed since.
     """
+    from ppl_models.inference.posterior.support import as_fitted
+
     folder: Path = options.folder
     run, description = inference.load(folder, options.pair)
     recipe = description["data"]
@@ -157,6 +159,10 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
             f"the data {recipe['name']} have changed since {folder}; name them (--data) to use "
             "them as they are"
         )
+    try:
+        as_fitted(run.pair, dataset.train)
+    except ValueError as error:
+        raise ValueError(f"{folder}/run.json does not fit its own data: {error}") from None
     return run, dataset
 
 
