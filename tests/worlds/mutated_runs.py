@@ -20,8 +20,17 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from worlds.mutations import KINDS, TARGETS, mutated, verdict
+from worlds import mutations, run_files
+from worlds.mutations import KINDS, Target, mutated, verdict
 
+TARGETS = mutations.TARGETS | {
+    name: Target(
+        lambda folder, name=name: run_files.make(folder / "run") / name,
+        lambda folder, name=name: run_files.read(folder / "run", name),
+        name != "posterior.nc",
+    )
+    for name in run_files.NAMES
+}
 HANG = 10  # seconds
 MEMORY = 200 << 20  # bytes on top of ten times the file
 

@@ -15,6 +15,7 @@ import torch
 
 import ppl_models as zoo
 from ppl_models import data, inference
+from ppl_models.inference.posterior import export
 from ppl_models.inference.training import run_description, run_folder, state_file
 
 NAMES = ("run.json", "state.pt", "posterior.nc")
@@ -33,7 +34,7 @@ def make(folder: Path, **options: Any) -> Path:
 def read(folder: Path, name: str) -> Any:
     """What is read from a file of a run's folder, as values that can be compared."""
     if name == "posterior.nc":
-        idata = inference.open_posterior(folder / name)
+        idata = export.load(folder / name)
         groups = {g: idata[g] for g in ("posterior", "diagnostics", "training")}
         return {f"{g}/{n}": v.values.tolist() for g, d in groups.items() for n, v in d.items()}
     run, description = inference.load(folder)
