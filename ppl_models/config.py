@@ -189,10 +189,11 @@ def check_seed(seed: Any, name: str = "seed", derived: bool = False) -> int:
     Raises:
         ValueError: If it is no whole number in 0..2^63 - 1.
     """
-    number = whole(name, seed)
-    if not 0 <= number < 1 << (64 if derived else 63):
-        raise ValueError(f"{name} is {number}, expected a whole number from 0 to 2^63 - 1")
-    return number
+    number = native_entry(seed)
+    fits = isinstance(number, int) and not isinstance(number, bool)
+    if not fits or not 0 <= number < 1 << (64 if derived else 63):
+        raise ValueError(f"{name} is {number!r}, expected a whole number from 0 to 2^63 - 1")
+    return int(number)
 
 
 def at_least(**counts: tuple[Any, int]) -> tuple[int, ...]:

@@ -51,7 +51,8 @@ def reading(*sources: str | Path) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if any(str(s) in reason for s in sources) and isinstance(error, ValueError | OSError):
             raise
-        if not isinstance(error, ValueError):
-            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         named = " or ".join(map(str, sources))
+        if isinstance(error, ValueError):
+            raise ValueError(f"{named}: {reason}") from error
+        reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise ValueError(f"{named} cannot be read: {reason}") from error

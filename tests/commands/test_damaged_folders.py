@@ -145,7 +145,7 @@ def test_what_nobody_thought_of_is_one_line_with_its_kind(capsys, monkeypatch):
     ("error", "message"),
     [
         (KeyError("z"), "a.nc cannot be read: KeyError: 'z'"),
-        (ValueError("no group"), "a.nc cannot be read: no group"),
+        (ValueError("no group"), "a.nc: no group"),
         (ValueError("a.nc is damaged"), "a.nc is damaged"),
         (
             OSError("inflate() failed\n at 3"),
