@@ -137,6 +137,8 @@ def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
     where = f"row {int(batch.rows[row])} of {table.name}"
     if values.dim() > 1:
         where += f", column {column}"
+        if name in table.columns:
+            where += f" ({table.columns[name][column]!r})"
     raise ValueError(
         f"site {name!r}, {where}: the value {value:g} is outside the support of "
         f"{type(base).__name__}, expected {support_words(base.support)}"
