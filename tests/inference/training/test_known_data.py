@@ -136,7 +136,9 @@ def test_rows_that_are_not_finite_are_named_though_the_table_let_them_through(fi
     given.sites["x"] = x.clone()
     given.sites["x"][7, 2] = value
     for ask in (fitted.error, fitted.label_probabilities, fitted.posterior):
-        with pytest.raises(ValueError, match=r"site 'x', row 7 of cells, column 2 \('g2'\): the value"):
+        with pytest.raises(
+            ValueError, match=r"site 'x', row 7 of cells, column 2 \('g2'\): the value"
+        ):
             ask(given)
     with pytest.raises(ValueError, match="row 7 of cells, column 2"):
         check_data(fitted.pair, given)
@@ -193,7 +195,9 @@ def test_validation_rows_of_early_stopping_are_brought_to_the_schema():
     assert curve(table(*rows())) == curve(moved())
     x, y = rows()
     x[2, 0] = -1.0
-    with pytest.raises(ValueError, match="site 'x', row 2 of cells, column 0 \\('g0'\\): the value -1"):
+    with pytest.raises(
+        ValueError, match="site 'x', row 2 of cells, column 0 \\('g0'\\): the value -1"
+    ):
         curve(table(x, y))
 
 

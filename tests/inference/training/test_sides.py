@@ -144,7 +144,10 @@ def test_a_player_may_hold_part_of_the_pair() -> None:
     ("make", "message"),
     [
         (lambda o: Player("p", o), "trains nothing"),
-        (lambda o: Player("p", o, parameters=("means",), steps=0), "steps of player .p. is 0, expected at least 1"),
+        (
+            lambda o: Player("p", o, parameters=("means",), steps=0),
+            "steps of player .p. is 0, expected at least 1",
+        ),
         (lambda o: (Player("p", o, parameters=("mean",)),), "'mean', which is no parameter"),
         (
             lambda o: tuple(Player(n, o, parameters=("means",)) for n in "pq"),
