@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Warnings of libraries underneath are not the user's to act on.
     warnings.simplefilter("ignore")
-    for ours in ("training is not compiled", "validation loss"):
+    for ours in ("training is not compiled", "validation loss", "site .* read as missing"):
         warnings.filterwarnings("default", ours)
     warnings.formatwarning = lambda message, *_, **__: f"ppl-models: {shown(message)}\n"
     logging.getLogger().setLevel(logging.ERROR)

@@ -1,5 +1,8 @@
 """``--data`` of other rows: brought to the classes and columns of the fit, or refused."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -91,3 +94,17 @@ def test_interventions_take_names_of_the_fit_from_the_shell(run, tmp_path, capsy
     line = f"intervene {run} --data {path} --label y --splits None --rows 3 --out {out}"
     assert main([*line.split(), "--set", "y=c,a"]) == 0
     assert np.load(out)["y"][0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("words", [["a", "b", "nan"], ["a", "", "b"], ["NA", "b", "a"]])
+def test_text_that_is_read_as_missing_is_told(tmp_path, words):
+    np.savez(tmp_path / "rows.npz", x=np.ones((60, 2)), y=np.array(words * 20))
+    line = "data preview rows.npz"
+    done = subprocess.run(
+        [sys.executable, "-m", "ppl_models", *line.split()],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    (word,) = set(words) - {"a", "b"}
+    told = f"ppl-models: site 'y': 20 rows are {word!r}, read as missing; list the name among "
+    assert told + "classes={'y': ...} if it is a class" in done.stderr.splitlines()
+    assert "28 rows: a 14, b 14" in done.stdout
