@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 
 import h5py
@@ -130,7 +132,7 @@ def test_links_inside_a_file_and_groups_in_circles_are_read(tmp_path):
 
 def test_a_file_is_walked_once_until_it_changes(tmp_path, monkeypatch):
     walked = []
-    monkeypatch.setattr(checked_h5, "_walk", lambda path, seconds: walked.append(path) or "")
+    monkeypatch.setattr(checked_h5, "_passes", lambda path, seconds: not walked.append(path))
     path = tmp_path / "set.h5"
     write_texts(path)
     for _ in range(3):
@@ -153,3 +155,49 @@ def test_what_the_system_says_comes_first(tmp_path):
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(ValueError, match="file signature not found"):
         checked_h5.check(tmp_path / "text.h5")
+
+
+@pytest.mark.parametrize(
+    "change", ["nothing", "copied", "written to", "replaced", "marked by others"]
+)
+def test_other_processes_know_what_was_written_here(tmp_path, monkeypatch, change):
+    walked = []
+    monkeypatch.setattr(checked_h5, "_passes", lambda path, seconds: not walked.append(path))
+    path, other = tmp_path / "own.h5", tmp_path / "other.h5"
+    rows = np.eye(20, dtype=np.float32)
+    data.write(data.Blocks("set", iter([{"x": rows}])), path)
+    try:
+        mark = os.getxattr(path, checked_h5.MARK)
+    except OSError:
+        pytest.skip("this file system keeps no marks beside files")
+    if change in ("copied", "marked by others"):
+        path.rename(other)
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(other.stat().st_atime_ns, other.stat().st_mtime_ns))
+    if change == "written to":
+        with h5py.File(path, "a") as file:
+            file.attrs["more"] = 1
+    if change == "replaced":
+        write_texts(path)
+    if change == "marked by others":
+        os.setxattr(path, checked_h5.MARK, mark)
+    monkeypatch.setattr(checked_h5, "_walked", {})  # as in a new process
+    checked_h5.check(path)
+    assert walked == ([] if change == "nothing" else [str(path)])
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs", "is killed"])
+def test_a_fork_that_fails_has_not_the_last_word(tmp_path, monkeypatch, fault):
+    def walk(path, seconds):
+        if fault == "hangs":
+            time.sleep(60)
+        if fault == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("a lock of another thread")
+
+    monkeypatch.setattr(checked_h5.h5_walk, "main", walk)
+    monkeypatch.setattr(checked_h5, "PATIENCE", 0.2)
+    path = tmp_path / "set.h5"
+    write_texts(path)
+    checked_h5.check(path)  # by a new process, which finds nothing wrong
+    assert not checked_h5._passes(str(path), 2)
