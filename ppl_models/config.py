@@ -192,7 +192,7 @@ def check_seed(seed: Any, name: str = "seed", derived: bool = False) -> int:
     number = native_entry(seed)
     fits = isinstance(number, int) and not isinstance(number, bool)
     if not fits or not 0 <= number < 1 << (64 if derived else 63):
-        raise ValueError(f"{name} is {number!r}, expected a whole number from 0 to 2^63 - 1")
+        raise ValueError(f"{name} is {seed!r}, expected a whole number from 0 to 2^63 - 1")
     return int(number)
 
 

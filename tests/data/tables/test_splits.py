@@ -281,6 +281,6 @@ def test_roles_and_plain_recipes(tmp_path):
 
 @pytest.mark.parametrize("seed", [1.5, "1", None, True, np.float64(2), np.array([1, 2])])
 def test_a_seed_that_is_no_whole_number(seed):
-    line = f"seed is {seed!r}, expected a whole number"
+    line = f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1"
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         data.from_arrays(X, Y, seed=seed)
