@@ -304,7 +304,9 @@ def datasets(draw):
 
 
 @given(datasets())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
 def test_random_datasets_are_kept(tmp_path_factory, dataset):
     path = tmp_path_factory.mktemp("random") / "p.nc"
     read_by_all(saved(dataset, path), dataset)
