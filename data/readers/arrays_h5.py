@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 
 from ppl_models.config import unknown
-from ppl_models.data.readers.files import find, naming, reading
+from ppl_models.data.readers.files import built, find, naming, reading
 from ppl_models.data.store.checked_h5 import opened
 from ppl_models.data.tables.labels import Classes
 from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
@@ -42,18 +42,9 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5 with an array per site")
-    options = {"splits": splits, **({"classes": classes} if classes else {})}
-    with naming(path):
-        return build(
-            read(Path(path)),
-            name=Path(path).stem,
-            labelled=labelled,
-            classes=classes,
-            splits=splits,
-            seed=seed,
-            options=options,
-            source=str(path),
-        )
+    return built(
+        Path(path), read(Path(path)), labelled=labelled, splits=splits, seed=seed, classes=classes
+    )
 
 
 def microarray_files(study: str = "golub", root: str | Path | None = None) -> list[Path]:

@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from ppl_models.data.tables.own_arrays import Splits, build
+from ppl_models.data.tables.table import Dataset
 
 TIMEOUT = (2, 20)  # seconds to connect to one address, and between two pieces of an answer
 
@@ -100,6 +104,23 @@ def find_or_download(
         if reason := download(official, cache):
             raise FileNotFoundError(f"{missing}; {reason}") from None
         return find(name, choices, cache)
+
+
+def built(
+    path: Path, sites: Mapping[str, Any], *, splits: Splits, classes: Any, **options: Any
+) -> Dataset:
+    """A data set of the arrays of a file, one for each site; its recipe leads to the file."""
+    said = {"splits": splits, **({"classes": classes} if classes else {})}
+    with naming(path):
+        return build(
+            sites,
+            name=path.stem,
+            splits=splits,
+            classes=classes,
+            options=said,
+            source=str(path),
+            **options,
+        )
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ppl_models.data.readers import npz_stream, zip_members
-from ppl_models.data.readers.files import naming
+from ppl_models.data.readers.files import built
 from ppl_models.data.tables.labels import Classes
-from ppl_models.data.tables.own_arrays import SPLITS, Splits, build
+from ppl_models.data.tables.own_arrays import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
 
 
@@ -47,15 +47,4 @@ def load_file(
             f"{path}: cannot read {what}, expected an .npz of plain numbers and strings "
             f"({' '.join(str(error).split())[:200] or type(error).__name__})"
         ) from None
-    options = {"splits": splits, **({"classes": classes} if classes else {})}
-    with naming(path):
-        return build(
-            sites,
-            name=Path(path).stem,
-            labelled=labelled,
-            classes=classes,
-            splits=splits,
-            seed=seed,
-            options=options,
-            source=str(path),
-        )
+    return built(Path(path), sites, labelled=labelled, splits=splits, seed=seed, classes=classes)

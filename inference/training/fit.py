@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppl_models.config import check_seed, names
+from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
@@ -90,14 +91,15 @@ def fit(
         raise ValueError("resume and overwrite are both on, expected one of them")
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
-    table, validation = _checked(pair, data, any(stage.training.patience for stage in plan))
+    watching = any(stage.training.patience for stage in plan)
+    schema, table, validation = _checked(pair, data, watching)
     tables = [_rows_of(stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         distributed.check_modules(pair, processes)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
-        description = describe_run(pair, data, plan, seed)
+        description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
         folder = None if out is None else Path(out)
         saved = None
@@ -107,6 +109,7 @@ def fit(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
             saved = processes.from_first(lambda: held.enter_context(claimed))
+        pair.schema = schema
         pair.to(where)
         pair.train()
         job = Job(
@@ -126,8 +129,10 @@ def fit(
     return run
 
 
-def _checked(pair: Pair, data: Dataset | Table, watched: bool) -> tuple[Table, Table | None]:
-    """Training and validation rows by the pair's schema, which has what is new in them."""
+def _checked(
+    pair: Pair, data: Dataset | Table, watching: bool
+) -> tuple[Schema, Table, Table | None]:
+    """The pair's schema with what is new in the data, and training and validation rows by it."""
     table, validation, roles = (
         (data.train, data.validation, data.roles)
         if isinstance(data, Dataset)
@@ -138,10 +143,9 @@ def _checked(pair: Pair, data: Dataset | Table, watched: bool) -> tuple[Table, T
     check_data(pair, table)
     if validation is not None:
         validation = schema.bring(validation)
-        if watched:
+        if watching:
             check_data(pair, validation)
-    pair.schema = schema
-    return table, validation
+    return schema, table, validation
 
 
 def _plan(
@@ -197,7 +201,6 @@ def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
         return None
     if table is None:
         raise ValueError("patience needs validation rows, got a table without")
-    table.check_rows()
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)

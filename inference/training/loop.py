@@ -122,8 +122,7 @@ class Loop:
 
     def _stale(self, stage: Stage, validation: Table | None) -> bool:
         """Look at the validation rows; whether the best look is too long ago."""
-        if validation is None:
-            raise ValueError("patience needs validation rows, got a table without")
+        assert validation is not None  # fit has seen to it
         job, state = self.job, self.state
         loss = self.watch.loss(self.pair, stage, validation, state.steps, job.processes.first)
         job.run.record_validation(state.steps, loss)

@@ -141,7 +141,6 @@ def describe_run(
         "config": identity["config"],
         "data": identity["data"],
         "identity": identity,
-        "schema": {} if pair.schema is None else pair.schema.plain(),
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in ("ppl-models", "pyro-ppl", "torch")},

@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,8 +67,7 @@ def test_a_look_that_is_not_finite_is_no_look(digits, looks, patience, seen, bes
         run = fit(digits, epochs=len(looks), patience=patience, objective=Losses(looks))
     assert sum(issubclass(w.category, NotFiniteLook) for w in told) == 1
     losses = run.validation["loss"]
-    assert len(losses) == seen
-    assert [math.isfinite(n) for n in losses] == [math.isfinite(n) for n in looks[:seen]]
+    np.testing.assert_allclose(losses, looks[:seen], rtol=1e-4)
     expected = weights_after(digits, best)
     for name, value in run.pair.state_dict().items():
         assert torch.equal(value, expected[name]), name

@@ -249,3 +249,20 @@ def test_names_of_classes_need_data_that_had_some(site):
     (batch,) = table(*rows(4)).only("x").batches()
     with pytest.raises(ValueError, match=f"^site '{site}' is set to 'cat', expected numbers"):
         pair.intervene(batch, **{site: "cat"})
+
+
+@pytest.mark.parametrize("refused", ["folder", "device", "rows"])
+def test_a_fit_that_is_refused_teaches_the_pair_nothing(tmp_path, refused):
+    x, y = rows()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("mine")
+    options = {
+        "folder": {"out": tmp_path / "taken"},
+        "device": {"device": "mps"},
+        "rows": {"patience": 3},  # a table has no validation rows
+    }[refused]
+    pair = build("m2", Sizes, hidden=(8,), latent=2)
+    with pytest.raises(ValueError, match=r"taken|mps|validation rows"):
+        inference.fit(pair, table(x, y, ("p", "q", "r", "s")), **{**QUICK, **options})
+    assert pair.schema is None
+    assert inference.fit(pair, table(x, y), **QUICK).pair.schema.sites["y"].classes == CLASSES
