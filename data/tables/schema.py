@@ -15,7 +15,7 @@ import torch
 
 from ppl_models.config import unknown
 from ppl_models.data.tables.lazy_column import Values, is_lazy
-from ppl_models.data.tables.table import Table
+from ppl_models.data.tables.table import BY_SITE, Table
 
 KINDS = ("vector", "label")
 
@@ -90,7 +90,7 @@ class Schema:
                 that is not here, a column is missing or one too many, or shapes or units differ.
         """
         changed: dict[str, Values] = {}
-        known = {part: dict(getattr(table, part)) for part in ("classes", "columns", "shapes")}
+        known = {part: dict(getattr(table, part)) for part in BY_SITE}
         for name, site in self.sites.items():
             if name not in table.sites:
                 continue
@@ -107,6 +107,8 @@ class Schema:
                 known["columns"][name] = site.columns
             if site.image:
                 known["shapes"][name] = site.image
+            if site.units:
+                known["units"][name] = site.units
         if changed:
             return table.replace(sites={**table.sites, **changed}, **known)
         return table.known_by(**known)

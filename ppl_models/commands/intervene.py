@@ -13,6 +13,7 @@ from ppl_models.commands.output import say, say_json
 from ppl_models.commands.posterior import data_flags, run_and_data
 from ppl_models.config import check_seed
 from ppl_models.files import write_atomically
+from ppl_models.printable import in_figure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +170,6 @@ def _figure(
     from matplotlib.figure import Figure
 
     from ppl_models.inference.plots.samples import images, mosaic
-    from ppl_models.printable import in_figure
 
     values: np.ndarray[Any, Any] = np.stack([v.detach().cpu().numpy() for _, v in columns], 1)
     pictures = images(values.reshape(-1, *values.shape[2:]), shape)
