@@ -112,15 +112,18 @@ def _dims(name: str, values: Any) -> tuple[str, ...]:
             if scale.attrs.get("CLASS") == b"DIMENSION_SCALE"
         }
         return tuple(number[int(one)] for one in values.attrs["_Netcdf4Coordinates"])
-    for place, dim in enumerate(values.dims):
+    names = []
+    for place, (dim, size) in enumerate(zip(values.dims, values.shape, strict=True)):
         if not len(dim):
             raise ValueError(f"dimension {place} of {values.name} has no name")
-        if dim[0].shape[:1] != values.shape[place : place + 1]:
+        scale = dim[0]
+        if scale.shape[:1] != (size,):
             raise ValueError(
-                f"dimension {place} of {values.name} has {values.shape[place]} entries, but "
-                f"{dim[0].name} has shape {dim[0].shape}"
+                f"dimension {place} of {values.name} has {size} entries, but {scale.name} has "
+                f"shape {scale.shape}"
             )
-    return tuple(Path(dim[0].name).name for dim in values.dims)
+        names.append(scale.name.rpartition("/")[2])
+    return tuple(names)
 
 
 def _is_bare(values: Any) -> bool:
@@ -130,8 +133,10 @@ def _is_bare(values: Any) -> bool:
 
 def _attributes(node: Any) -> dict[str, Any]:
     found = {}
-    for name, value in node.attrs.items():
-        if name not in HIDDEN:
+    kept = node.attrs
+    for name in kept:
+        if name not in HIDDEN:  # whose lists of references take longer to read than all else
+            value = kept[name]
             single = isinstance(value, np.ndarray) and value.shape == (1,)
             found[name] = value[0] if single else value
     return found
