@@ -84,7 +84,7 @@ def _probabilities(groups: Datasets) -> dict[str, list[Array]]:
             continue
         # A label that the guide leaves to the model: how often it is drawn.
         places = values.transpose("chain", "draw", "datum").values
-        if places.size and 0 <= places.min() and places.max() < count:
+        if places.size and places.min() >= 0 and places.max() < count:
             found[name] = [_shares_of(chain, count) for chain in places]
     return found
 
