@@ -92,6 +92,9 @@ if TYPE_CHECKING:
         replaced as replaced,
     )
     from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
+    from ppl_models.inference.traces.global_posteriors import (
+        global_posteriors as global_posteriors,
+    )
     from ppl_models.inference.traces.sites import UnhandledSite as UnhandledSite
     from ppl_models.inference.traces.weights import Weights as Weights
     from ppl_models.inference.training.active_learning import active_learning as active_learning
@@ -158,6 +161,7 @@ _HOMES = {
     "fit": "training.fit",
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
+    "global_posteriors": "traces.global_posteriors",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",

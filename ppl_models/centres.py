@@ -25,27 +25,34 @@ def mean_of(fn: Any) -> Tensor | None:
     try:
         mean: Tensor | None = fn.mean
     except NotImplementedError:
-        mean = _mean_of_exponential(base_of(fn))
+        moments = carried_moments(base_of(fn))
+        mean = None if moments is None else moments[0]
     if mean is None or not bool(mean.isfinite().all()):
         return None
     return mean.expand(fn.batch_shape + fn.event_shape)
 
 
-def _mean_of_exponential(fn: Any) -> Tensor | None:
-    if not isinstance(fn, dist.TransformedDistribution):
+def carried_moments(fn: Any) -> tuple[Tensor, Tensor] | None:
+    """Mean and variance of what reshaping, scaling and one exponential carry from a Normal.
+
+    None for everything else.
+    """
+    normal = isinstance(fn, dist.TransformedDistribution)
+    base = base_of(fn.base_dist) if normal else None
+    if not isinstance(base, NORMALS):
         return None
-    base, steps = base_of(fn.base_dist), [plain for t in fn.transforms for plain in _plain(t)]
-    curved = [place for place, step in enumerate(steps) if not _shapes(step)]
-    if not isinstance(base, NORMALS) or not curved:
-        return None
-    first, rest = steps[: curved[0]], steps[curved[0] + 1 :]
-    linear = all(_shapes(step) or isinstance(step, transforms.AffineTransform) for step in rest)
-    if not isinstance(steps[curved[0]], transforms.ExpTransform) or not linear:
-        return None
-    mean = base.mean + base.variance / 2
-    for step in (*first, torch.exp, *rest):
-        mean = step(mean)
-    return mean
+    mean, variance = base.mean, base.variance
+    for step in (plain for transform in fn.transforms for plain in _plain(transform)):
+        if isinstance(step, transforms.ReshapeTransform):
+            mean, variance = step(mean), step(variance)
+        elif isinstance(step, transforms.AffineTransform):
+            mean, variance = step(mean), variance * step.scale**2
+        elif isinstance(step, transforms.ExpTransform) and normal:
+            mean, normal = (mean + variance / 2).exp(), False
+            variance = variance.expm1() * mean.square()
+        else:
+            return None
+    return mean, variance
 
 
 def _plain(step: Transform) -> list[Transform]:
@@ -55,10 +62,6 @@ def _plain(step: Transform) -> list[Transform]:
     if isinstance(step, transforms.ComposeTransform):
         return [plain for part in step.parts for plain in _plain(part)]
     return [step]
-
-
-def _shapes(step: Transform) -> bool:
-    return isinstance(step, transforms.ReshapeTransform)
 
 
 def most_probable(fn: Any) -> Tensor | None:

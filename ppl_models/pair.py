@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyro
+import pyro.distributions as dist
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.traces.global_posteriors import global_posterior
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,20 @@ class Pair(nn.Module):
             ValueError: As :meth:`intervene`, and if the numbers of rows differ.
         """
         return interventions.transfer(self, source, target, sites, mean, codes, draws)
+
+    def global_posterior(self, name: str) -> dist.TorchDistribution:
+        """The guide's posterior of a site outside the data plate, such as weights w: q(w).
+
+        Args:
+            name: The site; :func:`ppl_models.inference.global_posteriors` gives all of them.
+
+        Returns:
+            The distribution as it is now, with ``mean``, ``stddev`` and ``sample``.
+
+        Raises:
+            ValueError: If there is no such site, with the names of those there are.
+        """
+        return global_posterior(self, name)
 
     def schema_with(self, table: Table, roles: Mapping[str, str] | None = None) -> Schema:
         """What the pair was fitted on so far, and what a table adds to it.

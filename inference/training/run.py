@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyro.distributions as dist
 from torch import Tensor
 
 from ppl_models import catalogue
@@ -76,6 +77,10 @@ class Run:
     def loss_per_row(self, table: Table, objective: Objective) -> Tensor:
         """See :func:`ppl_models.inference.posterior.prediction.loss_per_row`."""
         return prediction.loss_per_row(self.pair, table, objective)
+
+    def global_posterior(self, name: str) -> dist.TorchDistribution:
+        """See :meth:`ppl_models.Pair.global_posterior`."""
+        return self.pair.global_posterior(name)
 
     def posterior(
         self, table: Table, *, restarts: Sequence[Run] = (), **options: Any
