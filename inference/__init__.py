@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
     from ppl_models.inference.posterior.prediction import (
         error as error,
+        errors as errors,
         label_probabilities as label_probabilities,
         loss_per_row as loss_per_row,
     )
@@ -157,6 +158,7 @@ _HOMES = {
     "debug": "diagnostics.debug",
     "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
+    "errors": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
     "fit": "training.fit",
     "gibbs_posterior": "sampling.gibbs",

@@ -113,9 +113,15 @@ def at_centres(data: Collection[str] = (), mean: bool = True) -> Iterator[None]:
     Raises:
         ValueError: In one line, naming the site, if it has none.
     """
+    with one_line(), _Centred(data, mean):
+        yield
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Make a ``ValueError`` of :class:`NoCentre`, outside the traces that it arose in."""
     try:
-        with _Centred(data, mean):
-            yield
+        yield
     except NoCentre as error:
         raise ValueError(str(error)) from None
 
