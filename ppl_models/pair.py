@@ -20,7 +20,9 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Table
+from ppl_models.guides.protocol import listed
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.global_posteriors import global_posterior
@@ -93,10 +95,19 @@ class Pair(nn.Module):
     def objective(self, bound: Objective | None = None) -> Objective:
         """The objective that the paper trains with.
 
+        Unless overridden it is the bound, and log q(label | ...) of labelled rows for each label
+        that the guide has a factor of: in the bound a label that is observed is no factor of
+        the guide, so that labelled rows would teach q(label | ...) nothing (Kingma et al. 2014,
+        arXiv 1406.5298, eq. 9).
+
         Args:
             bound: In place of the paper's bound; the paper's other terms stay.
         """
-        return bound or EnumeratedELBO()
+        objective = bound or EnumeratedELBO()
+        factors = listed(self.guide) or {}
+        for label in (name for name in self.card.labels if name in factors):
+            objective = objective + Classification(label)
+        return objective
 
     def stages(self, bound: Objective | None = None) -> tuple[Stage, ...]:
         """The paper's training, as stages run in order; one unless overridden."""

@@ -17,6 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least, check_seed, whole
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
+from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
     POSTERIOR_CELLS,
     PREDICTIVE_CELLS,
@@ -58,6 +59,7 @@ def posterior(
     seed: int = 0,
     block: int | None = None,
     history: Mapping[str, Sequence[float]] | Sequence[Mapping[str, Sequence[float]]] | None = None,
+    labelled: Sequence[Mapping[str, Confusion]] = (),
     attrs: Mapping[str, Any] | None = None,
 ) -> az.InferenceData:
     """What the guide and the model say about the rows of a table.
@@ -81,6 +83,8 @@ def posterior(
         seed: Seed of the draws; chain c has ``seed + c``.
         block: Rows worked on at a time; by default as many as fit into a step of memory.
         history: Training curve: lists of equal length, one of them ``step``; one per chain.
+        labelled: How each chain tells the labelled rows that it was trained on; see
+            :func:`ppl_models.inference.posterior.confusion.labelled_rows`.
         attrs: Further attributes, such as ``objective``.
 
     Returns:
@@ -102,7 +106,9 @@ def posterior(
           other labels (``y_true``, -1 where hidden) and where they are known (``y_mask``).
         - ``diagnostics``: per row ``khat``, ``ess_is``, ``elbo`` = mean of the log weights and
           ``iw_bound`` = log of the mean weight, in nats; by chain where there are several.
-        - ``training``: the training curve over ``(chain, step)``.
+        - ``training``: the training curve over ``(chain, step)``; ``y_confusion``, labelled
+          training rows by their class and the most probable one, and ``y_sure``, the mean of
+          that one's probability.
 
         Draw groups that would exceed 5e7 numbers (``log_likelihood``: 1e7) hold the first of
         the draws only; how many is in the attributes ``posterior_draws`` etc.; 0 means that the
@@ -130,7 +136,13 @@ def posterior(
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
         groups.coordinates["step"] = np.asarray(steps)
-        groups.add("training", curve)
+        known = groups.coordinates
+        told_apart = [
+            {n: c for n, c in chain.items() if f"{n}_class" in known} for chain in labelled
+        ]
+        for site in told_apart[0] if told_apart else ():
+            known[f"{site}_true_class"] = known[f"{site}_class"]
+        groups.add("training", {**curve, **confusions(told_apart)})
         groups.describe({**told, **more})
 
     if path is None:

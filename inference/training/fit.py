@@ -103,7 +103,7 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         distributed.check_modules(pair, processes)
-        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed)
+        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
         folder = None if out is None else Path(out)
@@ -129,7 +129,7 @@ def fit(
             progress=progress,
             callbacks=callbacks,
         )
-        _carry_out(job, tables, watched, saved)
+        _carry_out(job, table, tables, watched, saved)
     pair.eval()
     return run
 
@@ -171,6 +171,7 @@ def _plan(
 
 def _carry_out(
     job: Job,
+    table: Table,
     tables: list[Table],
     watched: list[Table | None],
     saved: dict[str, Any] | None,
@@ -186,7 +187,7 @@ def _carry_out(
             for place in range(loop.state.stage, len(job.plan)):
                 rows = tables[place].to(device, pair.like().dtype)
                 loop.run_stage(place, rows, watched[place])
-            loop.finish()
+            loop.finish(table)
 
 
 def _rows_of(stage: Stage, table: Table) -> Table:

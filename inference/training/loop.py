@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.posterior.confusion import labelled_rows
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.early_stop import Watch, better_of
 from ppl_models.inference.training.job import Job
@@ -52,6 +53,7 @@ class Loop:
         stream = self._stream(place, table)
         steps = self._steps(place, stream, len(table))
         total = options.epochs * stream.steps_per_epoch
+        job.run.planned = state.done_before + total
         every = max(1, total // RECORDS)
         began = time.monotonic()
         with (
@@ -159,7 +161,7 @@ class Loop:
             "cuda_rng": torch.cuda.get_rng_state() if job.device.type == "cuda" else None,
         }
         run_folder.write_state(job.folder, state)
-        job.description["status"] = status
+        job.description.update(status=status, planned=job.run.planned)
         run_folder.write_description(job.folder, job.description)
         self.saved = time.monotonic()
 
@@ -236,9 +238,19 @@ class Loop:
                 yield from module.parameters()
                 yield from module.buffers()
 
-    def finish(self) -> None:
-        """Mark the run as finished; what it takes to prolong it is kept."""
+    def finish(self, table: Table) -> None:
+        """Mark the run as finished; what it takes to prolong it is kept.
+
+        Args:
+            table: The training rows, of which the labelled ones are looked at once more.
+        """
         self._check_parameters()
-        if self.job.folder is not None:
+        job = self.job
+        if job.folder is not None:
             self.save("finished")
         self._keep_best()
+        job.run.status, job.run.labelled = "finished", labelled_rows(self.pair, table)
+        if job.folder is not None and job.processes.first:
+            told = {name: found.plain() for name, found in job.run.labelled.items()}
+            job.description["labelled"] = told
+            run_folder.write_description(job.folder, job.description)

@@ -22,6 +22,7 @@ from ppl_models.inference.objectives import options
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior import prediction
+from ppl_models.inference.posterior.confusion import Confusion
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.saved_pair import build_saved
 from ppl_models.inference.training.state import curves
@@ -29,6 +30,10 @@ from ppl_models.pair import Pair
 
 if TYPE_CHECKING:
     import arviz as az
+
+    from ppl_models.inference.diagnostics.verdict import Verdict
+
+CHECKED = 1000  # rows of whose posterior a check is made
 
 
 @dataclass
@@ -42,6 +47,10 @@ class Run:
         history: Training curve: lists of equal length under ``step``, ``stage``, ``loss`` (nats
             per row) and ``seconds``.
         validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
+        status: ``"running"``, ``"interrupted"`` or ``"finished"``.
+        planned: Steps that were planned, up to the end of the stage at hand.
+        labelled: How the labelled rows that it was trained on are told, by label.
+        data: What it was trained on; None for a run from a folder.
     """
 
     pair: Pair
@@ -51,10 +60,18 @@ class Run:
         default_factory=lambda: {"step": [], "stage": [], "loss": [], "seconds": []}
     )
     validation: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": []})
+    status: str = "running"
+    planned: int = 0
+    labelled: dict[str, Confusion] = field(default_factory=dict)
+    data: Dataset | Table | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """A seed of another library's kind becomes Python's own."""
         self.seed = native(self.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the data, which may be large or lie in a file."""
+        return {**self.__dict__, "data": None}
 
     def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
         """Add a point to the training curve."""
@@ -103,13 +120,57 @@ class Run:
 
         runs = (self, *restarts)
         seeds = [run.seed for run in runs]
+        # What is said of training is said of the one that is farthest from its end.
+        last = min(runs, key=lambda run: (run.status == "finished", run.share))
         return posterior(
             [run.pair for run in runs],
             table,
             history=[run.history for run in runs],
-            attrs={"objective": self.objective, "training_seed": seeds if restarts else self.seed},
+            labelled=[run.labelled for run in runs],
+            attrs={
+                "objective": self.objective,
+                "training_seed": seeds if restarts else self.seed,
+                "training_status": last.status,
+                "training_steps": [last.taken, last.planned],
+            },
             **options,
         )
+
+    def check(self, table: Table | None = None, **options: Any) -> Verdict:
+        """Whether the posterior of rows can be trusted, and what to try where it cannot.
+
+        Args:
+            table: The rows; by default the validation rows of the data it was trained on, else
+                the test rows, else the training rows.
+            options: Of :meth:`posterior`; ``rows`` is the first 1,000 by default.
+
+        Raises:
+            ValueError: If there is no table, and as :meth:`posterior`.
+        """
+        from ppl_models.inference.diagnostics.verdict import verdict
+
+        table = self._rows() if table is None else table
+        options.setdefault("rows", range(min(len(table), CHECKED)))
+        return verdict(self.posterior(table, **options))
+
+    def _rows(self) -> Table:
+        if self.data is None:
+            raise ValueError("this run does not know its data, expected a table: check(rows)")
+        if not isinstance(self.data, Dataset):
+            return self.data
+        parts = (self.data.validation, self.data.test, self.data.train)
+        return next((part for part in parts if len(part)), self.data.train)
+
+    @property
+    def taken(self) -> int:
+        """Steps that are done, up to the curve's last point."""
+        steps = self.history["step"]
+        return int(steps[-1]) if steps else 0
+
+    @property
+    def share(self) -> float:
+        """Share of the planned steps that is done."""
+        return self.taken / max(1, self.planned)
 
     def refine(
         self, table: Table, rows: Sequence[int] | Tensor | None = None, **options: Any
@@ -197,8 +258,11 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
         built.load_state_dict(state["model"])
         objective, seed = description.get("objective", ""), description["identity"]["seed"]
         run = Run(built.eval(), objective, seed, *curves(state))
-    if schema := description.get("schema"):
-        with _naming(folder / run_folder.DESCRIPTION, source):
+        run.status, run.planned = description["status"], description.get("planned", 0)
+    with _naming(folder / run_folder.DESCRIPTION, source):
+        labelled = description.get("labelled", {})
+        run.labelled = {name: Confusion.read(told) for name, told in labelled.items()}
+        if schema := description.get("schema"):
             built.schema = Schema.read(schema)
     return run, description
 

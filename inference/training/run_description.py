@@ -27,6 +27,8 @@ OPTIONAL: dict[str, type] = {
     "objective": str,
     "versions": dict,
     "schema": dict,
+    "planned": int,
+    "labelled": dict,
     "data.options": dict,
     "data.digest": str,
     "data.steps": list,

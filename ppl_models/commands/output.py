@@ -30,7 +30,8 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
     """Print what came out, for people or for machines.
 
     Args:
-        report: Values by their names; shares of errors are shown in per cent.
+        report: Values by their names; shares of errors are shown in per cent, lists line by
+            line.
         as_json: Whether it is for machines.
     """
     if as_json:
@@ -38,4 +39,5 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in report.items():
         share = isinstance(value, float) and "error" in name
-        say(f"{name:28} {f'{100 * value:.2f} %' if share else value}")
+        for line in value if isinstance(value, list) else [value]:
+            say(f"{name:28} {f'{100 * line:.2f} %' if share else line}")

@@ -55,10 +55,9 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         with reading(options.folder):
             judged = verdict(posterior_of(options.folder))
         if options.json:
-            say_json({"trusted": judged.ok, "findings": judged.findings, "passed": judged.passed})
+            say_json({"trusted": judged.ok, "checks": [check.plain() for check in judged.checks]})
         else:
-            say("\n".join(judged.findings))
-            say("trusted" if judged.ok else "not to be trusted")
+            say(judged)
         return 0 if judged.ok else 3
 
     return run
@@ -107,7 +106,9 @@ def write_posterior(
             progress=not options.quiet,
         )
         save(idata, path)
-    return {"posterior": str(path), "trusted": verdict(idata).ok}
+    judged = verdict(idata)
+    told = {"posterior": str(path), "trusted": judged.ok}
+    return told if judged.ok else {**told, "failed": [check.sentence for check in judged.failed]}
 
 
 def data_flags(parser: Parser, rest: list[str]) -> dict[str, str]:

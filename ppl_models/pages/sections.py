@@ -14,12 +14,13 @@ import xarray as xr
 
 from ppl_models import catalogue
 from ppl_models.inference import Run, plots
-from ppl_models.inference.diagnostics import row_scores, verdict as diagnostics
+from ppl_models.inference.diagnostics import row_scores, verdict as judged
 from ppl_models.inference.diagnostics.calibration import calibration_error, sbc
 from ppl_models.inference.plots.fit_checks import scalars, stage_numbers
 from ppl_models.inference.plots.samples import GROUPS, data_sites, image_shape
 from ppl_models.inference.plots.traversals import latent_sites
 from ppl_models.inference.posterior.groups import groups_of
+from ppl_models.inference.posterior.importance_weights import khat_threshold
 from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.pages.describe import describe
 from ppl_models.pages.html import banner, drawing, facts, figure, figures, paragraph, pre, table
@@ -59,13 +60,10 @@ class Fit:
 def verdict(fit: Fit) -> tuple[bool, str]:
     """Whether a fit is to be trusted, and why, with what to try next."""
     try:
-        found = diagnostics.verdict(fit.idata)
+        found = judged.verdict(fit.idata)
     except ValueError as problem:
         return False, banner("Cannot be judged", False, [(str(problem), False)])
-    lines = []
-    for finding, passed in zip(found.findings, found.passed, strict=True):
-        fact, _, advice = finding.partition("; ")
-        lines.append((f"{fact}. To try: {advice}." if advice else f"{fact}.", passed))
+    lines = [(check.sentence, check.ok) for check in found.checks]
     words = "This posterior can be trusted" if found.ok else "This posterior is not to be trusted"
     return found.ok, banner(words, found.ok, lines)
 
@@ -256,7 +254,7 @@ def weights(fit: Fit) -> Iterator[str]:
         drawn.append(
             figure(
                 canvas,
-                f"k-hat of all rows; above {diagnostics.khat_threshold(draws):.2f} weights fail.",
+                f"k-hat of all rows; above {khat_threshold(draws):.2f} weights fail.",
             )
         )
     worst = worst_rows(idata)

@@ -120,10 +120,7 @@ def test_numbers_are_those_of_the_posterior(run):
     folder, text = run
     found, idata = Page(text), export.load(folder / "posterior.nc")
     told = verdict.verdict(idata)
-    assert [e[2:].strip() for e in found.entries] == [
-        f"{what}. To try: {advice}." if advice else f"{what}."
-        for what, _, advice in (finding.partition("; ") for finding in told.findings)
-    ]
+    assert [e[2:].strip() for e in found.entries] == [c.sentence for c in told.checks]
     assert ("can be trusted" in found.text) == told.ok
     table = found.table("row")
     assert table[0] == ["row", "khat", "ess_is", "elbo", "iw_bound", "y: true, guess"]

@@ -13,6 +13,7 @@ from worlds.shared_sites import shared
 from ppl_models import guides, inference
 from ppl_models.data import Table
 from ppl_models.inference.diagnostics import verdict
+from ppl_models.inference.diagnostics.weight_checks import KHAT_SHARE
 from ppl_models.inference.posterior import importance_weights, pareto, rows as export_sites
 from ppl_models.inference.sampling import importance
 
@@ -176,7 +177,7 @@ def test_a_narrow_guide_shows_in_khat():
         pair.guide.factors["z"].net.log_widen.fill_(np.log(0.35))
     idata = inference.importance(pair, table, draws=1000)
     limit = importance_weights.khat_threshold(1000)
-    assert (idata.diagnostics["khat"] > limit).mean() > verdict.KHAT_SHARE
+    assert (idata.diagnostics["khat"] > limit).mean() > KHAT_SHARE
     assert not verdict.verdict(idata).ok
 
 

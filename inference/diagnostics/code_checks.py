@@ -1,0 +1,87 @@
+r"""Whether codes say anything of their rows, and whether the decoder listens.
+
+- **Units in use**: the variance over rows of a code's mean, as a share of all its variance,
+  corrected for the noise of the mean (Burda et al. 2016, arXiv 1509.00519, with the aggregate
+  posterior in place of the prior). Below 1 % (:data:`ACTIVE`) a number says nothing of its row. A
+  code of which no number is in use has collapsed; some that are not are no fault.
+- **Decoder**: log p(x | codes) of a row must change from draw to draw, by a standard deviation of
+  about sqrt(K / 2) nats where K numbers are in use. Below 0.1 nats (:data:`HEARD`) in the median
+  row, the data do not depend on the codes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import xarray as xr
+
+from ppl_models.inference.diagnostics.check import Check
+
+ACTIVE = 0.01
+ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
+SURE = 4  # standard errors of what the noise of the means comes to by chance
+HEARD = 0.1
+
+
+def code_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
+    """Checks of the codes of rows.
+
+    Args:
+        groups: With ``posterior``, and ``log_likelihood`` for the decoder.
+    """
+    posterior = groups.get("posterior", xr.Dataset())
+    found = list(_in_use(posterior))
+    return [*found, *_heard(groups)] if found else []
+
+
+def _some(values: xr.DataArray) -> xr.DataArray:
+    rows = values.sizes["datum"]
+    places = np.linspace(0, rows - 1, min(rows, ACTIVE_ROWS[1])).astype(int)
+    return values.isel(datum=np.unique(places)).load()
+
+
+def _in_use(posterior: xr.Dataset) -> Iterator[Check]:
+    for name, values in posterior.data_vars.items():
+        rows = values.sizes.get("datum", 0)
+        drawn = {"chain", "draw"} <= set(values.dims) and values.sizes["draw"] > 1
+        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not drawn:
+            continue
+        some = _some(values)
+        noise = some.var("draw", ddof=1).mean(["chain", "datum"])
+        of_mean = noise / some.sizes["draw"]
+        told = some.mean("draw").var("datum", ddof=1).mean("chain") - of_mean
+        chance = of_mean * math.sqrt(2 / some.sizes["chain"] / (some.sizes["datum"] - 1))
+        active = int((told > np.maximum(ACTIVE * (told + noise), SURE * chance)).sum())
+        count = int(noise.size)
+        fact = f"{active} of {count} numbers of {name} tell rows apart (at least 1)"
+        if active and 2 * active < count:
+            fact += "; the others are drawn as by their prior, so that a smaller code does as well"
+        yield Check(
+            "units in use", active > 0, fact,
+            "train longer, anneal the weight of the KL from 0 (ELBO(beta=Anneal(0, 1))), keep "
+            "numbers in use by free bits, or try another seed: the code has collapsed",
+            variable=str(name), figure=active, limit=1,
+        )  # fmt: skip
+
+
+def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Check]:
+    likelihood = groups.get("log_likelihood", xr.Dataset())
+    drawn = [
+        values for values in likelihood.data_vars.values()
+        if set(values.dims) == {"chain", "draw", "datum"} and values.sizes["draw"] > 1
+    ]  # fmt: skip
+    if not drawn or drawn[0].sizes["datum"] < ACTIVE_ROWS[0]:
+        return
+    total = sum(_some(values).astype(float) for values in drawn)
+    deviation = float(total.std("draw", ddof=1).mean("chain").median())
+    names = ", ".join(map(str, likelihood.data_vars))
+    yield Check(
+        "decoder", deviation >= HEARD,
+        f"log p({names} | codes) of the median row changes by {deviation:.2g} nats from draw to "
+        f"draw (at least {HEARD:g})",
+        "train longer, anneal the weight of the KL from 0, give the likelihood less noise, or try "
+        "another seed: the data do not depend on the codes",
+        variable=names, figure=deviation, limit=HEARD,
+    )  # fmt: skip
