@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import at_least, check_seed, whole
+from ppl_models.config import at_least, check_seed, unknown, whole
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.confusion import Confusion, confusions
@@ -128,10 +128,8 @@ def posterior(
     curve, steps = _curves(history, len(pairs))
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
-    with undisturbed(pairs[0], seed), torch.no_grad():
-        for part in index.split(CHECKED_ROWS):
-            seen = conditioned(pairs[0], table, given, part)
-    task = _Task(pairs, table, tuple(seen.sites), index, drawn, draws, prior_draws, seed, block)
+    names = _conditioned(pairs[0], table, given, index, seed)
+    task = _Task(pairs, table, names, index, drawn, draws, prior_draws, seed, block)
 
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
@@ -151,6 +149,40 @@ def posterior(
         return memory.inference_data()
     netcdf_write.write(Path(path), fill)
     return load(path)
+
+
+def label_probs(pair: Pair, table: Table, label: str, draws: int, seed: int) -> Tensor:
+    """The ``variational.{label}_probs`` of an export of all rows, and nothing else.
+
+    Args:
+        pair: The pair.
+        table: The rows; the card's data sites are conditioned on.
+        label: The label site.
+        draws: As of :func:`posterior`.
+        seed: As of :func:`posterior`.
+
+    Returns:
+        ``(N, C)``, the same numbers. Of a label that the guide leaves to the model, of which the
+        export has draws alone, the mean of the probabilities that they are drawn by.
+
+    Raises:
+        ValueError: As :func:`posterior`, and if there is no such label.
+    """
+    table = as_fitted(pair, table)
+    index = positions(table, None)
+    names = _conditioned(pair, table, None, index, seed)
+    task = _Task([pair], table, names, index, len(index), draws, 0, seed, None)
+    return task.label_probs(label)
+
+
+def _conditioned(
+    pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor, seed: int
+) -> tuple[str, ...]:
+    """Names of what is conditioned on, which all chosen rows have."""
+    with undisturbed(pair, seed), torch.no_grad():
+        for part in index.split(CHECKED_ROWS):
+            seen = conditioned(pair, table, given, part)
+    return tuple(seen.sites)
 
 
 def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
@@ -251,6 +283,18 @@ class _Task:
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
         sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
         return groups, {**told, **sizes}
+
+    def label_probs(self, label: str) -> Tensor:
+        """See :func:`label_probs`."""
+        (pair,) = self.pairs
+        with undisturbed(pair, self.seed), torch.no_grad():
+            work = self._work(pair)
+            if label not in work.sites.labels:
+                raise ValueError(unknown("missing label", label, work.sites.labels))
+            spans = _spans(self.drawn, len(self.index), self.block or _block(work))
+            batches = (self._batch(pair, self.index[start:stop]) for start, stop in spans)
+            probs = [work.label_probs(batch, label) for batch in batches]
+        return torch.from_numpy(np.concatenate(probs)).to(pair.like())
 
     def _work(self, pair: Pair) -> Rows:
         few = self._batch(pair, self.index[:2])

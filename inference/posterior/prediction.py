@@ -12,14 +12,13 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.centres import NoCentre, mean_of, one_line
-from ppl_models.config import at_least, unknown
+from ppl_models.config import at_least, check_seed, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed, offering
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites, undisturbed
-from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import enumerable, latent_sites
@@ -54,11 +53,9 @@ def label_probabilities(
         shared: Draw the guide's label, too, and weigh each draw for all labels; K draws per row
             in all (Thoreau et al. 2022, arXiv 2210.10418).
         draws: Ask the guide by the mean of its probabilities over so many draws of what the
-            label is given, as an export does: the estimate that it writes as ``y_probs``, of as
-            many draws. Both agree to the last digit where the label is given the data alone, or
-            one call holds all draws of all rows, and else within the noise of the draws. Of a
-            label that the guide leaves to the model, the mean of p(y | x, z) over them, which
-            the export draws the label from.
+            label is given, as an export does: the same rows, draws and seed give what it writes
+            as ``y_probs``, to the last digit. Of a label that the guide leaves to the model, the
+            mean of the p(y | x, z) that the export draws it by.
 
     Returns:
         ``(N, C)``, in the order of the table's rows.
@@ -75,9 +72,11 @@ def label_probabilities(
             f"particles is {particles} and draws is {draws}, expected one of them: the model is "
             "asked by particles, the guide by draws"
         )
-    seen = as_fitted(pair, table).only(*pair.card.data)
     if draws:
-        return by_rows(pair, seen, _FromDraws(pair, site, draws), seed)
+        from ppl_models.inference.posterior.export import label_probs
+
+        return label_probs(pair, table, site, draws, check_seed(seed))
+    seen = as_fitted(pair, table).only(*pair.card.data)
     given = listed(pair.guide)
     left = given is not None and site not in given and site in pair.card.latents
     if shared or left:
@@ -147,38 +146,6 @@ def _from_draws_per_label(pair: Pair, batch: Batch, site: str, particles: int) -
         raise ValueError(unknown("missing label", site, dims))
     ell = log_mean_weight(w.log_w).movedim(dims[site], 0)
     return ell.flatten(1, -2).logsumexp(1).softmax(0).T
-
-
-class _FromDraws:
-    """The guide's probabilities of a label, over draws, as :mod:`row_blocks` makes them."""
-
-    def __init__(self, pair: Pair, site: str, draws: int) -> None:
-        self.pair, self.site, self.draws = pair, site, draws
-        self.outside: Outside | None = None
-
-    def __call__(self, batch: Batch) -> Tensor:
-        pair, site, batch = self.pair, self.site, batch.unscaled()
-        if self.outside is None:
-            few = Batch({name: value[:2] for name, value in batch.items()}, batch.rows[:2])
-            self.outside = draw_outside(pair, few, self.draws)
-            self.sites = find_sites(pair, few, program=self.outside.at(0))
-        sites = self.sites
-        if site not in sites.labels:
-            raise ValueError(unknown("missing label", site, sites.labels))
-        left = [name for name in sites.labels if name not in sites.guided]
-        most = 1 if self.outside.sites else sites.draws_at_a_time(pair, batch.count, left)
-        total: Tensor | float = 0.0
-        for first in range(0, self.draws, most):
-            count = min(most, self.draws - first)
-            program = self.outside.at(first)
-            q = draw_guide(program.guide, batch, sites, count)
-            if site in q.probs:
-                total = total + count * q.probs[site]
-            else:
-                scores = score(program.model, batch, q.values, left, count)
-                total = total + scores.probs(site).double().sum(0)
-        assert isinstance(total, Tensor)
-        return (total / self.draws).to(pair.like().dtype)
 
 
 def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,19 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior import importance_weights
-from ppl_models.inference.posterior.draws import draw_data, draw_guide, guide_parameters, score
+from ppl_models.inference.posterior.draws import (
+    GuideDraws,
+    draw_data,
+    draw_guide,
+    guide_parameters,
+    score,
+)
 from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
 from ppl_models.inference.posterior.rows import Sites
 from ppl_models.inference.posterior.shared_sites import Outside
 from ppl_models.inference.traces.sites import Program
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,34 @@ class Rows:
             batch: The rows, each counting once.
         """
         parts = _Parts(self.kept)
+        for program, labels, q in self._turns(batch):
+            self._draw(parts, program, batch, labels, q)
+        with quiet(batch.rows.device):
+            return self._groups(parts, batch)
+
+    def label_probs(self, batch: Batch, label: str) -> Array:
+        """The probabilities ``(B, C)`` of a label as :meth:`block` has them, and no more.
+
+        Of a label that the guide leaves to the model, the mean over the draws of those that
+        :meth:`block` draws it by.
+        """
+        total: Array | int = 0
+        for program, _, q in self._turns(batch):
+            if label in q.probs:
+                total = total + q.draws * host(q.probs[label])
+                continue
+            left = [name for name in self.sites.labels if name not in self.sites.guided]
+            scores = score(program.model, batch, q.values, left, q.draws)
+            total = total + host(scores.probs(label).double().sum(0))
+        found: Array = np.asarray(total / self.draws)
+        return found
+
+    def _turns(self, batch: Batch) -> Iterator[tuple[Program, list[str], GuideDraws]]:
+        """Draws of the guide, as many at a time as fit, and the labels to list at them.
+
+        What else is drawn meanwhile has a seed of its own, and leaves the guide's draws as they
+        are: probabilities of labels are the same numbers with and without the rest.
+        """
         shared = bool(self.outside.sites)
         draw = 0
         while draw < self.draws:
@@ -58,15 +93,16 @@ class Rows:
             stop = self.kept["log_likelihood"] if scored else self.draws
             most = self.sites.draws_at_a_time(self.pair, batch.count, labels)
             count = 1 if shared else min(most, stop - draw)
-            self._draw(parts, self.outside.at(draw), batch, labels, count)
+            program = self.outside.at(draw)
+            q = draw_guide(program.guide, batch, self.sites, count)
+            with quiet(batch.rows.device, int(torch.randint(1 << 62, ()))):
+                yield program, labels, q
             draw += count
-        return self._groups(parts, batch)
 
     def _draw(
-        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], count: int
+        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], q: GuideDraws
     ) -> None:
-        sites = self.sites
-        q = draw_guide(program.guide, batch, sites, count)
+        sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
         fixed = {name: value for name, value in q.values.items() if name not in labels}
         scores = score(program.model, batch, fixed, labels, count)

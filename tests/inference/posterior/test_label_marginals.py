@@ -191,9 +191,13 @@ def wide(pair):
 
 
 @DTYPES
-@pytest.mark.parametrize("draws", [1, 7])
+@pytest.mark.parametrize("cells", [1e6, 500], ids=["at once", "in parts"])
+@pytest.mark.parametrize("draws", [1, 17])
 @pytest.mark.parametrize("kind", ["three", "chained"])
-def test_over_draws_it_is_what_the_export_writes(dtype, draws, kind):
+def test_over_draws_it_is_what_the_export_writes(monkeypatch, dtype, draws, kind, cells):
+    monkeypatch.setattr("ppl_models.inference.posterior.rows.STEP_CELLS", int(cells))
+    monkeypatch.setattr("ppl_models.inference.posterior.export.LEAST_BLOCK", 4)
+    monkeypatch.setattr("ppl_models.inference.posterior.export.LIKELIHOOD_CELLS", 1500)
     pair = three(dtype) if kind == "three" else chained(dtype)
     rows = table(dtype, 4 if kind == "three" else D)
     idata = inference.Run(pair, "").posterior(rows, draws=draws, prior_draws=0, seed=3)
@@ -201,6 +205,15 @@ def test_over_draws_it_is_what_the_export_writes(dtype, draws, kind):
     for label in "abc" if kind == "three" else "yt":
         got = inference.label_probabilities(pair, rows, label, draws=draws, seed=3)
         assert np.array_equal(variational[f"{label}_probs"].values, got.numpy()), label
+        known = replace_labels(rows, label)
+        told = variational[f"{label}_probs"].values.argmax(-1)
+        wrong = float((told != known.sites[label][:].numpy()).mean())
+        assert inference.error(pair, known, label, draws=draws, seed=3) == wrong
+
+
+def replace_labels(rows, label):
+    """The rows with a label."""
+    return data.Table("t", {"x": rows.sites["x"][:], label: torch.arange(N) % 2})
 
 
 @DTYPES
