@@ -19,6 +19,7 @@ from ppl_models.interventions import traverse
 
 S = 4000
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+SCALES = pytest.mark.parametrize("scale", [1, 10])
 KNOWN = pytest.mark.parametrize("known", [(), ("y",), ("t",), ("y", "t")])
 
 
@@ -35,9 +36,10 @@ def within(draws, mean):
 
 
 @DTYPES
+@SCALES
 @KNOWN
-def test_at_the_mean_all_that_is_moved_and_below_is_known(dtype, known):
-    pair, batch = chained(dtype), rows(dtype, known)
+def test_at_the_mean_all_that_is_moved_and_below_is_known(dtype, known, scale):
+    pair, batch = chained(dtype), rows(dtype, known, scale=scale)
     kept = pair.means(batch)
     with torch.no_grad():
         b = torch.tensor([0.4, -1.0], dtype=dtype)
@@ -107,9 +109,10 @@ def test_a_null_intervention_is_the_reconstruction_at_the_mean(dtype, name, site
 
 
 @DTYPES
+@SCALES
 @KNOWN
-def test_draws_are_of_guide_and_model_at_once(dtype, known):
-    pair, batch = chained(dtype), rows(dtype, known)
+def test_draws_are_of_guide_and_model_at_once(dtype, known, scale):
+    pair, batch = chained(dtype), rows(dtype, known, scale=scale)
     torch.manual_seed(3)
     found = pair.intervene(batch, draws=S, y=2)
     count = batch.count

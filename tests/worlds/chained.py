@@ -71,8 +71,9 @@ def chained(dtype: torch.dtype) -> Chained:
         return Chained().to(dtype)
 
 
-def rows(dtype: torch.dtype, known: tuple[str, ...] = (), count: int = 5) -> Batch:
-    """Rows of noise, with the labels that are known of them."""
+def rows(dtype: torch.dtype, known: tuple[str, ...] = (), count: int = 5, scale: int = 1) -> Batch:
+    """Rows of noise with the labels that are known of them, each for ``scale`` of its kind."""
     x = torch.randn(count, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = {"y": torch.arange(count) % 3, "t": torch.arange(count) % 2}
-    return Batch({"x": x.to(dtype), **{name: labels[name] for name in known}})
+    sites = {"x": x.to(dtype), **{name: labels[name] for name in known}}
+    return Batch(sites, 7 + torch.arange(count), size=7 + scale * count)
