@@ -14,13 +14,11 @@ import xarray as xr
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import at_least, check_seed, unknown, whole
+from ppl_models.config import at_least, check_seed, whole
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
-    POSTERIOR_CELLS,
-    PREDICTIVE_CELLS,
     Groups,
     Memory,
     Store,
@@ -34,16 +32,11 @@ from ppl_models.inference.posterior.groups import (
     provenance,
     training,
 )
-from ppl_models.inference.posterior.row_blocks import Rows, capacity, prior
-from ppl_models.inference.posterior.rows import conditioned, find_sites, positions, undisturbed
-from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.posterior.row_blocks import Rows, prior
+from ppl_models.inference.posterior.rows import conditioned_sites, positions, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, check_alike
-from ppl_models.inference.posterior.target import rows_at_a_time
+from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
-
-LIKELIHOOD_CELLS = 10_000_000
-LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
-CHECKED_ROWS = 16_384  # rows compared with the model's support at a time
 
 
 def posterior(
@@ -128,7 +121,7 @@ def posterior(
     curve, steps = _curves(history, len(pairs))
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
-    names = _conditioned(pairs[0], table, given, index, seed)
+    names = conditioned_sites(pairs[0], table, given, index, seed)
     task = _Task(pairs, table, names, index, drawn, draws, prior_draws, seed, block)
 
     def fill(store: Store) -> None:
@@ -149,40 +142,6 @@ def posterior(
         return memory.inference_data()
     netcdf_write.write(Path(path), fill)
     return load(path)
-
-
-def label_probs(pair: Pair, table: Table, label: str, draws: int, seed: int) -> Tensor:
-    """The ``variational.{label}_probs`` of an export of all rows, and nothing else.
-
-    Args:
-        pair: The pair.
-        table: The rows; the card's data sites are conditioned on.
-        label: The label site.
-        draws: As of :func:`posterior`.
-        seed: As of :func:`posterior`.
-
-    Returns:
-        ``(N, C)``, the same numbers. Of a label that the guide leaves to the model, of which the
-        export has draws alone, the mean of the probabilities that they are drawn by.
-
-    Raises:
-        ValueError: As :func:`posterior`, and if there is no such label.
-    """
-    table = as_fitted(pair, table)
-    index = positions(table, None)
-    names = _conditioned(pair, table, None, index, seed)
-    task = _Task([pair], table, names, index, len(index), draws, 0, seed, None)
-    return task.label_probs(label)
-
-
-def _conditioned(
-    pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor, seed: int
-) -> tuple[str, ...]:
-    """Names of what is conditioned on, which all chosen rows have."""
-    with undisturbed(pair, seed), torch.no_grad():
-        for part in index.split(CHECKED_ROWS):
-            seen = conditioned(pair, table, given, part)
-    return tuple(seen.sites)
 
 
 def save(idata: az.InferenceData | xr.DataTree, path: str | Path) -> None:
@@ -284,32 +243,11 @@ class _Task:
         sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
         return groups, {**told, **sizes}
 
-    def label_probs(self, label: str) -> Tensor:
-        """See :func:`label_probs`."""
-        (pair,) = self.pairs
-        with undisturbed(pair, self.seed), torch.no_grad():
-            work = self._work(pair)
-            if label not in work.sites.labels:
-                raise ValueError(unknown("missing label", label, work.sites.labels))
-            spans = _spans(self.drawn, len(self.index), self.block or _block(work))
-            batches = (self._batch(pair, self.index[start:stop]) for start, stop in spans)
-            probs = [work.label_probs(batch, label) for batch in batches]
-        return torch.from_numpy(np.concatenate(probs)).to(pair.like())
-
     def _work(self, pair: Pair) -> Rows:
-        few = self._batch(pair, self.index[:2])
-        outside = draw_outside(pair, few, self.draws)
-        sites = find_sites(pair, few, program=outside.at(0))
-        limits = {
-            "posterior": POSTERIOR_CELLS,
-            "posterior_predictive": PREDICTIVE_CELLS,
-            "log_likelihood": LIKELIHOOD_CELLS,
-        }
-        kept = capacity(sites, self.draws, self.drawn, limits)
-        return Rows(pair, sites, outside, self.draws, kept)
+        return Rows.of(pair, self._batch(pair, self.index[:2]), self.draws, self.drawn)
 
     def _add(self, groups: Groups, work: Rows, chain: int) -> None:
-        block = self.block or _block(work)
+        block = self.block or work.rows_at_a_time
         for start, stop in _spans(self.drawn, len(self.index), block):
             index, has_draws = self.index[start:stop], start < self.drawn
             rows = work if has_draws else work.without_draws()
@@ -326,10 +264,7 @@ class _Task:
             groups.add(group, variables, chain)
 
     def _batch(self, pair: Pair, index: Tensor) -> Batch:
-        # Each row counts once: the size of the plate is the rows of the block.
-        like = pair.like()
-        (batch,) = self.table.only(*self.names).rows(index).batches()
-        return batch.unscaled().to(like.device, like.dtype)
+        return rows_of(self.table.only(*self.names).rows(index), pair)
 
     def _by_chain(self, variables: Variables) -> Variables:
         """With a dimension for chains, where there are several."""
@@ -381,11 +316,3 @@ def _spans(drawn: int, rows: int, block: int) -> Iterator[tuple[int, int]]:
     for first, last in ((0, drawn), (drawn, rows)):
         for start in range(first, last, block):
             yield start, min(start + block, last)
-
-
-def _block(work: Rows) -> int:
-    """Rows whose widest layer fits into a step of memory, for all draws of a step."""
-    at_once = 1 if work.outside.sites else work.draws
-    fit = rows_at_a_time(work.pair, work.sites, work.sites.labels, at_once)
-    # Powers of two divide into HDF5 chunks of any size.
-    return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)

@@ -73,7 +73,7 @@ def label_probabilities(
             "asked by particles, the guide by draws"
         )
     if draws:
-        from ppl_models.inference.posterior.export import label_probs
+        from ppl_models.inference.posterior.label_draws import label_probs
 
         return label_probs(pair, table, site, draws, check_seed(seed))
     seen = as_fitted(pair, table).only(*pair.card.data)

@@ -19,12 +19,24 @@ from ppl_models.inference.posterior.draws import (
     guide_parameters,
     score,
 )
-from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Sites
-from ppl_models.inference.posterior.shared_sites import Outside
+from ppl_models.inference.posterior.groups import (
+    POSTERIOR_CELLS,
+    PREDICTIVE_CELLS,
+    SAMPLE,
+    Array,
+    Variables,
+    event_dims,
+    host,
+)
+from ppl_models.inference.posterior.rows import Sites, find_sites
+from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
+from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.traces.sites import Program
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
+
+LIKELIHOOD_CELLS = 10_000_000
+LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,33 @@ class Rows:
     outside: Outside
     draws: int
     kept: Mapping[str, int]
+
+    @classmethod
+    def of(cls, pair: Pair, few: Batch, draws: int, drawn: int) -> Rows:
+        """How a pair's rows are exported.
+
+        Args:
+            pair: The pair.
+            few: Two of the rows, with what is conditioned on.
+            draws: Draws S per row.
+            drawn: Rows whose draws are kept.
+        """
+        outside = draw_outside(pair, few, draws)
+        sites = find_sites(pair, few, program=outside.at(0))
+        limits = {
+            "posterior": POSTERIOR_CELLS,
+            "posterior_predictive": PREDICTIVE_CELLS,
+            "log_likelihood": LIKELIHOOD_CELLS,
+        }
+        return cls(pair, sites, outside, draws, capacity(sites, draws, drawn, limits))
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """Rows whose widest layer fits into a step of memory, for all draws of a step."""
+        at_once = 1 if self.outside.sites else self.draws
+        fit = rows_at_a_time(self.pair, self.sites, self.sites.labels, at_once)
+        # Powers of two divide into HDF5 chunks of any size.
+        return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)
 
     def without_draws(self) -> Rows:
         """The same for rows whose draws are not kept."""

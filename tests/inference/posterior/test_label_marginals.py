@@ -196,8 +196,8 @@ def wide(pair):
 @pytest.mark.parametrize("kind", ["three", "chained"])
 def test_over_draws_it_is_what_the_export_writes(monkeypatch, dtype, draws, kind, cells):
     monkeypatch.setattr("ppl_models.inference.posterior.rows.STEP_CELLS", int(cells))
-    monkeypatch.setattr("ppl_models.inference.posterior.export.LEAST_BLOCK", 4)
-    monkeypatch.setattr("ppl_models.inference.posterior.export.LIKELIHOOD_CELLS", 1500)
+    monkeypatch.setattr("ppl_models.inference.posterior.row_blocks.LEAST_BLOCK", 4)
+    monkeypatch.setattr("ppl_models.inference.posterior.row_blocks.LIKELIHOOD_CELLS", 1500)
     pair = three(dtype) if kind == "three" else chained(dtype)
     rows = table(dtype, 4 if kind == "three" else D)
     idata = inference.Run(pair, "").posterior(rows, draws=draws, prior_draws=0, seed=3)
