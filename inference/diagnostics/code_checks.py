@@ -2,8 +2,9 @@ r"""Whether codes say anything of their rows, and whether the decoder listens.
 
 - **Units in use**: the variance over rows of a code's mean, as a share of all its variance,
   corrected for the noise of the mean (Burda et al. 2016, arXiv 1509.00519, with the aggregate
-  posterior in place of the prior). Below 1 % (:data:`ACTIVE`) a number says nothing of its row. A
-  code of which no number is in use has collapsed; some that are not are no fault.
+  posterior in place of the prior). Below 1 % (:data:`ACTIVE`) a number says nothing of its row.
+  That is no fault, as its posterior then is its prior, unless no number of any code is in use:
+  the codes have collapsed, and the fit has learnt nothing.
 - **Decoder**: log p(x | codes) of a row must change from draw to draw, by a standard deviation of
   about sqrt(K / 2) nats where K numbers are in use. Below 0.1 nats (:data:`HEARD`) in the median
   row, the data do not depend on the codes.
@@ -32,8 +33,22 @@ def code_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
         groups: With ``posterior``, and ``log_likelihood`` for the decoder.
     """
     posterior = groups.get("posterior", xr.Dataset())
-    found = list(_in_use(posterior))
+    counts = list(_in_use(posterior))
+    found = [_used(*each, any(active for _, active, _ in counts)) for each in counts]
     return [*found, *_heard(groups)] if found else []
+
+
+def _used(name: str, active: int, count: int, other: bool) -> Check:
+    fact = f"{active} of {count} numbers of {name} tell rows apart"
+    if other and 2 * active < count:
+        rest = "the others are" if active else "they are"
+        fact += f", {rest} drawn as by their prior"
+    return Check(
+        "units in use", other, f"{fact} (at least 1 of any code)",
+        "train longer, anneal the weight of the KL from 0 (ELBO(beta=Anneal(0, 1))), keep "
+        "numbers in use by free bits, or try another seed: the codes have collapsed",
+        variable=name, figure=active, limit=1,
+    )  # fmt: skip
 
 
 def _some(values: xr.DataArray) -> xr.DataArray:
@@ -42,7 +57,8 @@ def _some(values: xr.DataArray) -> xr.DataArray:
     return values.isel(datum=np.unique(places)).load()
 
 
-def _in_use(posterior: xr.Dataset) -> Iterator[Check]:
+def _in_use(posterior: xr.Dataset) -> Iterator[tuple[str, int, int]]:
+    """By code, how many numbers are in use and how many there are."""
     for name, values in posterior.data_vars.items():
         rows = values.sizes.get("datum", 0)
         drawn = {"chain", "draw"} <= set(values.dims) and values.sizes["draw"] > 1
@@ -53,17 +69,8 @@ def _in_use(posterior: xr.Dataset) -> Iterator[Check]:
         of_mean = noise / some.sizes["draw"]
         told = some.mean("draw").var("datum", ddof=1).mean("chain") - of_mean
         chance = of_mean * math.sqrt(2 / some.sizes["chain"] / (some.sizes["datum"] - 1))
-        active = int((told > np.maximum(ACTIVE * (told + noise), SURE * chance)).sum())
-        count = int(noise.size)
-        fact = f"{active} of {count} numbers of {name} tell rows apart (at least 1)"
-        if active and 2 * active < count:
-            fact += "; the others are drawn as by their prior, so that a smaller code does as well"
-        yield Check(
-            "units in use", active > 0, fact,
-            "train longer, anneal the weight of the KL from 0 (ELBO(beta=Anneal(0, 1))), keep "
-            "numbers in use by free bits, or try another seed: the code has collapsed",
-            variable=str(name), figure=active, limit=1,
-        )  # fmt: skip
+        in_use = told > np.maximum(ACTIVE * (told + noise), SURE * chance)
+        yield str(name), int(in_use.sum()), int(noise.size)
 
 
 def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Check]:

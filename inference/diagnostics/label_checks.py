@@ -78,7 +78,30 @@ def _probabilities(groups: Datasets) -> dict[str, list[Array]]:
             mean = mean.transpose(..., "datum", f"{name}_class")
             array = mean.values.astype(float)
             found[name] = list(array) if array.ndim == 3 else [array]
+    for variable, values in groups.get("posterior", EMPTY).data_vars.items():
+        name, count = str(variable), _classes_of(str(variable), groups)
+        if name in found or not count or set(values.dims) != {"chain", "draw", "datum"}:
+            continue
+        # A label that the guide leaves to the model: how often it is drawn.
+        places = values.transpose("chain", "draw", "datum").values
+        if places.size and 0 <= places.min() and places.max() < count:
+            found[name] = [_shares_of(chain, count) for chain in places]
     return found
+
+
+def _classes_of(name: str, groups: Datasets) -> int:
+    """Classes of a label that is drawn, as far as the training rows tell; else 0."""
+    drawn = groups["posterior"][name].dtype.kind in "iu"
+    counts = groups.get("training", EMPTY).get(f"{name}_confusion")
+    return int(counts.shape[-1]) if drawn and counts is not None else 0
+
+
+def _shares_of(places: Array, count: int) -> Array:
+    """How often each class is drawn in each row ``(N, C)``, of draws ``(S, N)``."""
+    rows = places.shape[1]
+    cells = np.bincount((np.arange(rows) * count + places).ravel(), minlength=rows * count)
+    shares: Array = cells.reshape(rows, count) / len(places)
+    return shares
 
 
 class _Label:

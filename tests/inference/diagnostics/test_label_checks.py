@@ -183,6 +183,20 @@ def test_too_few_rows_and_hidden_labels_say_nothing():
     }  # fmt: skip
 
 
+def test_labels_that_are_only_drawn():
+    """Of a label that the guide leaves to the model there are draws: 9 of 10 are right."""
+    drawn = np.broadcast_to(EVEN, (1, 10, 120)).copy()
+    drawn[:, 3] = (drawn[:, 3] + 1) % 3
+    groups = rows(EVEN, EVEN, trained=(np.diag([20, 20, 20]), 0.9))
+    groups["variational"] = xr.Dataset()
+    groups["posterior"] = xr.Dataset({"y": (("chain", "draw", "datum"), drawn)})
+    assert failed(groups) == []
+    calibration = [c for c in label_checks(groups) if c.name == "calibration"][1]
+    assert calibration.fact.startswith("y is 90.0% sure on average and 100.0% right in 120")
+    del groups["training"]
+    assert label_checks(groups) == []  # nobody says how many classes there are
+
+
 def test_probabilities_of_chains_are_of_one_posterior():
     probs = np.eye(3)[EVEN] * np.ones((2, 5, 1, 1))
     dims = ("chain", "draw", "datum", "y_class")
