@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
+from ppl_models.centres import mean_of
 from ppl_models.guides.factors import Categorical, Conditional
 
 
@@ -168,16 +169,10 @@ class Factored(nn.Module):
 
 
 def _mean(name: str, parent: str, q: dist.TorchDistribution) -> Tensor:
-    kind = "site"
-    if q.has_rsample:
-        try:
-            mean: Tensor = q.mean
-        except NotImplementedError:
-            pass
-        else:
-            return mean
-    else:
-        kind = "discrete site"
+    mean = mean_of(q) if q.has_rsample else None
+    if mean is not None:
+        return mean
+    kind = "site" if q.has_rsample else "discrete site"
     raise ValueError(
         f"factor {name!r} needs the {kind} {parent!r}, which has no mean; observe it or draw it "
         "(draw=True)"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, biject_to
 
 from ppl_models.batch import Batch
+from ppl_models.centres import carried_moments
 from ppl_models.guides.factored import Factored
 from ppl_models.guides.supports import SUPPORTS, support_of
 from ppl_models.quiet import quiet
@@ -99,6 +100,25 @@ class Globals(nn.Module):
         else:
             yield from self._correlated(values)
 
+    def marginals(self) -> dict[str, dist.TorchDistribution]:
+        """The posterior of each global site by itself, whatever the others are.
+
+        Returns:
+            By name, in the model's order, as it is now: further training does not change it. All
+            dimensions of a site are event dimensions, so that ``mean`` and ``stddev`` have its
+            shape; shares, in (0, 1) or on the simplex, have them by draws alone.
+        """
+        with torch.no_grad():
+            if not isinstance(self.auto, AutoLowRankMultivariateNormal):
+                return {name: _copied(q) for name, q in self.factors({})}
+            joint, start, found = self.auto.get_posterior(), 0, {}
+            for name, site in self.sites.items():
+                part = slice(start, start + site.size)
+                start += site.size
+                own = (v[part] for v in (joint.loc, joint.cov_factor, joint.cov_diag))
+                found[name] = _copied(site.carry(dist.LowRankMultivariateNormal(*own)))
+            return found
+
     def _independent(self) -> Iterator[tuple[str, dist.TorchDistribution]]:
         for name, site in self.sites.items():
             read = attrgetter(name)
@@ -157,7 +177,39 @@ class _Site:
             steps.append(dist.transforms.ReshapeTransform(q.event_shape, self.shape))
         if self.transform is not None:
             steps.append(self.transform)
-        return dist.TransformedDistribution(q, steps) if steps else q
+        return _Carried(q, steps) if steps else q
+
+
+class _Carried(dist.TransformedDistribution):
+    """Knows its mean and variance where reshaping and an exponential are all that carries it."""
+
+    @property
+    def mean(self) -> Tensor:
+        return self._moments()[0]
+
+    @property
+    def variance(self) -> Tensor:
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        found = carried_moments(self)
+        if found is None:
+            raise NotImplementedError("no mean in closed form; take that of draws")
+        return found
+
+
+def _copied(q: dist.TorchDistribution) -> dist.TorchDistribution:
+    """A distribution whose numbers are its own: no parameter that trains on."""
+    if isinstance(q, dist.Independent):
+        return dist.Independent(_copied(q.base_dist), q.reinterpreted_batch_ndims)
+    if isinstance(q, _Carried):
+        return _Carried(_copied(q.base_dist), q.transforms)
+    if isinstance(q, dist.Delta):
+        return dist.Delta(q.v.clone(), event_dim=q.event_dim)
+    if isinstance(q, dist.Normal):
+        return dist.Normal(q.loc.clone(), q.scale.clone())
+    own = (v.clone() for v in (q.loc, q.cov_factor, q.cov_diag))
+    return dist.LowRankMultivariateNormal(*own)
 
 
 class Mixed(nn.Module):
@@ -184,6 +236,10 @@ class Mixed(nn.Module):
         """Sample globals, then rows; returns all values by name."""
         values: dict[str, Tensor] = self.locals_(batch, self.globals_(batch))
         return values
+
+    def marginals(self) -> dict[str, dist.TorchDistribution]:
+        """As of :class:`Globals`."""
+        return self.globals_.marginals()
 
     def factor(self, name: str, values: Mapping[str, Tensor]) -> dist.TorchDistribution:
         """A row-wise factor, as :meth:`Factored.factor`; globals it needs are in ``values``."""

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
     from ppl_models.inference.posterior.prediction import (
         error as error,
+        errors as errors,
         label_probabilities as label_probabilities,
         loss_per_row as loss_per_row,
     )
@@ -92,6 +93,9 @@ if TYPE_CHECKING:
         replaced as replaced,
     )
     from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
+    from ppl_models.inference.traces.global_posteriors import (
+        global_posteriors as global_posteriors,
+    )
     from ppl_models.inference.traces.sites import UnhandledSite as UnhandledSite
     from ppl_models.inference.traces.weights import Weights as Weights
     from ppl_models.inference.training.active_learning import active_learning as active_learning
@@ -154,10 +158,12 @@ _HOMES = {
     "debug": "diagnostics.debug",
     "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
+    "errors": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
     "fit": "training.fit",
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
+    "global_posteriors": "traces.global_posteriors",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",

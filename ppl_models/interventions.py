@@ -9,8 +9,10 @@ moved one: what does change with it takes its mean, so that a picture along a co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pyro import poutine
@@ -19,24 +21,48 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.centres import at_centres, centre_of, data_centre, is_class, mean_of
+from ppl_models.config import unknown, whole
 from ppl_models.devices import check_device
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.inference.traces.sites import random_sites
-from ppl_models.sample_sites import base_of, support_words
+from ppl_models.sample_sites import is_local
+from ppl_models.site_values import site_value
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
 
 READ = 4  # rows from which dependencies are read; they are the same for all
+Codes = Literal["mean", "draw"]
+
+
+@dataclass(frozen=True)
+class How:
+    """How sites get their values; see :meth:`ppl_models.Pair.intervene`."""
+
+    mean: bool = True
+    codes: Codes = "draw"
+    draws: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no choice."""
+        if self.codes not in ("mean", "draw"):
+            raise ValueError(f"codes is {self.codes!r}, expected 'mean' or 'draw'")
+        if self.draws is not None:
+            object.__setattr__(self, "draws", whole("draws", self.draws, 1))
 
 
 def intervene(
-    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool = True
+    pair: Pair,
+    batch: Batch,
+    values: Mapping[str, Any],
+    mean: bool = True,
+    codes: Codes = "draw",
+    draws: int | None = None,
 ) -> dict[str, Tensor]:
     """See :meth:`ppl_models.Pair.intervene`."""
     coded = {name: _code(pair, name, value) for name, value in values.items()}
-    return _intervene(pair, batch, coded, mean, tuple(values))
+    return _intervene(pair, batch, coded, How(mean, codes, draws), tuple(values))
 
 
 def _code(pair: Pair, name: str, value: Any) -> Any:
@@ -50,22 +76,32 @@ def _code(pair: Pair, name: str, value: Any) -> Any:
 
 
 def transfer(
-    pair: Pair, source: Batch, target: Batch, sites: Sequence[str], mean: bool = True
+    pair: Pair,
+    source: Batch,
+    target: Batch,
+    sites: Sequence[str],
+    mean: bool = True,
+    codes: Codes = "draw",
+    draws: int | None = None,
 ) -> dict[str, Tensor]:
     """See :meth:`ppl_models.Pair.transfer`."""
+    how = How(mean, codes, draws)
     if source.count != target.count:
         raise ValueError(
             f"source has {source.count} rows and target {target.count}, expected as many"
         )
-    with torch.no_grad():
-        found = {**_inferred(pair, source), **source}
+    with _evaluating(pair):
+        inferred = _over_draws(pair, source, how, lambda rows, _: _inferred(pair, rows, how))
+    found = {**inferred, **source}
     for name in sites:
         if name not in found:
             raise ValueError(unknown("site of the source", name, found))
-    return _intervene(pair, target, {name: found[name] for name in sites}, mean, ())
+    return _intervene(pair, target, {name: found[name] for name in sites}, how, ())
 
 
-def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x") -> Tensor:
+def traverse(
+    pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x", codes: Codes = "draw"
+) -> Tensor:
     """Mean pictures of rows as one of their codes takes other values and all else stays.
 
     Args:
@@ -74,6 +110,7 @@ def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x
         site: The code.
         values: Its values ``(steps, K)``.
         data: The site of the pictures.
+        codes: As of :meth:`ppl_models.Pair.intervene`.
 
     Returns:
         ``(steps, B, D)``.
@@ -81,10 +118,11 @@ def traverse(pair: Pair, batch: Batch, site: str, values: Tensor, data: str = "x
     Raises:
         ValueError: If there is no such site, or the values have another size.
     """
-    first = intervene(pair, batch, {site: values[0]})
+    how = How(codes=codes)
+    first = intervene(pair, batch, {site: values[0]}, codes=codes)
     # One draw for all steps: what is not the code must not change along the way.
     kept = {name: value for name, value in first.items() if name not in (*batch, site, data)}
-    made = [_intervene(pair, batch, {**kept, site: value}, True, (site,)) for value in values]
+    made = [_intervene(pair, batch, {**kept, site: value}, how, (site,)) for value in values]
     return torch.stack([found[data] for found in made])
 
 
@@ -108,7 +146,9 @@ def follow(pair: Pair, kept: Mapping[str, Tensor], moved: str, rows: int) -> dic
     with _Follow(kept, moved):
         nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
     return {
-        name: _centre(node["fn"]).expand(rows, *node["fn"].event_shape)
+        name: _or_sampled(data_centre(node["fn"]), node["fn"]).expand(
+            rows, *node["fn"].event_shape
+        )
         for name, node in nodes.items()
         if name not in kept
     }
@@ -127,47 +167,124 @@ class _Follow(Messenger):
         if name != self.moved:
             density = fn.log_prob(value)
             if not torch.allclose(density, density.flatten()[0], rtol=1e-4, atol=1e-4):
-                value = _centre(fn)
+                value = _or_sampled(centre_of(fn), fn)
         msg["value"], msg["done"] = value, True
 
 
-def _centre(fn: Any) -> Tensor:
-    if fn.has_enumerate_support:
-        values: Tensor = fn.enumerate_support()
-        best = fn.log_prob(values).argmax(0)
-        index = best.reshape(1, *best.shape, *[1] * len(fn.event_shape))
-        return torch.take_along_dim(values, index, 0).squeeze(0)
-    try:
-        mean: Tensor = fn.mean
-    except NotImplementedError:
-        mean = fn.sample((200,)).mean(0)
-    return mean
+def _or_sampled(centre: Tensor | None, fn: Any) -> Tensor:
+    return fn.sample((200,)).mean(0) if centre is None else centre
 
 
-@torch.no_grad()
-def _intervene(
-    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool, given: Sequence[str]
-) -> dict[str, Tensor]:
-    """What :func:`intervene` does; values of the ``given`` sites are the user's own."""
+@contextlib.contextmanager
+def _evaluating(pair: Pair) -> Iterator[None]:
     check_device("the pair", pair.like().device)
     training = pair.training
     pair.eval()
     try:
-        return _moved(pair, batch, values, mean, given)
+        with torch.no_grad():
+            yield
     finally:
         pair.train(training)
 
 
-def _moved(
-    pair: Pair, batch: Batch, values: Mapping[str, Any], mean: bool, given: Sequence[str]
+def _intervene(
+    pair: Pair, batch: Batch, values: Mapping[str, Any], how: How, given: Sequence[str]
 ) -> dict[str, Tensor]:
+    """What :func:`intervene` does; values of the ``given`` sites are the user's own."""
+    with _evaluating(pair):
+        parents = _parents(pair, batch, values)
+        if how.draws is None:
+            return _moved(pair, batch, values, how, parents, given)
+        return _drawn(pair, batch, values, how, parents, given)
+
+
+def _drawn(
+    pair: Pair,
+    batch: Batch,
+    values: Mapping[str, Any],
+    how: How,
+    parents: Mapping[str, Sequence[str]],
+    given: Sequence[str],
+) -> dict[str, Tensor]:
+    """The same for S draws of everything, ``(S, ...)``."""
+    like = _model_sites(pair, batch)
+    wide = {
+        name: site_value(name, value, like.get(name), batch, name in given, how.draws)
+        for name, value in values.items()
+    }
+
+    def run(rows: Batch, place: int | None) -> dict[str, Tensor]:
+        if place is not None:
+            return _moved(pair, rows, {n: v[place] for n, v in wide.items()}, how, parents)
+        axes = {name: _row_axis(value[0], like.get(name)) for name, value in wide.items()}
+        flat = {n: v.movedim(0, axes[n]).flatten(axes[n], axes[n] + 1) for n, v in wide.items()}
+        return _moved(pair, rows, flat, how, parents)
+
+    return _over_draws(pair, batch, how, run)
+
+
+def _over_draws(
+    pair: Pair, batch: Batch, how: How, run: Callable[[Batch, int | None], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """What a function makes of the rows, once or for each of S draws ``(S, ...)``.
+
+    The draws are rows of one run. Where a site is shared by all rows, each draw has a value of its
+    own for it and so a run of its own: no network takes more than one set of weights.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        how: How many draws, if any.
+        run: Called with rows, and the number of the draw where they are of one only.
+    """
+    draws = how.draws
+    if draws is None:
+        return run(batch, None)
+    like = _model_sites(pair, batch)
+    if not all(map(is_local, like.values())):
+        runs = [run(batch, place) for place in range(draws)]
+        return {name: torch.stack([found[name] for found in runs]) for name in runs[0]}
+    repeated = {
+        name: value.repeat(draws, *[1] * (value.dim() - 1)) for name, value in batch.items()
+    }
+    found = run(Batch(repeated, batch.rows.repeat(draws), size=batch.size * draws), None)
+    apart = {}
+    for name, value in found.items():
+        axis = _row_axis(value, like.get(name))
+        apart[name] = value.unflatten(axis, (draws, batch.count)).movedim(axis, 0)
+    return apart
+
+
+def _row_axis(value: Tensor, site: Any) -> int:
+    """The dimension of the rows in a site's value; plates within the rows stand left of it."""
+    return 0 if site is None else value.dim() - 1 - len(site["fn"].event_shape)
+
+
+def _model_sites(pair: Pair, batch: Batch) -> dict[str, Any]:
+    return _sites(pair.model, Batch({}, batch.rows, size=batch.size))
+
+
+def _parents(pair: Pair, batch: Batch, values: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """What each site of the model depends on; all that are set are among them."""
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
-    parents = dependencies(pair.model, Batch({n: v[rows] for n, v in batch.items()}, rows))
+    few = Batch({n: v[rows] for n, v in batch.items()}, rows)
+    parents = dependencies(pair.model, few)
     for name in values:
         if name not in parents:
             raise ValueError(unknown("site", name, parents))
+    return parents
+
+
+def _moved(
+    pair: Pair,
+    batch: Batch,
+    values: Mapping[str, Any],
+    how: How,
+    parents: Mapping[str, Sequence[str]],
+    given: Sequence[str] = (),
+) -> dict[str, Tensor]:
     below = _descendants(parents, set(values))
-    inferred = {n: v for n, v in _inferred(pair, batch).items() if n in parents}
+    inferred = {n: v for n, v in _inferred(pair, batch, how).items() if n in parents}
     kept = {n: v for n, v in {**inferred, **batch}.items() if n not in below and n not in values}
     left = [n for n in parents if n not in kept and n not in below and n not in values]
     for name in left:
@@ -178,24 +295,30 @@ def _moved(
                 f"site {name!r} is not sampled by the guide, and {seen} depend on it; set it, or "
                 "put it into the batch"
             )
-    like = _sites(pair.model, Batch({}, batch.rows, size=batch.size))
+    like = _model_sites(pair, batch)
     fixed = dict(kept)
     for name, value in values.items():
-        fixed[name] = _shaped(name, value, like.get(name), batch, name in given)
+        fixed[name] = site_value(name, value, like.get(name), batch, name in given)
     seen_again = {n: v for n, v in fixed.items() if n in batch or n in pair.card.data}
     model = poutine.condition(pair.model, data=fixed)
-    found = _sites(model, batch.replace(seen_again))
+    with _centred(how, pair.card.data):
+        found = _sites(model, batch.replace(seen_again))
     result = {name: site["value"] for name, site in found.items()}
-    if mean:
+    if how.mean:
         for name in pair.card.data:
             if name not in fixed and name in found:
                 result[name] = _mean(name, found[name]["fn"], result[name])
     return result
 
 
-def _inferred(pair: Pair, batch: Batch) -> dict[str, Tensor]:
-    """One draw of the guide, at what the batch observes."""
-    return {name: site["value"] for name, site in _sites(pair.guide, batch).items()}
+def _inferred(pair: Pair, batch: Batch, how: How) -> dict[str, Tensor]:
+    """One draw of the guide, or its means, at what the batch observes."""
+    with _centred(how, ()):
+        return {name: site["value"] for name, site in _sites(pair.guide, batch).items()}
+
+
+def _centred(how: How, data: Collection[str]) -> AbstractContextManager[Any]:
+    return contextlib.nullcontext() if how.codes == "draw" else at_centres(data, how.mean)
 
 
 def _sites(function: Any, batch: Batch) -> dict[str, Any]:
@@ -211,63 +334,10 @@ def _descendants(parents: Mapping[str, Sequence[str]], roots: set[str]) -> set[s
     return below
 
 
-def _shaped(name: str, value: Any, site: Any, batch: Batch, check: bool) -> Tensor:
-    like: Tensor = batch[name] if site is None else site["value"]
-    try:
-        given = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):
-        given = torch.tensor(1j)
-    if given.is_complex():
-        raise ValueError(f"site {name!r} is set to {value!r}, expected numbers")
-    given = given.to(like.device)
-    shaped = given.to(like.dtype)
-    try:
-        shaped = shaped.expand(like.shape)
-    except RuntimeError:
-        raise ValueError(
-            f"the value for site {name!r} has shape {tuple(given.shape)}, expected one that "
-            f"broadcasts to {tuple(like.shape)}"
-        ) from None
-    if check:
-        _check_value(name, given.expand(like.shape), shaped, None if site is None else site["fn"])
-    return shaped
-
-
-def _check_value(name: str, given: Tensor, shaped: Tensor, fn: Any) -> None:
-    """Refuse what the site can never be.
-
-    Args:
-        name: The site.
-        given: Values as they were given ``(B, ...)``.
-        shaped: The same in the type of the site, in which 1.5 is 1.
-        fn: Its distribution; None for what the story only reads.
-    """
-    whole = shaped.is_floating_point() or given.to(torch.float64) == shaped.to(torch.float64)
-    good, expected = given.isfinite() & whole, "finite numbers"
-    with contextlib.suppress(AttributeError, NotImplementedError):  # a site of no known support
-        support = base_of(fn).support
-        expected = _classes(fn) or support_words(support)
-        if bool(good.all()):
-            good = support.check(shaped)  # entry by entry, or event by event
-    if not bool(good.all()):
-        value = given[tuple((~good).nonzero()[0])].tolist()
-        shown = f"{value:g}" if isinstance(value, int | float) else value
-        raise ValueError(f"site {name!r} is set to {shown}, expected {expected}")
-
-
-def _classes(fn: Any) -> str:
-    if not fn.has_enumerate_support or fn.event_shape:
-        return ""
-    classes = [f"{value:g}" for value in fn.enumerate_support(expand=False).flatten().tolist()]
-    few = classes if len(classes) <= 12 else [*classes[:2], "...", classes[-1]]
-    return f"one of its {len(classes)} classes {', '.join(few)}"
-
-
 def _mean(name: str, fn: Any, draw: Tensor) -> Tensor:
-    if fn.support.is_discrete and not draw.is_floating_point():
+    if is_class(fn):
         return draw  # a class has no mean
-    try:
-        mean: Tensor = fn.mean
-    except NotImplementedError:
-        raise ValueError(f"site {name!r} has no mean; ask for draws with mean=False") from None
+    mean = mean_of(fn)
+    if mean is None:
+        raise ValueError(f"site {name!r} has no mean; ask for draws with mean=False")
     return mean.expand(draw.shape)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyro
+import pyro.distributions as dist
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.traces.global_posteriors import global_posterior
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,14 @@ class Pair(nn.Module):
         plate: AbstractContextManager[Any] = batch.plate()
         return plate
 
-    def intervene(self, batch: Batch, mean: bool = True, **values: Any) -> dict[str, Tensor]:
+    def intervene(
+        self,
+        batch: Batch,
+        mean: bool = True,
+        codes: interventions.Codes = "draw",
+        draws: int | None = None,
+        **values: Any,
+    ) -> dict[str, Tensor]:
         """What the rows would look like had some sites had other values.
 
         All sites are inferred by one draw of the guide; the named ones take their values; those
@@ -135,32 +144,50 @@ class Pair(nn.Module):
         label set to another class thus redraws the code that hangs on it and the picture, and
         keeps the style.
 
+        At ``codes="mean"`` nothing is drawn: what the guide samples takes the mean of its factor
+        (given the means above it), a label its most probable class, and what depends on the
+        named sites its mean under the model in the same way. A site that is set to the value
+        that it has thus gives the reconstruction at the mean.
+
         Args:
             batch: The rows, with the labels that are known of them.
             mean: Give sites of the data as their mean, not as a draw.
+            codes: ``"draw"`` or ``"mean"``, of all sites that are not of the data.
+            draws: S independent draws at once, of the guide and of all that is drawn anew; what
+                comes back has S as its first dimension. By default one, without it.
             values: By site of the model, a number, the name of a class of the data that the
-                pair was fitted on, or a tensor that broadcasts to the site's shape ``(B, ...)``.
+                pair was fitted on, or a tensor that broadcasts to the site's shape ``(B, ...)``,
+                with draws to ``(S, B, ...)``. A site that is called as an option is goes to
+                :func:`ppl_models.interventions.intervene`, which takes a mapping.
 
         Returns:
-            Every site of the model by name, ``(B, ...)``.
+            Every site of the model by name, ``(B, ...)``, with draws ``(S, B, ...)``.
 
         Raises:
             ValueError: If a site is unknown, a value does not fit or is outside the site's
-                support (no class of a label, say), or a site that the guide does not sample
-                decides over others that stay.
+                support (no class of a label, say), a site that the guide does not sample
+                decides over others that stay, or one has no mean that is to take it.
         """
-        return interventions.intervene(self, batch, values, mean)
+        return interventions.intervene(self, batch, values, mean, codes, draws)
 
     def transfer(
-        self, source: Batch, target: Batch, sites: Sequence[str], mean: bool = True
+        self,
+        source: Batch,
+        target: Batch,
+        sites: Sequence[str],
+        mean: bool = True,
+        codes: interventions.Codes = "draw",
+        draws: int | None = None,
     ) -> dict[str, Tensor]:
         """The target's rows with some sites as they are in the source's.
 
         Args:
-            source: Rows whose sites are inferred by one draw of the guide.
+            source: Rows whose sites are inferred as the target's are.
             target: As many rows, which keep all else; see :meth:`intervene`.
             sites: Names of the sites that go over.
             mean: As in :meth:`intervene`.
+            codes: As in :meth:`intervene`, of source and target.
+            draws: As in :meth:`intervene`, of source and target.
 
         Returns:
             As :meth:`intervene`.
@@ -168,7 +195,21 @@ class Pair(nn.Module):
         Raises:
             ValueError: As :meth:`intervene`, and if the numbers of rows differ.
         """
-        return interventions.transfer(self, source, target, sites, mean)
+        return interventions.transfer(self, source, target, sites, mean, codes, draws)
+
+    def global_posterior(self, name: str) -> dist.TorchDistribution:
+        """The guide's posterior of a site outside the data plate, such as weights w: q(w).
+
+        Args:
+            name: The site; :func:`ppl_models.inference.global_posteriors` gives all of them.
+
+        Returns:
+            The distribution as it is now, with ``mean``, ``stddev`` and ``sample``.
+
+        Raises:
+            ValueError: If there is no such site, with the names of those there are.
+        """
+        return global_posterior(self, name)
 
     def schema_with(self, table: Table, roles: Mapping[str, str] | None = None) -> Schema:
         """What the pair was fitted on so far, and what a table adds to it.

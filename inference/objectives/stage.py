@@ -51,7 +51,8 @@ class Stage:
         observed: Train only on rows in which this site is observed; all rows if empty.
         start: Called once before the stage with a batch of up to 1,000 rows without labels.
         prepare: Turns each batch into the one that is trained on, without gradient.
-        freeze: Prefixes of the names of parameters that stay as they are.
+        freeze: Prefixes of the names of parameters that stay as they are, by any of the names
+            that ``state_dict`` prints.
         players: Further sides of a game, each with its own loss, parameters and optimiser.
         simultaneous: Take every side's gradient before any moves; by default they move in
             turn, the pair first, and each sees the others' last move.

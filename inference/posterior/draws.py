@@ -89,6 +89,11 @@ class GuideDraws:
     logs: dict[str, Tensor]
     probs: dict[str, Tensor]
 
+    @property
+    def draws(self) -> int:
+        """Their number S."""
+        return self.log_q.shape[0]
+
     def without(self, site: str) -> GuideDraws:
         """The draws of the other sites."""
         if site not in self.values:

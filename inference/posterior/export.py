@@ -19,8 +19,6 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
-    POSTERIOR_CELLS,
-    PREDICTIVE_CELLS,
     Groups,
     Memory,
     Store,
@@ -34,16 +32,11 @@ from ppl_models.inference.posterior.groups import (
     provenance,
     training,
 )
-from ppl_models.inference.posterior.row_blocks import Rows, capacity, prior
-from ppl_models.inference.posterior.rows import conditioned, find_sites, positions, undisturbed
-from ppl_models.inference.posterior.shared_sites import draw_outside
+from ppl_models.inference.posterior.row_blocks import Rows, prior
+from ppl_models.inference.posterior.rows import conditioned_sites, positions, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, check_alike
-from ppl_models.inference.posterior.target import rows_at_a_time
+from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
-
-LIKELIHOOD_CELLS = 10_000_000
-LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
-CHECKED_ROWS = 16_384  # rows compared with the model's support at a time
 
 
 def posterior(
@@ -128,10 +121,8 @@ def posterior(
     curve, steps = _curves(history, len(pairs))
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
-    with undisturbed(pairs[0], seed), torch.no_grad():
-        for part in index.split(CHECKED_ROWS):
-            seen = conditioned(pairs[0], table, given, part)
-    task = _Task(pairs, table, tuple(seen.sites), index, drawn, draws, prior_draws, seed, block)
+    names = conditioned_sites(pairs[0], table, given, index, seed)
+    task = _Task(pairs, table, names, index, drawn, draws, prior_draws, seed, block)
 
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
@@ -253,19 +244,10 @@ class _Task:
         return groups, {**told, **sizes}
 
     def _work(self, pair: Pair) -> Rows:
-        few = self._batch(pair, self.index[:2])
-        outside = draw_outside(pair, few, self.draws)
-        sites = find_sites(pair, few, program=outside.at(0))
-        limits = {
-            "posterior": POSTERIOR_CELLS,
-            "posterior_predictive": PREDICTIVE_CELLS,
-            "log_likelihood": LIKELIHOOD_CELLS,
-        }
-        kept = capacity(sites, self.draws, self.drawn, limits)
-        return Rows(pair, sites, outside, self.draws, kept)
+        return Rows.of(pair, self._batch(pair, self.index[:2]), self.draws, self.drawn)
 
     def _add(self, groups: Groups, work: Rows, chain: int) -> None:
-        block = self.block or _block(work)
+        block = self.block or work.rows_at_a_time
         for start, stop in _spans(self.drawn, len(self.index), block):
             index, has_draws = self.index[start:stop], start < self.drawn
             rows = work if has_draws else work.without_draws()
@@ -282,10 +264,7 @@ class _Task:
             groups.add(group, variables, chain)
 
     def _batch(self, pair: Pair, index: Tensor) -> Batch:
-        # Each row counts once: the size of the plate is the rows of the block.
-        like = pair.like()
-        (batch,) = self.table.only(*self.names).rows(index).batches()
-        return batch.unscaled().to(like.device, like.dtype)
+        return rows_of(self.table.only(*self.names).rows(index), pair)
 
     def _by_chain(self, variables: Variables) -> Variables:
         """With a dimension for chains, where there are several."""
@@ -337,11 +316,3 @@ def _spans(drawn: int, rows: int, block: int) -> Iterator[tuple[int, int]]:
     for first, last in ((0, drawn), (drawn, rows)):
         for start in range(first, last, block):
             yield start, min(start + block, last)
-
-
-def _block(work: Rows) -> int:
-    """Rows whose widest layer fits into a step of memory, for all draws of a step."""
-    at_once = 1 if work.outside.sites else work.draws
-    fit = rows_at_a_time(work.pair, work.sites, work.sites.labels, at_once)
-    # Powers of two divide into HDF5 chunks of any size.
-    return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,17 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import unknown
+from ppl_models.centres import NoCentre, mean_of, one_line
+from ppl_models.config import at_least, check_seed, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed, offering
-from ppl_models.inference.objectives.arithmetic import label_posterior, log_mean_weight
+from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import latent_sites
+from ppl_models.inference.traces.sites import enumerable, latent_sites
 from ppl_models.pair import Pair
 from ppl_models.sample_sites import is_plate
 
@@ -34,31 +35,47 @@ def label_probabilities(
     particles: int = 0,
     seed: int = 0,
     shared: bool = False,
+    draws: int = 0,
 ) -> Tensor:
-    """Probabilities of a label given the data sites, for every row.
+    """Probabilities of a label given the data sites, for every row, other labels summed out.
 
     Args:
         pair: The pair.
         table: The rows; their labels are not looked at.
         site: The label site.
-        particles: 0 asks the guide, q(y | x), whose continuous inputs take their mean. A
-            number K asks the model instead: softmax over y of log 1/K sum_k w_{y,k}, the
-            posterior that K weighted draws per label imply (for a fully labelled M2 the
-            paper's own prediction). Of a label that the guide leaves to the model, 0 gives
-            p(y | x, z) at the mean of the guide's sites, and K weighs K draws of them.
+        particles: 0 asks the guide, q(y | x): labels that y is given are summed out, continuous
+            sites take their mean. A number K asks the model instead: softmax over y of log 1/K
+            sum_k w_{y,k}, the posterior that K weighted draws per label imply (for a fully
+            labelled M2 the paper's own prediction), summed over all other missing labels. Of a
+            label that the guide leaves to the model, 0 gives p(y | x, z) at the mean of the
+            guide's sites, and K weighs K draws of them.
         seed: Seed of those draws.
         shared: Draw the guide's label, too, and weigh each draw for all labels; K draws per row
             in all (Thoreau et al. 2022, arXiv 2210.10418).
+        draws: Ask the guide by the mean of its probabilities over so many draws of what the
+            label is given, as an export does: the same rows, draws and seed give what it writes
+            as ``y_probs``, to the last digit. Of a label that the guide leaves to the model, the
+            mean of the p(y | x, z) that the export draws it by.
 
     Returns:
         ``(N, C)``, in the order of the table's rows.
 
     Raises:
-        ValueError: If a site of the guide that should take its mean has none, another label
-            is missing, too, or draws are to be shared and there are none.
+        ValueError: If a site of the guide that should take its mean has none, there is no such
+            label, or draws are to be shared and there are none.
     """
     if shared and particles < 1:
         raise ValueError(f"shared draws need particles of at least 1, got {particles}")
+    (draws,) = at_least(draws=(draws, 0))
+    if draws and particles:
+        raise ValueError(
+            f"particles is {particles} and draws is {draws}, expected one of them: the model is "
+            "asked by particles, the guide by draws"
+        )
+    if draws:
+        from ppl_models.inference.posterior.label_draws import label_probs
+
+        return label_probs(pair, table, site, draws, check_seed(seed))
     seen = as_fitted(pair, table).only(*pair.card.data)
     given = listed(pair.guide)
     left = given is not None and site not in given and site in pair.card.latents
@@ -70,16 +87,52 @@ def label_probabilities(
 
 
 def guide_probabilities(pair: Pair, batch: Batch, site: str) -> Tensor:
-    """A label's probabilities ``(B, C)`` under its factor, at the mean of what that is given.
+    """A label's probabilities ``(B, C)`` under its factor.
+
+    Labels that the factor is given, directly or through codes, are summed out; codes take their
+    mean given what is above them.
 
     Raises:
         TypeError: If the guide cannot hand out factors.
         ValueError: If what it is given has no mean.
     """
     guide = offering(pair.guide, site, needs=("factor", "upstream"))
-    q: Any = guide.factor(site, guide.upstream(site, batch))
-    probs: Tensor = q.probs
-    return probs
+    given = listed(guide)
+    logs: list[Tensor] = []  # of the labels above, with a dimension for each
+    values: dict[str, Tensor] = dict(batch) if given else guide.upstream(site, batch)
+    for name in _above(given or {}, site, batch):
+        q: Any = guide.factor(name, values)
+        if enumerable(q):
+            values[name], log_q = _listed(q, len(logs))
+            logs.append(log_q)
+            continue
+        mean = mean_of(q) if q.has_rsample else None
+        if mean is None:
+            raise ValueError(
+                f"the label {site!r} needs the site {name!r}, which has no mean; draw it "
+                "(draws=200, or particles to weigh the draws)"
+            )
+        values[name] = mean
+    _, log_q = _listed(guide.factor(site, values), len(logs))
+    joint = sum(logs, log_q).double().exp()
+    probs = joint.flatten(1, -2).sum(1) if logs else joint
+    return probs.to(log_q.dtype).expand(-1, batch.count).T
+
+
+def _above(given: Mapping[str, Sequence[str]], site: str, known: Collection[str]) -> list[str]:
+    """What a site's factor is given, directly or through others, in the guide's order."""
+    wanted = set(given.get(site, ()))
+    for name in reversed(list(given)):  # factors stand after those that they are given
+        if name in wanted and name not in known:
+            wanted |= set(given[name])
+    return [name for name in given if name in wanted and name not in known]
+
+
+def _listed(q: Any, labels: int) -> tuple[Tensor, Tensor]:
+    """The values of a label in a dimension left of rows and labels, and their log densities."""
+    support = q.enumerate_support(expand=False)
+    values = support.reshape(len(support), *[1] * (labels + 1), *q.event_shape)
+    return values, q.log_prob(values)
 
 
 def _from_the_guide(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
@@ -88,9 +141,11 @@ def _from_the_guide(pair: Pair, batch: Batch, site: str, particles: int) -> Tens
 
 def _from_draws_per_label(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
     w = Evaluation(pair.model, pair.guide, batch).weights(particles)
-    if w.log_q_labels is None or w.log_q_labels.dim() != 3:
-        raise ValueError(f"expected {site!r} to be the only missing label of {pair.card.name}")
-    return label_posterior(log_mean_weight(w.log_w), (-3,)).exp().squeeze(-2).T
+    dims = {label.name: dim for dim, label in w.labels.items() if label.in_guide}
+    if site not in dims:
+        raise ValueError(unknown("missing label", site, dims))
+    ell = log_mean_weight(w.log_w).movedim(dims[site], 0)
+    return ell.flatten(1, -2).logsumexp(1).softmax(0).T
 
 
 def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> Tensor:
@@ -113,7 +168,7 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
         draws = draw_guide(pair.guide, batch, sites, particles).without(site)
         values, log_q = draws.values, draws.log_q
     else:
-        with _Means():
+        with one_line(), _Means():
             trace = poutine.trace(pair.guide).get_trace(batch)
         values = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
     labels = [name for name in sites.labels if name == site or name not in sites.guided]
@@ -122,17 +177,56 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
     return Scores(joint, scores.labels, {}, ()).probs(site)[0]
 
 
-def error(pair: Pair, table: Table, site: str = "y", particles: int = 0, seed: int = 0) -> float:
-    """Share of rows whose most probable label is not the table's.
+def error(
+    pair: Pair,
+    table: Table,
+    site: str = "y",
+    particles: int = 0,
+    seed: int = 0,
+    draws: int = 0,
+) -> float:
+    """Share of the rows with a known label whose most probable label is another.
+
+    Args:
+        pair: The pair.
+        table: The rows; those in which the label is hidden are left out (``table.counts`` says
+            how many are not).
+        site: The label site.
+        particles: As of :func:`label_probabilities`.
+        seed: Seed of draws.
+        draws: As of :func:`label_probabilities`; the number of an export is that of its draws.
 
     Raises:
-        ValueError: If a row of the table has no label.
+        ValueError: If no row of the table has the label.
     """
-    if site not in table.sites or site in table.observed:
-        raise ValueError(f"{table.name} has no complete labels {site!r} to compare with")
-    table = as_fitted(pair, table)
-    probs = label_probabilities(pair, table, site, particles, seed)
-    return float((probs.argmax(-1) != table.sites[site][:].to(probs.device)).double().mean())
+    if not table.counts.get(site):
+        raise ValueError(f"{table.name} has no row with a label {site!r} to compare with")
+    known = as_fitted(pair, table).where_observed(site)
+    probs = label_probabilities(pair, known, site, particles, seed, draws=draws)
+    labels = known.sites[site][:].to(probs.device)
+    return float((probs.argmax(-1) != labels).double().mean())
+
+
+def errors(
+    pair: Pair, table: Table, particles: int = 0, seed: int = 0, draws: int = 0
+) -> dict[str, float]:
+    """The :func:`error` of each of the pair's labels that some row of a table has.
+
+    Each is that of the label's own marginal, with all other labels summed out, on the rows in
+    which it is known.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        particles: As of :func:`label_probabilities`.
+        seed: Seed of draws.
+        draws: As of :func:`label_probabilities`.
+
+    Returns:
+        By label, in the card's order.
+    """
+    labels = [site for site in pair.card.labels if table.counts.get(site)]
+    return {site: error(pair, table, site, particles, seed, draws) for site in labels}
 
 
 def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:
@@ -146,18 +240,10 @@ class _Means(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or is_plate(msg):
             return
-        mean = _mean(msg["fn"]) if msg["fn"].has_rsample else None
+        mean = mean_of(msg["fn"]) if msg["fn"].has_rsample else None
         if mean is None:
-            raise ValueError(f"site {msg['name']!r} has no mean; draw it (particles >= 1)")
+            raise NoCentre(f"site {msg['name']!r} has no mean; draw it (draws or particles)")
         msg["value"], msg["done"] = mean, True
-
-
-def _mean(fn: Any) -> Tensor | None:
-    try:
-        mean: Tensor = fn.mean
-    except NotImplementedError:
-        return None
-    return mean
 
 
 def by_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,12 +12,31 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior import importance_weights
-from ppl_models.inference.posterior.draws import draw_data, draw_guide, guide_parameters, score
-from ppl_models.inference.posterior.groups import SAMPLE, Array, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Sites
-from ppl_models.inference.posterior.shared_sites import Outside
+from ppl_models.inference.posterior.draws import (
+    GuideDraws,
+    draw_data,
+    draw_guide,
+    guide_parameters,
+    score,
+)
+from ppl_models.inference.posterior.groups import (
+    POSTERIOR_CELLS,
+    PREDICTIVE_CELLS,
+    SAMPLE,
+    Array,
+    Variables,
+    event_dims,
+    host,
+)
+from ppl_models.inference.posterior.rows import Sites, find_sites
+from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
+from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.traces.sites import Program
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
+
+LIKELIHOOD_CELLS = 10_000_000
+LEAST_BLOCK, MOST_BLOCK = 512, 8192  # rows worked on at a time
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,33 @@ class Rows:
     draws: int
     kept: Mapping[str, int]
 
+    @classmethod
+    def of(cls, pair: Pair, few: Batch, draws: int, drawn: int) -> Rows:
+        """How a pair's rows are exported.
+
+        Args:
+            pair: The pair.
+            few: Two of the rows, with what is conditioned on.
+            draws: Draws S per row.
+            drawn: Rows whose draws are kept.
+        """
+        outside = draw_outside(pair, few, draws)
+        sites = find_sites(pair, few, program=outside.at(0))
+        limits = {
+            "posterior": POSTERIOR_CELLS,
+            "posterior_predictive": PREDICTIVE_CELLS,
+            "log_likelihood": LIKELIHOOD_CELLS,
+        }
+        return cls(pair, sites, outside, draws, capacity(sites, draws, drawn, limits))
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """Rows whose widest layer fits into a step of memory, for all draws of a step."""
+        at_once = 1 if self.outside.sites else self.draws
+        fit = rows_at_a_time(self.pair, self.sites, self.sites.labels, at_once)
+        # Powers of two divide into HDF5 chunks of any size.
+        return 1 << (min(max(fit, LEAST_BLOCK), MOST_BLOCK).bit_length() - 1)
+
     def without_draws(self) -> Rows:
         """The same for rows whose draws are not kept."""
         return replace(self, kept=dict.fromkeys(self.kept, 0))
@@ -49,6 +95,34 @@ class Rows:
             batch: The rows, each counting once.
         """
         parts = _Parts(self.kept)
+        for program, labels, q in self._turns(batch):
+            self._draw(parts, program, batch, labels, q)
+        with quiet(batch.rows.device):
+            return self._groups(parts, batch)
+
+    def label_probs(self, batch: Batch, label: str) -> Array:
+        """The probabilities ``(B, C)`` of a label as :meth:`block` has them, and no more.
+
+        Of a label that the guide leaves to the model, the mean over the draws of those that
+        :meth:`block` draws it by.
+        """
+        total: Array | int = 0
+        for program, _, q in self._turns(batch):
+            if label in q.probs:
+                total = total + q.draws * host(q.probs[label])
+                continue
+            left = [name for name in self.sites.labels if name not in self.sites.guided]
+            scores = score(program.model, batch, q.values, left, q.draws)
+            total = total + host(scores.probs(label).double().sum(0))
+        found: Array = np.asarray(total / self.draws)
+        return found
+
+    def _turns(self, batch: Batch) -> Iterator[tuple[Program, list[str], GuideDraws]]:
+        """Draws of the guide, as many at a time as fit, and the labels to list at them.
+
+        What else is drawn meanwhile has a seed of its own, and leaves the guide's draws as they
+        are: probabilities of labels are the same numbers with and without the rest.
+        """
         shared = bool(self.outside.sites)
         draw = 0
         while draw < self.draws:
@@ -58,15 +132,16 @@ class Rows:
             stop = self.kept["log_likelihood"] if scored else self.draws
             most = self.sites.draws_at_a_time(self.pair, batch.count, labels)
             count = 1 if shared else min(most, stop - draw)
-            self._draw(parts, self.outside.at(draw), batch, labels, count)
+            program = self.outside.at(draw)
+            q = draw_guide(program.guide, batch, self.sites, count)
+            with quiet(batch.rows.device, int(torch.randint(1 << 62, ()))):
+                yield program, labels, q
             draw += count
-        return self._groups(parts, batch)
 
     def _draw(
-        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], count: int
+        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], q: GuideDraws
     ) -> None:
-        sites = self.sites
-        q = draw_guide(program.guide, batch, sites, count)
+        sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
         fixed = {name: value for name, value in q.values.items() if name not in labels}
         scores = score(program.model, batch, fixed, labels, count)

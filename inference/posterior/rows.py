@@ -25,6 +25,7 @@ from ppl_models.sample_sites import is_local
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
 # 32 MB are given back to the system after every use, and cost their first touch again.
 STEP_CELLS = 4_000_000
+CHECKED_ROWS = 16_384  # rows of which it is seen at a time whether they can be conditioned on
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,20 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
         )
     check_data(pair, seen)
     return seen
+
+
+def conditioned_sites(
+    pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor, seed: int
+) -> tuple[str, ...]:
+    """Names of the sites that :func:`conditioned` keeps, looked at a part of the rows at a time.
+
+    Raises:
+        ValueError: As :func:`conditioned`.
+    """
+    with undisturbed(pair, seed), torch.no_grad():
+        for part in index.split(CHECKED_ROWS):
+            seen = conditioned(pair, table, given, part)
+    return tuple(seen.sites)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.run import Run, describe_run
+from ppl_models.inference.training.sides import trained
 from ppl_models.pair import Pair
 
 
@@ -59,7 +60,9 @@ def fit(
         data: A data set (its training rows are used), or the rows themselves.
         objective: In place of the paper's own, in the last stage.
         stages: In place of the paper's own stages.
-        freeze: Prefixes of the names of parameters that no stage changes, e.g. ``("decoder",)``.
+        freeze: Prefixes, up to a dot, of the names of parameters that no stage changes, as
+            ``pair.state_dict()`` prints them: ``("decoder", "guide.shared.codes")``. A parameter
+            that has several names, as in a network that sites share, is frozen by any of them.
         seed: Seed of all draws and of the order of rows.
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"`` or ``"cuda"``.
         out: Folder for the run: its description and a state that can be resumed, written
@@ -91,6 +94,8 @@ def fit(
         raise ValueError("resume and overwrite are both on, expected one of them")
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
+    for stage in plan:
+        trained(pair, stage)  # names that it freezes or trains
     watching = any(stage.training.patience for stage in plan)
     schema, table, validation = _checked(pair, data, watching)
     tables = [_rows_of(stage, table) for stage in plan]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from ppl_models.data.streams.stream import Stream
@@ -20,7 +20,7 @@ from ppl_models.inference.training.early_stop import Watch, better_of
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import exploded, not_finite
 from ppl_models.inference.training.process_noise import Draws
-from ppl_models.inference.training.sides import Side, constant, sides, under
+from ppl_models.inference.training.sides import Side, constant, frozen, sides
 from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
 
@@ -57,7 +57,7 @@ class Loop:
         every = max(1, total // RECORDS)
         began = time.monotonic()
         with (
-            constant(_frozen(self.pair, stage)),
+            constant(frozen(self.pair, stage)),
             steps.precision(lambda: stream.step(state.step)),
             self._bar(stage, total) as bar,
         ):
@@ -254,7 +254,3 @@ class Loop:
             told = {name: found.plain() for name, found in job.run.labelled.items()}
             job.description["labelled"] = told
             run_folder.write_description(job.folder, job.description)
-
-
-def _frozen(pair: nn.Module, stage: Stage) -> list[nn.Parameter]:
-    return [p for n, p in pair.named_parameters() if any(under(n, f) for f in stage.freeze)]

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyro.distributions as dist
 from torch import Tensor
 
 from ppl_models import catalogue
@@ -82,17 +83,27 @@ class Run:
         self.validation["step"].append(step)
         self.validation["loss"].append(loss)
 
-    def label_probabilities(self, table: Table, site: str = "y", particles: int = 0) -> Tensor:
+    def label_probabilities(
+        self, table: Table, site: str = "y", particles: int = 0, draws: int = 0
+    ) -> Tensor:
         """See :func:`ppl_models.inference.posterior.prediction.label_probabilities`."""
-        return prediction.label_probabilities(self.pair, table, site, particles)
+        return prediction.label_probabilities(self.pair, table, site, particles, draws=draws)
 
-    def error(self, table: Table, site: str = "y", particles: int = 0) -> float:
+    def error(self, table: Table, site: str = "y", particles: int = 0, draws: int = 0) -> float:
         """See :func:`ppl_models.inference.posterior.prediction.error`."""
-        return prediction.error(self.pair, table, site, particles)
+        return prediction.error(self.pair, table, site, particles, draws=draws)
+
+    def errors(self, table: Table, particles: int = 0, draws: int = 0) -> dict[str, float]:
+        """See :func:`ppl_models.inference.posterior.prediction.errors`."""
+        return prediction.errors(self.pair, table, particles, draws=draws)
 
     def loss_per_row(self, table: Table, objective: Objective) -> Tensor:
         """See :func:`ppl_models.inference.posterior.prediction.loss_per_row`."""
         return prediction.loss_per_row(self.pair, table, objective)
+
+    def global_posterior(self, name: str) -> dist.TorchDistribution:
+        """See :meth:`ppl_models.Pair.global_posterior`."""
+        return self.pair.global_posterior(name)
 
     def posterior(
         self, table: Table, *, restarts: Sequence[Run] = (), **options: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,24 +64,43 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
         rows: Rows in the stage's data, which a prior on the weights is divided by.
 
     Raises:
+        ValueError: As :func:`trained`.
+    """
+    own, others = trained(pair, stage)
+    found = [Side("pair", stage.objective, own, _adam(own, stage.training, rows))]
+    for player, theirs in zip(stage.players, others, strict=True):
+        if player.module is not None:
+            player.module.to(own[0].device)
+            theirs += list(player.module.parameters())
+        optimiser = _adam(theirs, stage.training, rows, player.learning_rate)
+        found.append(
+            Side(player.name, player.objective, theirs, optimiser, player.steps, player.module)
+        )
+    return found
+
+
+def trained(pair: Pair, stage: Stage) -> tuple[list[nn.Parameter], list[list[nn.Parameter]]]:
+    """The pair's parameters that a stage trains itself, and those of each of its players.
+
+    Raises:
         ValueError: If a name of a parameter fits none, two players share a parameter, or
             nothing is left to train.
     """
-    names = dict(pair.named_parameters())
-    taken: dict[int, str] = {}
-    for what, prefix, kind in [
-        *((f"stage {stage.name!r}", f, "freezes") for f in stage.freeze),
-        *((f"player {p.name!r}", f, "trains") for p in stage.players for f in p.parameters),
-    ]:
-        named = [n for n in names if under(n, prefix)]
-        if not named:
-            raise ValueError(f"{what} {kind} {prefix!r}, which is no parameter of the pair")
-        for name in named:
-            if id(names[name]) in taken and kind == "trains":
-                raise ValueError(
-                    f"{what} trains {name!r}, which {taken[id(names[name])]} already has"
-                )
-            taken[id(names[name])] = what
+    held = {id(p) for p in frozen(pair, stage)}
+    taken = dict.fromkeys(held, f"stage {stage.name!r}")
+    others = []
+    for player in stage.players:
+        what = f"player {player.name!r}"
+        theirs: dict[int, nn.Parameter] = {}
+        for prefix in player.parameters:
+            for name, parameter in _below(pair, prefix, f"{what} trains"):
+                if id(parameter) in taken:
+                    raise ValueError(
+                        f"{what} trains {name!r}, which {taken[id(parameter)]} already has"
+                    )
+                theirs[id(parameter)] = parameter
+        taken |= dict.fromkeys(theirs, what)
+        others.append(list(theirs.values()))
     if stage.simultaneous and (several := [p for p in stage.players if p.steps > 1]):
         raise ValueError(
             f"player {several[0].name!r} has steps={several[0].steps}, but the sides of stage "
@@ -89,19 +109,49 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
     own = [p for p in (stage.pair or pair).parameters() if id(p) not in taken]
     if not own:
         raise ValueError(f"stage {stage.name!r} freezes every parameter, expected one to train")
-    frozen = {id(names[n]) for f in stage.freeze for n in names if under(n, f)}
-    found_sides = [Side("pair", stage.objective, own, _adam(own, stage.training, rows))]
-    for player in stage.players:
-        theirs = [names[n] for f in player.parameters for n in names if under(n, f)]
-        theirs = [p for p in theirs if id(p) not in frozen]
-        if player.module is not None:
-            player.module.to(own[0].device)
-            theirs += list(player.module.parameters())
-        optimiser = _adam(theirs, stage.training, rows, player.learning_rate)
-        found_sides.append(
-            Side(player.name, player.objective, theirs, optimiser, player.steps, player.module)
+    return own, others
+
+
+def frozen(pair: Pair, stage: Stage) -> list[nn.Parameter]:
+    """The parameters that a stage leaves as they are.
+
+    A parameter that is reached by several names, as in a network that two sites share, is frozen
+    by any of them.
+
+    Raises:
+        ValueError: If the stage freezes a name that the pair has no parameter of.
+    """
+    found = [_below(pair, prefix, f"stage {stage.name!r} freezes") for prefix in stage.freeze]
+    return list({id(p): p for named in found for _, p in named}.values())
+
+
+def _below(pair: Pair, prefix: str, what: str) -> list[tuple[str, nn.Parameter]]:
+    """The parameters under a prefix, by every name that ``state_dict`` prints."""
+    every = list(pair.named_parameters(remove_duplicate=False))
+    found = [(name, p) for name, p in every if under(name, prefix)]
+    if found:
+        return found
+    if any(under(name, prefix) for name, _ in pair.named_buffers(remove_duplicate=False)):
+        raise ValueError(
+            f"{what} {prefix!r}, which holds buffers alone, and no gradient moves them; expected "
+            "a name of parameters"
         )
-    return found_sides
+    parts = [name.split(".") for name, _ in every]
+    known = {".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)}
+    near = _nearest(prefix, known)
+    hint = f"did you mean {near!r}? " if near else ""
+    first = ", ".join(sorted({path[0] for path in parts}))
+    raise ValueError(
+        f"{what} {prefix!r}, which is no parameter of the pair: {hint}expected one of {first}, "
+        "or a name below it, as pair.state_dict() prints them"
+    )
+
+
+def _nearest(prefix: str, known: Iterable[str]) -> str:
+    """The name that is most like a prefix; one that ends alike goes first."""
+    alike = [name for name in known if name.split(".")[-1] == prefix.split(".")[-1]]
+    near = difflib.get_close_matches(prefix, sorted(alike), n=1, cutoff=0.0)
+    return (near or difflib.get_close_matches(prefix, sorted(known), n=1) or [""])[0]
 
 
 def _adam(

@@ -146,9 +146,8 @@ def _labelled(dataset: Dataset) -> dict[str, Any]:
 
 def _errors(run: Run, dataset: Dataset, baseline: bool, seed: int) -> dict[str, Any]:
     errors: dict[str, Any] = {}
-    labels = [s for s in run.pair.card.labels if dataset.test.counts.get(s)]
-    for site in labels:
-        errors[f"test error of {site}"] = run.error(dataset.test.where_observed(site), site)
+    for site, error in run.errors(dataset.test).items():
+        errors[f"test error of {site}"] = error
         if baseline:
             errors[f"supervised-only error of {site}"] = _supervised(run, dataset, site, seed)
     return errors

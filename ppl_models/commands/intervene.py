@@ -46,7 +46,7 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         for chosen in itertools.product(*values):
             sites = {name: value for name, (_, value) in zip(names, chosen, strict=True)}
             head = ", ".join(word for word, _ in chosen)
-            columns.append((head, _moved(fitted, batch, sites, options.seed)))
+            columns.append((head, _moved(fitted, batch, sites, options)))
         return _show(options, fitted, table, batch, columns)
 
     return run
@@ -62,11 +62,14 @@ def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
         fitted, table, batch = _start(options, loader)
         torch.manual_seed(check_seed(options.seed))
-        sources = fitted.pair.transfer(batch, batch, options.sites)
+        how = {"codes": options.codes, "draws": options.draws}
+        sources = fitted.pair.transfer(batch, batch, options.sites, **how)
         columns = []
         for place, number in enumerate(batch.rows):
-            sites = {site: sources[site][place] for site in options.sites}
-            columns.append((f"of {int(number)}", _moved(fitted, batch, sites, options.seed)))
+            # One row's value for all rows, by draw where there are several.
+            one = (slice(None), [place]) if options.draws else place
+            sites = {site: sources[site][one] for site in options.sites}
+            columns.append((f"of {int(number)}", _moved(fitted, batch, sites, options)))
         return _show(options, fitted, table, batch, columns)
 
     return run
@@ -79,6 +82,18 @@ def _flags(parser: Parser, rest: list[str], file: str, rows: int) -> dict[str, s
     parser.add_argument("--rows", type=positive, default=rows, help=f"rows (default {rows})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument(
+        "--codes",
+        choices=("draw", "mean"),
+        default="draw",
+        help="what sites that are not set take: a draw, or their mean, without noise",
+    )
+    parser.add_argument(
+        "--draws",
+        type=positive,
+        metavar="N",
+        help="N draws of each: N pictures side by side, or a first dimension of the arrays",
+    )
+    parser.add_argument(
         "--out", type=Path, help=f"a .png, or an .npz of all sites (default DIR/{file})"
     )
     parser.set_defaults(file=file)
@@ -90,6 +105,8 @@ def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, B
 
     from ppl_models.inference.posterior.support import as_fitted
 
+    if options.draws and options.codes == "mean":
+        raise UsageError(f"--draws is {options.draws}, but with --codes mean nothing is drawn")
     run, dataset = run_and_data(options, loader)
     table = as_fitted(run.pair, getattr(dataset, options.split))
     if not 1 <= options.rows <= len(table):
@@ -122,12 +139,25 @@ def _values(text: str, known: Mapping[str, Sequence[str]]) -> tuple[str, list[tu
     return name, list(zip(words, values, strict=True))
 
 
-def _moved(run: Run, batch: Batch, sites: Mapping[str, Any], seed: int) -> Mapping[str, Tensor]:
+def _moved(
+    run: Run, batch: Batch, sites: Mapping[str, Any], options: Namespace
+) -> Mapping[str, Tensor]:
     """The rows with sites set, by the same draws in every column."""
     import torch
 
-    torch.manual_seed(check_seed(seed))
-    return run.pair.intervene(batch, **sites)
+    from ppl_models.interventions import intervene
+
+    torch.manual_seed(check_seed(options.seed))
+    return intervene(run.pair, batch, sites, codes=options.codes, draws=options.draws)
+
+
+def _side_by_side(columns: Sequence[Column]) -> list[Column]:
+    """Each draw of each column as a column of its own."""
+    return [
+        (head if not place else "", {name: value[place] for name, value in values.items()})
+        for head, values in columns
+        for place in range(len(next(iter(values.values()))))
+    ]
 
 
 def _show(
@@ -135,12 +165,13 @@ def _show(
 ) -> int:
     """Write the columns as a picture beside the rows themselves, or as arrays."""
     path: Path = options.out or options.folder / options.file
-    columns = [("row", batch), *columns]
+    heads = ["row", *(head for head, _ in columns)]
     if path.suffix == ".npz":
         import numpy as np
 
-        made = [values for _, values in columns[1:]]
-        arrays: dict[str, Any] = {n: np.stack([c[n].cpu() for c in made], 1) for n in made[0]}
+        made = [values for _, values in columns]
+        axis = 2 if options.draws else 1  # after draws, if any, and rows
+        arrays: dict[str, Any] = {n: np.stack([c[n].cpu() for c in made], axis) for n in made[0]}
 
         def put(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -151,14 +182,15 @@ def _show(
             raise UsageError(
                 f"{table.name} has no pictures; write the values with --out values.npz"
             )
-        pictures = [(head, values[site]) for head, values in columns]
+        shown = _side_by_side(columns) if options.draws else columns
+        pictures = [(head, values[site]) for head, values in [("row", batch), *shown]]
         figure = _figure(pictures, table.shapes[site], batch.rows.tolist())
 
         def put(temporary: Path) -> None:
             figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
 
     write_atomically(path, put)
-    report = {"file": str(path), "rows": batch.count, "columns": [head for head, _ in columns]}
+    report = {"file": str(path), "rows": batch.count, "columns": heads}
     say_json(report) if options.json else say(path)
     return 0
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib import image
 
-from ppl_models import inference
+from ppl_models import data, inference
 from ppl_models.commands.main import main
 
 
@@ -36,6 +36,44 @@ def test_values_are_those_of_the_pair(folder, tmp_path, capsys):
             mean = run.pair.decoder(y=y, z=torch.full((4, 2), 0.5)).sigmoid()
         assert (found["y"][:, place] == label).all()
         assert np.allclose(found["x"][:, place], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("line", ["intervene {} --set y=3,7", "transfer {} z"])
+def test_at_the_mean_no_seed_matters_and_draws_come_first(folder, tmp_path, line):
+    def made(*more):
+        out = tmp_path / "values.npz"
+        assert main([*line.format(folder).split(), "--rows", "3", "--out", str(out), *more]) == 0
+        return dict(np.load(out))
+
+    at_mean, again = made("--codes", "mean"), made("--codes", "mean", "--seed", "4")
+    drawn = made("--draws", "5")
+    assert not np.array_equal(made()["z"], made("--seed", "4")["z"])
+    run, dataset = (
+        inference.load(folder)[0],
+        data.load("digits", train=200, validation=20, test=30),
+    )
+    (batch,) = dataset.test.only("x").batches(torch.arange(3))
+    with torch.no_grad():
+        y = run.pair.guide.factor("y", batch).probs.argmax(-1)
+        z = run.pair.guide.factor("z", {**batch, "y": y}).mean
+    columns = at_mean["z"].shape[1]
+    wanted = z[:, None] if "set" in line else z[None]
+    assert np.allclose(at_mean["z"], wanted.expand(3, columns, 2), atol=1e-6)
+    for name, value in at_mean.items():
+        assert np.array_equal(value, again[name])
+        assert drawn[name].shape == (5, *value.shape)
+    assert len(np.unique(drawn["z"][:, 0, 0, 0])) == 5
+
+
+def test_draws_stand_side_by_side(folder, tmp_path, capsys):
+    widths = []
+    for more in ("", "--draws 3"):
+        out = tmp_path / "picture.png"
+        line = f"intervene {folder} --set y=1,2 --rows 2 {more} --out {out} --json"
+        assert main(line.split()) == 0
+        assert json.loads(capsys.readouterr().out)["columns"] == ["row", "1", "2"]
+        widths.append(image.imread(out).shape[1])
+    assert widths[1] > 2 * widths[0]
 
 
 def test_a_code_goes_over(folder, tmp_path, capsys):
@@ -67,6 +105,9 @@ def test_pictures_hold_a_column_per_value(folder, capsys):
         ("--set y", "--set is 'y', expected SITE=VALUE"),
         ("--set q=1", "unknown site 'q': expected one of x, y, z"),
         ("--set y=1 --rows 31", "--rows is 31, expected 1 to 30"),
+        ("--set y=1 --draws 0", "--draws"),
+        ("--set y=1 --draws 4 --codes mean", "--draws is 4, but with --codes mean nothing is"),
+        ("--set y=1 --codes mode", "invalid choice: 'mode'"),
     ],
 )
 def test_refused_before_anything_is_written(folder, tmp_path, capsys, line, message):

@@ -12,7 +12,7 @@ from worlds.exports import N, drawn, table
 from worlds.linear import LinearPair, linear
 
 from ppl_models import guides
-from ppl_models.inference.posterior import draws, export
+from ppl_models.inference.posterior import draws, export, row_blocks
 from ppl_models.inference.posterior.groups import groups_of
 
 
@@ -35,9 +35,9 @@ def test_groups_too_large_keep_fewer_draws(monkeypatch):
     pair, rows = linear(), table(linear())
     whole = export.posterior(pair, rows, draws=40)
     # 6 rows: 2 + 1 numbers per latent draw, 3 per predictive one, 4 labels.
-    monkeypatch.setattr(export, "POSTERIOR_CELLS", 6 * 3 * 25)
-    monkeypatch.setattr(export, "PREDICTIVE_CELLS", 6 * 3 - 1)
-    monkeypatch.setattr(export, "LIKELIHOOD_CELLS", 6 * 4 * 7)
+    monkeypatch.setattr(row_blocks, "POSTERIOR_CELLS", 6 * 3 * 25)
+    monkeypatch.setattr(row_blocks, "PREDICTIVE_CELLS", 6 * 3 - 1)
+    monkeypatch.setattr(row_blocks, "LIKELIHOOD_CELLS", 6 * 4 * 7)
     some = export.posterior(pair, rows, draws=40)
     kept = {n: v for n, v in some.attrs.items() if n.endswith("_draws")}
     assert kept == {

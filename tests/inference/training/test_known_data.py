@@ -52,7 +52,9 @@ FEW = range(4)
 ASKED = {
     "label_probabilities": lambda r, t: r.label_probabilities(t),
     "label_probabilities of the model": lambda r, t: r.label_probabilities(t, particles=3),
+    "label_probabilities over draws": lambda r, t: r.label_probabilities(t, draws=3),
     "error": lambda r, t: r.error(t),
+    "errors": lambda r, t: r.errors(t)["y"],
     "loss_per_row": lambda r, t: r.loss_per_row(t, inference.EnumeratedELBO()),
     "posterior": lambda r, t: r.posterior(t, draws=30),
     "chains of restarts": lambda r, t: r.posterior(t, draws=30, restarts=[r]),
