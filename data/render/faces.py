@@ -33,13 +33,14 @@ def load_faces(
     identities: int = 8,
     side: int = 16,
     noise: float = 0.05,
+    labelled: Mapping[str, int] | None = None,
+    seed: int = 0,
+    *,
     azimuth: Span = (-1.2, 1.2),
     elevation: Span = (-0.8, 0.8),
     relief: float = 1.6,
     frequency: tuple[float, ...] | None = None,
     people_seed: int | None = None,
-    labelled: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Lambertian reliefs ``x`` of a few ``identity`` under a ``light`` (3 numbers).
 
@@ -56,13 +57,13 @@ def load_faces(
         identities: Number of identities.
         side: Pixels per side.
         noise: Standard deviation of the noise.
+        labelled: Training rows that keep ``identity``; all if None.
+        seed: Seed of the pictures, who is in them and in what light, and of what is labelled.
         azimuth: Range of the light's angle to the side, radians, uniform.
         elevation: Range of its angle up, radians, uniform.
         relief: How high the reliefs are, in units of the smooth random height map.
         frequency: Probability of each identity; equal if None.
         people_seed: Seed of the people, reliefs and albedos; ``seed`` if None.
-        labelled: Training rows that keep ``identity``; all if None.
-        seed: Seed of the pictures, who is in them and in what light, and of what is labelled.
 
     Raises:
         ValueError: If an option is out of range.
@@ -132,13 +133,14 @@ def load_multi_digits(
     train: int = 5_000,
     validation: int = 500,
     test: int = 1_000,
+    source: str | None = None,
+    labelled: Mapping[str, int] | None = None,
+    seed: int = 0,
+    *,
     side: int = CANVAS,
     most: int = MOST,
     scale: Span = (0.8, 1.2),
     frequency: tuple[float, ...] | None = None,
-    source: str | None = None,
-    labelled: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Canvases ``x`` of 40 x 40 pixels with 0 to 3 real digits, and their ``count``.
 
@@ -150,13 +152,13 @@ def load_multi_digits(
         train: Training rows, with digits of the source's training rows.
         validation: Validation rows, likewise.
         test: Test rows, with digits of its test rows.
+        source: ``mnist`` or ``digits``; when left out MNIST if it is there.
+        labelled: Training rows that keep their label, by site; all if None.
+        seed: Seed of everything.
         side: Pixels per side of the canvas.
         most: Most digits on a canvas, 1 to 10.
         scale: Range of the digits' size, in units of 14 pixels, uniform.
         frequency: Share of the rows with 0, 1, ... digits; equal if None.
-        source: ``mnist`` or ``digits``; when left out MNIST if it is there.
-        labelled: Training rows that keep their label, by site; all if None.
-        seed: Seed of everything.
 
     Raises:
         FileNotFoundError: If MNIST was asked for and is not there.

@@ -30,13 +30,14 @@ def load(
     size: int = 5,
     source: str | None = None,
     root: str | Path | None = None,
+    labelled: int | None = None,
+    seed: int = 0,
+    *,
     hands: int = HANDS,
     lean: Span = (-0.6, 0.6),
     stretch: Span = (0.6, 1.0),
     press: Span = (0.03, 0.09),
     hands_seed: int | None = None,
-    labelled: int | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Sets ``x`` (size x 14 x 14, from 0 to 1) of drawings of one ``concept`` each.
 
@@ -57,13 +58,13 @@ def load(
         source: ``omniglot``, or ``strokes`` for 400 concepts of stroke digits; when left out
             Omniglot if its files are there.
         root: Folder of Omniglot's zip files, if not where data are looked for.
+        labelled: Training sets that keep ``concept``, of each as many; all if None.
+        seed: Seed of the sets and of the labels that are kept.
         hands: Hands that draw the ten stroke digits, at least 2; the last fifth, of the test.
         lean: Range of the turns of their digits, radians, uniform, one for each concept.
         stretch: Range of their widths, in units of a digit's own, likewise.
         press: Range of their strokes' half width, in units of the picture's side, likewise.
         hands_seed: Seed of the hands and their drawings; ``seed`` if None.
-        labelled: Training sets that keep ``concept``, of each as many; all if None.
-        seed: Seed of the sets and of the labels that are kept.
 
     Raises:
         FileNotFoundError: If Omniglot was asked for and is not there.

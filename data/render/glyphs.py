@@ -20,10 +20,11 @@ def load(
     validation: int = 500,
     test: int = 1_000,
     noise: float = 0.05,
-    frequency: tuple[float, ...] = (0.5, 0.5, 0.5),
-    least: float = 0.35,
     labelled: int | Mapping[str, int] | None = 400,
     seed: int = 0,
+    *,
+    frequency: tuple[float, ...] = (0.5, 0.5, 0.5),
+    least: float = 0.35,
 ) -> Dataset:
     """Pictures ``x`` of 16 x 16 pixels with a ``bar``, a ``blob`` and a ``square``, or without.
 
@@ -37,12 +38,12 @@ def load(
         validation: Validation rows.
         test: Test rows.
         noise: Standard deviation of the Normal noise on every pixel.
-        frequency: Probability that bar, blob and square are there, each for itself.
-        least: Least degree of a part that is there, 0 to 1.
         labelled: Training rows that keep all three labels, those of a smaller number among
             those of a larger; or a number by label, whose rows are chosen each for itself,
             balanced (labels left out keep all); all rows if None.
         seed: Seed of everything; the parts have draws of their own.
+        frequency: Probability that bar, blob and square are there, each for itself.
+        least: Least degree of a part that is there, 0 to 1.
 
     Raises:
         ValueError: If an option is out of range.

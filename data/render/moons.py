@@ -22,10 +22,11 @@ def load(
     test: int = 2_000,
     noise: float = 0.1,
     flip: float = 0.0,
-    border: float = BORDER,
-    frequency: tuple[float, ...] | None = None,
     labelled: int | None = 6,
     seed: int = 0,
+    *,
+    border: float = BORDER,
+    frequency: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Points ``x`` (2) on two interleaved half circles of radius 1, class ``y`` 0 or 1.
 
@@ -42,10 +43,10 @@ def load(
         test: Test rows.
         noise: Standard deviation of the Normal noise on both coordinates.
         flip: Probability of a wrong label in the region.
-        border: Where the region begins, in the circles' coordinates.
-        frequency: Share of the upper and the lower moon; equal if None.
         labelled: Training rows that keep ``y``, balanced over the classes; all rows if None.
         seed: Seed of everything; the parts have draws of their own.
+        border: Where the region begins, in the circles' coordinates.
+        frequency: Share of the upper and the lower moon; equal if None.
 
     Raises:
         ValueError: If an option is out of range.

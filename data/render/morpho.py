@@ -20,12 +20,13 @@ def load(
     validation: int = 500,
     test: int = 500,
     slanted: bool = False,
-    intensity_effect: float = 2.0,
-    slant_effect: float = 20.0,
-    noise: float = 0.5,
     source: str | None = None,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    intensity_effect: float = 2.0,
+    slant_effect: float = 20.0,
+    noise: float = 0.5,
 ) -> Dataset:
     """Real digits edited to a thickness and an intensity drawn from a causal model.
 
@@ -38,14 +39,14 @@ def load(
         validation: Validation rows, other digits of the same.
         test: Test rows, from its test rows.
         slanted: Whether thicker digits lean to the right, too.
-        intensity_effect: What a pixel of thickness adds to the logit of the intensity; 0 for no
-            arrow.
-        slant_effect: What a pixel of thickness adds to the slant, degrees.
-        noise: Standard deviation of the Normal noise on the logit of the intensity.
         source: ``mnist`` or ``digits`` (scikit-learn's, enlarged); when left out MNIST if it
             is there. Rows are repeated only where there are fewer digits than rows.
         labelled: Training rows that keep ``y``; all if None.
         seed: Seed of everything.
+        intensity_effect: What a pixel of thickness adds to the logit of the intensity; 0 for no
+            arrow.
+        slant_effect: What a pixel of thickness adds to the slant, degrees.
+        noise: Standard deviation of the Normal noise on the logit of the intensity.
 
     Raises:
         FileNotFoundError: If MNIST was asked for and is not there.

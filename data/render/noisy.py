@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -24,9 +25,10 @@ def load(
     picture: str = "strokes",
     noise: str = "gaussian",
     level: float = 0.2,
+    seed: int = 0,
+    *,
     floor: float = 0.05,
     cycles: float = 6.0,
-    seed: int = 0,
 ) -> Dataset:
     """Noisy images ``x``, references ``a``, ``b``, ``c`` and the ``clean`` image.
 
@@ -44,19 +46,20 @@ def load(
             ``poisson`` counts that reach ``level`` at white (10 is published), divided by it;
             ``signal`` for Gaussian noise of ``floor`` + ``level`` x.
         level: Strength of the noise.
+        seed: Seed of images and noise.
         floor: Standard deviation of ``signal`` noise at black.
         cycles: Most periods of a wave of ``gratings`` across the image.
-        seed: Seed of images and noise.
 
     Raises:
         ValueError: If there is no such picture or noise, or the level is not positive.
     """
-    draw_clean = _choose("picture", picture, PICTURES)
     floor, cycles = number("floor", floor, 0), number("cycles", cycles, 0)
+    pictures = {"gratings": partial(gratings, cycles=cycles), "strokes": stroke_pictures}
+    draw_clean = _choose("picture", picture, pictures)
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
-        clean = draw_clean(rows, side, draw, cycles)
+        clean = draw_clean(rows, side, draw)
         noisy = {copy: add_noise(clean, noise, level, draw, floor) for copy in COPIES}
         parts.append({**noisy, "clean": clean})
     options = {
@@ -96,38 +99,24 @@ def gratings(rows: int, side: int, generator: np.random.Generator, cycles: float
     return scaled.astype(np.float32)
 
 
-def stroke_pictures(
-    rows: int, side: int, generator: np.random.Generator, cycles: float = 0.0
-) -> Array:
-    """Stroke digits ``(n, side, side)`` from 0 to 1; they have no waves, whose cycles are asked.
-
-    They are turned, scaled and of different widths.
-    """
+def stroke_pictures(rows: int, side: int, generator: np.random.Generator) -> Array:
+    """Stroke digits ``(n, side, side)`` from 0 to 1, turned, scaled and of different widths."""
     linear = turns(generator.uniform(-0.5, 0.5, rows)) * generator.uniform(0.7, 1.05, (rows, 1, 1))
     segments = strokes(generator.integers(10, size=rows), linear)
     return ink(segments, generator.uniform(0.04, 0.12, rows), side, 0.06)
 
 
-PICTURES: dict[str, Callable[[int, int, np.random.Generator, float], Array]] = {
-    "gratings": gratings,
-    "strokes": stroke_pictures,
-}
-
-
-def _gaussian(clean: Array, level: float, generator: np.random.Generator, floor: float) -> Array:
+def _gaussian(clean: Array, level: float, generator: np.random.Generator) -> Array:
     return clean + generator.normal(0, level, clean.shape)
 
 
-def _poisson(clean: Array, level: float, generator: np.random.Generator, floor: float) -> Array:
+def _poisson(clean: Array, level: float, generator: np.random.Generator) -> Array:
     return generator.poisson(clean * level) / level
 
 
 def _signal(clean: Array, level: float, generator: np.random.Generator, floor: float) -> Array:
     noisy: Array = clean + generator.normal(size=clean.shape) * (floor + level * clean)
     return noisy
-
-
-NOISES = {"gaussian": _gaussian, "poisson": _poisson, "signal": _signal}
 
 
 def add_noise(
@@ -147,10 +136,13 @@ def add_noise(
     """
     if not level > 0:
         raise ValueError(f"level is {level}, expected more than 0")
-    return _choose("noise", noise, NOISES)(clean, level, generator, floor).astype(np.float32)
+    noises = {"gaussian": _gaussian, "poisson": _poisson, "signal": partial(_signal, floor=floor)}
+    return _choose("noise", noise, noises)(clean, level, generator).astype(np.float32)
 
 
-def _choose(what: str, name: str, known: dict[str, Callable[..., Array]]) -> Callable[..., Array]:
+def _choose(
+    what: str, name: str, known: Mapping[str, Callable[..., Array]]
+) -> Callable[..., Array]:
     if name not in known:
         raise ValueError(unknown(what, name, known))
     return known[name]

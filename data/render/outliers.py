@@ -23,12 +23,13 @@ def load(
     validation: int = 500,
     test: int = 500,
     dirty: float = 0.35,
+    labelled: int | None = 80,
+    seed: int = 0,
+    *,
     shapes: tuple[str, ...] = SHAPES,
     errors: tuple[str, ...] = ERRORS,
     width: int = 1,
     shift: int = 0,
-    labelled: int | None = 80,
-    seed: int = 0,
 ) -> Dataset:
     """Binary images ``x`` of 28 x 28 pixels, some with an error; ``y`` is 1 for inliers.
 
@@ -44,15 +45,15 @@ def load(
         validation: Validation rows.
         test: Test rows.
         dirty: Share of outliers in every part.
+        labelled: Training rows that keep ``y``, the trusted set: as many inliers of each shape
+            and outliers of each error. Those of a smaller number are among those of a larger;
+            all rows if None.
+        seed: Seed of everything.
         shapes: Which shapes, some of ``rectangle``, ``triangle``, ``disk``, ``ellipse``.
         errors: Which errors, some of ``column``, ``row``, ``upper``, ``lower`` and, beyond the
             paper's, ``diagonal``, ``square``, ``frame``.
         width: Thickness of the errors, pixels; bands are twice as thick.
         shift: Pixels by which all errors lie further down and right, the frame further inside.
-        labelled: Training rows that keep ``y``, the trusted set: as many inliers of each shape
-            and outliers of each error. Those of a smaller number are among those of a larger;
-            all rows if None.
-        seed: Seed of everything.
 
     Raises:
         ValueError: If an option is out of range, or labels cannot be spread over the kinds.

@@ -42,13 +42,14 @@ def load_digits(
     train: int = 8_000,
     validation: int = 200,
     test: int = 397,
+    labelled: int | None = None,
+    seed: int = 0,
+    *,
     angle: Span = (-0.25, 0.25),
     scale: Span = (0.75, 1.0),
     width: Span = (0.05, 0.09),
     inverted: float = 0.5,
     noise: float = 0.02,
-    labelled: int | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Real digits ``s`` (8 x 8) beside styled stroke digits ``t`` (12 x 12) of the same class.
 
@@ -61,13 +62,13 @@ def load_digits(
         train: Training pairs.
         validation: Validation pairs.
         test: Test pairs.
+        labelled: Training rows that keep ``y``; all if None.
+        seed: Seed of everything.
         angle: Range of turns clockwise of ``t``, radians, uniform.
         scale: Range of its sizes, where 1 fills the picture, uniform.
         width: Range of its strokes' half width, in units of the picture's side, uniform.
         inverted: Probability that its ground and ink are swapped.
         noise: Standard deviation of the Normal noise on its pixels, before they are cut to 0..1.
-        labelled: Training rows that keep ``y``; all if None.
-        seed: Seed of everything.
 
     Raises:
         ValueError: If an option is out of range.
@@ -106,10 +107,11 @@ def load_captions(
     train: int = 8_000,
     validation: int = 500,
     test: int = 1_000,
-    noise: float = 0.1,
-    network_seed: int | None = None,
     labelled: Mapping[str, int] | None = None,
     seed: int = 0,
+    *,
+    noise: float = 0.1,
+    network_seed: int | None = None,
 ) -> Dataset:
     """Features ``s`` (64 numbers) of made-up birds beside captions ``t`` (12 words).
 
@@ -122,10 +124,10 @@ def load_captions(
         train: Training pairs.
         validation: Validation pairs.
         test: Test pairs.
-        noise: Standard deviation of the Normal noise on the features ``s``.
-        network_seed: Seed of the network that makes features of attributes; ``seed`` if None.
         labelled: Training rows that keep an attribute, by its name; all if None.
         seed: Seed of everything.
+        noise: Standard deviation of the Normal noise on the features ``s``.
+        network_seed: Seed of the network that makes features of attributes; ``seed`` if None.
 
     Raises:
         ValueError: If an option is out of range.

@@ -25,12 +25,13 @@ def load(
     validation: int = 1_000,
     test: int = 2_000,
     patch: str | float = "label",
+    labelled: int | Mapping[str, int] | None = None,
+    seed: int = 0,
+    *,
     train_patch: str | float = "label",
     corner: str = "top_left",
     width: int = MARGIN,
     brightness: float = 1.0,
-    labelled: int | Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Sites ``x`` (10 x 10 pixels), ``y`` (digit at least 5), ``patch`` (lit or dark), ``digit``.
 
@@ -48,12 +49,12 @@ def load(
         patch: What the patch says in test rows: ``label``, lit where ``y`` is 1; ``opposite``,
             always wrong; ``random``, no evidence; or the share of the rows, 0 to 1, where it
             says the label, to the next whole number of rows.
+        labelled: Training rows that keep ``y``, or rows by site; all if None.
+        seed: Seed of everything.
         train_patch: The same of training and validation rows.
         corner: Where it is: ``top_left``, ``top_right`` or ``bottom_left``.
         width: Pixels per side of the patch, 1 or 2.
         brightness: Of a lit patch, where a dark one has 0 and ink at most 1.
-        labelled: Training rows that keep ``y``, or rows by site; all if None.
-        seed: Seed of everything.
 
     Raises:
         ValueError: If there is no such choice, or too few rows or labels.

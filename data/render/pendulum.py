@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,22 @@ FINE = 3  # sub-pixels per side
 LEFT, RIGHT, BOTTOM, TOP = 0.125, 0.9, 0.11, 0.88
 FIREBRICK, ORANGE, BLACK = (178, 34, 34), (255, 165, 0), (0, 0, 0)
 UPRIGHT = 90.0  # slope of a ray, degrees, of which no picture is drawn
+# Pendulum angle on length and on position of the shadow, light angle on both.
+EDGES = (1.0, 0.8, -1.0, 1.2)
 NAMES = ("pendulum_angle", "light_angle", "shadow_length", "shadow_position")
 
 
 def load(
     side: int = 64,
+    validation: int = 500,
+    labelled: int | None = None,
+    seed: int = 0,
+    *,
     pendulum_angle: Span = (-36.0, 38.7),
     light_angle: Span = (54.0, 132.3),
     step: float = 0.9,
     shortest: float = 3.0,
     noise: float = 0.0,
-    validation: int = 500,
-    labelled: int | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """All 7,308 pendulums, sites ``x`` (side x side x 3) and four numbers.
 
@@ -47,22 +50,22 @@ def load(
 
     Args:
         side: Pixels per side, 64 or what else you like.
+        validation: Training rows set aside.
+        labelled: Training rows that keep their four numbers; all if None.
+        seed: Seed of both choices.
         pendulum_angle: Range of the angles to the vertical, degrees, ends included.
         light_angle: Range of the slopes of the rays, degrees, within 0 to 180 without either;
             90 is left out.
         step: From one angle to the next, degrees.
-        shortest: Least length of a shadow, in units of the drawing.
+        shortest: Least length of a shadow, in units of the drawing, at least 0.01.
         noise: Standard deviation of the Normal noise on shadow length and position. Images are
             drawn without it.
-        validation: Training rows set aside.
-        labelled: Training rows that keep their four numbers; all if None.
-        seed: Seed of both choices.
 
     Raises:
         ValueError: If an option is out of range or there are too few rows.
     """
     grid = _grid(pendulum_angle, light_angle, step)
-    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0))
+    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0.01))
     is_test = np.arange(1, len(true) + 1) % 4 == 1
     is_test[0] = False
     options = {
@@ -75,13 +78,14 @@ def load(
 def load_dear(
     side: int = 64,
     noise: float = 1.1,
+    validation: int = 500,
+    labelled: int | None = None,
+    seed: int = 0,
+    *,
     pendulum_angle: Span = (0.0, 40.5),
     light_angle: Span = (48.0, 88.5),
     step: float = 0.5,
     shortest: float = 2.0,
-    validation: int = 500,
-    labelled: int | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """The 6,724 pendulums of DEAR, whose archive is not what the script of CausalVAE draws.
 
@@ -93,20 +97,20 @@ def load_dear(
         side: Pixels per side.
         noise: Standard deviation of the noise on shadow length and position. Images are
             drawn without it.
+        validation: Training rows set aside.
+        labelled: Training rows that keep their four numbers; all if None.
+        seed: Seed of noise, split and the numbers that are kept.
         pendulum_angle: Range of the angles to the vertical, degrees, ends included.
         light_angle: Range of the slopes of the rays, degrees, within 0 to 180 without either;
             90 is left out.
         step: From one angle to the next, degrees.
-        shortest: Least length of a shadow, in units of the drawing.
-        validation: Training rows set aside.
-        labelled: Training rows that keep their four numbers; all if None.
-        seed: Seed of noise, split and the numbers that are kept.
+        shortest: Least length of a shadow, in units of the drawing, at least 0.01.
 
     Raises:
         ValueError: If an option is out of range or there are too few rows.
     """
     grid = _grid(pendulum_angle, light_angle, step)
-    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0))
+    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0.01))
     (test,) = split(len(true), (len(true) // 4,), seed)
     options = {
         "side": side, "noise": noise, **grid, "shortest": shortest,
@@ -119,11 +123,12 @@ def load_vectors(
     train: int = 4_800,
     validation: int = 200,
     test: int = 1_000,
-    edges: tuple[float, ...] = (1.0, 0.8, -1.0, 1.2),
-    noise: float = 0.02,
-    network_seed: int | None = None,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    edges: tuple[float, ...] = EDGES,
+    noise: float = 0.02,
+    network_seed: int | None = None,
 ) -> Dataset:
     """A pendulum without pictures: sites ``x`` (16 numbers) and the four factors.
 
@@ -135,23 +140,23 @@ def load_vectors(
         train: Training rows.
         validation: Validation rows.
         test: Test rows.
+        labelled: Training rows that keep their factors; all if None.
+        seed: Seed of the rows and the factors that are kept.
         edges: Entries of A: how much the pendulum's angle acts on the shadow's length and on
             its position, and how much the light's angle acts on both; 0 for no arrow.
         noise: Standard deviation of the Normal noise on ``x``.
         network_seed: Seed of the network, which is then the same for all seeds and numbers of
             rows; if None each has a network of its own.
-        labelled: Training rows that keep their factors; all if None.
-        seed: Seed of the rows and the factors that are kept.
 
     Raises:
         ValueError: If a part has no rows, or an option is out of range.
     """
-    weights = numbers("edges", edges, 4)
+    edges = numbers("edges", edges, 4)
     noise, draw = number("noise", noise, 0), numpy_generator(seed, 0)
     rows = train + validation + test
-    acts = np.zeros((4, 4))  # row i on column j
-    acts[:2, 2:] = np.reshape(weights, (2, 2))
-    factors = draw.normal(size=(rows, 4)) * [1, 1, 0.5, 0.5] @ np.linalg.inv(np.eye(4) - acts)
+    factors = (
+        draw.normal(size=(rows, 4)) * [1, 1, 0.5, 0.5] @ np.linalg.inv(np.eye(4) - graph(edges))
+    )
     factors = (factors - factors.mean(0)) / factors.std(0)
     sources = np.hstack([factors, draw.normal(size=(rows, 2))])
     own = draw
@@ -166,11 +171,18 @@ def load_vectors(
         for values in zip(*(np.split(v, ends) for v in sites.values()), strict=True)
     ]
     options = {
-        "train": train, "validation": validation, "test": test, "edges": weights,
+        "train": train, "validation": validation, "test": test, "edges": edges,
         "noise": noise, "network_seed": network_seed, "labelled": labelled,
     }  # fmt: skip
     observed = _keep(train, labelled, seed)
     return from_parts("pendulum_vectors", parts, options=options, seed=seed, observed=observed)
+
+
+def graph(edges: Sequence[float] = EDGES) -> Array:
+    """The matrix A ``(4, 4)`` of :func:`load_vectors`: row i acts on column j."""
+    acts = np.zeros((4, 4))
+    acts[:2, 2:] = np.reshape(edges, (2, 2))
+    return acts
 
 
 def shadow(pendulum: Array, light: Array, shortest: float = 3) -> Array:

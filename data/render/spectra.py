@@ -27,6 +27,8 @@ def load(
     validation: int = 500,
     test: int = 3_000,
     noise: float = 0.003,
+    seed: int = 0,
+    *,
     sun: float = SUN,
     irradiance: Span = (0.0, 1.0),
     sky_view: Span = (0.2, 1.0),
@@ -35,7 +37,6 @@ def load(
     bands: int | None = None,
     wavelengths: tuple[float, ...] = (),
     frequency: tuple[float, ...] | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Spectra ``x`` (95 bands) of five materials ``y``; only sunlit pixels are labelled.
 
@@ -54,15 +55,15 @@ def load(
         validation: Validation rows.
         test: Test rows.
         noise: Standard deviation of the Normal noise on every band.
-        sun: Zenith angle of the sun, degrees, 0 to 90 without either.
-        irradiance: Range of all rows but the labelled ones, within 0 to 1.
-        sky_view: Likewise.
-        labelled_irradiance: Range of the labelled rows, within 0 to 1.
-        labelled_sky_view: Likewise.
-        bands: Number of bands, spread over the atmosphere's windows; all 95 if None.
-        wavelengths: Of each band instead, micrometres, 0.45 to 2.4.
-        frequency: Probability of each material; equal if None.
         seed: Seed of everything; labelled rows and the parts have draws of their own.
+        sun: Zenith angle of the sun, degrees, 0 to 90 without either.
+        irradiance: Range of the irradiance of all but labelled rows, within 0 to 1.
+        sky_view: Range of the sky view of all but labelled rows, within 0 to 1.
+        labelled_irradiance: Range of the irradiance of labelled rows, within 0 to 1.
+        labelled_sky_view: Range of the sky view of labelled rows, within 0 to 1.
+        bands: Number of bands, at least 2, spread over the atmosphere's windows; all 95 if None.
+        wavelengths: Of each band, micrometres, 0.45 to 2.4; those of the windows if empty.
+        frequency: Probability of each material; equal if None.
 
     Raises:
         ValueError: If an option is out of range.

@@ -35,13 +35,14 @@ def load(
     validation: int = 500,
     test: int = 1_000,
     side: int = 12,
+    labelled: Mapping[str, int] | None = None,
+    seed: int = 0,
+    *,
     angle: Span = (-0.5, 0.5),
     scale: Span = (0.7, 1.05),
     width: Span = (0.04, 0.12),
     thick: float = 0.08,
     frequency: tuple[float, ...] | None = None,
-    labelled: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Dataset:
     """Stroke digits of Guided-VAE's stand-in (Ding et al. 2020): ``x`` from 0 to 1.
 
@@ -54,13 +55,13 @@ def load(
         validation: Validation rows.
         test: Test rows.
         side: Pixels per side.
+        labelled: Training rows that keep their label, by site; all if None.
+        seed: Seed of everything.
         angle: Range of turns clockwise, radians, uniform.
         scale: Range of sizes, where 1 fills the picture, uniform.
         width: Range of the strokes' half width, in units of the picture's side, uniform.
         thick: Width above which a stroke is thick.
         frequency: Probability of each digit; equal if None.
-        labelled: Training rows that keep their label, by site; all if None.
-        seed: Seed of everything.
 
     Raises:
         ValueError: If a part has no rows, or an option is out of range.
