@@ -48,12 +48,12 @@ def load(
         level: Strength of the noise.
         seed: Seed of images and noise.
         floor: Standard deviation of ``signal`` noise at black.
-        cycles: Most periods of a wave of ``gratings`` across the image.
+        cycles: Most periods of a wave of ``gratings`` across the image, at least 0.1.
 
     Raises:
         ValueError: If there is no such picture or noise, or the level is not positive.
     """
-    floor, cycles = number("floor", floor, 0), number("cycles", cycles, 0)
+    floor, cycles = number("floor", floor, 0), number("cycles", cycles, 0.1)
     pictures = {"gratings": partial(gratings, cycles=cycles), "strokes": stroke_pictures}
     draw_clean = _choose("picture", picture, pictures)
     parts = []

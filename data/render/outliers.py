@@ -53,7 +53,7 @@ def load(
         errors: Which errors, some of ``column``, ``row``, ``upper``, ``lower`` and, beyond the
             paper's, ``diagonal``, ``square``, ``frame``.
         width: Thickness of the errors, pixels; bands are twice as thick.
-        shift: Pixels by which all errors lie further down and right, the frame further inside.
+        shift: Pixels by which the errors lie further down and right; the frame stays.
 
     Raises:
         ValueError: If an option is out of range, or labels cannot be spread over the kinds.
@@ -141,16 +141,16 @@ def error_masks(
     Args:
         errors: Their names.
         width: Thickness, pixels; bands are twice as thick, the square five times.
-        shift: Pixels by which they lie further down and right, the frame further inside; the
-            diagonal only further right.
+        shift: Pixels by which they lie further down and right; the diagonal only further
+            right, and the frame stays.
 
     Raises:
         ValueError: If there is no such error, or one would lie outside of the image.
     """
     width, shift = whole("width", width, 1), whole("shift", shift)
     row, column = np.indices((SIDE, SIDE))
-    along, edge = row + column - 2 * shift, np.minimum(row, column)
-    edge = np.minimum(edge, SIDE - 1 - np.maximum(row, column)) - shift
+    along = row + column - 2 * shift
+    edge = np.minimum(np.minimum(row, column), SIDE - 1 - np.maximum(row, column))
     first, thick = 18 + shift, 5 * width
     known = {
         "column": (column >= 20 + shift) & (column < 20 + shift + width),
@@ -159,14 +159,14 @@ def error_masks(
         "lower": (along >= 38) & (along < 38 + 2 * width),
         "diagonal": (column - row >= shift) & (column - row < shift + width),
         "square": (np.minimum(row, column) >= first) & (np.maximum(row, column) < first + thick),
-        "frame": (edge >= 0) & (edge < width),
+        "frame": edge < width,
     }
     masks = tuple(known[kind] for kind in chosen("errors", errors, tuple(known)))
     for kind, mask in zip(errors, masks, strict=True):
         if not mask.any() or mask.all():
             raise ValueError(
-                f"width and shift are {width} and {shift}, which leave "
-                f"{'nothing' if mask.all() else 'no pixel'} of {kind!r} in 28 x 28 pixels"
+                f"width and shift are {width} and {shift}, expected some of the 28 x 28 pixels "
+                f"in {kind!r}, not {'all' if mask.all() else 'none'}"
             )
     return masks
 
