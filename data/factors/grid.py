@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.config import plain, unknown
+from ppl_models.config import unknown
 from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.tables.correlations import Correlation, log_weights
 from ppl_models.data.tables.from_parts import Array, Rendered, from_parts
@@ -40,6 +40,8 @@ class FactorData:
         source: ``official`` (read from the published files) or ``rendered``.
         cells: Increasing indices of the cells that exist; all when left out.
         correlations: Named settings of correlated sampling.
+        world: Options that are not the usual ones, in words: pictures that are drawn on demand
+            have no other digest.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FactorData:
     source: str = "rendered"
     cells: Array | None = field(default=None, repr=False)
     correlations: Mapping[str, Correlation] = field(default_factory=dict, repr=False)
+    world: str = ""
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -277,7 +280,6 @@ class FactorData:
         on_demand: bool = False,
         *,
         options: Mapping[str, Any] | None = None,
-        world: Mapping[str, Any] | None = None,
     ) -> Dataset:
         """Site ``x`` and one label site per factor, of cells drawn at random.
 
@@ -299,8 +301,6 @@ class FactorData:
                 knows beside the image is then left out, and a run that is resumed sees other
                 noise than one that was never stopped.
             options: What the factors themselves were made with, for the recipe.
-            world: Those of them that are not the usual ones: what tells rows that are drawn on
-                demand from the usual ones.
 
         Raises:
             ValueError: If there are too few cells, or no such setting.
@@ -328,8 +328,8 @@ class FactorData:
         sites: list[Mapping[str, Array | Column]] = []
         for own, draw in zip(classes, draws, strict=True):
             if on_demand:
-                name = f"{self.name} {plain(world)}" if world else self.name
-                source = Rendered(name, own, functools.partial(self._look, draw))
+                known = self.name + self.world
+                source = Rendered(known, own, functools.partial(self._look, draw))
                 shapes["x"] = source.image
                 sites.append({"x": Column(source), **self._columns(own)})
             else:

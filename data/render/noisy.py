@@ -14,6 +14,7 @@ from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
 
+Renderers = Mapping[str, Callable[..., Array]]
 COPIES = ("x", "a", "b", "c")  # what is denoised, and the three references
 
 
@@ -54,7 +55,10 @@ def load(
         ValueError: If there is no such picture or noise, or the level is not positive.
     """
     floor, cycles = number("floor", floor, 0), number("cycles", cycles, 0.1)
-    pictures = {"gratings": partial(gratings, cycles=cycles), "strokes": stroke_pictures}
+    pictures: Renderers = {
+        "gratings": partial(gratings, cycles=cycles),
+        "strokes": stroke_pictures,
+    }
     draw_clean = _choose("picture", picture, pictures)
     parts = []
     for place, rows in enumerate((train, validation, test)):
@@ -136,13 +140,15 @@ def add_noise(
     """
     if not level > 0:
         raise ValueError(f"level is {level}, expected more than 0")
-    noises = {"gaussian": _gaussian, "poisson": _poisson, "signal": partial(_signal, floor=floor)}
+    noises: Renderers = {
+        "gaussian": _gaussian,
+        "poisson": _poisson,
+        "signal": partial(_signal, floor=floor),
+    }
     return _choose("noise", noise, noises)(clean, level, generator).astype(np.float32)
 
 
-def _choose(
-    what: str, name: str, known: Mapping[str, Callable[..., Array]]
-) -> Callable[..., Array]:
+def _choose(what: str, name: str, known: Renderers) -> Callable[..., Array]:
     if name not in known:
         raise ValueError(unknown(what, name, known))
     return known[name]

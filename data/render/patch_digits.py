@@ -129,13 +129,14 @@ def said(name: str, patch: str | float) -> str | float:
 def patches(y: Array, says: str | float, draw: np.random.Generator) -> Array:
     """Whether each patch is lit ``(N,)``, of labels ``(N,)`` and what it says of them."""
     order = draw.random(len(y))
+    lit: Array = order < 0.5
     if says == "random":
-        lit: Array = order < 0.5
         return lit
     share = {"label": 1.0, "opposite": 0.0}[says] if isinstance(says, str) else says
     right = np.zeros(len(y), bool)
     right[order.argsort()[: round(share * len(y))]] = True
-    return y == right
+    lit = y == right
+    return lit
 
 
 def moved(images: Array, chosen: Array, draw: np.random.Generator) -> Array:

@@ -65,7 +65,8 @@ def load(
         ValueError: If an option is out of range or there are too few rows.
     """
     grid = _grid(pendulum_angle, light_angle, step)
-    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0.01))
+    own, slopes = grid.pop("angles")
+    true = shadow(own, slopes, number("shortest", shortest, 0.01))
     is_test = np.arange(1, len(true) + 1) % 4 == 1
     is_test[0] = False
     options = {
@@ -110,7 +111,8 @@ def load_dear(
         ValueError: If an option is out of range or there are too few rows.
     """
     grid = _grid(pendulum_angle, light_angle, step)
-    true = shadow(*grid.pop("angles"), number("shortest", shortest, 0.01))
+    own, slopes = grid.pop("angles")
+    true = shadow(own, slopes, number("shortest", shortest, 0.01))
     (test,) = split(len(true), (len(true) // 4,), seed)
     options = {
         "side": side, "noise": noise, **grid, "shortest": shortest,

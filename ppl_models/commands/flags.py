@@ -32,11 +32,14 @@ class Parser(argparse.ArgumentParser):
         """Parse, and name the nearest flag for one that does not exist."""
         options, rest = self.parse_known_args(arguments)
         if rest:
-            flags = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
             if rest[0].startswith("-"):
-                raise UsageError(unknown("flag", rest[0].split("=")[0], flags))
+                raise UsageError(unknown("flag", rest[0].split("=")[0], self.flags()))
             raise UsageError(f"unexpected argument {rest[0]!r}")
         return options
+
+    def flags(self) -> list[str]:
+        """All flags with two dashes."""
+        return [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
 
 
 def add_settings(parser: Parser, config: type, title: str, several: bool = False) -> list[str]:
@@ -97,7 +100,7 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
     names, texts = {}, _argument_texts(loader)
     for name, parameter in inspect.signature(loader).parameters.items():
         default = parameter.default
-        taken = name == "seed" or _flag(name) in parser._option_string_actions
+        taken = name == "seed" or _flag(name) in parser.flags()
         dest = f"data_{name}" if taken else name
         many = isinstance(default, tuple) or "tuple" in str(parameter.annotation)
         shown = (" ".join(map(str, default)) or "none") if isinstance(default, tuple) else default
