@@ -81,9 +81,8 @@ def load(
         )
     observed = None
     if labelled is not None:
-        own = parts[0]
-        known = trusted(own["shape"], own["error"], labelled, seed, shapes, tuple(errors))
-        observed = {"y": known}
+        kinds = parts[0]["shape"], parts[0]["error"]
+        observed = {"y": trusted(*kinds, labelled, seed, shapes, errors)}
     return from_parts(
         "outliers",
         parts,
@@ -99,11 +98,7 @@ def load(
             "labelled": labelled,
         },
         seed=seed,
-        classes={
-            "y": ("outlier", "inlier"),
-            "shape": shapes,
-            "error": ("none", *errors),
-        },
+        classes={"y": ("outlier", "inlier"), "shape": shapes, "error": ("none", *errors)},
         observed=observed,
         roles={"shape": "factor", "error": "factor"},
     )

@@ -60,13 +60,7 @@ def load(
         ValueError: If there is no such choice, or too few rows or labels.
     """
     patch, train_patch = said("patch", patch), said("train_patch", train_patch)
-    one_of("corner", corner, CORNERS)
-    brightness = number("brightness", brightness)
-    if not 1 <= whole("width", width) <= MARGIN:
-        raise ValueError(f"width is {width}, expected 1 to {MARGIN}")
-    down, right = (
-        slice(SIDE - width, None) if s in corner else slice(width) for s in ("bottom", "right")
-    )
+    (down, right), brightness = pixels(corner, width), number("brightness", brightness)
     for part, rows in (("train", train), ("validation", validation), ("test", test)):
         if rows < 1:
             raise ValueError(f"patch_digits has {rows} {part} rows, expected at least 1")
@@ -111,6 +105,19 @@ def load(
         classes=CLASSES,
         roles={"patch": "factor", "digit": "factor"},
     )
+
+
+def pixels(corner: str, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the patch.
+
+    Raises:
+        ValueError: If there is no such corner, or the patch would reach out of the margin.
+    """
+    if not 1 <= whole("width", width) <= MARGIN:
+        raise ValueError(f"width is {width}, expected 1 to {MARGIN}")
+    down, right = one_of("corner", corner, CORNERS).split("_")
+    first, last = slice(width), slice(SIDE - width, None)
+    return last if down == "bottom" else first, last if right == "right" else first
 
 
 def said(name: str, patch: str | float) -> str | float:
