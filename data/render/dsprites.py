@@ -11,7 +11,7 @@ from ppl_models.config import check_seed
 from ppl_models.data.factors import published
 from ppl_models.data.factors.grid import FactorData, Values
 from ppl_models.data.factors.loaders import sampled
-from ppl_models.data.render.world_options import Span, number, span
+from ppl_models.data.render.world_options import number, span
 from ppl_models.data.tables.correlations import DSPRITES
 from ppl_models.data.tables.from_parts import Array
 
@@ -38,7 +38,7 @@ def dsprites() -> FactorData:
     return FactorData("dsprites", published.DSPRITES, _white, correlations=DSPRITES)
 
 
-def color_dsprites(brightness: Span = (0.5, 1.0)) -> FactorData:
+def color_dsprites(brightness: tuple[float, float] = (0.5, 1.0)) -> FactorData:
     """Sprites in one random colour per look, each channel U(0.5, 1) (Locatello et al. 2019).
 
     Args:

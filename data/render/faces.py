@@ -11,7 +11,6 @@ from scipy.special import expit
 from ppl_models.config import whole
 from ppl_models.data.render.handwriting import handwritten
 from ppl_models.data.render.world_options import (
-    Span,
     frequencies,
     number,
     own_seed,
@@ -36,8 +35,8 @@ def load_faces(
     labelled: Mapping[str, int] | None = None,
     seed: int = 0,
     *,
-    azimuth: Span = (-1.2, 1.2),
-    elevation: Span = (-0.8, 0.8),
+    azimuth: tuple[float, float] = (-1.2, 1.2),
+    elevation: tuple[float, float] = (-0.8, 0.8),
     relief: float = 1.6,
     frequency: tuple[float, ...] | None = None,
     people_seed: int | None = None,
@@ -139,7 +138,7 @@ def load_multi_digits(
     *,
     side: int = CANVAS,
     most: int = MOST,
-    scale: Span = (0.8, 1.2),
+    scale: tuple[float, float] = (0.8, 1.2),
     frequency: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Canvases ``x`` of 40 x 40 pixels with 0 to 3 real digits, and their ``count``.
@@ -209,7 +208,7 @@ def canvases(
     there: Array,
     generator: np.random.Generator,
     side: int = CANVAS,
-    sizes: Span = (0.8, 1.2),
+    sizes: tuple[float, float] = (0.8, 1.2),
 ) -> Array:
     """Canvases ``(n, side, side)`` of uint8 with images ``(n, k, 14, 14)`` where they are there.
 

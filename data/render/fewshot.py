@@ -11,7 +11,7 @@ import torch
 from ppl_models.config import unknown, whole
 from ppl_models.data.readers import omniglot as published
 from ppl_models.data.render.strokes import ink, strokes, turns
-from ppl_models.data.render.world_options import Span, own_seed, span
+from ppl_models.data.render.world_options import own_seed, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -34,9 +34,9 @@ def load(
     seed: int = 0,
     *,
     hands: int = HANDS,
-    lean: Span = (-0.6, 0.6),
-    stretch: Span = (0.6, 1.0),
-    press: Span = (0.03, 0.09),
+    lean: tuple[float, float] = (-0.6, 0.6),
+    stretch: tuple[float, float] = (0.6, 1.0),
+    press: tuple[float, float] = (0.03, 0.09),
     hands_seed: int | None = None,
 ) -> Dataset:
     """Sets ``x`` (size x 14 x 14, from 0 to 1) of drawings of one ``concept`` each.
@@ -213,9 +213,9 @@ def shrink(images: Array) -> Array:
 def stroke_concepts(
     generator: np.random.Generator,
     hands: int = HANDS,
-    lean: Span = (-0.6, 0.6),
-    stretch: Span = (0.6, 1.0),
-    press: Span = (0.03, 0.09),
+    lean: tuple[float, float] = (-0.6, 0.6),
+    stretch: tuple[float, float] = (0.6, 1.0),
+    press: tuple[float, float] = (0.03, 0.09),
 ) -> tuple[Concepts, Concepts]:
     """Stroke digits in 40 hands each as 400 concepts of 20 drawings; 32 hands for training.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_models.data.readers import digits
 from ppl_models.data.render.strokes import DIGITS, styled
-from ppl_models.data.render.world_options import Span, number, own_seed, span
+from ppl_models.data.render.world_options import number, own_seed, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -45,9 +45,9 @@ def load_digits(
     labelled: int | None = None,
     seed: int = 0,
     *,
-    angle: Span = (-0.25, 0.25),
-    scale: Span = (0.75, 1.0),
-    width: Span = (0.05, 0.09),
+    angle: tuple[float, float] = (-0.25, 0.25),
+    scale: tuple[float, float] = (0.75, 1.0),
+    width: tuple[float, float] = (0.05, 0.09),
     inverted: float = 0.5,
     noise: float = 0.02,
 ) -> Dataset:

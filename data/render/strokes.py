@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ppl_models.data.render.world_options import Span, frequencies, number, redrawn, span
+from ppl_models.data.render.world_options import frequencies, number, redrawn, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -38,9 +38,9 @@ def load(
     labelled: Mapping[str, int] | None = None,
     seed: int = 0,
     *,
-    angle: Span = (-0.5, 0.5),
-    scale: Span = (0.7, 1.05),
-    width: Span = (0.04, 0.12),
+    angle: tuple[float, float] = (-0.5, 0.5),
+    scale: tuple[float, float] = (0.7, 1.05),
+    width: tuple[float, float] = (0.04, 0.12),
     thick: float = 0.08,
     frequency: tuple[float, ...] | None = None,
 ) -> Dataset:
@@ -115,9 +115,9 @@ def styled(
     generator: np.random.Generator,
     side: int = 12,
     *,
-    angle: Span = (-0.25, 0.25),
-    scale: Span = (0.75, 1.0),
-    width: Span = (0.05, 0.09),
+    angle: tuple[float, float] = (-0.25, 0.25),
+    scale: tuple[float, float] = (0.75, 1.0),
+    width: tuple[float, float] = (0.05, 0.09),
     inverted: float = 0.5,
     noise: float = 0.02,
 ) -> Array:

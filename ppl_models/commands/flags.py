@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from ppl_models.config import unknown
 
+SEVERAL = re.compile(r"tuple\[[^|]*\]( \| None)?")  # annotations of options that list values
+
 
 class UsageError(ValueError):
     """A command line that does not fit."""
@@ -102,7 +104,7 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
         default = parameter.default
         taken = name == "seed" or _flag(name) in parser.flags()
         dest = f"data_{name}" if taken else name
-        many = isinstance(default, tuple) or "tuple" in str(parameter.annotation)
+        many = SEVERAL.fullmatch(str(parameter.annotation)) is not None
         shown = (" ".join(map(str, default)) or "none") if isinstance(default, tuple) else default
         group.add_argument(
             _flag(dest),

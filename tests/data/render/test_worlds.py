@@ -266,6 +266,9 @@ def test_flags_take_ranges_and_lists_and_say_what_they_are(capsys):
     assert {names[n]: v for n, v in given.items()} == {
         "sun": 60, "irradiance": (0, 0.5), "wavelengths": (0.5, 1, 2), "bands": 3, "seed": 4,
     }  # fmt: skip
+    parser = Parser(prog="test")
+    add_loader(parser, data.loader("own.npz"), "a file")  # of one value or several kinds
+    assert parser.parse_all(["--splits", "None"]).splits is None
     for name in WORLDS:
         loader = data.loader(name)
         parser = Parser(prog="test")
