@@ -40,6 +40,8 @@ class FactorData:
         source: ``official`` (read from the published files) or ``rendered``.
         cells: Increasing indices of the cells that exist; all when left out.
         correlations: Named settings of correlated sampling.
+        world: Options that are not the usual ones, in words: pictures that are drawn on demand
+            have no other digest.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FactorData:
     source: str = "rendered"
     cells: Array | None = field(default=None, repr=False)
     correlations: Mapping[str, Correlation] = field(default_factory=dict, repr=False)
+    world: str = ""
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -325,7 +328,8 @@ class FactorData:
         sites: list[Mapping[str, Array | Column]] = []
         for own, draw in zip(classes, draws, strict=True):
             if on_demand:
-                source = Rendered(self.name, own, functools.partial(self._look, draw))
+                known = self.name + self.world
+                source = Rendered(known, own, functools.partial(self._look, draw))
                 shapes["x"] = source.image
                 sites.append({"x": Column(source), **self._columns(own)})
             else:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ppl_models.config import check_seed
 from ppl_models.data.factors.grid import FactorData, Values
 from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.tables.from_parts import Array
@@ -47,7 +48,7 @@ ABSENT: tuple[dict[str, tuple[str, ...]], ...] = (
 )
 
 
-def candle_like() -> FactorData:
+def candle_like(confounded: bool = True, scenes_seed: int = 12) -> FactorData:
     """One object in one of 16 scenes, 64 x 64 x 3 pixels, after CANDLE: 12,546 cells.
 
     Factors object 5, colour 5, size 3, rotation 6, scene 16, light 3. Combinations that CANDLE
@@ -58,8 +59,18 @@ def candle_like() -> FactorData:
     Beside ``x`` each look has ``mask`` (64 x 64, the object), ``box`` (first column, first
     row, last column, last row of the object, from 0 to 1) and ``centre`` (x to the right, y
     away from the eye, in units of the scene).
+
+    Args:
+        confounded: Whether combinations are left out; all 21,600 cells if not.
+        scenes_seed: Seed of the scenes: their colours, and how strong the light is in each.
+
+    Raises:
+        ValueError: If an option is of another kind.
     """
-    return FactorData("candle_like", VALUES, _draw, cells=_support())
+    if not isinstance(confounded, bool):
+        raise ValueError(f"confounded is {confounded!r}, expected True or False")
+    draw = functools.partial(_draw, check_seed(scenes_seed, "scenes_seed"))
+    return FactorData("candle_like", VALUES, draw, cells=_support() if confounded else None)
 
 
 load = sampled(candle_like)
@@ -79,9 +90,9 @@ def _support() -> Array:
 
 
 @functools.cache
-def _scenes() -> tuple[Array, Array]:
+def _scenes(seed: int) -> tuple[Array, Array]:
     """Two colours ``(16, 2, 3)`` of each scene, and how strong its light is ``(16,)``."""
-    draw = np.random.default_rng(12)
+    draw = np.random.default_rng(seed)
     colours = draw.uniform(0.25, 0.95, (len(SCENES), 2, 3))
     return colours.astype(np.float32), draw.uniform(0.6, 1.1, len(SCENES)).astype(np.float32)
 
@@ -94,7 +105,7 @@ def _rays() -> Array:
     return _unit(rays)
 
 
-def _draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
+def _draw(seed: int, classes: Array, generator: np.random.Generator) -> dict[str, Array]:
     n = len(classes)
     kind, colour, size, rotation, scene, light = classes.T
     half = np.array(HALF, dtype=np.float32)[size]
@@ -102,10 +113,11 @@ def _draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
         [generator.uniform(-1.5, 1.5, n), generator.uniform(-1, 2, n), half], axis=1
     ).astype(np.float32)
     lamp = np.array(list(LIGHTS.values()), dtype=np.float32)[light]
-    strength = _scenes()[1][scene] * np.exp(generator.normal(0, 0.03, n)).astype(np.float32)
+    colours, strengths = _scenes(seed)
+    strength = strengths[scene] * np.exp(generator.normal(0, 0.03, n)).astype(np.float32)
 
     rays = _rays()
-    image = _ground(rays, centre, half, scene, lamp, strength)
+    image = _ground(rays, centre, half, scene, colours[scene], lamp, strength)
     mask = np.zeros((n, SIDE**2), dtype=bool)
     turn = np.deg2rad(np.array(VALUES["rotation"])[rotation]).astype(np.float32)
     tint = np.array(list(RGB.values()), dtype=np.float32)[colour]
@@ -127,10 +139,16 @@ def _draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
 
 
 def _ground(
-    rays: Array, centre: Array, half: Array, scene: Array, lamp: Array, strength: Array
+    rays: Array,
+    centre: Array,
+    half: Array,
+    scene: Array,
+    colours: Array,
+    lamp: Array,
+    strength: Array,
 ) -> Array:
     """Background and floor ``(n, 4096, 3)``."""
-    (low, high), down = _scenes()[0][scene].swapaxes(0, 1), rays[:, 2] < -1e-3
+    (low, high), down = colours.swapaxes(0, 1), rays[:, 2] < -1e-3
     height = np.repeat(np.linspace(1, 0, SIDE, dtype=np.float32), SIDE)[:, None]
     image: Array = low[:, None] + (high - low)[:, None] * height
     floor = EYE + rays[down] * (-EYE[2] / rays[down, 2])[:, None]  # (m, 3)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ppl_models.config import check_seed
 from ppl_models.data.factors import published
 from ppl_models.data.factors.grid import FactorData, Values
 from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.render.world_options import number, span
 from ppl_models.data.tables.correlations import DSPRITES
 from ppl_models.data.tables.from_parts import Array
 
@@ -36,36 +38,59 @@ def dsprites() -> FactorData:
     return FactorData("dsprites", published.DSPRITES, _white, correlations=DSPRITES)
 
 
-def color_dsprites() -> FactorData:
-    """Sprites in one random colour per look, each channel U(0.5, 1) (Locatello et al. 2019)."""
+def color_dsprites(brightness: tuple[float, float] = (0.5, 1.0)) -> FactorData:
+    """Sprites in one random colour per look, each channel U(0.5, 1) (Locatello et al. 2019).
+
+    Args:
+        brightness: Range of each channel, within 0 to 1, uniform.
+
+    Raises:
+        ValueError: If the range is not within 0 to 1.
+    """
+    brightness = span("brightness", brightness, 0, 1)
 
     def draw(mask: Array, generator: np.random.Generator) -> Array:
-        return mask * generator.uniform(0.5, 1, (len(mask), 1, 1, 3)).astype(np.float32)
+        return mask * generator.uniform(*brightness, (len(mask), 1, 1, 3)).astype(np.float32)
 
     return _variant("color_dsprites", draw)
 
 
-def noisy_dsprites() -> FactorData:
-    """White dSprites on U(0, 1) noise per pixel, channel and look (Locatello et al. 2019)."""
+def noisy_dsprites(noise: float = 1.0) -> FactorData:
+    """White dSprites on U(0, 1) noise per pixel, channel and look (Locatello et al. 2019).
+
+    Args:
+        noise: Largest noise, 0 to 1.
+
+    Raises:
+        ValueError: If it is not in 0 to 1.
+    """
+    most = np.float32(number("noise", noise, 0, 1))
 
     def draw(mask: Array, generator: np.random.Generator) -> Array:
-        noise = generator.random((*mask.shape[:3], 3), dtype=np.float32)
-        brighter: Array = np.minimum(mask + noise, 1)
+        ground = most * generator.random((*mask.shape[:3], 3), dtype=np.float32)
+        brighter: Array = np.minimum(mask + ground, 1)
         return brighter
 
     return _variant("noisy_dsprites", draw)
 
 
-def textured_dsprites() -> FactorData:
+def textured_dsprites(texture_seed: int = 0) -> FactorData:
     """Sprites as the negative of a texture behind them, at a random place and tint per look.
 
     Background ``(crop + c) / 2`` with one colour c ~ U(0, 1) per look, sprites 1 minus that:
     the recipe of Scream-dSprites (Locatello et al. 2019) with a fixed sum of plane waves in
     the painting's stead.
+
+    Args:
+        texture_seed: Seed of the texture.
+
+    Raises:
+        ValueError: If it is no seed.
     """
+    check_seed(texture_seed, "texture_seed")
 
     def draw(mask: Array, generator: np.random.Generator) -> Array:
-        picture = texture()
+        picture = texture(texture_seed)
         top = generator.integers(0, picture.shape[0] - SIDE + 1, len(mask))
         left = generator.integers(0, picture.shape[1] - SIDE + 1, len(mask))
         span = np.arange(SIDE)
@@ -121,9 +146,9 @@ def sprites(shape: Array, scale: Array, angle: Array, column: Array, row: Array)
 
 
 @functools.cache
-def texture() -> Array:
+def texture(seed: int = 0) -> Array:
     """The texture ``(274, 350, 3)`` of :func:`textured_dsprites`, from 0 to 1 per channel."""
-    waves = np.random.default_rng(0)
+    waves = np.random.default_rng(seed)
     y, x = np.mgrid[:274, :350].astype(np.float32)
     picture = np.zeros((274, 350, 3), dtype=np.float32)
     for _ in range(40):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_models.config import unknown
+from ppl_models.config import unknown, whole
 from ppl_models.data.readers import omniglot as published
 from ppl_models.data.render.strokes import ink, strokes, turns
+from ppl_models.data.render.world_options import own_seed, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -31,6 +32,12 @@ def load(
     root: str | Path | None = None,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    hands: int = HANDS,
+    lean: tuple[float, float] = (-0.6, 0.6),
+    stretch: tuple[float, float] = (0.6, 1.0),
+    press: tuple[float, float] = (0.03, 0.09),
+    hands_seed: int | None = None,
 ) -> Dataset:
     """Sets ``x`` (size x 14 x 14, from 0 to 1) of drawings of one ``concept`` each.
 
@@ -53,18 +60,29 @@ def load(
         root: Folder of Omniglot's zip files, if not where data are looked for.
         labelled: Training sets that keep ``concept``, of each as many; all if None.
         seed: Seed of the sets and of the labels that are kept.
+        hands: Hands that draw the ten stroke digits, at least 2; the last fifth, of the test.
+        lean: Range of the turns of their digits, radians, uniform, one for each concept.
+        stretch: Range of their widths, in units of a digit's own, likewise.
+        press: Range of their strokes' half width, in units of the picture's side, likewise.
+        hands_seed: Seed of the hands and their drawings; ``seed`` if None.
 
     Raises:
         FileNotFoundError: If Omniglot was asked for and is not there.
         ValueError: If an option is out of range.
     """
+    hand = {
+        "lean": span("lean", lean),
+        "stretch": span("stretch", stretch, 0),
+        "press": span("press", press, 0),
+    }
+    hands, drawn = whole("hands", hands, 2), own_seed("hands_seed", hands_seed, seed)
     if files(source, root):
         known, held, names = omniglot(root)
         source = "omniglot"
     else:
         source = "strokes"
-        known, held = stroke_concepts(numpy_generator(seed, 3))
-        names = tuple(f"{k % 10} in hand {k // 10}" for k in range(10 * HANDS))
+        known, held = stroke_concepts(numpy_generator(drawn, 3), hands, **hand)
+        names = tuple(f"{k % 10} in hand {k // 10}" for k in range(10 * hands))
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
@@ -78,6 +96,9 @@ def load(
         "size": size,
         "source": source,
         "root": None if root is None else str(root),
+        "hands": hands,
+        **hand,
+        "hands_seed": hands_seed,
     }
     return from_parts(
         "few_shot",
@@ -189,17 +210,31 @@ def shrink(images: Array) -> Array:
     return small
 
 
-def stroke_concepts(generator: np.random.Generator) -> tuple[Concepts, Concepts]:
-    """Stroke digits in 40 hands each as 400 concepts of 20 drawings; 32 hands for training."""
-    concept = np.repeat(np.arange(10 * HANDS), DRAWINGS)
+def stroke_concepts(
+    generator: np.random.Generator,
+    hands: int = HANDS,
+    lean: tuple[float, float] = (-0.6, 0.6),
+    stretch: tuple[float, float] = (0.6, 1.0),
+    press: tuple[float, float] = (0.03, 0.09),
+) -> tuple[Concepts, Concepts]:
+    """Stroke digits in 40 hands each as 400 concepts of 20 drawings; 32 hands for training.
+
+    Args:
+        generator: Source of hands and drawings.
+        hands: Number of hands; four fifths are for training.
+        lean: Range of turns, radians.
+        stretch: Range of widths.
+        press: Range of the strokes' half width.
+    """
+    concept = np.repeat(np.arange(10 * hands), DRAWINGS)
     # A hand leans, stretches and presses in its own way, each drawing a little differently.
-    lean, stretch, press = (
-        generator.uniform(*ends, 10 * HANDS)[concept] + generator.normal(0, wobble, len(concept))
-        for ends, wobble in (((-0.6, 0.6), 0.06), ((0.6, 1.0), 0.03), ((0.03, 0.09), 0.004))
+    turn, wide, half = (
+        generator.uniform(*ends, 10 * hands)[concept] + generator.normal(0, wobble, len(concept))
+        for ends, wobble in ((lean, 0.06), (stretch, 0.03), (press, 0.004))
     )
-    linear = turns(lean)
-    linear[:, :, 0] *= stretch[:, None]
+    linear = turns(turn)
+    linear[:, :, 0] *= wide[:, None]
     shift = generator.normal(0, 0.02, (len(concept), 2))
-    images = ink(strokes(concept % 10, linear, shift), press, SIDE, 0.06)
-    is_test = concept >= 10 * HANDS * 4 // 5
+    images = ink(strokes(concept % 10, linear, shift), half, SIDE, 0.06)
+    is_test = concept >= 10 * (hands * 4 // 5)
     return (images[~is_test], concept[~is_test]), (images[is_test], concept[is_test])

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ppl_models.data.render.world_options import number, numbers
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
 
 SIDE = 16
 PARTS = ("bar", "blob", "square")
-LEAST = 0.35  # of a part that is there
 
 
 def load(
@@ -22,10 +22,13 @@ def load(
     noise: float = 0.05,
     labelled: int | Mapping[str, int] | None = 400,
     seed: int = 0,
+    *,
+    frequency: tuple[float, ...] = (0.5, 0.5, 0.5),
+    least: float = 0.35,
 ) -> Dataset:
     """Pictures ``x`` of 16 x 16 pixels with a ``bar``, a ``blob`` and a ``square``, or without.
 
-    Each part is there with probability 1/2, and then to a degree that is uniform in 0.35 to 1:
+    Each part is there with probability 1/2, and then to a degree that is uniform in 0.35 to 1,
     the bar's height, the blob's brightness, the square's size (see :func:`pictures`). Sites
     ``bar_degree``, ``blob_degree`` and ``square_degree`` (0 where it is absent) are for scoring
     only. Stands in for attributes of faces in CCVAE (Joy et al. 2021, arXiv 2006.10102).
@@ -39,19 +42,24 @@ def load(
             those of a larger; or a number by label, whose rows are chosen each for itself,
             balanced (labels left out keep all); all rows if None.
         seed: Seed of everything; the parts have draws of their own.
+        frequency: Probability that bar, blob and square are there, each for itself.
+        least: Least degree of a part that is there, 0 to 1.
 
     Raises:
         ValueError: If an option is out of range.
     """
-    if not noise >= 0:
-        raise ValueError(f"noise is {noise}, expected >= 0")
+    noise, least = number("noise", noise, 0), number("least", least, 0, 1)
+    shares = numbers("frequency", frequency, len(PARTS), 0, 1)
     if isinstance(labelled, int) and not 1 <= labelled <= train:
         raise ValueError(f"labelled is {labelled}, expected 1 to {train} training rows")
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
-        there = draw.integers(2, size=(rows, len(PARTS)))
-        degree = there * draw.uniform(LEAST, 1, there.shape)
+        # The first digit of a uniform number, to the base 2: 1 where that is below 1/2.
+        first = draw.integers(2, size=(rows, len(PARTS)))
+        rest = numpy_generator(seed, place, 1).random(first.shape)
+        there = ((1 - first + rest) / 2 < shares).astype(np.int64)
+        degree = there * draw.uniform(least, 1, there.shape)
         x = pictures(degree) + draw.normal(0, noise, (rows, SIDE, SIDE))
         found: dict[str, Array] = {"x": x}
         for k, name in enumerate(PARTS):
@@ -68,6 +76,8 @@ def load(
             "validation": validation,
             "test": test,
             "noise": noise,
+            "frequency": shares,
+            "least": least,
             "labelled": dict(labelled) if isinstance(labelled, Mapping) else labelled,
         },
         labelled=by_site,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ppl_models.data.render.world_options import frequencies, number, spread
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.hiding import hide_labels
 from ppl_models.data.tables.seeds import numpy_generator
@@ -23,12 +24,16 @@ def load(
     flip: float = 0.0,
     labelled: int | None = 6,
     seed: int = 0,
+    *,
+    border: float = BORDER,
+    frequency: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Points ``x`` (2) on two interleaved half circles of radius 1, class ``y`` 0 or 1.
 
     Class 0 is the upper half circle around (0, 0), class 1 the lower one around (1, 0.5), as in
     scikit-learn's ``make_moons``, but with angles drawn uniformly and coordinates standardised by
-    the moons' own mean (0.5, 0.25) and deviation (0.866, 0.5). The classes are equally frequent.
+    the moons' own mean (0.5, 0.25) and deviation (0.866, 0.5). Each class has its share of every
+    part's rows.
     Right of 1 (in the circles' coordinates) each label is flipped with probability ``flip``, in
     all parts. Sites ``clean`` (the label before) and ``region`` (1 right of 1) are for scoring.
 
@@ -40,20 +45,20 @@ def load(
         flip: Probability of a wrong label in the region.
         labelled: Training rows that keep ``y``, balanced over the classes; all rows if None.
         seed: Seed of everything; the parts have draws of their own.
+        border: Where the region begins, in the circles' coordinates.
+        frequency: Share of the upper and the lower moon; equal if None.
 
     Raises:
         ValueError: If an option is out of range.
     """
-    if not noise >= 0:
-        raise ValueError(f"noise is {noise}, expected >= 0")
-    if not 0 <= flip <= 1:
-        raise ValueError(f"flip is {flip}, expected a probability in 0..1")
+    noise, flip = number("noise", noise, 0), number("flip", flip, 0, 1)
+    border, shares = number("border", border), frequencies("frequency", frequency, len(MOONS))
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
-        clean = draw.permutation(np.arange(rows) % 2)
+        clean = draw.permutation(spread(rows, len(MOONS), shares))
         points = circles(clean, draw.uniform(0, np.pi, rows)) + draw.normal(0, noise, (rows, 2))
-        region = points[:, 0] > BORDER
+        region = points[:, 0] > border
         y = np.where(region & (draw.random(rows) < flip), 1 - clean, clean)
         x = (points - MEAN) / DEVIATION
         parts.append({"x": x, "y": y, "clean": clean, "region": region.astype(np.int64)})
@@ -70,6 +75,8 @@ def load(
             "test": test,
             "noise": noise,
             "flip": flip,
+            "border": border,
+            "frequency": shares,
             "labelled": labelled,
         },
         seed=seed,

@@ -7,6 +7,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from ppl_models.data.render.handwriting import handwritten
+from ppl_models.data.render.world_options import number
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -22,6 +23,10 @@ def load(
     source: str | None = None,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    intensity_effect: float = 2.0,
+    slant_effect: float = 20.0,
+    noise: float = 0.5,
 ) -> Dataset:
     """Real digits edited to a thickness and an intensity drawn from a causal model.
 
@@ -38,17 +43,28 @@ def load(
             is there. Rows are repeated only where there are fewer digits than rows.
         labelled: Training rows that keep ``y``; all if None.
         seed: Seed of everything.
+        intensity_effect: What a pixel of thickness adds to the logit of the intensity; 0 for no
+            arrow.
+        slant_effect: What a pixel of thickness adds to the slant, degrees.
+        noise: Standard deviation of the Normal noise on the logit of the intensity.
 
     Raises:
         FileNotFoundError: If MNIST was asked for and is not there.
-        ValueError: If a part has no rows.
+        ValueError: If a part has no rows, or an option is out of range.
     """
+    effects = {
+        "intensity_effect": number("intensity_effect", intensity_effect),
+        "noise": number("noise", noise, 0),
+    }
+    slant_effect = number("slant_effect", slant_effect)
     source, (known, held) = handwritten(source)
     options = {
         "train": train,
         "validation": validation,
         "test": test,
         "slanted": slanted,
+        **effects,
+        "slant_effect": slant_effect,
         "source": source,
     }
     order = numpy_generator(seed, 3).permutation(len(known[1]))
@@ -64,8 +80,8 @@ def load(
     ):
         draw = numpy_generator(seed, place)
         chosen = np.resize(pool, rows)
-        thickness, intensity = causes(rows, draw)
-        slant = draw.normal(20 * (thickness - 2.5), 1) if slanted else None
+        thickness, intensity = causes(rows, draw, **effects)
+        slant = draw.normal(slant_effect * (thickness - 2.5), 1) if slanted else None
         sites = {
             "x": edit(images[chosen], thickness, intensity, slant),
             "y": digit[chosen],
@@ -83,11 +99,13 @@ def load(
     )
 
 
-def causes(rows: int, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Thickness ``(n,)`` in pixels and intensity ``(n,)`` in grey levels."""
+def causes(
+    rows: int, generator: np.random.Generator, intensity_effect: float = 2.0, noise: float = 0.5
+) -> tuple[Array, Array]:
+    """Thickness ``(n,)`` in pixels and intensity ``(n,)`` in grey levels; see :func:`load`."""
     thickness = 0.5 + generator.gamma(10, 1 / 5, rows)
-    noise = generator.normal(size=rows)
-    return thickness, 64 + 191 * expit(2 * (thickness - 2.5) + 0.5 * noise)
+    logit = intensity_effect * (thickness - 2.5) + noise * generator.normal(size=rows)
+    return thickness, 64 + 191 * expit(logit)
 
 
 def edit(images: Array, thickness: Array, intensity: Array, slant: Array | None = None) -> Array:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.data.render.strokes import ink, strokes, turns
+from ppl_models.data.render.world_options import number
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
 
+Renderers = Mapping[str, Callable[..., Array]]
 COPIES = ("x", "a", "b", "c")  # what is denoised, and the three references
 
 
@@ -24,6 +27,9 @@ def load(
     noise: str = "gaussian",
     level: float = 0.2,
     seed: int = 0,
+    *,
+    floor: float = 0.05,
+    cycles: float = 6.0,
 ) -> Dataset:
     """Noisy images ``x``, references ``a``, ``b``, ``c`` and the ``clean`` image.
 
@@ -39,19 +45,26 @@ def load(
             digits.
         noise: ``gaussian`` of standard deviation ``level`` (0.1, 0.2 and 0.4 are published);
             ``poisson`` counts that reach ``level`` at white (10 is published), divided by it;
-            ``signal`` for Gaussian noise of 0.05 + ``level`` x.
+            ``signal`` for Gaussian noise of ``floor`` + ``level`` x.
         level: Strength of the noise.
         seed: Seed of images and noise.
+        floor: Standard deviation of ``signal`` noise at black.
+        cycles: Most periods of a wave of ``gratings`` across the image, at least 0.1.
 
     Raises:
         ValueError: If there is no such picture or noise, or the level is not positive.
     """
-    draw_clean = _choose("picture", picture, PICTURES)
+    floor, cycles = number("floor", floor, 0), number("cycles", cycles, 0.1)
+    pictures: Renderers = {
+        "gratings": partial(gratings, cycles=cycles),
+        "strokes": stroke_pictures,
+    }
+    draw_clean = _choose("picture", picture, pictures)
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
         clean = draw_clean(rows, side, draw)
-        noisy = {copy: add_noise(clean, noise, level, draw) for copy in COPIES}
+        noisy = {copy: add_noise(clean, noise, level, draw, floor) for copy in COPIES}
         parts.append({**noisy, "clean": clean})
     options = {
         "train": train,
@@ -61,6 +74,8 @@ def load(
         "picture": picture,
         "noise": noise,
         "level": level,
+        "floor": floor,
+        "cycles": cycles,
     }
     return from_parts("noisy_images", parts, options=options, seed=seed)
 
@@ -95,12 +110,6 @@ def stroke_pictures(rows: int, side: int, generator: np.random.Generator) -> Arr
     return ink(segments, generator.uniform(0.04, 0.12, rows), side, 0.06)
 
 
-PICTURES: dict[str, Callable[[int, int, np.random.Generator], Array]] = {
-    "gratings": gratings,
-    "strokes": stroke_pictures,
-}
-
-
 def _gaussian(clean: Array, level: float, generator: np.random.Generator) -> Array:
     return clean + generator.normal(0, level, clean.shape)
 
@@ -109,15 +118,14 @@ def _poisson(clean: Array, level: float, generator: np.random.Generator) -> Arra
     return generator.poisson(clean * level) / level
 
 
-def _signal(clean: Array, level: float, generator: np.random.Generator) -> Array:
-    noisy: Array = clean + generator.normal(size=clean.shape) * (0.05 + level * clean)
+def _signal(clean: Array, level: float, generator: np.random.Generator, floor: float) -> Array:
+    noisy: Array = clean + generator.normal(size=clean.shape) * (floor + level * clean)
     return noisy
 
 
-NOISES = {"gaussian": _gaussian, "poisson": _poisson, "signal": _signal}
-
-
-def add_noise(clean: Array, noise: str, level: float, generator: np.random.Generator) -> Array:
+def add_noise(
+    clean: Array, noise: str, level: float, generator: np.random.Generator, floor: float = 0.05
+) -> Array:
     """One noisy copy of images, float32.
 
     Args:
@@ -125,16 +133,22 @@ def add_noise(clean: Array, noise: str, level: float, generator: np.random.Gener
         noise: ``gaussian``, ``poisson`` or ``signal``; see :func:`load`.
         level: Strength.
         generator: Source of the noise.
+        floor: Standard deviation of ``signal`` noise at black.
 
     Raises:
         ValueError: If there is no such noise or the level is not positive.
     """
     if not level > 0:
         raise ValueError(f"level is {level}, expected more than 0")
-    return _choose("noise", noise, NOISES)(clean, level, generator).astype(np.float32)
+    noises: Renderers = {
+        "gaussian": _gaussian,
+        "poisson": _poisson,
+        "signal": partial(_signal, floor=floor),
+    }
+    return _choose("noise", noise, noises)(clean, level, generator).astype(np.float32)
 
 
-def _choose(what: str, name: str, known: dict[str, Callable[..., Array]]) -> Callable[..., Array]:
+def _choose(what: str, name: str, known: Renderers) -> Callable[..., Array]:
     if name not in known:
         raise ValueError(unknown(what, name, known))
     return known[name]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ppl_models.data.readers import digits
 from ppl_models.data.render.strokes import DIGITS, styled
+from ppl_models.data.render.world_options import number, own_seed, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -42,6 +44,12 @@ def load_digits(
     test: int = 397,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    angle: tuple[float, float] = (-0.25, 0.25),
+    scale: tuple[float, float] = (0.75, 1.0),
+    width: tuple[float, float] = (0.05, 0.09),
+    inverted: float = 0.5,
+    noise: float = 0.02,
 ) -> Dataset:
     """Real digits ``s`` (8 x 8) beside styled stroke digits ``t`` (12 x 12) of the same class.
 
@@ -56,10 +64,22 @@ def load_digits(
         test: Test pairs.
         labelled: Training rows that keep ``y``; all if None.
         seed: Seed of everything.
+        angle: Range of turns clockwise of ``t``, radians, uniform.
+        scale: Range of its sizes, where 1 fills the picture, uniform.
+        width: Range of its strokes' half width, in units of the picture's side, uniform.
+        inverted: Probability that its ground and ink are swapped.
+        noise: Standard deviation of the Normal noise on its pixels, before they are cut to 0..1.
 
     Raises:
         ValueError: If an option is out of range.
     """
+    style: dict[str, Any] = {
+        "angle": span("angle", angle),
+        "scale": span("scale", scale, 0),
+        "width": span("width", width, 0),
+        "inverted": number("inverted", inverted, 0, 1),
+        "noise": number("noise", noise, 0),
+    }
     source = digits.load(train=1_200, validation=200, test=397, seed=seed)
     parts = []
     for place, (table, rows) in enumerate(
@@ -71,8 +91,8 @@ def load_digits(
         chosen = np.concatenate(turns)[:rows]
         y = table.sites["y"].numpy()[chosen]
         s = table.sites["x"].numpy()[chosen].reshape(-1, 8, 8)
-        parts.append({"s": s, "t": styled(y, draw), "y": y})
-    options = {"train": train, "validation": validation, "test": test}
+        parts.append({"s": s, "t": styled(y, draw, **style), "y": y})
+    options = {"train": train, "validation": validation, "test": test, **style}
     return from_parts(
         "paired_digits",
         parts,
@@ -89,6 +109,9 @@ def load_captions(
     test: int = 1_000,
     labelled: Mapping[str, int] | None = None,
     seed: int = 0,
+    *,
+    noise: float = 0.1,
+    network_seed: int | None = None,
 ) -> Dataset:
     """Features ``s`` (64 numbers) of made-up birds beside captions ``t`` (12 words).
 
@@ -103,22 +126,31 @@ def load_captions(
         test: Test pairs.
         labelled: Training rows that keep an attribute, by its name; all if None.
         seed: Seed of everything.
+        noise: Standard deviation of the Normal noise on the features ``s``.
+        network_seed: Seed of the network that makes features of attributes; ``seed`` if None.
 
     Raises:
         ValueError: If an option is out of range.
     """
-    weights = numpy_generator(seed, 4)
+    noise = number("noise", noise, 0)
+    weights = numpy_generator(own_seed("network_seed", network_seed, seed), 4)
     first, second = weights.normal(0, 0.5, (24, 64)), weights.normal(0, 64**-0.5, (64, 64))
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
         values = draw.integers(4, size=(rows, 6))
         hidden = np.tanh(np.eye(4)[values].reshape(rows, 24) @ first)
-        s = np.tanh(hidden @ second) + draw.normal(0, 0.1, (rows, 64))
+        s = np.tanh(hidden @ second) + draw.normal(0, noise, (rows, 64))
         parts.append(
             {"s": s, "t": captions(values, draw), **dict(zip(KINDS, values.T, strict=True))}
         )
-    options = {"train": train, "validation": validation, "test": test}
+    options = {
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "noise": noise,
+        "network_seed": network_seed,
+    }
     return from_parts(
         "captions",
         parts,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ppl_models.config import check_seed
 from ppl_models.data.factors.grid import BLOCK
+from ppl_models.data.render.world_options import Span, number, numbers, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.splits import split
@@ -20,13 +23,23 @@ FINE = 3  # sub-pixels per side
 # Where a figure with matplotlib's margins puts the axes, as shares of its side.
 LEFT, RIGHT, BOTTOM, TOP = 0.125, 0.9, 0.11, 0.88
 FIREBRICK, ORANGE, BLACK = (178, 34, 34), (255, 165, 0), (0, 0, 0)
-# Row i -> column j: pendulum and light angle act on shadow length and position.
-EDGES = np.array([[0, 0, 1, 0.8], [0, 0, -1, 1.2], [0, 0, 0, 0], [0, 0, 0, 0]])
+UPRIGHT = 90.0  # slope of a ray, degrees, of which no picture is drawn
+# Pendulum angle on length and on position of the shadow, light angle on both.
+EDGES = (1.0, 0.8, -1.0, 1.2)
 NAMES = ("pendulum_angle", "light_angle", "shadow_length", "shadow_position")
 
 
 def load(
-    side: int = 64, validation: int = 500, labelled: int | None = None, seed: int = 0
+    side: int = 64,
+    validation: int = 500,
+    labelled: int | None = None,
+    seed: int = 0,
+    *,
+    pendulum_angle: tuple[float, float] = (-36.0, 38.7),
+    light_angle: tuple[float, float] = (54.0, 132.3),
+    step: float = 0.9,
+    shortest: float = 3.0,
+    noise: float = 0.0,
 ) -> Dataset:
     """All 7,308 pendulums, sites ``x`` (side x side x 3) and four numbers.
 
@@ -40,17 +53,27 @@ def load(
         validation: Training rows set aside.
         labelled: Training rows that keep their four numbers; all if None.
         seed: Seed of both choices.
+        pendulum_angle: Range of the angles to the vertical, degrees, ends included.
+        light_angle: Range of the slopes of the rays, degrees, within 0 to 180 without either;
+            90 is left out.
+        step: From one angle to the next, degrees.
+        shortest: Least length of a shadow, in units of the drawing, at least 0.01.
+        noise: Standard deviation of the Normal noise on shadow length and position. Images are
+            drawn without it.
 
     Raises:
-        ValueError: If there are too few rows.
+        ValueError: If an option is out of range or there are too few rows.
     """
-    i, j = np.arange(-40, 44), np.delete(np.arange(60, 148), 100 - 60)
-    pendulum, light = (angle.ravel() * 0.9 for angle in np.meshgrid(i, j, indexing="ij"))
-    numbers = shadow(pendulum, light)
-    is_test = np.arange(1, len(light) + 1) % 4 == 1
+    grid = _grid(pendulum_angle, light_angle, step)
+    own, slopes = grid.pop("angles")
+    true = shadow(own, slopes, number("shortest", shortest, 0.01))
+    is_test = np.arange(1, len(true) + 1) % 4 == 1
     is_test[0] = False
-    options = {"side": side, "validation": validation, "labelled": labelled}
-    return _dataset("pendulum", numbers, numbers, np.flatnonzero(is_test), options, seed)
+    options = {
+        "side": side, **grid, "shortest": shortest, "noise": noise,
+        "validation": validation, "labelled": labelled,
+    }  # fmt: skip
+    return _dataset("pendulum", true, np.flatnonzero(is_test), options, seed)
 
 
 def load_dear(
@@ -59,6 +82,11 @@ def load_dear(
     validation: int = 500,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    pendulum_angle: tuple[float, float] = (0.0, 40.5),
+    light_angle: tuple[float, float] = (48.0, 88.5),
+    step: float = 0.5,
+    shortest: float = 2.0,
 ) -> Dataset:
     """The 6,724 pendulums of DEAR, whose archive is not what the script of CausalVAE draws.
 
@@ -73,21 +101,24 @@ def load_dear(
         validation: Training rows set aside.
         labelled: Training rows that keep their four numbers; all if None.
         seed: Seed of noise, split and the numbers that are kept.
+        pendulum_angle: Range of the angles to the vertical, degrees, ends included.
+        light_angle: Range of the slopes of the rays, degrees, within 0 to 180 without either;
+            90 is left out.
+        step: From one angle to the next, degrees.
+        shortest: Least length of a shadow, in units of the drawing, at least 0.01.
 
     Raises:
-        ValueError: If noise is negative or there are too few rows.
+        ValueError: If an option is out of range or there are too few rows.
     """
-    if noise < 0:
-        raise ValueError(f"noise is {noise}, expected at least 0")
-    steps = np.arange(82) * 0.5
-    pendulum, light = (a.ravel() for a in np.meshgrid(steps, 48 + steps, indexing="ij"))
-    true = shadow(pendulum, light, shortest=2)
-    seen = true.copy()
-    draw = numpy_generator(seed, 0)
-    seen[:, 2:] += draw.normal(0, noise, (len(seen), 2)) if noise else 0
-    (test,) = split(len(seen), (len(seen) // 4,), seed)
-    options = {"side": side, "noise": noise, "validation": validation, "labelled": labelled}
-    return _dataset("pendulum_dear", true, seen, test.numpy(), options, seed)
+    grid = _grid(pendulum_angle, light_angle, step)
+    own, slopes = grid.pop("angles")
+    true = shadow(own, slopes, number("shortest", shortest, 0.01))
+    (test,) = split(len(true), (len(true) // 4,), seed)
+    options = {
+        "side": side, "noise": noise, **grid, "shortest": shortest,
+        "validation": validation, "labelled": labelled,
+    }  # fmt: skip
+    return _dataset("pendulum_dear", true, test.numpy(), options, seed)
 
 
 def load_vectors(
@@ -96,6 +127,10 @@ def load_vectors(
     test: int = 1_000,
     labelled: int | None = None,
     seed: int = 0,
+    *,
+    edges: tuple[float, ...] = EDGES,
+    noise: float = 0.02,
+    network_seed: int | None = None,
 ) -> Dataset:
     """A pendulum without pictures: sites ``x`` (16 numbers) and the four factors.
 
@@ -108,28 +143,48 @@ def load_vectors(
         validation: Validation rows.
         test: Test rows.
         labelled: Training rows that keep their factors; all if None.
-        seed: Seed of the network, the rows and the factors that are kept.
+        seed: Seed of the rows and the factors that are kept.
+        edges: Entries of A: how much the pendulum's angle acts on the shadow's length and on
+            its position, and how much the light's angle acts on both; 0 for no arrow.
+        noise: Standard deviation of the Normal noise on ``x``.
+        network_seed: Seed of the network, which is then the same for all seeds and numbers of
+            rows; if None each has a network of its own.
 
     Raises:
-        ValueError: If a part has no rows.
+        ValueError: If a part has no rows, or an option is out of range.
     """
-    draw = numpy_generator(seed, 0)
+    edges = numbers("edges", edges, 4)
+    noise, draw = number("noise", noise, 0), numpy_generator(seed, 0)
     rows = train + validation + test
-    noise = draw.normal(size=(rows, 4)) * [1, 1, 0.5, 0.5]
-    factors = noise @ np.linalg.inv(np.eye(4) - EDGES)
+    factors = (
+        draw.normal(size=(rows, 4)) * [1, 1, 0.5, 0.5] @ np.linalg.inv(np.eye(4) - graph(edges))
+    )
     factors = (factors - factors.mean(0)) / factors.std(0)
     sources = np.hstack([factors, draw.normal(size=(rows, 2))])
-    hidden = np.tanh(sources @ draw.normal(0, 6**-0.5, (6, 24)))
-    x = 1.5 * hidden @ draw.normal(0, 24**-0.5, (24, 16)) + draw.normal(0, 0.02, (rows, 16))
+    own = draw
+    if network_seed is not None:
+        own = numpy_generator(check_seed(network_seed, "network_seed"), 4)
+    hidden = np.tanh(sources @ own.normal(0, 6**-0.5, (6, 24)))
+    x = 1.5 * hidden @ own.normal(0, 24**-0.5, (24, 16)) + draw.normal(0, noise, (rows, 16))
     sites = {"x": x, **dict(zip(NAMES, factors.T, strict=True))}
     ends = np.cumsum([train, validation])
     parts = [
         dict(zip(sites, values, strict=True))
         for values in zip(*(np.split(v, ends) for v in sites.values()), strict=True)
     ]
-    options = {"train": train, "validation": validation, "test": test, "labelled": labelled}
+    options = {
+        "train": train, "validation": validation, "test": test, "edges": edges,
+        "noise": noise, "network_seed": network_seed, "labelled": labelled,
+    }  # fmt: skip
     observed = _keep(train, labelled, seed)
     return from_parts("pendulum_vectors", parts, options=options, seed=seed, observed=observed)
+
+
+def graph(edges: Sequence[float] = EDGES) -> Array:
+    """The matrix A ``(4, 4)`` of :func:`load_vectors`: row i acts on column j."""
+    acts = np.zeros((4, 4))
+    acts[:2, 2:] = np.reshape(edges, (2, 2))
+    return acts
 
 
 def shadow(pendulum: Array, light: Array, shortest: float = 3) -> Array:
@@ -212,9 +267,33 @@ def _reach(degrees: Array, x: Array | float, y: Array | float, height: float) ->
     return where
 
 
+def _grid(pendulum: Span, light: Span, step: float) -> dict[str, Any]:
+    """The checked options, and ``angles`` ``(2, n)`` of each combination of both."""
+    if not number("step", step) > 0:
+        raise ValueError(f"step is {step}, expected more than 0 degrees")
+    pendulum = span("pendulum_angle", pendulum, -180, 180)
+    light = span("light_angle", light, 0, 180)
+    if not 0 < light[0] <= light[1] < 180:
+        raise ValueError(f"light_angle is {light}, expected slopes between 0 and 180 degrees")
+    own, slopes = (_steps(*ends, step) for ends in (pendulum, light))
+    slopes = slopes[np.abs(slopes - UPRIGHT) > 1e-9]
+    angles = np.stack([a.ravel() for a in np.meshgrid(own, slopes, indexing="ij")])
+    return {"pendulum_angle": pendulum, "light_angle": light, "step": step, "angles": angles}
+
+
+def _steps(low: float, high: float, step: float) -> Array:
+    """Numbers from low to high, both included where steps lead there."""
+    first = round(low / step)
+    if abs(first * step - low) < 1e-9:  # whole steps from 0, without an error that adds up
+        return np.arange(first, math.floor(high / step + 1e-9) + 1) * step
+    return low + np.arange(math.floor((high - low) / step + 1e-9) + 1) * step
+
+
 def _dataset(
-    name: str, true: Array, seen: Array, test: Array, options: Mapping[str, Any], seed: int
+    name: str, true: Array, test: Array, options: Mapping[str, Any], seed: int
 ) -> Dataset:
+    seen, noise = true.copy(), number("noise", options["noise"], 0)
+    seen[:, 2:] += numpy_generator(seed, 0).normal(0, noise, (len(seen), 2)) if noise else 0
     rest = np.setdiff1d(np.arange(len(true)), test)
     held = options["validation"]
     left, validation = split(len(rest), (len(rest) - held, held), seed)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ppl_models.config import whole
 from ppl_models.data.factors.grid import FactorData, Values
 from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.render.world_options import number
 from ppl_models.data.tables.from_parts import Array
 
 SIDE, SQUARE, PLACES = 64, 8, 8
@@ -47,19 +49,26 @@ def xysquare(spacing: int = 8) -> FactorData:
     return _squares("xysquare", ("x_place", "y_place"), spacing)
 
 
-def xyobject() -> FactorData:
+def xyobject(spacing: int = 2) -> FactorData:
     """One square of any of 4 colours and 5 sizes on a fine grid: 12,500 images of 64 x 64 x 3.
 
     Factors colour 4, size 5 (7, 9, .., 15 pixels), x_place and y_place 25 each, 2 pixels
     apart. The four colours are ours.
+
+    Args:
+        spacing: Pixels from one place to the next, 1 to 8; there are 49 // spacing + 1 places.
+
+    Raises:
+        ValueError: If the spacing is not 1 to 8.
     """
-    places = tuple(float(p) for p in range(0, SIDE - WIDTHS[-1] + 1, 2))
+    _check(spacing)
+    places = tuple(float(p) for p in range(0, SIDE - WIDTHS[-1] + 1, spacing))
 
     def draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
         colour, size, x, y = classes.T
         width = np.array(WIDTHS)[size]
         # Centred in the box of the largest square, so that size moves no centre.
-        x, y = (2 * p + (WIDTHS[-1] - width) // 2 for p in (x, y))
+        x, y = (spacing * p + (WIDTHS[-1] - width) // 2 for p in (x, y))
         paint = np.array(list(COLOURS.values()))[colour]
         return {"x": _box(x, y, width)[..., None] & paint[:, None, None]}
 
@@ -72,17 +81,24 @@ def xyobject() -> FactorData:
     return FactorData("xyobject", values, draw)
 
 
-def blob() -> FactorData:
+def blob(width: float = 1.5) -> FactorData:
     """A Gaussian bump at 24 x 24 places: 576 images of 16 x 16 from 0 to 1.
 
     Small enough for the aggregate posterior to be summed exactly. Factors column 24, row 24;
     the bump's centre is 3 to 12 pixels from the left and top, its width 1.5 pixels.
+
+    Args:
+        width: Standard deviation of the bump, pixels, at least 0.1.
+
+    Raises:
+        ValueError: If it is less.
     """
+    double = 2 * number("width", width, 0.1) ** 2
     grid = tuple(k / 23 for k in range(24))
 
     def draw(classes: Array, generator: np.random.Generator) -> dict[str, Array]:
         centre = 3 + 9 * np.array(grid)[classes]
-        across, down = (np.exp(-((np.arange(16) - c[:, None]) ** 2) / 4.5) for c in centre.T)
+        across, down = (np.exp(-((np.arange(16) - c[:, None]) ** 2) / double) for c in centre.T)
         return {"x": (down[:, :, None] * across[:, None]).astype(np.float32)}
 
     return FactorData("blob", {"column": grid, "row": grid}, draw)
@@ -95,8 +111,7 @@ load_blob = sampled(blob)
 
 
 def _squares(name: str, factors: tuple[str, ...], spacing: int) -> FactorData:
-    if not 1 <= spacing <= SQUARE:
-        raise ValueError(f"spacing is {spacing}, expected 1 to {SQUARE}")
+    _check(spacing)
     first = (SIDE - (SQUARE + (PLACES - 1) * spacing)) // 2
     corners = tuple(float(first + spacing * p) for p in range(PLACES))
 
@@ -109,6 +124,11 @@ def _squares(name: str, factors: tuple[str, ...], spacing: int) -> FactorData:
         return {"x": channels[0] if len(channels) == 1 else np.stack(channels, axis=-1)}
 
     return FactorData(name, dict.fromkeys(factors, corners), draw)
+
+
+def _check(spacing: int) -> None:
+    if not 1 <= whole("spacing", spacing) <= SQUARE:
+        raise ValueError(f"spacing is {spacing}, expected 1 to {SQUARE}")
 
 
 def _box(left: Array, top: Array, width: Array) -> Array:

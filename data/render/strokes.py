@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ppl_models.data.render.world_options import frequencies, number, redrawn, span
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -36,6 +37,12 @@ def load(
     side: int = 12,
     labelled: Mapping[str, int] | None = None,
     seed: int = 0,
+    *,
+    angle: tuple[float, float] = (-0.5, 0.5),
+    scale: tuple[float, float] = (0.7, 1.05),
+    width: tuple[float, float] = (0.04, 0.12),
+    thick: float = 0.08,
+    frequency: tuple[float, ...] | None = None,
 ) -> Dataset:
     """Stroke digits of Guided-VAE's stand-in (Ding et al. 2020): ``x`` from 0 to 1.
 
@@ -50,29 +57,49 @@ def load(
         side: Pixels per side.
         labelled: Training rows that keep their label, by site; all if None.
         seed: Seed of everything.
+        angle: Range of turns clockwise, radians, uniform.
+        scale: Range of sizes, where 1 fills the picture, uniform.
+        width: Range of the strokes' half width, in units of the picture's side, uniform.
+        thick: Width above which a stroke is thick.
+        frequency: Probability of each digit; equal if None.
 
     Raises:
-        ValueError: If a part has no rows.
+        ValueError: If a part has no rows, or an option is out of range.
     """
+    angle, scale, width = (
+        span("angle", angle),
+        span("scale", scale, 0),
+        span("width", width, 0),
+    )
+    thick, shares = number("thick", thick), frequencies("frequency", frequency, len(DIGITS))
     parts = []
     for place, rows in enumerate((train, validation, test)):
         draw = numpy_generator(seed, place)
         digit = draw.integers(10, size=rows)
-        angle, scale, width = (
-            draw.uniform(low, high, rows) for low, high in ((-0.5, 0.5), (0.7, 1.05), (0.04, 0.12))
-        )
-        x = ink(strokes(digit, turns(angle) * scale[:, None, None]), width, side, 0.06)
+        digit = redrawn(digit, len(DIGITS), shares, numpy_generator(seed, place, 1))
+        turn, size, half = (draw.uniform(*ends, rows) for ends in (angle, scale, width))
+        x = ink(strokes(digit, turns(turn) * size[:, None, None]), half, side, 0.06)
         parts.append(
             {
                 "x": x,
                 "y": digit,
-                "thick": (width > 0.08).astype(np.int64),
-                "angle": angle,
-                "scale": scale,
-                "width": width,
+                "thick": (half > thick).astype(np.int64),
+                "angle": turn,
+                "scale": size,
+                "width": half,
             }
         )
-    options = {"train": train, "validation": validation, "test": test, "side": side}
+    options = {
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "side": side,
+        "angle": angle,
+        "scale": scale,
+        "width": width,
+        "thick": thick,
+        "frequency": shares,
+    }
     return from_parts(
         "stroke_digits",
         parts,
@@ -83,7 +110,17 @@ def load(
     )
 
 
-def styled(digit: Array, generator: np.random.Generator, side: int = 12) -> Array:
+def styled(
+    digit: Array,
+    generator: np.random.Generator,
+    side: int = 12,
+    *,
+    angle: tuple[float, float] = (-0.25, 0.25),
+    scale: tuple[float, float] = (0.75, 1.0),
+    width: tuple[float, float] = (0.05, 0.09),
+    inverted: float = 0.5,
+    noise: float = 0.02,
+) -> Array:
     """Images ``(n, side, side)`` of digits ``(n,)`` in a style of their own each (MEME's t).
 
     Turned, sheared, scaled, shifted; on a grey ground of U(0, 0.35) with ink of U(0.65, 1),
@@ -93,22 +130,27 @@ def styled(digit: Array, generator: np.random.Generator, side: int = 12) -> Arra
         digit: The digits.
         generator: Source of the styles.
         side: Pixels per side.
+        angle: Range of turns, radians.
+        scale: Range of sizes, where 1 fills the picture.
+        width: Range of the strokes' half width, in units of the picture's side.
+        inverted: Probability that ground and ink are swapped.
+        noise: Standard deviation of the Normal noise on every pixel.
     """
     n = len(digit)
-    linear = turns(generator.uniform(-0.25, 0.25, n))
+    linear = turns(generator.uniform(*angle, n))
     shear = np.tile(np.eye(2), (n, 1, 1))
     shear[:, 0, 1] = generator.uniform(-0.2, 0.2, n)
-    linear = linear @ shear * generator.uniform(0.75, 1, (n, 1, 1))
+    linear = linear @ shear * generator.uniform(*scale, (n, 1, 1))
     shift = generator.uniform(-0.06, 0.06, (n, 2))
-    cover = ink(strokes(digit, linear, shift), generator.uniform(0.05, 0.09, n), side, 0.05)
+    cover = ink(strokes(digit, linear, shift), generator.uniform(*width, n), side, 0.05)
     ground, paint = (generator.uniform(a, b, (n, 1, 1)) for a, b in ((0, 0.35), (0.65, 1)))
-    swap = generator.random((n, 1, 1)) < 0.5
+    swap = generator.random((n, 1, 1)) < inverted
     ground, paint = np.where(swap, paint, ground), np.where(swap, ground, paint)
     slope, turn = generator.uniform(-0.1, 0.1, n), generator.uniform(0, 2 * np.pi, n)
     span = 2 * (np.arange(side) + 0.5) / side - 1
     along = np.cos(turn)[:, None, None] * span + np.sin(turn)[:, None, None] * span[:, None]
-    noise = generator.normal(0, 0.02, cover.shape)
-    image: Array = ground + (paint - ground) * cover + slope[:, None, None] * along + noise
+    grain = generator.normal(0, noise, cover.shape)
+    image: Array = ground + (paint - ground) * cover + slope[:, None, None] * along + grain
     return image.clip(0, 1).astype(np.float32)
 
 

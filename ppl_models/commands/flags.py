@@ -7,10 +7,13 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from ppl_models.config import unknown
+
+SEVERAL = re.compile(r"tuple\[[^|]*\]( \| None)?")  # annotations of options that list values
 
 
 class UsageError(ValueError):
@@ -31,11 +34,14 @@ class Parser(argparse.ArgumentParser):
         """Parse, and name the nearest flag for one that does not exist."""
         options, rest = self.parse_known_args(arguments)
         if rest:
-            flags = [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
             if rest[0].startswith("-"):
-                raise UsageError(unknown("flag", rest[0].split("=")[0], flags))
+                raise UsageError(unknown("flag", rest[0].split("=")[0], self.flags()))
             raise UsageError(f"unexpected argument {rest[0]!r}")
         return options
+
+    def flags(self) -> list[str]:
+        """All flags with two dashes."""
+        return [o for action in self._actions for o in action.option_strings if o[:2] == "--"]
 
 
 def add_settings(parser: Parser, config: type, title: str, several: bool = False) -> list[str]:
@@ -84,22 +90,30 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
 
 
 def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[str, str]:
-    """A flag per option of a data set's loader.
+    """A flag per option of a data set's loader; ranges and lists take several values.
+
+    A flag that is taken, such as ``--sun`` of a paper beside that of the data, and ``--seed``,
+    has ``--data-`` before its name.
 
     Returns:
         Option of the loader by name of the parsed argument.
     """
     group = parser.add_argument_group(title)
-    names = {}
+    names, texts = {}, _argument_texts(loader)
     for name, parameter in inspect.signature(loader).parameters.items():
-        dest = "data_seed" if name == "seed" else name
+        default = parameter.default
+        taken = name == "seed" or _flag(name) in parser.flags()
+        dest = f"data_{name}" if taken else name
+        many = SEVERAL.fullmatch(str(parameter.annotation)) is not None
+        shown = (" ".join(map(str, default)) or "none") if isinstance(default, tuple) else default
         group.add_argument(
             _flag(dest),
             dest=dest,
             type=_literal,
+            nargs="+" if many else None,
             metavar=dest.upper(),
             default=argparse.SUPPRESS,
-            help=f"(default {parameter.default})",
+            help=f"{texts.get(name, '')} (default {shown})".replace("%", "%%").strip(),
         )
         names[dest] = name
     return names
@@ -118,6 +132,14 @@ def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     """Those of the named arguments that were given; lists come as tuples."""
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     return {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+
+
+def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """What the ``Args`` of a docstring say of each argument, in one line."""
+    _, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+    entries = re.split(r"^    (?=\w+: )", rest.partition("\n\n")[0], flags=re.MULTILINE)
+    pairs = (" ".join(entry.split()).partition(": ") for entry in entries if entry.strip())
+    return {name: text.replace("``", "") for name, _, text in pairs}
 
 
 def _flag(name: str) -> str:

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 
 import ppl_models as zoo
 from ppl_models import data, guides, inference
-from ppl_models.data.render.outliers import errors
+from ppl_models.data.render.outliers import error_masks
 from ppl_models.networks import Net
 from ppl_models.semisupervised.clsvae import CLSVAE, CLSVAEConfig
 
@@ -113,7 +113,7 @@ def measured(kind: str, seed: int) -> dict[str, object]:
 def masks():
     """The errors by number, flattened; 0 is none."""
     blank = torch.zeros(28 * 28)
-    return torch.stack([blank, *(torch.from_numpy(e).flatten().float() for e in errors())])
+    return torch.stack([blank, *(torch.from_numpy(e).flatten().float() for e in error_masks())])
 
 
 @pytest.fixture(scope="module")

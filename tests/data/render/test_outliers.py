@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppl_models import data
-from ppl_models.data.render.outliers import CLASSES, errors, templates
+from ppl_models.data.render.outliers import error_masks, templates
 
 SIZES = {"train": 1600, "validation": 40, "test": 400}
 
@@ -36,7 +36,7 @@ def test_shapes_have_the_areas_of_their_geometry():
 
 
 def test_errors_stand_where_they_should():
-    column, row, upper, lower = errors()
+    column, row, upper, lower = error_masks()
     assert column.sum() == row.sum() == 28 and column[:, 20].all() and row[15].all()
     assert upper[15, 0] and upper[0, 15] and upper[16, 0] and upper.sum() == 16 + 17
     assert lower[27, 11] and lower[11, 27] and lower[27, 12] and lower.sum() == 17 + 16
@@ -51,7 +51,7 @@ def test_parts_are_equal_and_errors_are_set_by_a_logical_or(outliers, part):
     counts = np.bincount(error, minlength=5)
     assert counts[1:].sum() == round(0.35 * len(table))
     assert counts[1:].max() - counts[1:].min() <= 1
-    for k, mask in enumerate((np.zeros((28, 28), bool), *errors())):
+    for k, mask in enumerate((np.zeros((28, 28), bool), *error_masks())):
         expected = image(table, "clean")[error == k] | mask
         assert (image(table, "x")[error == k] == expected).all()
 
@@ -94,7 +94,7 @@ def test_all_comes_from_the_seed(outliers):
     assert again.recipe == outliers.recipe
     assert data.remake(outliers.recipe).recipe["digest"] == outliers.recipe["digest"]
     assert other.recipe["digest"] != outliers.recipe["digest"]
-    assert outliers.train.classes["y"] == CLASSES["y"] == ("outlier", "inlier")
+    assert outliers.train.classes["y"] == ("outlier", "inlier")
 
 
 def test_without_outliers_all_trusted_rows_are_inliers():
@@ -106,7 +106,7 @@ def test_without_outliers_all_trusted_rows_are_inliers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dirty": 1.5}, "dirty is 1.5, expected a share"),
+        ({"dirty": 1.5}, "dirty is 1.5, expected a number in 0..1"),
         ({"labelled": 0}, "labelled is 0, expected a multiple of 8"),
         ({"labelled": 82}, "labelled is 82, expected a multiple of 8, .* rectangle, .* lower"),
         ({"labelled": 1600}, "which asks for 200 rows of 'column', but there are 140"),

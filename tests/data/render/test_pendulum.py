@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ppl_models import data
-from ppl_models.data.render.pendulum import EDGES, NAMES, draw_pendulums, shadow
+from ppl_models.data.render.pendulum import NAMES, draw_pendulums, graph, shadow
 
 
 def labels(d):
@@ -122,7 +122,7 @@ def test_label_noise_is_not_drawn():
 
 def test_vectors_have_the_published_covariance():
     d = data.load("pendulum_vectors", train=40_000, validation=10, test=10)
-    way = np.linalg.inv(np.eye(4) - EDGES)
+    way = np.linalg.inv(np.eye(4) - graph())
     cov = way.T @ np.diag([1, 1, 0.25, 0.25]) @ way
     expected = cov / np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
     factors = np.stack([d.train.sites[n].double().numpy() for n in NAMES])
@@ -130,7 +130,7 @@ def test_vectors_have_the_published_covariance():
     assert factors.mean(1) == pytest.approx(0, abs=0.01)
     assert factors.std(1) == pytest.approx(1, abs=0.01)
     # unit-noise edges of the paper's check: 2, -2, 1.6, 2.4
-    assert EDGES[:2, 2:] / 0.5 == pytest.approx(np.array([[2, 1.6], [-2, 2.4]]))
+    assert graph()[:2, 2:] / 0.5 == pytest.approx(np.array([[2, 1.6], [-2, 2.4]]))
     assert d.sizes["x"] == 16
 
 
@@ -160,5 +160,5 @@ def test_some_rows_keep_their_numbers(name):
 
 
 def test_options_out_of_range():
-    with pytest.raises(ValueError, match="noise is -1, expected at least 0"):
+    with pytest.raises(ValueError, match="noise is -1, expected >= 0"):
         data.load("pendulum_dear", noise=-1)
