@@ -13,8 +13,13 @@ from ppl_models.config import at_least
 from ppl_models.guides.protocol import listed
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
+from ppl_models.inference.objectives.loss_parts import ESTIMATE
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.objectives.self_normalised import observed_factors, observed_sites
+from ppl_models.inference.objectives.self_normalised import (
+    names_with_classification,
+    observed_factors,
+    observed_sites,
+)
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -86,10 +91,17 @@ class CharacteristicELBO(Bound):
             return self._summed.weights(run)
         return run.weights(2 if self.detach == "none" else 1)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The estimate, and the extra weight of log q(y | x)."""
+        return names_with_classification(ESTIMATE, self.alpha, self.gamma)
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus its value per row, and the extra weight of log q(y | x)."""
         if not observed_sites(run):
-            return self._summed.rows(run)
+            loss = self._summed.rows(run)
+            losses = loss, loss.new_zeros(loss.shape)
+            return dict(zip(self.part_names, losses, strict=False))
         w = self.weights(run)
         check_unscaled(w)
         check_inside_plate(w, type(self).__name__)  # a draw that rows share has no weights by row
@@ -103,7 +115,8 @@ class CharacteristicELBO(Bound):
         centre = bracket[-1].detach() if self.detach == "none" else 0.0
         bound = (log_v[0] - log_q).exp() * (bracket[0] - centre) + centre
         alpha, gamma = (value_at(n, self.progress) for n in (self.alpha, self.gamma))
-        return -gamma * (bound + (1 + alpha) * log_q)
+        losses = -gamma * (bound + log_q), -gamma * alpha * log_q
+        return dict(zip(self.part_names, losses, strict=False))
 
     def log_q(self, run: Evaluation) -> Tensor:
         """The estimate of log q(y | x) of the observed labels, ``(B,)``."""

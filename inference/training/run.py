@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -39,7 +41,10 @@ class Run:
         objective: Formula of the objective of the last stage.
         seed: Seed of the training.
         history: Training curve: lists of equal length under ``step``, ``stage``, ``loss`` (nats
-            per row) and ``seconds``.
+            per row) and ``seconds``, and under the name of each part of the loss, such as
+            ``bound``. The parts are losses and add up to ``loss``: that of the bound is minus
+            the bound. NaN in stages that have no such part. See
+            :mod:`ppl_models.inference.objectives.loss_parts`.
         validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
     """
 
@@ -55,10 +60,21 @@ class Run:
         """A seed of another library's kind becomes Python's own."""
         self.seed = native(self.seed)
 
-    def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
-        """Add a point to the training curve."""
-        for key, value in zip(self.history, (step, stage, loss, seconds), strict=True):
-            self.history[key].append(value)
+    def record(
+        self,
+        step: int,
+        stage: int,
+        loss: float,
+        seconds: float,
+        parts: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add a point to the training curve, with the parts of the loss by name."""
+        before = len(self.history["step"])
+        for name in parts:
+            self.history.setdefault(name, [math.nan] * before)
+        point = {"step": step, "stage": stage, "loss": loss, "seconds": seconds, **parts}
+        for name, column in self.history.items():
+            column.append(point.get(name, math.nan))
 
     def record_validation(self, step: int, loss: float) -> None:
         """Add a point to the validation curve."""
@@ -76,6 +92,10 @@ class Run:
     def loss_per_row(self, table: Table, objective: Objective) -> Tensor:
         """See :func:`ppl_models.inference.posterior.prediction.loss_per_row`."""
         return prediction.loss_per_row(self.pair, table, objective)
+
+    def bound_per_row(self, table: Table, objective: Objective) -> Tensor:
+        """See :func:`ppl_models.inference.posterior.prediction.bound_per_row`."""
+        return prediction.bound_per_row(self.pair, table, objective)
 
     def posterior(
         self, table: Table, *, restarts: Sequence[Run] = (), **options: Any
@@ -133,6 +153,7 @@ def describe_run(
             {
                 "name": stage.name,
                 "objective": repr(stage.objective),
+                "parts": list(stage.objective.part_names),
                 "players": [options.text(player) for player in stage.players],
                 **plain(dataclasses.asdict(stage.training)),
             }
