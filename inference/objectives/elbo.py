@@ -14,7 +14,7 @@ from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_choice, zero_loss
 from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
-from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, weighted
+from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, added, weighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
@@ -184,6 +184,10 @@ class EnumeratedELBO(ELBO):
         """Minus the bound per row, and what weights and floors add."""
         if pieces := self._in_pieces(run):
             return {self.part_names[0]: -pieces[0]}
+        parts = self._at_once(run)
+        return parts if len(self.part_names) > 1 else {self.part_names[0]: added(parts)}
+
+    def _at_once(self, run: Evaluation) -> dict[str, Tensor]:
         w = self.weights(run)
         if not w.term_by_term and self.backend == "torch":
             return super().rows_by_part(run)

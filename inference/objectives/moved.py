@@ -62,8 +62,9 @@ class Imputed(_Elsewhere):
     :math:`\hat y + w\,(\pi - \bar\pi)` whose value is the one-hot :math:`\hat y` and whose
     gradient is w times that of :math:`\pi = \mathrm{softmax}(s)`, also where the label is known:
     straight through, which is the only way that the bound informs the classifier (w = 0: none).
-    The entropy of q(y | x) has no part in it, so it is no lower bound of log p(x). Model and guide
-    may use the label as an input of :class:`ppl_models.networks.Net`, not as an index.
+    The entropy of q(y | x) has no part in it: it bounds :math:`\log p(x, \hat y)`, and so
+    log p(x) too, but not closely. Model and guide may use the label as an input of
+    :class:`ppl_models.networks.Net`, not as an index.
 
     Args:
         bound: The bound.

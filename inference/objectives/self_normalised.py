@@ -39,7 +39,12 @@ class SelfNormalisedELBO(Bound):
     Discrete sites that are missing are summed out, and the weights then run over their values
     too. Where no site of the guide is observed all weights are equal, the last term is zero,
     and the bound is the :class:`EnumeratedELBO` (of K draws, averaged outside the log).
-    Gradients flow through the weights. Biased low at few draws: see :meth:`effective_draws`.
+    Gradients flow through the weights.
+
+    At any number of draws, and :math:`\gamma = 1`, it is a lower bound of log p(x, y) in
+    expectation: with ``"lme"`` it is :math:`\sum_s V_s \log (w_s / (S V_s))` at the weights
+    :math:`w_s = p(x,y,z_s) / \tilde q(z_s|x)`, which Jensen's inequality puts below
+    :math:`\log \frac1S \sum_s w_s`. It is low at few draws: see :meth:`effective_draws`.
 
     Args:
         particles: Draws S per row.

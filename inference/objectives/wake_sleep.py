@@ -39,7 +39,8 @@ class WakeSleep(Objective):
       which the sites that the batch observes are observed. Labelled rows therefore dream of
       q(z | x, y) only.
 
-    The value is :math:`-D_K`; the guide's two terms add their gradients, not their values.
+    The value is :math:`-D_K`, minus a lower bound; the guide's two terms add their gradients,
+    not their values, as cross-entropies to a posterior that moves would hide what D_K does.
 
     Args:
         particles: Draws K per row and label.
