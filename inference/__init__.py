@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
     from ppl_models.inference.posterior.prediction import (
+        bound_per_row as bound_per_row,
         error as error,
         errors as errors,
         label_probabilities as label_probabilities,
@@ -152,6 +153,7 @@ _HOMES = {
     "amortisation_gap": "diagnostics.gaps",
     "bad_rows": "sampling.refine",
     "bald": "sampling.acquisitions",
+    "bound_per_row": "posterior.prediction",
     "calibration_error": "diagnostics.calibration",
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",

@@ -16,6 +16,15 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import native_entry
+from ppl_models.inference.objectives.loss_parts import (
+    BOUND,
+    LossByPart,
+    added,
+    distinct,
+    name_of,
+    parts_of,
+    weighted,
+)
 from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.weights import Weights
@@ -26,8 +35,9 @@ Batches = Batch | Iterable[Batch]
 class Objective(PyroELBO, metaclass=Remembers):
     """A loss per row of a batch, shared by all that an objective can be asked for.
 
-    A subclass writes :meth:`rows` and :attr:`formula`. What its constructor is given is
-    remembered: it is printed, and tells runs apart (see
+    A subclass writes :meth:`rows` and :attr:`formula`; where its loss has several parts,
+    :attr:`part_names` and :meth:`rows_by_part` in place of :meth:`rows`. What its constructor is
+    given is remembered: it is printed, and tells runs apart (see
     :mod:`ppl_models.inference.objectives.options`).
 
     Args:
@@ -65,17 +75,41 @@ class Objective(PyroELBO, metaclass=Remembers):
         """Of the class, as options may be set again."""
         return hash(type(self))
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts of its loss, the same for every batch and all through training.
+
+        See :mod:`ppl_models.inference.objectives.loss_parts` for what they say.
+        """
+        site = getattr(self, "site", None)
+        return (name_of(self, site) if isinstance(site, str) else name_of(self),)
+
     def rows(self, run: Evaluation) -> Tensor:
         """The loss per row ``(B,)`` of one evaluated batch, without the plate's N / B."""
-        raise NotImplementedError
+        if type(self).rows_by_part is Objective.rows_by_part:
+            raise NotImplementedError
+        loss: Tensor = added(self.rows_by_part(run))
+        return loss
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """The same by the names of its parts, which add up to it."""
+        return {self.part_names[0]: self.rows(run)}
 
     def outside(self, run: Evaluation) -> Tensor | float:
         """The loss of sites outside the data plate, counted once per data set."""
         return 0.0
 
+    def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
+        """The same by the names of its parts."""
+        return {self.part_names[0]: self.outside(run)}
+
     def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
         """The loss of statistics that span the kinds of rows of a step, for the data set."""
         return 0.0
+
+    def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
+        """The same by the names of its parts."""
+        return {self.part_names[0]: self.across(runs)}
 
     def evaluation(self, run: Evaluation) -> Evaluation:
         """The run whose draws it takes: this one, where it does not change story or rows."""
@@ -115,18 +149,34 @@ class Objective(PyroELBO, metaclass=Remembers):
         Returns:
             A scalar, nats, for all rows that the batches stand for.
         """
-        total: Tensor | float = 0.0
+        return self.loss_by_part(model, guide, batches).total
+
+    def loss_by_part(
+        self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
+    ) -> LossByPart:
+        """The same and what it is made of, from one run of the pair on each batch.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            batches: One batch, or one of each kind.
+
+        Raises:
+            ValueError: If there is no batch.
+        """
+        found: LossByPart | None = None
         runs = []
         for batch in (batches,) if isinstance(batches, Batch) else batches:
             run = Evaluation(model, guide, batch, self.max_plate_nesting)
-            total = total + batch.scale * self.rows(run).sum()
+            loss = LossByPart.of_rows(parts_of(self, "rows", run), batch.scale)
             # Global sites are the same in every kind of batch: together they count once.
-            total = total + self.outside(run) * (batch.size / batch.total)
+            share = batch.size / batch.total
+            loss = loss.plus_scalars(parts_of(self, "outside", run), share)
+            found = loss if found is None else found.plus(loss)
             runs.append(run)
-        total = total + self.across(runs)
-        if not isinstance(total, Tensor):
+        if found is None:
             raise ValueError("no batch given, expected at least one")
-        return total
+        return found.plus_scalars(parts_of(self, "across", runs))
 
     def loss(
         self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
@@ -162,7 +212,21 @@ class Objective(PyroELBO, metaclass=Remembers):
     __rmul__ = __mul__
 
 
-class Sum(Objective):
+class Composed(Objective):
+    """An objective made of others: all that it asks, it asks them for by part."""
+
+    def outside(self, run: Evaluation) -> Tensor | float:
+        """The others' loss outside the data plate, together."""
+        loss: Tensor | float = added(self.outside_by_part(run))
+        return loss
+
+    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+        """The others' loss that spans kinds of rows, together."""
+        loss: Tensor | float = added(self.across_by_part(runs))
+        return loss
+
+
+class Sum(Composed):
     """A weighted sum of objectives; all of them read the same traces."""
 
     def __init__(self, parts: list[tuple[float, Objective]]) -> None:
@@ -182,30 +246,37 @@ class Sum(Objective):
             term.formula if w == 1 else f"{w:g} [{term.formula}]" for w, term in self.parts
         )
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Those of its terms, a further one of its kind with a number."""
+        return distinct(weighted(n, w) for w, term in self.parts for n in term.part_names)
+
     def at(self, progress: float) -> None:
         """Hand the progress to every part."""
         super().at(progress)
         for _, term in self.parts:
             term.at(progress)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """The weighted sum of the parts' losses per row."""
-        losses = [w * term.rows(run) if w != 1 else term.rows(run) for w, term in self.parts]
-        return torch.stack(losses).sum(0) if len(losses) > 2 else sum(losses[1:], losses[0])
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """The terms' losses per row, times their weights."""
+        return self._by_part("rows", run)
 
-    def outside(self, run: Evaluation) -> Tensor | float:
-        """The weighted sum of the parts' losses outside the data plate."""
-        total: Tensor | float = 0.0
-        for w, term in self.parts:
-            total = total + w * term.outside(run)
-        return total
+    def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
+        """The terms' losses outside the data plate, times their weights."""
+        return self._by_part("outside", run)
 
-    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
-        """The weighted sum of the parts' losses that span kinds of rows."""
-        total: Tensor | float = 0.0
+    def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
+        """The terms' losses that span kinds of rows, times their weights."""
+        return self._by_part("across", runs)
+
+    def _by_part(self, what: str, argument: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        names = iter(self.part_names)
         for w, term in self.parts:
-            total = total + w * term.across(runs)
-        return total
+            told = dict(zip(term.part_names, names, strict=False))
+            for name, loss in parts_of(term, what, argument).items():
+                found[told[name]] = w * loss if w != 1 else loss
+        return found
 
     def evaluation(self, run: Evaluation) -> Evaluation:
         """The first part's, which is the bound."""
@@ -218,6 +289,11 @@ def _parts(objective: Objective) -> list[tuple[float, Objective]]:
 
 class Bound(Objective):
     """A bound made from one set of log weights."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """``bound``; one whose value is none in expectation names itself otherwise."""
+        return (BOUND,)
 
     def weights(self, run: Evaluation) -> Weights:
         """The weights this bound asks for."""

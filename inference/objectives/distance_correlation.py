@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
@@ -87,6 +88,11 @@ class DistanceCorrelation(Objective):
     def formula(self) -> str:
         """The term as added to a bound."""
         return f"-{written(self.weight)} dCor({self.first}, {self.second})"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The penalty, with its two sites."""
+        return (name_of(self, self.first, self.second),)
 
     def rows(self, run: Evaluation) -> Tensor:
         """The penalty, the same for every row."""

@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
-from ppl_models.inference.objectives.base import Bound, check_choice
+from ppl_models.inference.objectives.base import Bound, check_choice, zero_loss
 from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
+from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, added, weighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
@@ -96,12 +98,25 @@ class ELBO(Bound):
         """The draws of this bound."""
         return run.weights_for(self.ask())
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound, and beside it what weights and floors change in its KL terms."""
+        return (BOUND, EXTRA_KL) if self._reweighs() else (BOUND,)
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus the bound per row, and what weights and floors add."""
         w = self.weights(run)
-        loss = -mean_bound(w.log_w, w.log_q_labels_by_draw)
-        analytic = self.kl == "analytic"
-        return loss + reweighted(run, w, analytic, self.beta, self.free_bits, self.progress)
+        parts = {BOUND: -mean_bound(w.log_w, w.log_q_labels_by_draw)}
+        if self._reweighs():
+            analytic = self.kl == "analytic"
+            extra = reweighted(run, w, analytic, self.beta, self.free_bits, self.progress)
+            extra = extra if isinstance(extra, Tensor) else zero_loss(run)
+            parts[EXTRA_KL] = extra.expand(run.batch.count)
+        return parts
+
+    def _reweighs(self) -> bool:
+        plain = isinstance(self.beta, float | int) and self.beta == 1
+        return not plain or self.free_bits.nats != 0
 
 
 class EnumeratedELBO(ELBO):
@@ -160,14 +175,29 @@ class EnumeratedELBO(ELBO):
         """The draws of this bound, labels enumerated up to ``combinations``."""
         return dataclasses.replace(super().ask(), cap=self.combinations)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """As in :class:`ELBO`; in pieces the two are one, which is then no bound."""
+        return (weighted(BOUND, 0.0),) if self.chunk and self._reweighs() else super().part_names
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus the bound per row, and what weights and floors add."""
         if pieces := self._in_pieces(run):
-            return -pieces[0]
+            return {self.part_names[0]: -pieces[0]}
+        parts = self._at_once(run)
+        return parts if len(self.part_names) > 1 else {self.part_names[0]: added(parts)}
+
+    def _at_once(self, run: Evaluation) -> dict[str, Tensor]:
         w = self.weights(run)
-        if w.term_by_term or self.backend != "torch":
-            return -w.elbo(backend(self.backend), beta=self._beta())
-        return super().rows(run)
+        if not w.term_by_term and self.backend == "torch":
+            return super().rows_by_part(run)
+        by = backend(self.backend)
+        loss = -w.elbo(by, beta=self._beta())
+        if not self._reweighs():
+            return {BOUND: loss}
+        with torch.no_grad():
+            bound = -w.elbo(by)
+        return {BOUND: bound, EXTRA_KL: loss - bound}
 
     def outside(self, run: Evaluation) -> Tensor | float:
         """Minus (log p - log q) of the sites outside the data plate."""

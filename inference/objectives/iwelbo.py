@@ -17,7 +17,8 @@ from ppl_models.inference.objectives.arithmetic import (
 )
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
 from ppl_models.inference.objectives.formulas import mean_weight
-from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at
+from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
+from ppl_models.inference.objectives.schedule import Anneal, check_range, smallest, value_at
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -122,23 +123,36 @@ class IWELBO(Bound):
             return (1 - lam) * w.log_evidence(by) + lam * w.elbo(by)
         return lambda_bound(log_mean_weight(w.log_w), w.log_q_labels, lam)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row, plus the distillation of the classifier."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound, and the distillation where lambda is ever below 1."""
+        return names_with_distillation(self.lam, self.distil)
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus the bound per row, and the distillation of the classifier."""
         w = self.weights(run)
         loss = -self.bound(w)
+        if DISTILLATION not in self.part_names:
+            return {BOUND: loss}
         share = self.distil * max(0.0, 1.0 - self.current_lam)
+        distillation = loss.new_zeros(loss.shape)
         if share > 0 and self._contracts(w):
-            loss = loss + share * w.distillation()
+            distillation = share * w.distillation()
         elif share > 0 and w.log_q_labels is not None:
             labels = tuple(range(-w.log_q_labels.dim(), -2))
             pi = label_posterior(log_mean_weight(w.log_w.detach()), labels).exp()
-            loss = loss - share * (pi * w.log_q_labels).sum(labels).squeeze(0)
-        return loss
+            distillation = -share * (pi * w.log_q_labels).sum(labels).squeeze(0)
+        return {BOUND: loss, DISTILLATION: distillation}
 
     def _contracts(self, w: Weights) -> bool:
         # With several draws inside the log, B_K needs the weight of each joint label.
         linear = self.particles == 1 or self.current_lam == 0
         return self.grad != "dreg" and linear and (w.term_by_term or self.backend != "torch")
+
+
+def names_with_distillation(lam: float | Anneal, distil: float) -> tuple[str, ...]:
+    """Names of the parts of a bound that is distilled from where lambda is below 1."""
+    return (BOUND, DISTILLATION) if distil > 0 and smallest(lam) < 1 else (BOUND,)
 
 
 def _dreg(w: Weights, lam: float) -> Tensor:

@@ -10,13 +10,14 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Composed, Objective
+from ppl_models.inference.objectives.loss_parts import parts_of
 from ppl_models.inference.objectives.margins import label_or_best, label_scores
 from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.evaluation import Evaluation
 
 
-class _Elsewhere(Objective):
+class _Elsewhere(Composed):
     """A bound that is taken on other rows, or another story, than the terms beside it."""
 
     def __init__(self, bound: Objective, site: str) -> None:
@@ -36,17 +37,22 @@ class _Elsewhere(Objective):
         """Where the bound is taken instead, once per run."""
         return run.once("moved", lambda: self.move(run), owner=self)
 
-    def rows(self, run: Evaluation) -> Tensor:
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound's."""
+        return self.bound.part_names
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
         """The bound's loss per row."""
-        return self.bound.rows(self.evaluation(run))
+        return parts_of(self.bound, "rows", self.evaluation(run))
 
-    def outside(self, run: Evaluation) -> Tensor | float:
+    def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
         """The bound's loss outside the data plate."""
-        return self.bound.outside(self.evaluation(run))
+        return parts_of(self.bound, "outside", self.evaluation(run))
 
-    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+    def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
         """What of the bound spans kinds of rows."""
-        return self.bound.across(runs)
+        return parts_of(self.bound, "across", runs)
 
 
 class Imputed(_Elsewhere):
@@ -56,8 +62,9 @@ class Imputed(_Elsewhere):
     :math:`\hat y + w\,(\pi - \bar\pi)` whose value is the one-hot :math:`\hat y` and whose
     gradient is w times that of :math:`\pi = \mathrm{softmax}(s)`, also where the label is known:
     straight through, which is the only way that the bound informs the classifier (w = 0: none).
-    The entropy of q(y | x) has no part in it, so it is no lower bound of log p(x). Model and guide
-    may use the label as an input of :class:`ppl_models.networks.Net`, not as an index.
+    The entropy of q(y | x) has no part in it: it bounds :math:`\log p(x, \hat y)`, and so
+    log p(x) too, but not closely. Model and guide may use the label as an input of
+    :class:`ppl_models.networks.Net`, not as an index.
 
     Args:
         bound: The bound.

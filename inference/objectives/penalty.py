@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 
@@ -50,6 +51,11 @@ class Penalty(Objective):
     def formula(self) -> str:
         """The term as added to a bound."""
         return f"-{written(self.weight)} {self.name}"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The penalty, with its name."""
+        return (name_of(self, self.name),)
 
     def rows(self, run: Evaluation) -> Tensor:
         """The penalty per row."""

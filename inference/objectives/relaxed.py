@@ -16,6 +16,7 @@ from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected
+from ppl_models.inference.objectives.loss_parts import ESTIMATE
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite
@@ -73,6 +74,11 @@ class RelaxedELBO(Bound):
             bound = "E_q(y,z|x)[log p(x,z|y) - log q(z|x,y)] - KL(q(y|x) || p(y))"
         hard = ", rounded" if self.hard else ""
         return f"{bound}, y relaxed at {written(self.temperature)}{hard}"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """An estimate: the relaxed values are another model's."""
+        return (ESTIMATE,)
 
     def weights(self, run: Evaluation) -> Weights:
         """The relaxed draws of this bound, apart from the other terms' of a sum."""

@@ -11,7 +11,14 @@ from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_unscaled
 from ppl_models.inference.objectives.formulas import expected, over_labels
-from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
+from ppl_models.inference.objectives.loss_parts import BOUND, ESTIMATE
+from ppl_models.inference.objectives.schedule import (
+    Anneal,
+    check_range,
+    smallest,
+    value_at,
+    written,
+)
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import at_every_label, label_dims
 from ppl_models.inference.traces.weights import Weights
@@ -54,6 +61,11 @@ class Renyi(Bound):
         power = f"1 - {written(self.alpha)}"
         inside = f"q(y|x)/{self.particles} sum_k (p(x,y,z_k) / q(y,z_k|x))^({power})"
         return f"1/({power}) log sum_y {inside}"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """A bound unless alpha is ever below 0."""
+        return (BOUND,) if smallest(self.alpha) >= 0 else (ESTIMATE,)
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws of this bound."""

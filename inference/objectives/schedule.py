@@ -75,6 +75,11 @@ def value_at(number: float | Anneal, progress: float) -> float:
     return number(progress) if isinstance(number, Anneal) else number
 
 
+def smallest(number: float | Anneal) -> float:
+    """The smallest value that a number takes."""
+    return min(number.first, number.last) if isinstance(number, Anneal) else number
+
+
 def written(number: float | Anneal) -> str:
     """As a formula shows it: ``0.5`` or ``(1 -> 0)``."""
     return f"({number})" if isinstance(number, Anneal) else f"{number:g}"

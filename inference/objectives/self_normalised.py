@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.guides.protocol import offering
 from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
+from ppl_models.inference.objectives.loss_parts import BOUND, CLASSIFICATION, weighted
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
@@ -38,7 +39,12 @@ class SelfNormalisedELBO(Bound):
     Discrete sites that are missing are summed out, and the weights then run over their values
     too. Where no site of the guide is observed all weights are equal, the last term is zero,
     and the bound is the :class:`EnumeratedELBO` (of K draws, averaged outside the log).
-    Gradients flow through the weights. Biased low at few draws: see :meth:`effective_draws`.
+    Gradients flow through the weights.
+
+    At any number of draws, and :math:`\gamma = 1`, it is a lower bound of log p(x, y) in
+    expectation: with ``"lme"`` it is :math:`\sum_s V_s \log (w_s / (S V_s))` at the weights
+    :math:`w_s = p(x,y,z_s) / \tilde q(z_s|x)`, which Jensen's inequality puts below
+    :math:`\log \frac1S \sum_s w_s`. It is low at few draws: see :meth:`effective_draws`.
 
     Args:
         particles: Draws S per row.
@@ -92,26 +98,38 @@ class SelfNormalisedELBO(Bound):
         share = (of_label - torch.logsumexp(joint, every, keepdim=True)).exp()
         return (share * (-squares).exp()).sum(every)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound, and the extra weight of log q(y | x)."""
+        return names_with_classification(BOUND, self.alpha, self.gamma)
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus the bound per row, and the extra weight of log q(y | x)."""
+        alpha, gamma = (value_at(n, self.progress) for n in (self.alpha, self.gamma))
+        bound, log_q = self._bound(run)
+        if log_q is None:
+            losses = (-bound, bound.new_zeros(bound.shape))
+        else:
+            losses = (-gamma * (bound + log_q), -gamma * alpha * log_q)
+        return dict(zip(self.part_names, losses, strict=False))
+
+    def _bound(self, run: Evaluation) -> tuple[Tensor, Tensor | None]:
+        # Without log q(y | x); and that, where a site of the guide is observed.
         w = self.weights(run)
         labels = log_q_labels(run, w)
         log_v, prior = self._observed(run)
         log_w = w.log_w if labels is None else w.log_w - labels
         if log_v is None:
-            return -(prior.exp() * log_w).sum((*label_dims(prior, log_w), -2))
+            return (prior.exp() * log_w).sum((*label_dims(prior, log_w), -2)), None
         check_unscaled(w)
         check_inside_plate(w, type(self).__name__)  # a draw that rows share has no weights by row
         joint = at_every_label(log_v + prior, log_w)
         every = (*label_dims(joint), -2)
         log_mean = torch.logsumexp(joint, every, keepdim=True)
         bound = ((joint - log_mean).exp() * (log_w - log_v)).sum(every)
-        alpha, gamma = (value_at(n, self.progress) for n in (self.alpha, self.gamma))
         if self.logq == "lme":
-            log_q = log_mean.reshape(bound.shape)
-        else:
-            log_q = (prior.exp() * log_v).sum((*label_dims(prior, log_v), -2))
-        return -gamma * (bound + (1 + alpha) * log_q)
+            return bound, log_mean.reshape(bound.shape)
+        return bound, (prior.exp() * log_v).sum((*label_dims(prior, log_v), -2))
 
     def _observed(self, run: Evaluation) -> tuple[Tensor | None, Tensor]:
         # log v, None without observed sites of the guide; and the log probability with which
@@ -122,6 +140,14 @@ class SelfNormalisedELBO(Bound):
         prior = prior.expand(*prior.shape[:-2], self.particles, prior.shape[-1])
         # Without labels the dimensions of w hold sites of the model alone, already summed.
         return observed_log_q(run, w), prior if labels is None else prior + labels
+
+
+def names_with_classification(
+    name: str, alpha: float | Anneal, gamma: float | Anneal
+) -> tuple[str, ...]:
+    """Names of the parts of a bound that weighs log q(y | x) more, and rows with labels."""
+    name = weighted(name, gamma)
+    return (name, CLASSIFICATION) if alpha != 0 else (name,)
 
 
 def observed_log_q(run: Evaluation, w: Weights) -> Tensor | None:

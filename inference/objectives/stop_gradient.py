@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Composed, Objective
+from ppl_models.inference.objectives.loss_parts import parts_of
 from ppl_models.inference.traces.evaluation import Evaluation
 
 
@@ -29,7 +31,7 @@ def detached(*modules: nn.Module) -> Iterator[None]:
             module._parameters[name] = held_parameter  # type: ignore[assignment]
 
 
-class StopGradient(Objective):
+class StopGradient(Composed):
     """An objective whose gradient does not reach some networks.
 
     Its value stays the same up to the draws: the pair is traced apart from the other terms of
@@ -71,26 +73,31 @@ class StopGradient(Objective):
         super().at(progress)
         self.objective.at(progress)
 
-    def rows(self, run: Evaluation) -> Tensor:
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The objective's."""
+        return self.objective.part_names
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
         """The objective's loss per row."""
-        if not self._stops(run):
-            return self.objective.rows(run)
-        with detached(*self.modules):
-            return self.objective.rows(self._evaluation(run))
+        return self._by_part("rows", run)
 
-    def outside(self, run: Evaluation) -> Tensor | float:
+    def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
         """The objective's loss outside the data plate."""
-        if not self._stops(run):
-            return self.objective.outside(run)
-        with detached(*self.modules):
-            return self.objective.outside(self._evaluation(run))
+        return self._by_part("outside", run)
 
-    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+    def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
         """The objective's loss that spans kinds of rows, stopped if any of them is."""
         if not any(map(self._stops, runs)):
-            return self.objective.across(runs)
+            return parts_of(self.objective, "across", runs)
         with detached(*self.modules):
-            return self.objective.across([self._evaluation(run) for run in runs])
+            return parts_of(self.objective, "across", [self._evaluation(run) for run in runs])
+
+    def _by_part(self, what: str, run: Evaluation) -> dict[str, Any]:
+        if not self._stops(run):
+            return parts_of(self.objective, what, run)
+        with detached(*self.modules):
+            return parts_of(self.objective, what, self._evaluation(run))
 
     def _stops(self, run: Evaluation) -> bool:
         if self.observed:

@@ -7,6 +7,8 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import lambda_bound
 from ppl_models.inference.objectives.base import Bound, check_unscaled
+from ppl_models.inference.objectives.iwelbo import names_with_distillation
+from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask, Drawn
@@ -72,8 +74,13 @@ class TMC(Bound):
         ask = Ask(self.particles, cap=self.combinations)
         return run.once("weights", lambda: run.weights_anew(ask, moved=own_dimensions), owner=self)
 
-    def rows(self, run: Evaluation) -> Tensor:
-        """Minus the bound per row, plus the distillation of the classifier."""
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound, and the distillation where lambda is ever below 1."""
+        return names_with_distillation(self.lam, self.distil)
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
+        """Minus the bound per row, and the distillation of the classifier."""
         w, lam = self.weights(run), value_at(self.lam, self.progress)
         check_unscaled(w)
         labelled = not w.terms["labels"]
@@ -81,8 +88,12 @@ class TMC(Bound):
             loss = -w.log_evidence(Torch())
         else:
             loss = -lambda_bound(w.log_w_labels(Torch()), w.log_q_labels, lam)
+        if DISTILLATION not in self.part_names:
+            return {BOUND: loss}
         share = self.distil * max(0.0, 1.0 - lam)
-        return loss + share * w.distillation() if share > 0 and not labelled else loss
+        distils = share > 0 and not labelled
+        distillation = share * w.distillation() if distils else loss.new_zeros(loss.shape)
+        return {BOUND: loss, DISTILLATION: distillation}
 
 
 def own_dimensions(drawn: Drawn) -> dict[str, int]:

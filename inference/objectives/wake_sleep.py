@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective, check_unscaled
 from ppl_models.inference.objectives.formulas import mean_weight
+from ppl_models.inference.objectives.loss_parts import BOUND
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import (
@@ -38,7 +39,8 @@ class WakeSleep(Objective):
       which the sites that the batch observes are observed. Labelled rows therefore dream of
       q(z | x, y) only.
 
-    The value is :math:`-D_K`; the guide's two terms add their gradients, not their values.
+    The value is :math:`-D_K`, minus a lower bound; the guide's two terms add their gradients,
+    not their values, as cross-entropies to a posterior that moves would hide what D_K does.
 
     Args:
         particles: Draws K per row and label.
@@ -75,6 +77,11 @@ class WakeSleep(Objective):
             guide.append(f"{written(self.sleep)} E_p(x,y,z) log q(y,z|x)")
         model = f"log sum_y {mean_weight(self.particles)}"
         return f"model: {model}; guide: {' + '.join(guide)}"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The model's bound, which is all of its value."""
+        return (BOUND,)
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws, cut from the gradient."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Composed, Objective
+from ppl_models.inference.objectives.loss_parts import parts_of, weighted
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 
 
-class Weighted(Objective):
+class Weighted(Composed):
     r"""A bound in which a few labelled rows, or shared sites, count more or less.
 
     With N rows, of which M observe the site ``balance``, rows that observe it count N / M times
@@ -51,19 +52,32 @@ class Weighted(Objective):
         super().at(progress)
         self.bound.at(progress)
 
-    def rows(self, run: Evaluation) -> Tensor:
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The bound's; a bound with weights is named as such."""
+        return tuple(map(self._told, self.bound.part_names))
+
+    def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
         """The bound's loss per row, times the weight of its kind."""
-        loss, batch = self.bound.rows(run), run.batch
+        batch = run.batch
         if not self.balance:
-            return loss
+            return self._by_part("rows", run, 1)
         seen = batch.observed.get(self.balance, 0)
         kind = seen if self.balance in batch else batch.total - seen
-        return batch.total / kind * loss
+        return self._by_part("rows", run, batch.total / kind)
 
-    def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
+    def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
         """The bound's loss that spans kinds of rows."""
-        return self.bound.across(runs)
+        return self._by_part("across", runs, 1)
 
-    def outside(self, run: Evaluation) -> Tensor | float:
+    def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
         """The bound's loss outside the data plate, times its weight."""
-        return value_at(self.weight, self.progress) * self.bound.outside(run)
+        return self._by_part("outside", run, value_at(self.weight, self.progress))
+
+    def _by_part(self, what: str, argument: Any, weight: float) -> dict[str, Any]:
+        parts = parts_of(self.bound, what, argument).items()
+        return {self._told(n): loss if weight == 1 else weight * loss for n, loss in parts}
+
+    def _told(self, name: str) -> str:
+        plain = not self.balance and self.weight == 1
+        return name if plain else weighted(name, 0.0)

@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from ppl_models.inference.diagnostics import row_scores
+from ppl_models.inference.objectives.loss_parts import BOUND, COLUMNS, ESTIMATE
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
 from ppl_models.inference.posterior.importance_weights import khat_threshold
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ppl_models.inference.training.run import Run
 
+# What parts of a loss that are the size of the loss are called, or begin with.
+BOUNDS = (BOUND, ESTIMATE, f"weighted_{BOUND}", f"weighted_{ESTIMATE}")
 TEXT = 9  # points: titles of small axes
 
 
@@ -39,7 +42,9 @@ def training_curve(
 ) -> Axes:
     """Training loss against steps, a line per chain, and the validation loss if there is one.
 
-    The first tenth of the points may lie above the axes: the early fall would hide the rest.
+    Where the loss has several parts each has a thin line: that of the bound on the axes of the
+    loss, the others, which are smaller, on axes of their own at the right. The first tenth of
+    the points may lie above the axes: the early fall would hide the rest.
 
     Args:
         source: A run, or a posterior with the group ``training``.
@@ -49,7 +54,8 @@ def training_curve(
     Raises:
         ValueError: If there is no training curve, or no such stage.
     """
-    step, losses, stages = _history(source)
+    step, curves, stages = _history(source)
+    losses = curves.pop("loss")
     if stage is not None and not (stages == stage).any():
         raise ValueError(f"stage is {stage}, expected one of {sorted(set(stages.tolist()))}")
     chosen = np.full(len(step), True) if stage is None else stages == stage
@@ -63,15 +69,48 @@ def training_curve(
     checked = getattr(source, "validation", {"step": []})
     if checked["step"]:
         ax.plot(checked["step"], checked["loss"], label="validation")
-        ax.legend()
-    shown = losses[:, chosen]
-    shown = shown[:, np.isfinite(shown).all(0)]
-    if shown.shape[1] > 20:
-        low, top = shown.min(), shown[:, shown.shape[1] // 10 :].max()
-        ax.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low) or None)
+    parts = {name: v for name, v in curves.items() if np.isfinite(v[:, chosen]).any()}
+    bounds = {name: v for name, v in parts.items() if name.startswith(BOUNDS)}
+    others = {name: v for name, v in parts.items() if name not in bounds}
+    if others:  # a bound alone is the loss
+        _draw_parts(ax, step, bounds, chosen, 1)
+    _frame(ax, [losses, *(bounds.values() if others else ())], chosen)
     ax.set_xlabel("step")
     ax.set_ylabel("loss, nats per row")
+    drawn = ax.get_legend_handles_labels()
+    if others:
+        right = ax.twinx()
+        _draw_parts(right, step, others, chosen, 1 + len(bounds))
+        _frame(right, list(others.values()), chosen)
+        right.set_ylabel("parts beside the bound, nats per row" if bounds else "parts")
+        drawn = tuple(a + b for a, b in zip(drawn, right.get_legend_handles_labels(), strict=True))
+    if len(told := dict(zip(drawn[1], drawn[0], strict=True))) > 1:
+        ax.legend(told.values(), told.keys(), fontsize=TEXT - 1)
     return ax
+
+
+def _draw_parts(ax: Axes, step: Array, parts: dict[str, Array], chosen: Array, first: int) -> None:
+    for place, (name, curve) in enumerate(parts.items()):
+        for chain in curve:
+            there = chosen & ~np.isnan(chain)
+            ax.plot(
+                step[there], chain[there], "--", label=in_figure(name), linewidth=0.8,
+                color=f"C{(first + place) % 10}",
+            )  # fmt: skip
+
+
+def _frame(ax: Axes, curves: list[Array], chosen: Array) -> None:
+    """Limits that hold all but the first tenth of the points."""
+    lows, tops = [], []
+    for curve in curves:
+        shown = curve[:, chosen]
+        shown = shown[:, np.isfinite(shown).all(0)]
+        if shown.shape[1] <= 20:
+            return
+        lows.append(shown.min())
+        tops.append(shown[:, shown.shape[1] // 10 :].max())
+    low, top = min(lows), max(tops)
+    ax.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low) or None)
 
 
 def stage_numbers(source: Run | az.InferenceData) -> list[int]:
@@ -82,22 +121,27 @@ def stage_numbers(source: Run | az.InferenceData) -> list[int]:
         return []
 
 
-def _history(source: Run | az.InferenceData) -> tuple[Array, Array, Array]:
-    """Steps, losses ``(chain, step)`` and numbers of stages."""
+def _history(source: Run | az.InferenceData) -> tuple[Array, dict[str, Array], Array]:
+    """Steps, the loss and its parts ``(chain, step)`` by name, and numbers of stages."""
     if hasattr(source, "history"):
-        curve = {name: np.asarray(values) for name, values in source.history.items()}
-        step, losses, stage = curve["step"], curve["loss"][None], curve["stage"]
+        found = {name: np.asarray(values)[None] for name, values in source.history.items()}
+        step = found["step"][0]
     else:
-        found = groups_of(source).get("training", xr.Dataset())
-        if "loss" not in found:
+        group = groups_of(source).get("training", xr.Dataset())
+        if "loss" not in group:
             raise ValueError("this posterior has no training curve")
-        step, losses = found["step"].values, found["loss"].transpose("chain", "step").values
-        stage = np.zeros(len(step))
-        if "stage" in found:
-            stage = found["stage"].max("chain").values
+        dims = ("chain", "step")
+        step = group["step"].values
+        found = {
+            str(name): group[name].transpose(*dims).values
+            for name in group.data_vars
+            if set(group[name].dims) == set(dims)
+        }
     if not len(step):
         raise ValueError("the training curve has no points")
-    return step, losses, stage
+    stage = np.nanmax(found["stage"], 0) if "stage" in found else np.zeros(len(step))
+    curves = {n: v for n, v in found.items() if n not in COLUMNS and v.dtype.kind == "f"}
+    return step, {"loss": found["loss"], **curves}, stage
 
 
 def khat(idata: az.InferenceData, ax: Axes | None = None) -> Axes:

@@ -268,33 +268,29 @@ def training(
 ) -> tuple[Variables, list[float]]:
     """Training curves as variables over ``(chain, step)``, and all steps of any of them.
 
-    A chain that has no such step has NaN there.
+    A chain that has no such step, or no such part of its loss, has NaN there.
 
     Raises:
-        ValueError: If one has no steps, or lists of unequal length, or not what the others have.
+        ValueError: If one has no steps, or lists of unequal length.
     """
+    every = dict.fromkeys(name for history in histories for name in history if name != "step")
     for history in histories:
         lengths = {name: len(values) for name, values in history.items()}
         if "step" not in history or len(set(lengths.values())) > 1:
             raise ValueError(f"history has lists {lengths}, expected equal lengths and one 'step'")
-        if set(history) != set(histories[0]):
-            raise ValueError(f"history has lists {set(history)}, expected {set(histories[0])}")
     steps = sorted({step for history in histories for step in history["step"]})
     if not steps:
         return {}, []
-    if all(list(history["step"]) == steps for history in histories):
-        curves = {n: np.array([h[n] for h in histories]) for n in histories[0] if n != "step"}
+    alike = all(set(history) - {"step"} == set(every) for history in histories)
+    if alike and all(list(history["step"]) == steps for history in histories):
+        curves = {name: np.array([history[name] for history in histories]) for name in every}
     else:
         place = {step: n for n, step in enumerate(steps)}
-        curves = {
-            name: np.full((len(histories), len(steps)), np.nan)
-            for name in histories[0]
-            if name != "step"
-        }
+        curves = {name: np.full((len(histories), len(steps)), np.nan) for name in every}
         for chain, history in enumerate(histories):
             at = [place[step] for step in history["step"]]
-            for name, curve in curves.items():
-                curve[chain, at] = history[name]
+            for name in set(history) - {"step"}:
+                curves[name][chain, at] = history[name]
     return {name: (("chain", "step"), curve) for name, curve in curves.items()}, steps
 
 

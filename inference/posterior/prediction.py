@@ -17,6 +17,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed, offering
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.loss_parts import BOUND, parts_of
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
 from ppl_models.inference.posterior.rows import find_sites, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, checker
@@ -225,13 +226,44 @@ def errors(
     Returns:
         By label, in the card's order.
     """
-    labels = [site for site in pair.card.labels if table.counts.get(site)]
+    # A label that is a number, such as the light of a face, has no share of wrong classes.
+    labels = [s for s in pair.card.labels if table.counts.get(s) and s in table.classes]
     return {site: error(pair, table, site, particles, seed, draws) for site in labels}
 
 
 def loss_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:
     """An objective's loss of every row ``(N,)``, nats, with what the table observes."""
     return by_rows(pair, table, lambda b: objective.per_datum(pair.model, pair.guide, b), seed)
+
+
+def bound_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0) -> Tensor:
+    """An objective's bound of every row ``(N,)``, nats: its loss without what is no bound.
+
+    In expectation a lower bound of log p of what the table observes of a row, where
+    :func:`loss_per_row` is what training makes small, distillation and further terms included.
+    Shared sites, outside the rows, are not in it.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        objective: The objective.
+        seed: Seed of its draws.
+
+    Raises:
+        ValueError: If no part of the objective's value is a bound, naming those that it has.
+    """
+    if BOUND not in objective.part_names:
+        raise ValueError(
+            f"{objective!r} has the parts {', '.join(objective.part_names)}, expected a bound "
+            "among them, as that of EnumeratedELBO, IWELBO or SelfNormalisedELBO"
+        )
+
+    def of(batch: Batch) -> Tensor:
+        run = Evaluation(pair.model, pair.guide, batch, objective.max_plate_nesting)
+        bound: Tensor = -parts_of(objective, "rows", run)[BOUND]
+        return bound
+
+    return by_rows(pair, table, of, seed)
 
 
 class _Means(Messenger):

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.traces.sites import Program, Untraceable
 from ppl_models.inference.training.live_number import Live, Outcome
 from ppl_models.inference.training.sides import Side
@@ -79,7 +80,7 @@ class Compiled:
         self.graphs: dict[Any, list[_Graph]] = {}
         self.broken = False
 
-    def gradient(self, batches: tuple[Batch, ...], rows: int) -> Tensor | None:
+    def gradient(self, batches: tuple[Batch, ...], rows: int) -> LossByPart | None:
         """Leave the gradient of the loss per row in the parameters.
 
         Args:
@@ -87,7 +88,7 @@ class Compiled:
             rows: Number of rows that the loss is divided by.
 
         Returns:
-            The loss per row, a scalar; or None, with a warning the first time, if the step
+            The loss per row and its parts; or None, with a warning the first time, if the step
             cannot be compiled, and then nothing has been done and no random number drawn.
         """
         if self.broken:
@@ -109,10 +110,10 @@ class Compiled:
         self.progress.fill_(progress)
         with torch.no_grad():
             results: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.captured)
-        loss, *gradients = results
+        loss, values, *gradients = results
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient
-        return loss
+        return LossByPart(loss, graph.names, values)
 
     def _modes(self) -> Iterator[Any]:
         yield tuple(p.requires_grad for p in self.parameters)
@@ -141,6 +142,7 @@ class Compiled:
         trained = [p for p in self.parameters if p.requires_grad and id(p) in order]
         outcomes: list[Outcome] = []
         used: list[nn.Parameter] = []
+        names: list[str] = []
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             stand_in = dict(zip(order, tensors, strict=False))
@@ -149,12 +151,13 @@ class Compiled:
             seen = tuple(_rebuilt(batch, data) for batch in batches)
             with _swapped(slots, stand_in), pyro.validation_enabled(False), torch.enable_grad():
                 self.objective.at(Live(progress, next(data), outcomes))  # type: ignore[arg-type]
-                loss = self.objective.differentiable_loss(self.pair.model, self.pair.guide, seen)
-                loss = loss / rows
+                told = self.objective.loss_by_part(self.pair.model, self.pair.guide, seen)
+                told = told.per(rows)
+                loss, names[:] = told.total, told.names
                 leaves = [stand_in[id(p)] for p in trained]
                 gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
             used[:] = [p for p, g in zip(trained, gradients, strict=True) if g is not None]
-            return loss.detach(), *_laid_out(gradients, leaves)
+            return loss.detach(), told.values, *_laid_out(gradients, leaves)
 
         with self._unchanged():
             stand_in = {i: t.clone() for i, t in zip(order, inputs, strict=False)}
@@ -167,7 +170,8 @@ class Compiled:
             _check_nothing_changes(before)
         captured = _captured(graph)
         _copy_where_strides_differ(graph)
-        return _Graph(self.compiler(graph, [*inputs, *captured]), used, captured, outcomes)
+        run = self.compiler(graph, [*inputs, *captured])
+        return _Graph(run, used, captured, outcomes, tuple(names))
 
     def _look(self, batches: tuple[Batch, ...]) -> None:
         # What an objective finds out about a pair on its first evaluation is then known, here
@@ -211,7 +215,7 @@ def compiled_sides(sides: list[Side], pair: Program, processes: int) -> dict[str
 
 
 class _Graph:
-    """A compiled graph, what it trains, and when it may be used."""
+    """A compiled graph, what it trains, when it may be used, and names of the loss's parts."""
 
     def __init__(
         self,
@@ -219,8 +223,10 @@ class _Graph:
         trained: list[nn.Parameter],
         captured: list[Tensor],
         outcomes: list[Outcome],
+        names: tuple[str, ...],
     ) -> None:
         self.run, self.trained, self.captured, self.outcomes = run, trained, captured, outcomes
+        self.names = names
 
     def holds(self, progress: float) -> bool:
         """Whether every comparison with the progress comes out as it did in the trace."""

@@ -16,8 +16,10 @@ from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
+from ppl_models.inference.posterior.netcdf_kinds import name_problem
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
@@ -96,6 +98,7 @@ def fit(
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     for stage in plan:
         trained(pair, stage)  # names that it freezes or trains
+    _check_parts(plan)
     watching = any(stage.training.patience for stage in plan)
     schema, table, validation = _checked(pair, data, watching)
     tables = [_rows_of(stage, table) for stage in plan]
@@ -167,6 +170,21 @@ def _plan(
     if objective is not None:
         plan = (*plan[:-1], dataclasses.replace(plan[-1], objective=objective))
     return plan
+
+
+def _check_parts(plan: tuple[Stage, ...]) -> None:
+    """Refuse parts of a loss whose names a curve has already, or no file can hold.
+
+    Raises:
+        ValueError: Naming the stage and the part.
+    """
+    for stage in plan:
+        for name in stage.objective.part_names:
+            problem = "is a column of every training curve" if name in RESERVED else ""
+            if problem := problem or name_problem(name):
+                raise ValueError(
+                    f"stage {stage.name!r} has an objective with a part {name!r}, which {problem}"
+                )
 
 
 def _carry_out(

@@ -66,13 +66,13 @@ class Loop:
                 for side in self.sides:
                     side.objective.at(state.step / total)
                 batches = stream.step(state.step)
-                state.add(steps.take(state.step, batches))
+                state.add(*steps.take(state.step, batches))
                 if state.step % every == 0 or state.step == total:
-                    loss = state.mean()
+                    loss, parts = state.mean()
                     steps.check(loss, state.step - 1, batches)
                     self._check_parameters()
                     state.seconds += time.monotonic() - began
-                    self._record(loss)
+                    self._record(loss, parts)
                     bar.update(state.step - bar.n)
                     bar.set_postfix_str(f"loss/row {loss:.3f}", refresh=False)
                     began = time.monotonic()
@@ -116,9 +116,9 @@ class Loop:
             mininterval=0.5,
         )
 
-    def _record(self, loss: float) -> None:
+    def _record(self, loss: float, parts: dict[str, float]) -> None:
         job, state = self.job, self.state
-        job.run.record(state.steps, state.stage, loss, state.seconds)
+        job.run.record(state.steps, state.stage, loss, state.seconds, parts)
         for callback in job.callbacks if job.processes.first else ():
             callback(job.run, state.steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Share
 from ppl_models.data.tables.seeds import PROCESS, generator
+from ppl_models.inference.objectives.loss_parts import LossByPart, parts_of
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.sample_sites import is_local
 
@@ -72,7 +74,7 @@ class Draws:
         guide: Callable[[Batch], Any],
         batches: tuple[Batch, ...],
         key: tuple[int, ...],
-    ) -> Tensor:
+    ) -> LossByPart:
         """This process's share of the loss; those of all processes add up to the whole.
 
         Args:
@@ -83,20 +85,20 @@ class Draws:
             key: What tells this evaluation from others of the run.
 
         Returns:
-            A scalar, nats, for all rows that the batches stand for.
+            The loss in nats, for all rows that the batches stand for, by the names of its parts.
         """
         if self.count == 1:
-            return objective.differentiable_loss(model, guide, batches)
+            return objective.loss_by_part(model, guide, batches)
         losses = []
         with self.own(*key):
             for batch, share in zip(batches, self.shares, strict=True):
                 with self.sites(share):
-                    loss = objective.differentiable_loss(model, guide, (batch,))
-                losses.append(share.weight * loss)
+                    loss = objective.loss_by_part(model, guide, (batch,))
+                losses.append(loss.times(share.weight))
             # Of its own rows: what spans all rows of a step is averaged over the processes.
             runs = [Evaluation(model, guide, b, objective.max_plate_nesting) for b in batches]
-            across = objective.across(runs)
-        return torch.stack(losses).sum() + across / self.count
+            across = parts_of(objective, "across", runs)
+        return functools.reduce(LossByPart.plus, losses).plus_scalars(across, 1 / self.count)
 
     def prepared(
         self,

@@ -60,8 +60,12 @@ class Processes:
         return self.rank == 0
 
     def sum_gradients(
-        self, loss: Tensor, parameters: Sequence[nn.Parameter], stop: bool = False
-    ) -> Tensor:
+        self,
+        loss: Tensor,
+        parameters: Sequence[nn.Parameter],
+        stop: bool = False,
+        parts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Replace this process's gradients by the sum over all of them.
 
         Every process evaluates every kind of rows, so the same parameters have a gradient
@@ -73,26 +77,28 @@ class Processes:
             loss: This process's part of the loss, a scalar.
             parameters: Parameters whose gradient is summed, where they have one.
             stop: Whether this process wants the run to stop; see :meth:`stopping`.
+            parts: What the loss is made of ``(n,)``, as many in every process.
 
         Returns:
-            The loss of the whole batch.
+            The loss of the whole batch, and its parts.
         """
         vote = torch.full_like(loss, float(stop))
+        told = loss.new_zeros(0) if parts is None else parts.to(loss.dtype)
         held = [p for p in parameters if p.grad is not None]
         for dtype in sorted({loss.dtype, *(p.dtype for p in held)}, key=str):
             own = [p for p in held if p.dtype == dtype]
-            parts = [p.grad for p in own if p.grad is not None]
+            sent = [p.grad for p in own if p.grad is not None]
             if dtype == loss.dtype:
-                parts += [loss.detach(), vote]
-            flat = torch.cat([part.reshape(-1) for part in parts])
+                sent += [told, loss.detach(), vote]
+            flat = torch.cat([part.reshape(-1) for part in sent])
             with self._reached():
                 dist.all_reduce(flat)
-            pieces = flat.split([part.numel() for part in parts])
+            pieces = flat.split([part.numel() for part in sent])
             for parameter, piece in zip(own, pieces, strict=False):
                 parameter.grad = piece.view_as(parameter)
             if dtype == loss.dtype:
-                loss, self.votes = flat[-2], flat[-1]
-        return loss
+                told, loss, self.votes = pieces[-3], flat[-2], flat[-1]
+        return loss, told
 
     def stopping(self, step: int, stop: bool) -> bool:
         """Whether the run stops after this step: the same answer everywhere.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyro.distributions as dist
@@ -45,7 +47,10 @@ class Run:
         objective: Formula of the objective of the last stage.
         seed: Seed of the training.
         history: Training curve: lists of equal length under ``step``, ``stage``, ``loss`` (nats
-            per row) and ``seconds``.
+            per row) and ``seconds``, and under the name of each part of the loss, such as
+            ``bound``. The parts are losses and add up to ``loss``: that of the bound is minus
+            the bound. NaN in stages that have no such part. See
+            :mod:`ppl_models.inference.objectives.loss_parts`.
         validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
         status: ``"running"``, ``"interrupted"`` or ``"finished"``.
         planned: Steps that were planned, up to the end of the stage at hand.
@@ -73,10 +78,21 @@ class Run:
         """All but the data, which may be large or lie in a file."""
         return {**self.__dict__, "data": None}
 
-    def record(self, step: int, stage: int, loss: float, seconds: float) -> None:
-        """Add a point to the training curve."""
-        for key, value in zip(self.history, (step, stage, loss, seconds), strict=True):
-            self.history[key].append(value)
+    def record(
+        self,
+        step: int,
+        stage: int,
+        loss: float,
+        seconds: float,
+        parts: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add a point to the training curve, with the parts of the loss by name."""
+        before = len(self.history["step"])
+        for name in parts:
+            self.history.setdefault(name, [math.nan] * before)
+        point = {"step": step, "stage": stage, "loss": loss, "seconds": seconds, **parts}
+        for name, column in self.history.items():
+            column.append(point.get(name, math.nan))
 
     def record_validation(self, step: int, loss: float) -> None:
         """Add a point to the validation curve."""
@@ -104,6 +120,10 @@ class Run:
     def global_posterior(self, name: str) -> dist.TorchDistribution:
         """See :meth:`ppl_models.Pair.global_posterior`."""
         return self.pair.global_posterior(name)
+
+    def bound_per_row(self, table: Table, objective: Objective) -> Tensor:
+        """See :func:`ppl_models.inference.posterior.prediction.bound_per_row`."""
+        return prediction.bound_per_row(self.pair, table, objective)
 
     def posterior(
         self, table: Table, *, restarts: Sequence[Run] = (), **options: Any
@@ -205,6 +225,7 @@ def describe_run(
             {
                 "name": stage.name,
                 "objective": repr(stage.objective),
+                "parts": list(stage.objective.part_names),
                 "players": [options.text(player) for player in stage.players],
                 **plain(dataclasses.asdict(stage.training)),
             }

@@ -37,6 +37,7 @@ OPTIONAL: dict[str, type] = {
     "stages.*": dict,
     "stages.*.name": str,
     "stages.*.objective": str,
+    "stages.*.parts": list,
     "identity.config": dict,
     "identity.data": dict,
     "identity.stages": list,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
+from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training.compiled_step import compiled_sides
@@ -22,6 +23,7 @@ from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant
 
 Batches = tuple[Batch, ...]
+Taken = tuple[Tensor | float, tuple[str, ...], Tensor]  # a loss per row, its parts' names and they
 
 
 class Steps:
@@ -63,8 +65,8 @@ class Steps:
         roots += [side.module for side in self.sides if side.module is not None]
         return bfloat16(networks_of(roots, run), self.job.device)
 
-    def take(self, step: int, batches: Batches) -> Tensor | float:
-        """Move every side; returns the first side's loss per row.
+    def take(self, step: int, batches: Batches) -> Taken:
+        """Move every side; returns the first side's loss per row, and its parts.
 
         Raises:
             NotFinite: If a loss is NaN or infinite, on a CPU.
@@ -80,7 +82,7 @@ class Steps:
             loss = self._gradient(self.sides[0], step, batches, (0, 0))
             self.sides[0].optimiser.step()
             return loss
-        first: Tensor | float = 0.0
+        taken: list[Taken] = []
         for place, side in enumerate(self.sides):
             others = [p for s in self.sides if s is not side for p in s.parameters]
             with constant(others):
@@ -88,15 +90,13 @@ class Steps:
                     loss = self._gradient(side, step, batches, (place, turn))
                     if not stage.simultaneous:
                         side.optimiser.step()
-            first = loss if place == 0 else first
+            taken.append(loss)
         if stage.simultaneous:  # every gradient was taken at the same point
             for side in self.sides:
                 side.optimiser.step()
-        return first
+        return taken[0]
 
-    def _gradient(
-        self, side: Side, step: int, batches: Batches, turn: tuple[int, int]
-    ) -> Tensor | float:
+    def _gradient(self, side: Side, step: int, batches: Batches, turn: tuple[int, int]) -> Taken:
         side.optimiser.zero_grad(set_to_none=True)
         processes, on_cpu = self.job.processes, self.job.device.type == "cpu"
         before = torch.get_rng_state()
@@ -109,23 +109,24 @@ class Steps:
             model, guide = self.trained.model, self.trained.guide
             key = self.place, step, *turn
 
-            def run() -> Tensor:
-                return self.draws.loss(side.objective, model, guide, batches, key) / self.rows
+            def run() -> LossByPart:
+                return self.draws.loss(side.objective, model, guide, batches, key).per(self.rows)
 
             with pyro.validation_enabled(first):
                 try:
-                    loss = run()
+                    told = run()
                 except (ValueError, RuntimeError):
                     torch.set_rng_state(before)
                     if (not_a_number := self._overflown(run, step)) is None:
                         raise
-                    loss = not_a_number
+                    told = not_a_number
         else:
-            loss = compiled
+            told = compiled
+        loss, parts = told.total, told.values
         if processes.count > 1:
             loss.backward()
             stop = self.job.interrupted.is_set()
-            loss = processes.sum_gradients(loss, side.parameters, stop)
+            loss, parts = processes.sum_gradients(loss, side.parameters, stop, parts)
         if on_cpu:  # no cost here; on a GPU the curve's points are checked instead
             value = loss.item()
             if not math.isfinite(value):
@@ -133,9 +134,9 @@ class Steps:
                 self.check(value, step, batches)
         if processes.count == 1 and compiled is None:
             loss.backward()
-        return value if on_cpu else loss.detach()
+        return value if on_cpu else loss.detach(), told.names, parts
 
-    def _overflown(self, run: Callable[[], Tensor], step: int) -> Tensor | None:
+    def _overflown(self, run: Callable[[], LossByPart], step: int) -> LossByPart | None:
         """The loss that is not finite, if that is what Pyro's checks or torch stumbled over.
 
         Raises:
@@ -144,8 +145,8 @@ class Steps:
         if (name := not_finite(self.job.run.pair.named_parameters())) is not None:
             raise exploded(name, step)
         with contextlib.suppress(ValueError, RuntimeError), pyro.validation_enabled(False):
-            loss = run()
-            return None if bool(loss.isfinite()) else loss
+            told = run()
+            return None if bool(told.total.isfinite()) else told
         return None
 
     def check(self, loss: float, step: int, batches: Batches) -> None:

@@ -109,7 +109,7 @@ def test_mixed_offers_what_its_rows_do():
     ("objective", "summed"),
     [
         (SelfNormalisedELBO(3), EnumeratedELBO(3)),
-        (CharacteristicELBO(3), EnumeratedELBO(1)),  # one draw goes through the decoder
+        (CharacteristicELBO(32), EnumeratedELBO(1)),  # one draw goes through the decoder
     ],
 )
 def test_weights_by_row_and_a_draw_that_rows_share_do_not_go_together(objective, summed):

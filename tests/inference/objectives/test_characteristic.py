@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 from worlds.gradients import batches
 from worlds.linear import linear
+from worlds.one_code import RARE, SHIFTED, USUAL
 from worlds.two_labels import Toy, Two, quadrature
 
 from ppl_models import guides
@@ -26,8 +28,10 @@ from ppl_models.inference import (
     UnhandledSite,
 )
 from ppl_models.inference.objectives.by_name import parse_objective
+from ppl_models.inference.objectives.characteristic import FewParticles
 
 DRAWS = 20_000
+pytestmark = pytest.mark.filterwarnings("ignore:CharacteristicELBO has particles")
 
 
 def mean_bound(objective, x, y):
@@ -50,6 +54,92 @@ def test_it_tends_to_the_quadrature_as_the_self_normalised_bound_does(x, y):
     assert one < exact - 0.2 - 4 * error  # the mean of 1 / q(y|x) is not that of q(y|x)
     more, error = mean_bound(CharacteristicELBO(100, alpha=2.0, gamma=0.5), x, y)
     assert abs(more - 0.5 * (exact + 2 * log_q_y)) < 0.03
+
+
+# ---- on which side of log p its value lies ------------------------------------------------
+
+# Nats above log p(x, y) with 1, 2, 5, 10, 32 and 100 draws, and of the bound it tends to.
+ABOVE = {
+    USUAL: (-0.23, -0.44, -0.50, -0.51, -0.51, -0.52, -0.52),
+    SHIFTED: (0.52, -0.03, -0.20, -0.23, -0.25, -0.25, -0.25),
+    RARE: (1018, 81.4, 9.14, 2.33, 0.10, -0.28, -0.43),
+}
+
+
+@pytest.mark.parametrize("toy", ABOVE, ids=["usual", "shifted", "rare"])
+def test_its_documented_figures_are_those_of_the_quadrature(toy):
+    found = [toy.mean(draws) for draws in (1, 2, 5, 10, 32, 100)] + [toy.limit()]
+    told = [f"{value:.3g}" if value > 5 else f"{value:.2f}" for value in ABOVE[toy]]
+    above = [value - toy.log_p() for value in found]
+    assert [f"{v:.3g}" if v > 5 else f"{v:.2f}" for v in above] == told
+    lines = [line.split()[1:] for line in CharacteristicELBO.__doc__.splitlines()]
+    assert [f"{value:g}" if value > 500 else f"{value:.2f}" if value < 50 else f"{value:.1f}"
+            for value in ABOVE[toy]] in lines  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1, 10])
+@pytest.mark.parametrize("alpha", [0.0, 0.7])
+@pytest.mark.parametrize(
+    ("toy", "draws", "detach"),
+    [
+        (USUAL, 2, "none"), (USUAL, 5, "none"), (USUAL, 32, "none"), (USUAL, 5, "code"),
+        (SHIFTED, 1, "none"), (SHIFTED, 2, "none"), (SHIFTED, 10, "none"), (SHIFTED, 2, "code"),
+        (RARE, 32, "none"), (RARE, 100, "none"), (RARE, 100, "code"),
+    ],
+)  # fmt: skip
+def test_its_mean_is_that_of_the_quadrature(toy, draws, detach, alpha, scale, dtype):
+    objective, pair = CharacteristicELBO(draws, detach, alpha), toy.pair(dtype)
+    torch.manual_seed(0)
+    run = Evaluation(pair.model, pair.guide, toy.batch(DRAWS, dtype, scale))
+    rows = -objective.rows(run).detach()
+    error = float(rows.std()) / DRAWS**0.5
+    assert error < 0.15
+    assert abs(float(rows.mean()) - toy.mean(draws, alpha, detach)) < 4.5 * error + 1e-3
+
+
+@pytest.mark.parametrize("toy", ABOVE, ids=["usual", "shifted", "rare"])
+def test_its_error_has_the_documented_first_order(toy):
+    p, v, b = toy.grid()
+    q = (p * v).sum()
+    slope = float(((p * v * v).sum() / q**2 - 1) * ((p * v * b).sum() / q - (p * b).sum() - 0.5))
+    for draws in (2000, 8000):
+        assert draws * (toy.mean(draws) - toy.limit()) == pytest.approx(slope, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logq", ["lme", "jensen"])
+@pytest.mark.parametrize("draws", [1, 2, 5, 32])
+@pytest.mark.parametrize("toy", ABOVE, ids=["usual", "shifted", "rare"])
+def test_the_self_normalised_value_is_a_lower_bound_at_any_number(toy, draws, logq, dtype):
+    """Draw by draw below the log of the mean weight, whose mean is p(x, y)."""
+    objective, pair = SelfNormalisedELBO(draws, logq), toy.pair(dtype)
+    torch.manual_seed(0)
+    run = Evaluation(pair.model, pair.guide, toy.batch(2000, dtype))
+    value = -objective.rows(run).detach()
+    log_w = objective.weights(run).log_w.reshape(draws, -1)
+    assert bool((value <= log_w.logsumexp(0) - math.log(draws) + 1e-5).all())
+    assert float(value.mean()) < toy.log_p()
+    assert objective.part_names == ("bound",)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 5, 10, 31, 32, 100])
+def test_few_draws_warn_once_at_construction(draws):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        objective = CharacteristicELBO(draws)
+        toy = USUAL.pair()
+        objective.rows(Evaluation(toy.model, toy.guide, USUAL.batch(3)))
+    told = [w for w in caught if "CharacteristicELBO" in str(w.message)]
+    assert len(told) == (draws < 32)
+    if told:
+        assert told[0].category is FewParticles and told[0].filename == __file__
+        assert str(told[0].message) == (
+            f"CharacteristicELBO has particles={draws}: below 32 draws its value can lie nats "
+            "above log p(x, y); take more, or SelfNormalisedELBO, which bounds it from below at "
+            "any number"
+        )
+    assert objective.part_names == ("estimate",)
 
 
 def exact_gradient(x: float, y: float) -> dict[str, Tensor]:

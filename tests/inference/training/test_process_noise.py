@@ -48,7 +48,7 @@ def shared(pair, objective, table, size, count, seed=3):
         draws = Draws(0, rank, count, CPU)
         draws.shares = stream.shares
         torch.manual_seed(seed)
-        loss = draws.loss(objective, pair.model, pair.guide, stream.step(4), (0, 4))
+        loss = draws.loss(objective, pair.model, pair.guide, stream.step(4), (0, 4)).total
         loss.backward()
         total = total + loss.detach()
         states.append(torch.get_rng_state())

@@ -274,11 +274,14 @@ def test_what_the_processes_tell_each_other(tmp_path):
             unused = nn.Parameter(torch.zeros(4))
             a.grad = torch.full((2, 3), 1.0 + rank)
             b.grad = torch.full((2,), 0.1 * (1 + rank), dtype=torch.float64)
-            loss = processes.sum_gradients(torch.tensor(2.0**rank), [a, unused, b], stop=rank == 1)
+            loss, parts = processes.sum_gradients(
+                torch.tensor(2.0**rank), [a, unused, b], rank == 1, torch.tensor([0.5, rank])
+            )
             held = torch.full((3,), float(rank))
             processes.alike([held])
             return {
                 "loss": float(loss),
+                "parts": parts.tolist(),
                 "a": a.grad,
                 "b": b.grad,
                 "unused": unused.grad is None,
@@ -291,6 +294,7 @@ def test_what_the_processes_tell_each_other(tmp_path):
     for outcome in together(2, tmp_path, work):
         found = outcome.value
         assert found["loss"] == 3 and found["unused"] and found["stop"]
+        assert found["parts"] == [1.0, 1.0]
         assert torch.equal(found["a"], torch.full((2, 3), 3.0))
         assert found["b"].tolist() == pytest.approx([0.3, 0.3], rel=1e-15)
         assert [n[:8] for n in found["notes"]] == ["I am 0 ü", "I am 1 ü"]
