@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         methods as methods,
     )
     from ppl_models.inference.diagnostics.restarts import agreement as agreement
+    from ppl_models.inference.diagnostics.verdict import Verdict as Verdict, verdict as verdict
     from ppl_models.inference.objectives.base import Objective as Objective
     from ppl_models.inference.objectives.characteristic import (
         CharacteristicELBO as CharacteristicELBO,
@@ -142,6 +143,7 @@ _HOMES = {
     "TMC": "objectives.tmc",
     "Training": "objectives.stage",
     "UnhandledSite": "traces.sites",
+    "Verdict": "diagnostics.verdict",
     "WakeSleep": "objectives.wake_sleep",
     "Weighted": "objectives.weighted",
     "Weights": "traces.weights",
@@ -182,6 +184,7 @@ _HOMES = {
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "verdict": "diagnostics.verdict",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -18,13 +18,13 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from ppl_models.inference.diagnostics.check import Check
+from ppl_models.inference.diagnostics.finding import Finding
 
 RHAT, ESS_PER_CHAIN = 1.05, 100
 COMPONENTS = 50  # most components that are put in order
 
 
-def chain_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
+def chain_checks(groups: Mapping[str, xr.Dataset]) -> list[Finding]:
     """Checks of a posterior's floating draws over chains.
 
     Args:
@@ -49,7 +49,7 @@ def chain_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
     if "diverging" in stats:
         diverging = int(stats["diverging"].sum())
         checks.append(
-            Check(
+            Finding(
                 "divergences", diverging == 0, f"{diverging} divergent transitions (at most 0)",
                 "more warmup, or fewer rows at a time", figure=diverging, limit=0,
             )
@@ -57,15 +57,15 @@ def chain_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
     return checks
 
 
-def _agreement(posterior: xr.Dataset) -> list[Check]:
+def _agreement(posterior: xr.Dataset) -> list[Finding]:
     found = {str(name): _rhat(values) for name, values in posterior.data_vars.items()}
     name, largest, where = _extreme(found, largest=True)
     fact = f"the largest R-hat is {largest:.3f}, of {where} (at most {RHAT:g})"
     passed = largest <= RHAT
-    check = Check("R-hat", passed, fact, "more draws and more warmup", name, largest, RHAT)
+    check = Finding("R-hat", passed, fact, "more draws and more warmup", name, largest, RHAT)
     if name and not passed and (ordered := _ordered(posterior[name])) is not None:
         dim, left = ordered
-        switching = Check(
+        switching = Finding(
             "label switching", False,
             f"the chains have the components of {name} along {dim} in different orders: R-hat "
             f"{largest:.3f}, put in one order {left:.3f} (at most {RHAT:g})",
@@ -77,14 +77,14 @@ def _agreement(posterior: xr.Dataset) -> list[Check]:
     return [check]
 
 
-def _effective(posterior: xr.Dataset, chains: int) -> Check:
+def _effective(posterior: xr.Dataset, chains: int) -> Finding:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # values that never move have none
         ess = az.ess(posterior)
     found = {str(name): values for name, values in ess.data_vars.items()}
     name, least, where = _extreme(found, largest=False)
     limit = ESS_PER_CHAIN * chains
-    return Check(
+    return Finding(
         "effective draws", least >= limit,
         f"the fewest effective draws are {least:.0f}, of {where} (at least {limit}, "
         f"{ESS_PER_CHAIN} per chain)",

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from ppl_models.inference.diagnostics.check import Check
+from ppl_models.inference.diagnostics.finding import Finding
 
 ACTIVE = 0.01
 ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
@@ -26,7 +26,7 @@ SURE = 4  # standard errors of what the noise of the means comes to by chance
 HEARD = 0.1
 
 
-def code_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
+def code_checks(groups: Mapping[str, xr.Dataset]) -> list[Finding]:
     """Checks of the codes of rows.
 
     Args:
@@ -38,12 +38,12 @@ def code_checks(groups: Mapping[str, xr.Dataset]) -> list[Check]:
     return [*found, *_heard(groups)] if found else []
 
 
-def _used(name: str, active: int, count: int, other: bool) -> Check:
+def _used(name: str, active: int, count: int, other: bool) -> Finding:
     fact = f"{active} of {count} numbers of {name} tell rows apart"
     if other and 2 * active < count:
         rest = "the others are" if active else "they are"
         fact += f", {rest} drawn as by their prior"
-    return Check(
+    return Finding(
         "units in use", other, f"{fact} (at least 1 of any code)",
         "train longer, anneal the weight of the KL from 0 (ELBO(beta=Anneal(0, 1))), keep "
         "numbers in use by free bits, or try another seed: the codes have collapsed",
@@ -73,7 +73,7 @@ def _in_use(posterior: xr.Dataset) -> Iterator[tuple[str, int, int]]:
         yield str(name), int(in_use.sum()), int(noise.size)
 
 
-def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Check]:
+def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
     likelihood = groups.get("log_likelihood", xr.Dataset())
     drawn = [
         values for values in likelihood.data_vars.values()
@@ -81,10 +81,12 @@ def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Check]:
     ]  # fmt: skip
     if not drawn or drawn[0].sizes["datum"] < ACTIVE_ROWS[0]:
         return
-    total = sum(_some(values).astype(float) for values in drawn)
+    total = _some(drawn[0]).astype(float)
+    for values in drawn[1:]:
+        total = total + _some(values)
     deviation = float(total.std("draw", ddof=1).mean("chain").median())
     names = ", ".join(map(str, likelihood.data_vars))
-    yield Check(
+    yield Finding(
         "decoder", deviation >= HEARD,
         f"log p({names} | codes) of the median row changes by {deviation:.2g} nats from draw to "
         f"draw (at least {HEARD:g})",

@@ -30,7 +30,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from ppl_models.inference.diagnostics.check import Check, among
+from ppl_models.inference.diagnostics.finding import Finding, among
 from ppl_models.inference.posterior.confusion import Confusion
 from ppl_models.inference.posterior.groups import Array
 
@@ -45,7 +45,7 @@ APART = 0.2
 EMPTY = xr.Dataset()
 
 
-def label_checks(groups: Datasets, objective: str = "") -> list[Check]:
+def label_checks(groups: Datasets, objective: str = "") -> list[Finding]:
     """Checks of every label that the guide or the chains give probabilities of.
 
     Args:
@@ -53,7 +53,7 @@ def label_checks(groups: Datasets, objective: str = "") -> list[Check]:
             ``prior`` for what labels are held against.
         objective: What the fit was trained with; decides the advice.
     """
-    checks: list[Check] = []
+    checks: list[Finding] = []
     for name, chains in _probabilities(groups).items():
         for place, probs in enumerate(chains):
             of = f" of chain {place}" if len(chains) > 1 else ""
@@ -120,7 +120,7 @@ class _Label:
         self.prior = _prior(name, groups, probs.shape[-1])
         self.taught = f"log q({name} |" in objective
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[Finding]:
         """All that can be told."""
         found = list(self._shares()) if len(self.probs) >= LEAST else []
         if self.trained is not None:
@@ -131,7 +131,7 @@ class _Label:
             found += self._judged(told, "exported rows of known label")
         return found
 
-    def _shares(self) -> Iterator[Check]:
+    def _shares(self) -> Iterator[Finding]:
         rows, mean = len(self.probs), self.probs.mean(0)
         reference, source = self._reference(mean)
         if reference is None or int((rows * reference >= EXPECTED).sum()) < 2:
@@ -181,7 +181,7 @@ class _Label:
         nearest = min(sources, key=lambda s: np.abs(mean - s[0]).sum(), default=(None, ""))
         return nearest
 
-    def _judged(self, told: Confusion, rows: str) -> Iterator[Check]:
+    def _judged(self, told: Confusion, rows: str) -> Iterator[Finding]:
         y, error = f"{self.name}{self.of}", told.error
         frequent = int(told.counts.sum(1).argmax())
         guess = 1 - float(told.counts[frequent].sum()) / told.rows
@@ -225,8 +225,8 @@ class _Label:
 
     def _check(
         self, name: str, ok: bool, fact: str, advice: str, figure: float, limit: float
-    ) -> Check:
-        return Check(name, bool(ok), fact, advice, self.name, float(figure), float(limit))
+    ) -> Finding:
+        return Finding(name, bool(ok), fact, advice, self.name, float(figure), float(limit))
 
 
 def _entropy(probs: Array) -> Any:

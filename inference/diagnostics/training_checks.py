@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_models.inference.diagnostics.check import Check
+from ppl_models.inference.diagnostics.finding import Finding
 
 SLOPE_SHARE = 0.01
 CURVE = {"chain", "step"}
 
 
-def training_checks(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> list[Check]:
+def training_checks(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> list[Finding]:
     """Checks of training curves, one for each chain.
 
     Args:
@@ -39,7 +39,7 @@ def training_checks(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) 
     return [*_plan(attrs), *checks]
 
 
-def _plan(attrs: Mapping[Any, Any]) -> list[Check]:
+def _plan(attrs: Mapping[Any, Any]) -> list[Finding]:
     """Whether all steps were taken; runs that stopped by their validation rows are finished."""
     status, steps = attrs.get("training_status"), np.atleast_1d(attrs.get("training_steps", ()))
     if status is None or steps.shape != (2,) or steps.dtype.kind not in "iu":
@@ -47,7 +47,7 @@ def _plan(attrs: Mapping[Any, Any]) -> list[Check]:
     taken, planned = map(int, steps)
     of = f"{taken} of {planned} planned steps" if planned else f"{taken} steps"
     return [
-        Check(
+        Finding(
             "plan", status == "finished",
             f"training is {status} after {of} (expected finished)",
             "go on with it: --resume, or fit(..., resume=True)", figure=taken, limit=planned,
@@ -55,7 +55,7 @@ def _plan(attrs: Mapping[Any, Any]) -> list[Check]:
     ]  # fmt: skip
 
 
-def _slope(training: xr.Dataset, of: str) -> Check:
+def _slope(training: xr.Dataset, of: str) -> Finding:
     training = training.isel(step=~np.isnan(training["loss"].values))
     loss = training["loss"].values
     if "stage" in training and len(loss):
@@ -64,7 +64,7 @@ def _slope(training: xr.Dataset, of: str) -> Check:
     loss = loss[np.isfinite(loss)]
     count = max(10, math.ceil(len(loss) / 5))
     if len(loss) < 2 * count:
-        return Check(
+        return Finding(
             "slope", True,
             f"the training curve{of} has {len(loss)} points, too few to tell its slope (at least "
             "20)", "train longer", "loss", len(loss), 20,
@@ -77,7 +77,7 @@ def _slope(training: xr.Dataset, of: str) -> Check:
     change = slope * count
     gained = float(loss[:count].mean() - last.mean())
     limit = max(3 * error, SLOPE_SHARE * abs(gained))
-    return Check(
+    return Finding(
         "slope", abs(change) <= limit,
         f"the training loss{of} changed by {change:.3g} nats over its last {count} points (at "
         f"most {limit:.2g}: 3 standard errors, or 1 % of the {abs(gained):.3g} of the stage)",

@@ -16,8 +16,8 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.inference.diagnostics.chain_checks import chain_checks
-from ppl_models.inference.diagnostics.check import Check
 from ppl_models.inference.diagnostics.code_checks import code_checks
+from ppl_models.inference.diagnostics.finding import Finding
 from ppl_models.inference.diagnostics.label_checks import label_checks
 from ppl_models.inference.diagnostics.training_checks import CURVE, training_checks
 from ppl_models.inference.diagnostics.weight_checks import weight_checks
@@ -35,10 +35,10 @@ class Verdict:
     """What the diagnostics say; ``print(verdict)`` shows a line for each check.
 
     Attributes:
-        checks: All checks.
+        findings: One for each check.
     """
 
-    checks: tuple[Check, ...]
+    findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
@@ -46,12 +46,12 @@ class Verdict:
         return not self.failed
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[Finding, ...]:
         """The checks that failed."""
-        return tuple(check for check in self.checks if not check.ok)
+        return tuple(check for check in self.findings if not check.ok)
 
     def __str__(self) -> str:
-        lines = [f"{'ok    ' if c.ok else 'FAILED'}  {c.sentence}" for c in self.checks]
+        lines = [f"{'ok    ' if f.ok else 'FAILED'}  {f.sentence}" for f in self.findings]
         return "\n".join([*lines, "trusted" if self.ok else "not to be trusted"])
 
 
@@ -80,7 +80,7 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     return Verdict((_finite(groups, ours), *checks))
 
 
-def _finite(groups: Datasets, ours: bool) -> Check:
+def _finite(groups: Datasets, ours: bool) -> Finding:
     bad, total = [], 0
     for group in ("posterior", "sample_stats", "log_likelihood", "training"):
         for name, values in groups.get(group, xr.Dataset()).data_vars.items():
@@ -105,7 +105,7 @@ def _finite(groups: Datasets, ours: bool) -> Check:
                 bad.append(f"{count} of {values.size} in {group}/{name}{first}")
                 total += count
     fact = f"{total} numbers are not finite (at most 0)" + (f": {', '.join(bad)}" if bad else "")
-    return Check(
+    return Finding(
         "finite", not bad, fact,
         "look for data outside the likelihood's support, or train with a smaller learning rate",
         figure=total, limit=0,

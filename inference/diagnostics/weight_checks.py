@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from ppl_models.inference.diagnostics.check import Check
+from ppl_models.inference.diagnostics.finding import Finding
 from ppl_models.inference.posterior.groups import Array, entry_name
 from ppl_models.inference.posterior.importance_weights import EVEN, khat_threshold
 from ppl_models.inference.posterior.pareto import LEAST_DRAWS
@@ -38,13 +38,13 @@ WIDTH_ROWS = 20, 500  # least and most rows from which the width is estimated
 SURE = 5.0  # standard errors by which a width must be beyond its limit
 
 
-def weight_checks(groups: Datasets) -> list[Check]:
+def weight_checks(groups: Datasets) -> list[Finding]:
     """Checks of a guide's draws; none of what is no guide's posterior.
 
     Args:
         groups: With ``diagnostics`` and ``sample_stats``.
     """
-    found = groups.get("diagnostics", {})
+    found = groups.get("diagnostics", xr.Dataset())
     if not {"khat", "ess_is", "iw_bound", "elbo"} <= set(found):
         return []
     draws = int(groups["sample_stats"].sizes["draw"])
@@ -52,13 +52,13 @@ def weight_checks(groups: Datasets) -> list[Check]:
     return [_tails(values, draws), _gap(values, draws), *_widths(groups)]
 
 
-def _tails(values: dict[str, Array], draws: int) -> Check:
+def _tails(values: dict[str, Array], draws: int) -> Finding:
     shapes = values["khat"]
     # The tail of weights that are as good as equal has a shape, but no weight.
     shapes = np.where(values["ess_is"] >= EVEN * draws, np.minimum(shapes, 0), shapes)
     known = shapes[~np.isnan(shapes)]
     if not len(known):
-        return Check(
+        return Finding(
             "k-hat", False, f"k-hat needs at least {LEAST_DRAWS} draws, and there are {draws}",
             "export 200 draws", figure=draws, limit=LEAST_DRAWS,
         )  # fmt: skip
@@ -67,7 +67,7 @@ def _tails(values: dict[str, Array], draws: int) -> Check:
     exact = int(np.isneginf(values["khat"]).sum())
     fact = f"k-hat is above {limit:.2f} in {share:.1%} of {len(known)} rows"
     fact += f", {exact} of which have constant weights" if exact else ""
-    return Check(
+    return Finding(
         "k-hat", share <= KHAT_SHARE, f"{fact} (at most {KHAT_SHARE:.0%})",
         "train longer or with IWELBO, or give the guide a richer family: it is too narrow or "
         "far too wide",
@@ -75,9 +75,9 @@ def _tails(values: dict[str, Array], draws: int) -> Check:
     )  # fmt: skip
 
 
-def _gap(values: dict[str, Array], draws: int) -> Check:
+def _gap(values: dict[str, Array], draws: int) -> Finding:
     gap, limit = float(np.median(values["iw_bound"] - values["elbo"])), 0.5 * math.log(draws)
-    return Check(
+    return Finding(
         "gap", gap <= limit,
         f"iw_bound - elbo of the median row is {gap:.3g} nats (at most {limit:.2f})",
         "train longer, give the guide larger networks, or compare with inference.nuts on a few "
@@ -86,15 +86,17 @@ def _gap(values: dict[str, Array], draws: int) -> Check:
     )  # fmt: skip
 
 
-def _widths(groups: Datasets) -> Iterator[Check]:
-    posterior, variational = groups.get("posterior", {}), groups.get("variational", {})
+def _widths(groups: Datasets) -> Iterator[Finding]:
+    posterior, variational = (groups.get(n, xr.Dataset()) for n in ("posterior", "variational"))
     for name in posterior:
         if {f"{name}_loc", f"{name}_scale"} <= set(variational):
             loc, scale = variational[f"{name}_loc"], variational[f"{name}_scale"]
             yield from _width(str(name), groups, loc, scale)
 
 
-def _width(name: str, groups: Datasets, loc: xr.DataArray, scale: xr.DataArray) -> Iterator[Check]:
+def _width(
+    name: str, groups: Datasets, loc: xr.DataArray, scale: xr.DataArray
+) -> Iterator[Finding]:
     posterior, weights = groups["posterior"], groups["sample_stats"].get("log_weight")
     rows = posterior[name].sizes.get("datum", 0)
     labels = [str(dim)[: -len("_class")] for dim in loc.dims if str(dim).endswith("_class")]
@@ -122,7 +124,7 @@ def _width(name: str, groups: Datasets, loc: xr.DataArray, scale: xr.DataArray) 
     wide = mean[worst] + SURE * error[worst] < too_wide
     narrow = mean[worst] - SURE * error[worst] > too_narrow
     wrong = "wide" if wide else "narrow"
-    yield Check(
+    yield Finding(
         "width", not (wide or narrow),
         f"the guide's standard deviation of {entry_name(name, shape, worst)} is "
         f"{factor[worst]:.2g} times the best one ({1 / WIDTH:g} to {WIDTH:g})",

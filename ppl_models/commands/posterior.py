@@ -55,7 +55,8 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         with reading(options.folder):
             judged = verdict(posterior_of(options.folder))
         if options.json:
-            say_json({"trusted": judged.ok, "checks": [check.plain() for check in judged.checks]})
+            findings = [found.plain() for found in judged.findings]
+            say_json({"trusted": judged.ok, "findings": findings})
         else:
             say(judged)
         return 0 if judged.ok else 3

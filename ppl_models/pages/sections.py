@@ -63,7 +63,7 @@ def verdict(fit: Fit) -> tuple[bool, str]:
         found = judged.verdict(fit.idata)
     except ValueError as problem:
         return False, banner("Cannot be judged", False, [(str(problem), False)])
-    lines = [(check.sentence, check.ok) for check in found.checks]
+    lines = [(check.sentence, check.ok) for check in found.findings]
     words = "This posterior can be trusted" if found.ok else "This posterior is not to be trusted"
     return found.ok, banner(words, found.ok, lines)
 

@@ -120,7 +120,7 @@ def test_numbers_are_those_of_the_posterior(run):
     folder, text = run
     found, idata = Page(text), export.load(folder / "posterior.nc")
     told = verdict.verdict(idata)
-    assert [e[2:].strip() for e in found.entries] == [c.sentence for c in told.checks]
+    assert [e[2:].strip() for e in found.entries] == [c.sentence for c in told.findings]
     assert ("can be trusted" in found.text) == told.ok
     table = found.table("row")
     assert table[0] == ["row", "khat", "ess_is", "elbo", "iw_bound", "y: true, guess"]

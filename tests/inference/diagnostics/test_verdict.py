@@ -53,27 +53,27 @@ def test_weights_as_good_as_equal_have_no_tail():
     assert (importance_ess(tiny) > 0.95 * 200).all()
     found = verdict(made_up(tiny))
     assert found.ok
-    assert found.checks[1].fact == "k-hat is above 0.57 in 0.0% of 100 rows (at most 20%)"
+    assert found.findings[1].fact == "k-hat is above 0.57 in 0.0% of 100 rows (at most 20%)"
 
 
 def test_good_and_bad_guides():
     good = verdict(made_up(normal_weights(0.9, 200)))
-    assert good.ok and [c.name for c in good.checks] == ["finite", "k-hat", "gap"]
+    assert good.ok and [c.name for c in good.findings] == ["finite", "k-hat", "gap"]
     bad = verdict(made_up(normal_weights(0.5, 200)))
     assert [c.name for c in bad.failed] == ["k-hat"]
     share = float((khat(normal_weights(0.5, 200)) > khat_threshold(200)).mean())
-    assert bad.checks[1].figure == pytest.approx(share) and bad.checks[1].limit == 0.2
-    assert bad.checks[1].sentence == (
+    assert bad.findings[1].figure == pytest.approx(share) and bad.findings[1].limit == 0.2
+    assert bad.findings[1].sentence == (
         f"k-hat is above 0.57 in {share:.1%} of 200 rows (at most 20%). To try: train longer or "
         "with IWELBO, or give the guide a richer family: it is too narrow or far too wide."
     )
     # KL(q || p) of scale 1.6 in ten dimensions is 3.1 nats, of 1.5 it is 2.2; log(200) / 2 = 2.65.
     wide, less = (verdict(made_up(normal_weights(scale, 200))) for scale in (1.6, 1.5))
-    assert not wide.checks[2].ok and less.checks[2].ok
-    assert wide.checks[2].figure == pytest.approx(3.1, abs=0.2)
-    assert "nats (at most 2.65). To try: train longer" in wide.checks[2].sentence
+    assert not wide.findings[2].ok and less.findings[2].ok
+    assert wide.findings[2].figure == pytest.approx(3.1, abs=0.2)
+    assert "nats (at most 2.65). To try: train longer" in wide.findings[2].sentence
     few = verdict(made_up(normal_weights(0.9, 20)))
-    assert few.checks[1].fact == "k-hat needs at least 25 draws, and there are 20"
+    assert few.findings[1].fact == "k-hat needs at least 25 draws, and there are 20"
 
 
 def test_values_that_are_not_finite_are_counted_and_placed():
@@ -82,7 +82,7 @@ def test_values_that_are_not_finite_are_counted_and_placed():
     weights = normal_weights(0.9, 200, 8)
     weights[2, 5:7] = np.nan
     found = verdict(made_up(weights, loss))
-    assert found.checks[0].sentence == (
+    assert found.findings[0].sentence == (
         "3 numbers are not finite (at most 0): 2 of 1600 in sample_stats/log_weight, first in row "
         "5, 1 of 30 in training/loss. To try: look for data outside the likelihood's support, or "
         "train with a smaller learning rate."
@@ -94,7 +94,9 @@ def test_a_verdict_is_printed_line_by_line():
     lines = str(found).splitlines()
     assert lines[0] == "ok      0 numbers are not finite (at most 0)."
     assert lines[1].startswith("FAILED  k-hat is above") and lines[-1] == "not to be trusted"
-    assert json.loads(json.dumps(found.checks[1].plain()))["sentence"] == found.checks[1].sentence
+    assert (
+        json.loads(json.dumps(found.findings[1].plain()))["sentence"] == found.findings[1].sentence
+    )
 
 
 def test_nothing_to_check():

@@ -214,7 +214,7 @@ def test_under_arviz_1_it_is_a_tree(world, tmp_path):
     filed = export.posterior(pair, table(pair), path=tmp_path / "p.nc", draws=30)
     assert isinstance(filed, xr.DataTree)
     assert xr.open_datatree(tmp_path / "p.nc", engine="h5netcdf").equals(filed)
-    assert len(verdict(filed).checks) == 3
+    assert len(verdict(filed).findings) == 3
 
 
 # ---- what cannot be written or read -------------------------------------------------------

@@ -94,7 +94,7 @@ def test_restarts_are_chains(tmp_path):
     loss = idata.training["loss"]
     np.testing.assert_array_equal(loss, [[3.0, 2.0, np.nan], [4.0, 3.0, 2.5]])
     # A step that a chain did not take is no number that went wrong.
-    assert verdict(idata).checks[0].ok
+    assert verdict(idata).findings[0].ok
 
 
 def test_chains_are_fits_of_one_pair():

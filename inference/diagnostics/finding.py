@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """What one check found.
 
     Attributes:
