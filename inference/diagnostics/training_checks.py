@@ -1,8 +1,9 @@
 """Whether training came to its end: by the slope of its loss, and by the steps of its plan.
 
-The **slope** is that of the loss over the last fifth of the last stage, at least 10 points:
-training was too short if the loss falls by more than 3 standard errors and by more than
-1 % (:data:`SLOPE_SHARE`) of all that the stage gained.
+The **slope** is that of the loss over the last fifth of the last stage, or its last 40 points
+(:data:`POINTS`) where there are fewer, at most half: training was too short if the loss falls by
+more than 3 standard errors and by more than 1 % (:data:`SLOPE_SHARE`) of all that the stage gained.
+A plateau that training would leave later cannot be told from its end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import xarray as xr
 from ppl_models.inference.diagnostics.finding import Finding
 
 SLOPE_SHARE = 0.01
+POINTS, FEW = 40, 20
 CURVE = {"chain", "step"}
 
 
@@ -62,12 +64,12 @@ def _slope(training: xr.Dataset, of: str) -> Finding:
         stage = training["stage"].values
         loss = loss[stage == stage[-1]]
     loss = loss[np.isfinite(loss)]
-    count = max(10, math.ceil(len(loss) / 5))
-    if len(loss) < 2 * count:
+    count = max(math.ceil(len(loss) / 5), min(POINTS, len(loss) // 2))
+    if len(loss) < FEW:
         return Finding(
             "slope", True,
             f"the training curve{of} has {len(loss)} points, too few to tell its slope (at least "
-            "20)", "train longer", "loss", len(loss), 20,
+            f"{FEW})", "train longer", "loss", len(loss), FEW,
         )  # fmt: skip
     last = loss[-count:]
     step = np.arange(count) - (count - 1) / 2

@@ -73,18 +73,16 @@ PAIRS = {
     "factor mixture": Recipe(
         MIXTURE, clusters, {}, {"epochs": 200, "learning_rate": 0.01}, error=0.03
     ),
-    "partially_specified": Recipe(
+    "partially_specified, label first": Recipe(
         "partially_specified", digits, {**SMALL, "gamma": 5.0},
         {"epochs": 100, "learning_rate": 2e-3},
     ),
-    "mmdgm": Recipe(
-        "mmdgm", lambda seed: digits(seed, None), {"hidden": (64,), "latent": 10},
-        {"epochs": 300, "learning_rate": 2e-3},
+    "partially_specified, style first": Recipe(
+        "partially_specified", digits, {**SMALL, "gamma": 5.0, "guide": "style_first"},
+        {"epochs": 100, "learning_rate": 2e-3},
     ),
-    "bayesian_ssl": Recipe(
-        "bayesian_ssl", digits,
-        {"hidden": (64,), "latent": 4, "log_variance": -6.0, "alpha": 1.0},
-        {"epochs": 200, "learning_rate": 2e-3},
+    "mmdgm": Recipe(
+        "mmdgm", lambda seed: digits(seed, None), SMALL, {"epochs": 500, "learning_rate": 2e-3}
     ),
 }  # fmt: skip
 
@@ -184,8 +182,8 @@ def planted(run: inference.Run, plant: Callable[[zoo.Pair], None]) -> inference.
 
 
 def stopped_early(recipe: Recipe, seed: int) -> inference.Run:
-    """A tenth of the passes."""
-    return recipe.fit(seed, epochs=recipe.training["epochs"] // 10)
+    """A thirtieth of the passes."""
+    return recipe.fit(seed, epochs=recipe.training["epochs"] // 30)
 
 
 def broken_off(recipe: Recipe, seed: int) -> inference.Run:
@@ -217,7 +215,7 @@ def wrong_labels(recipe: Recipe, seed: int) -> inference.Run:
 
 
 IN_TRAINING = {
-    "stopped too early": ("slope", stopped_early, "a tenth of the passes"),
+    "stopped too early": ("slope, units in use", stopped_early, "a thirtieth of the passes"),
     "broken off": ("plan", broken_off, "interrupted after 20 steps"),
     "wrong labels": ("calibration", wrong_labels, "training labels shuffled"),
 }

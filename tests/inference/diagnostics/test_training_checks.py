@@ -39,11 +39,17 @@ def test_slope_of_the_training_loss(loss, stage, ok, words):
 
 def test_figures_of_a_straight_line():
     (found,) = checks(loss=100 - 0.5 * np.arange(100.0))
-    assert found.figure == pytest.approx(-10) and found.limit == pytest.approx(0.4)
+    assert found.figure == pytest.approx(-20) and found.limit == pytest.approx(0.3)
     assert found.sentence == (
-        "the training loss changed by -10 nats over its last 20 points (at most 0.4: 3 standard "
-        "errors, or 1 % of the 40 of the stage). To try: train longer."
+        "the training loss changed by -20 nats over its last 40 points (at most 0.3: 3 standard "
+        "errors, or 1 % of the 30 of the stage). To try: train longer."
     )
+
+
+@pytest.mark.parametrize(("points", "window"), [(20, 10), (60, 30), (100, 40), (400, 80)])
+def test_window_of_the_slope(points, window):
+    (found,) = checks(loss=noise(points))
+    assert f"over its last {window} points" in found.fact
 
 
 def test_each_chain_has_a_slope_of_its_own():
