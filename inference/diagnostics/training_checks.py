@@ -2,8 +2,8 @@
 
 The **slope** is that of the loss over the last fifth of the last stage, or its last 40 points
 (:data:`POINTS`) where there are fewer, at most half: training was too short if the loss falls by
-more than 3 standard errors and by more than 1 % (:data:`SLOPE_SHARE`) of all that the stage gained.
-A plateau that training would leave later cannot be told from its end.
+more than 3 standard errors and by more than 1 % (:data:`SLOPE_SHARE`) of all that the stage
+gained. A plateau that training would leave later cannot be told from its end.
 """
 
 from __future__ import annotations

@@ -27,6 +27,11 @@ def failed(found: Verdict) -> list[str]:
     return sorted({check.name for check in found.failed})
 
 
+def names_it(checks: str, failed: list[str]) -> bool:
+    """Whether one of some checks, with commas between them, failed."""
+    return bool(set(checks.split(", ")) & set(failed))
+
+
 def outcome(name: str, seed: int) -> dict[str, Any]:
     """What is said of a good fit, and of the same with faults."""
     recipe, has_labels = PAIRS[name], name != "vae"
@@ -41,8 +46,12 @@ def outcome(name: str, seed: int) -> dict[str, Any]:
         if has_labels or fault not in OF_LABELS:
             found[fault] = failed(planted.planted(run, plant).check(test))
     for fault, (_, fit, _) in IN_TRAINING.items():
-        if has_labels or fault != "wrong labels":
-            found[fault] = failed(fit(recipe, seed).check(test))
+        if "labels" in fault and (not has_labels or name == "mmdgm"):
+            continue  # whose discriminant is taught by its margin, not by a term of the bound
+        faulty = fit(recipe, seed)
+        learnt = has_labels and faulty.error(test.where_observed("y")) < recipe.error
+        if fault != "labels not taught" or not learnt:
+            found[fault] = failed(faulty.check(test))
     found["rows that are not numbers"] = failed(verdict(planted.missing_rows(idata)))
     return found
 
@@ -69,13 +78,13 @@ def tables(runs: list[dict[str, Any]], chains: dict[bool, list[list[str]]]) -> s
         pairs = len({run["name"] for run in runs if fault in run})
         if fault == "label switching":
             said, pairs = chains[True], 1
-        named = sum(check in names for names in said)
+        named = sum(names_it(check, names) for names in said)
         noticed = sum(bool(names) for names in said)
         caught.append(
             (
                 fault,
                 how,
-                f"`{check}`",
+                check,
                 pairs,
                 f"{named} of {len(said)}",
                 f"{noticed} of {len(said)}",
@@ -125,7 +134,7 @@ def test_faults_are_named_and_good_fits_are_trusted():
     assert all(run["error"] < PAIRS[run["name"]].error for run in runs)
     for fault, (_, check) in faults().items():
         for run in runs:
-            assert fault not in run or check in run[fault], (fault, run["name"], run[fault])
+            assert fault not in run or names_it(check, run[fault]), (run["name"], fault)
     assert all("label switching" in names for names in chains[True])
     assert sum(bool(run["good"]) for run in runs) <= MOST
     assert not any(chains[False])
