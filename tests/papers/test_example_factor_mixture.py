@@ -8,6 +8,7 @@ import arviz as az
 import numpy as np
 import pytest
 import torch
+from worlds.planted import clusters
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -33,6 +34,20 @@ def measurements(tmp_path):
     x = means[y] + (directions[y] @ z[..., None])[..., 0] + 0.3 * rng.standard_normal((600, 5))
     np.savez(tmp_path / "measurements.npz", x=x.astype("float32"), y=y)
     return tmp_path / "measurements.npz"
+
+
+SWAPPED = inference.IWELBO(particles=4)
+
+
+@pytest.mark.parametrize(("seed", "bound"), [(0, SWAPPED), *((seed, None) for seed in range(5))])
+def test_it_learns_its_classes(seed, bound):
+    """On three well separated clusters, with the options of the README's command."""
+    rows = clusters(seed)
+    pair = zoo.build(PAIR, rows, seed=seed)
+    run = inference.fit(
+        pair, rows, pair.objective(bound), seed=seed, epochs=60, learning_rate=0.01, progress=False
+    )
+    assert run.error(rows.test) < 0.03
 
 
 def test_fit_swapped_exported_and_checked(measurements, tmp_path, capsys):
