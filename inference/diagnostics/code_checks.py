@@ -62,7 +62,8 @@ def _in_use(posterior: xr.Dataset) -> Iterator[tuple[str, int, int]]:
     for name, values in posterior.data_vars.items():
         rows = values.sizes.get("datum", 0)
         drawn = {"chain", "draw"} <= set(values.dims) and values.sizes["draw"] > 1
-        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not drawn:
+        classes = any(str(dim).endswith("_class") for dim in values.dims)
+        if values.dtype.kind != "f" or rows < ACTIVE_ROWS[0] or not drawn or classes:
             continue
         some = _some(values)
         noise = some.var("draw", ddof=1).mean(["chain", "datum"])
