@@ -38,7 +38,9 @@ class OneCode:
 
     def batch(self, rows: int, dtype: torch.dtype = torch.float64, scale: int = 1) -> Batch:
         """The row, so many times."""
-        values = {n: torch.full((rows,), v, dtype=dtype) for n, v in (("x", self.x), ("y", self.y))}
+        values = {
+            n: torch.full((rows,), v, dtype=dtype) for n, v in (("x", self.x), ("y", self.y))
+        }
         return Batch(values, size=rows * scale)
 
     def log_p(self) -> float:
