@@ -28,7 +28,6 @@ from ppl_models.inference.traces.per_row import check_inside_plate
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
 from ppl_models.inference.traces.weights import Weights
 
-
 FEWEST = 32  # draws from which on the value was at most 0.1 nats above log p, see the table below
 
 
@@ -104,9 +103,9 @@ class CharacteristicELBO(Bound):
             # Past this constructor, and that which remembers its arguments.
             warnings.warn(
                 FewParticles(
-                    f"CharacteristicELBO has particles={particles}: below {FEWEST} draws its value "
-                    "can lie nats above log p(x, y); take more, or SelfNormalisedELBO, which bounds "
-                    "it from below at any number"
+                    f"CharacteristicELBO has particles={particles}: below {FEWEST} draws its "
+                    "value can lie nats above log p(x, y); take more, or SelfNormalisedELBO, "
+                    "which bounds it from below at any number"
                 ),
                 stacklevel=3,
             )
