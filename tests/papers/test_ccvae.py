@@ -15,7 +15,6 @@ from ppl_models.inference import CharacteristicELBO, Evaluation
 from ppl_models.interventions import traverse
 
 SMALL = {"data_dim": 5, "hidden": (4,), "style": 2}
-pytestmark = pytest.mark.filterwarnings("ignore:CharacteristicELBO has particles")
 LABELS = {"a": (2, 1), "b": (3, 2)}  # values, and dimensions of the code
 ROWS, K = 4, 3
 
