@@ -103,9 +103,9 @@ class CharacteristicELBO(Bound):
             # Past this constructor, and that which remembers its arguments.
             warnings.warn(
                 FewParticles(
-                    f"CharacteristicELBO has particles={particles}: below {FEWEST} draws its value "
-                    "can lie nats above log p(x, y); take more, or SelfNormalisedELBO, which bounds "
-                    "it from below at any number"
+                    f"CharacteristicELBO has particles={particles}: below {FEWEST} draws its "
+                    "value can lie nats above log p(x, y); take more, or SelfNormalisedELBO, "
+                    "which bounds it from below at any number"
                 ),
                 stacklevel=3,
             )

@@ -73,18 +73,18 @@ def training_curve(
     bounds = {name: v for name, v in parts.items() if name.startswith(BOUNDS)}
     others = {name: v for name, v in parts.items() if name not in bounds}
     if others:  # a bound alone is the loss
-        _draw_parts(ax, step, bounds, chosen, 1)
+        _draw_parts(ax, step, bounds, chosen, 2)
     _frame(ax, [losses, *(bounds.values() if others else ())], chosen)
     ax.set_xlabel("step")
     ax.set_ylabel("loss, nats per row")
-    drawn = ax.get_legend_handles_labels()
+    told = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     if others:
         right = ax.twinx()
-        _draw_parts(right, step, others, chosen, 1 + len(bounds))
+        _draw_parts(right, step, others, chosen, 2 + len(bounds))
         _frame(right, list(others.values()), chosen)
         right.set_ylabel("parts beside the bound, nats per row" if bounds else "parts")
-        drawn = tuple(a + b for a, b in zip(drawn, right.get_legend_handles_labels(), strict=True))
-    if len(told := dict(zip(drawn[1], drawn[0], strict=True))) > 1:
+        told |= dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
+    if len(told) > 1:
         ax.legend(told.values(), told.keys(), fontsize=TEXT - 1)
     return ax
 

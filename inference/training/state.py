@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.inference.objectives.loss_parts import COLUMNS
+from ppl_models.inference.objectives.loss_parts import COLUMNS, RESERVED
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
 
 KINDS: dict[str, type] = {
@@ -145,8 +145,9 @@ def curves(saved: dict[str, Any]) -> tuple[dict[str, list[float]], dict[str, lis
         own = tuple(curve)[: len(columns)] if numbers else ()
         if own != columns or len({len(column) for column in lists}) > 1:
             raise ValueError(f"its {name} is no table of the numbers {', '.join(columns)}")
-        more = list(curve)[len(columns) :]
-        if any(name != "history" or name_problem(part) for part in more):
-            raise ValueError(f"its {name} has a column {more[0]!r}, expected {', '.join(columns)}")
+        for part in list(curve)[len(columns) :]:
+            if name != "history" or part in RESERVED or name_problem(part):
+                known = ", ".join(columns)
+                raise ValueError(f"its {name} has a column {part!r}, expected {known}")
         found.append(curve)
     return found[0], found[1]

@@ -133,15 +133,11 @@ def _known(fit: Fit) -> bool:
     return fit.run is not None or catalogue.published(fit.idata.attrs["pair"]) is not None
 
 
-# Of a stage: its name and objective have columns, its loss's parts and players curves.
-TOLD_APART = ("name", "objective", "parts", "players")
-
-
 def _stages(saved: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = []
+    found, apart = [], ("name", "objective", "parts", "players")
     # Older folders have them, as they are printed, in what tells runs apart.
     for stage in saved.get("stages", saved.get("identity", {}).get("stages", [])):
-        options = {k: v for k, v in stage.items() if k not in TOLD_APART}
+        options = {k: v for k, v in stage.items() if k not in apart}
         text = ", ".join(
             f"{key.replace('_', ' ')} {value}" for key, value in options.items() if value
         )
@@ -159,11 +155,7 @@ def training(fit: Fit) -> str:
             plots.training_curve(source, stage, canvas.subplots())
         name = names[stage] if stage < len(names) else stage
         drawn.append(
-            figure(
-                canvas,
-                f"Stage {name}: loss by step, and the parts that it is the sum of. The early "
-                "fall may lie above the axes.",
-            )
+            figure(canvas, f"Stage {name}: loss and its parts. The early fall may lie above.")
         )
     return figures(*drawn)
 

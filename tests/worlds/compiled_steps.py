@@ -34,9 +34,9 @@ def gradients(pair):
 
 def uncompiled(case, rows):
     with pyro.validation_enabled(False):
-        loss = case.objective.differentiable_loss(case.pair.model, case.pair.guide, case.batch)
-    (loss / rows).backward()
-    return loss.detach() / rows
+        told = case.objective.loss_by_part(case.pair.model, case.pair.guide, case.batch).per(rows)
+    told.total.backward()
+    return told
 
 
 def assert_same_steps(case, compiler=as_traced, **tolerance):
@@ -45,11 +45,13 @@ def assert_same_steps(case, compiler=as_traced, **tolerance):
     for progress in (0.3, 0.45):
         case.objective.at(progress)
         before = torch.get_rng_state()
-        loss = step.gradient((case.batch,), rows).total
+        told = step.gradient((case.batch,), rows)
         after, ours = torch.get_rng_state(), gradients(case.pair)
         torch.set_rng_state(before)
         expected = uncompiled(case, rows)
-        assert_close(loss, expected, **tolerance)
+        assert_close(told.total, expected.total.detach(), **tolerance)
+        assert told.names == expected.names
+        assert_close(told.values, expected.values, **tolerance)
         theirs = gradients(case.pair)
         assert [n for n, g in ours.items() if g is None] == [
             n for n, g in theirs.items() if g is None
@@ -58,7 +60,7 @@ def assert_same_steps(case, compiler=as_traced, **tolerance):
             if grad is not None:
                 assert_close(ours[name], grad, msg=lambda m, n=name: f"{n}: {m}", **tolerance)
         assert torch.equal(after, torch.get_rng_state())
-        losses.append(float(loss))
+        losses.append(float(told.total))
     assert len(step.graphs) == 1
     return losses
 

@@ -31,7 +31,6 @@ from ppl_models.inference.objectives.by_name import parse_objective
 from ppl_models.inference.objectives.characteristic import FewParticles
 
 DRAWS = 20_000
-pytestmark = pytest.mark.filterwarnings("ignore:CharacteristicELBO has particles")
 
 
 def mean_bound(objective, x, y):

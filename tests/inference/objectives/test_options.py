@@ -51,7 +51,7 @@ CHANGED = {
     "WakeSleep": [{"particles": 2}, {"wake": 0.5}, {"sleep": 0.5}, {"plate_nesting": 2}],
     "SelfNormalisedELBO": [{"particles": 2}, {"logq": "jensen"}, {"alpha": 0.5}, {"gamma": 0.5},
                            {"plate_nesting": 2}],
-    "CharacteristicELBO": [{"particles": 2}, {"detach": "code"}, {"alpha": 0.5}, {"gamma": 0.5},
+    "CharacteristicELBO": [{"particles": 64}, {"detach": "code"}, {"alpha": 0.5}, {"gamma": 0.5},
                            {"plate_nesting": 2}],
     "ScoreELBO": [{"particles": 3}, {"baseline": "none"}, {"inside": True},
                   {"enumerate_labels": False}, {"plate_nesting": 2}],

@@ -53,6 +53,35 @@ def test_training_curve_is_the_history(world):
         plots.training_curve(run, stage=2)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"bound": [8.0, 7.0, 4.0, 3.5]},
+        {"bound": [8.0, 7.0, 4.0, 3.5], "distillation": [1.0, 1.0, 1.0, 0.5]},
+        {"estimate": [8.0, 7.0, 4.0, 3.5], "hinge(y)": [np.nan, np.nan, 1.0, 0.5]},
+    ],
+)
+@pytest.mark.parametrize("stage", [None, 0, 1])
+def test_parts_of_the_loss_are_drawn_by_name(world, parts, stage):
+    run = inference.Run(world[0].pair, "test", history={**world[0].history, **parts})
+    idata = run.posterior(table_of(run.pair, 5), draws=5, prior_draws=0)
+    at = slice(None) if stage is None else slice(2 * stage, 2 * stage + 2)
+    for source in (run, idata):
+        figure = plots.training_curve(source, stage).figure
+        drawn = {
+            line.get_label(): line.get_xydata() for ax in figure.axes for line in ax.get_lines()
+        }
+        told = {n: np.array(v)[at] for n, v in {"training": run.history["loss"], **parts}.items()}
+        told = {n: v[~np.isnan(v)] for n, v in told.items() if not np.isnan(v).all()}
+        if set(told) <= {"training", "bound", "estimate"}:  # the loss itself
+            told = {"training": told["training"]}
+        assert {name for name in drawn if not name.startswith("_")} == set(told)
+        for name, values in told.items():
+            np.testing.assert_array_equal(drawn[name][:, 1], values)
+        legend = figure.axes[0].get_legend()
+        assert [t.get_text() for t in legend.get_texts()] == list(told) if len(told) > 1 else True
+
+
 def test_khat_is_sorted_and_has_the_threshold(world):
     shapes = np.where(np.arange(60) < 5, -np.inf, np.linspace(1, -0.2, 60))
     judged = groups_of(world[1])["diagnostics"].assign(khat=("datum", shapes))
