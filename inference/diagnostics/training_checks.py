@@ -82,7 +82,7 @@ def _slope(training: xr.Dataset, of: str) -> Finding:
     return Finding(
         "slope", abs(change) <= limit,
         f"the training loss{of} changed by {change:.3g} nats over its last {count} points (at "
-        f"most {limit:.2g}: 3 standard errors, or 1 % of the {abs(gained):.3g} of the stage)",
+        f"most {limit:.2g}: 3 standard errors, or 1 % of the {abs(gained):.3g} gained before)",
         "train longer" if change < 0 else "use a smaller learning rate: the loss rises",
         "loss", change, limit,
     )  # fmt: skip

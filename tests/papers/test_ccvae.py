@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
@@ -223,3 +224,18 @@ def test_codes_and_labels_come_out_by_name():
         z = pair.guide.factor(f"z_{name}", {"x": glyphs.test.sites["x"]}).mean
         assert_close(torch.as_tensor(idata.variational[f"z_{name}_loc"].values), z.detach())
     assert idata.posterior["z_s"].shape == (1, 20, 6, 5)
+
+
+def test_what_is_recorded_is_an_estimate_and_what_is_exported_the_bound():
+    """At one draw the paper's objective may lie above log p; the exported bound may not."""
+    rows = data.load("glyphs", train=60, validation=10, test=12, labelled=20)
+    with pytest.warns(UserWarning, match="particles=1"):
+        pair = zoo.build("ccvae", rows, hidden=(8,), particles=1)
+        run = inference.fit(pair, rows, epochs=1, progress=False)
+    assert "estimate" in run.history and "bound" not in run.history
+    idata = run.posterior(rows.test, draws=50)
+    assert "estimate" in idata.training and "bound" not in idata.training
+    weights = idata.sample_stats["log_weight"].values[0].astype(float)
+    np.testing.assert_allclose(idata.diagnostics["elbo"], weights.mean(0), rtol=1e-5)
+    with pytest.raises(ValueError, match="estimate"):
+        run.bound_per_row(rows.test, pair.objective())

@@ -204,7 +204,9 @@ def test_labels_that_are_only_drawn():
     groups["posterior"] = xr.Dataset({"y": (("chain", "draw", "datum"), drawn)})
     assert failed(groups) == []
     calibration = [c for c in label_checks(groups) if c.name == "calibration"][1]
-    assert calibration.fact.startswith("y is 90.0% sure on average and 100.0% right in 120")
+    assert calibration.fact.startswith(
+        "the most probable y has a probability of 90.0% on average and is right in 100.0% of 120"
+    )
     del groups["training"]
     assert label_checks(groups) == []  # nobody says how many classes there are
 

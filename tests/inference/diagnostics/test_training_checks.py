@@ -42,7 +42,7 @@ def test_figures_of_a_straight_line():
     assert found.figure == pytest.approx(-20) and found.limit == pytest.approx(0.3)
     assert found.sentence == (
         "the training loss changed by -20 nats over its last 40 points (at most 0.3: 3 standard "
-        "errors, or 1 % of the 30 of the stage). To try: train longer."
+        "errors, or 1 % of the 30 gained before). To try: train longer."
     )
 
 
