@@ -206,8 +206,8 @@ class _Label:
         apart = told.sure - right
         yield self._check(
             "calibration", abs(apart) <= limit,
-            f"the most probable {y} has a probability of {told.sure:.1%} on average and is right in "
-            f"{right:.1%} of {where} (at most {100 * limit:.0f} points apart)",
+            f"the most probable {y} has a probability of {told.sure:.1%} on average and is right "
+            f"in {right:.1%} of {where} (at most {100 * limit:.0f} points apart)",
             "stop earlier or label more rows: it is too sure" if apart > 0 else
             f"{self._teach()}: it is not sure enough", abs(apart), limit,
         )  # fmt: skip
