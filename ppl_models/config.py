@@ -103,7 +103,7 @@ def _name_or_numbers(field: dataclasses.Field[Any], value: Any) -> Any:
     if not numbers or not all(isinstance(n, kind) and not isinstance(n, bool) for n in numbers):
         names = ", ".join(map(repr, field.metadata["choices"]))
         raise ValueError(f"{field.name} is {value!r}, expected {names} or a number per class")
-    return numbers
+    return tuple(map(float, numbers))
 
 
 def native(value: Any) -> Any:

@@ -16,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.config import setting
+from ppl_models.config import setting, unknown
 
 KINDS = ("uniform", "frequencies", "learnt")
 NEAR = 1e-6  # by which the probabilities that are given may miss 1
@@ -53,14 +53,16 @@ class LabelPrior(nn.Module):
         logits: Of the labels' classes, one label after the other.
 
     Raises:
-        ValueError: If probabilities are too few or too many, are not positive, or those of a
-            label do not sum to 1.
+        ValueError: If there is no such kind, or probabilities are too few or too many, are not
+            positive, or those of a label do not sum to 1.
     """
 
     logits: Tensor
 
     def __init__(self, given: str | tuple[float, ...], classes: Mapping[str, int]) -> None:
         super().__init__()
+        if isinstance(given, str) and given not in KINDS:
+            raise ValueError(unknown("label prior", given, KINDS))
         self.places: dict[str, slice] = {}
         last = 0
         for site, count in classes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -17,6 +18,7 @@ import ppl_models as zoo
 from ppl_models import Batch, data, inference
 from ppl_models.data import Table
 from ppl_models.inference import EnumeratedELBO
+from ppl_models.inference.training.saved_pair import build_saved
 from ppl_models.parts.label_prior import LabelPrior
 
 COUNTS = {"a": 9, "b": 5, "c": 1}  # rows of ten with the value 1
@@ -73,8 +75,12 @@ def test_ccvae_scores_labels_with_their_frequencies_unless_told_otherwise(
 
 
 def test_without_data_the_frequencies_are_uniform_and_the_config_says_so():
-    assert zoo.build("ccvae").config.label_prior == "uniform"
-    assert_close(log_prior(zoo.build("ccvae"), bar=[0], blob=[1]), torch.tensor([-math.log(4)]))
+    pair = zoo.build("ccvae")
+    assert pair.config.label_prior == "uniform"
+    # A run of before the setting was there, whose config lacks it, had a uniform prior.
+    old = {k: v for k, v in dataclasses.asdict(pair.config).items() if k != "label_prior"}
+    for made in (pair, build_saved("ccvae", old, room=10_000_000)):
+        assert_close(log_prior(made, bar=[0], blob=[1]), torch.tensor([-math.log(4)]))
 
 
 def test_frequencies_go_by_names_when_other_data_list_the_classes_in_another_order():
@@ -248,6 +254,11 @@ def test_a_prior_that_is_none_is_one_line(label_prior, words):
 def test_frequencies_that_rows_do_not_have_are_one_line(rows, words):
     with pytest.raises(ValueError, match=f"^{re.escape(words)}[^\n]*$"):
         zoo.build("m2", rows, classes=3, label_prior="frequencies")
+
+
+def test_a_module_of_its_own_refuses_kinds_that_do_not_exist():
+    with pytest.raises(ValueError, match=r"^unknown label prior 'learned': did you mean 'learnt'"):
+        LabelPrior("learned", {"y": 2})
 
 
 def test_probabilities_of_several_labels_are_checked_label_by_label():
