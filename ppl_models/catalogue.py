@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ppl_models.config import Config, check_seed, unknown
-from ppl_models.data.tables.table import Dataset
+from ppl_models.config import Config, check_seed, native, unknown
+from ppl_models.data.tables.class_frequencies import class_frequencies
+from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.pair import Pair
 
 FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's file
@@ -113,12 +114,15 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
 
     Args:
         name: See :func:`get`.
-        data: Data set that decides the sizes the config takes from it; the paper's without.
+        data: Data set that decides the sizes the config takes from it, and the prior of labels
+            that is their frequencies in its labelled training rows; the config then holds these
+            numbers. Without, sizes are the paper's, and such a prior is uniform.
         seed: Seed of the initial weights. The global random state is left as it was.
         settings: Fields of the paper's config.
 
     Raises:
-        ValueError: If a setting does not exist or is out of range, or the data lack a site.
+        ValueError: If a setting does not exist or is out of range, the data lack a site, or
+            frequencies are asked for that the data do not have.
     """
     seed = check_seed(seed)
     cls = get(name)
@@ -131,8 +135,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
             site = field.metadata.get("from_data")
             if site is None or key in settings:
                 continue
-            several = site in fields
-            sites = settings.get(site, fields[site].default) if several else (site,)
+            sites, several = _listed(site, fields, settings), site in fields
             for wanted in sites:
                 if wanted not in data.sizes:
                     raise ValueError(
@@ -140,6 +143,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
                     )
             sizes = tuple(data.sizes[wanted] for wanted in sites)
             settings[key] = sizes if several else sizes[0]
+    settings |= _counted(name, fields, settings, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pair = cls(_config(cls, settings, data))
@@ -147,6 +151,38 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
     if isinstance(data, Dataset):
         pair.schema = pair.schema_with(data.train, data.roles)
     return pair
+
+
+def _listed(site: str, fields: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The site, or those that the field of this name lists."""
+    return tuple(settings.get(site, fields[site].default)) if site in fields else (site,)
+
+
+def _counted(
+    name: str, fields: Mapping[str, Any], settings: Mapping[str, Any], data: Sized | None
+) -> dict[str, Any]:
+    """Priors over labels that are to be frequencies, as the numbers that these come to."""
+    table = data.train if isinstance(data, Dataset) else data
+    found: dict[str, Any] = {}
+    for key, field in fields.items():
+        of, value = field.metadata.get("prior_of"), native(settings.get(key, field.default))
+        if of is None or not isinstance(value, str) or value != "frequencies":
+            continue
+        others = "expected 'uniform', 'learnt' or a number per class"
+        if isinstance(table, Table):
+            sites = _listed(of, fields, settings)
+            try:
+                shares = [class_frequencies(table, site) for site in sites]
+            except ValueError as error:
+                raise ValueError(f"{key} is to be frequencies, but {error}; {others}") from None
+            found[key] = sum(shares, ())
+        elif key in settings:
+            raise ValueError(
+                f"{key} is to be frequencies, but {name} is built without rows to count; {others}"
+            )
+        else:
+            found[key] = "uniform"
+    return found
 
 
 def _config(cls: type[Pair], settings: Mapping[str, Any], data: Sized | None) -> Config:

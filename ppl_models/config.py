@@ -27,6 +27,7 @@ def setting(
     from_data: str | None = None,
     choices: Iterable[str] | None = None,
     minimum: float | None = None,
+    prior_of: str | None = None,
 ) -> Any:
     """A field of a config dataclass.
 
@@ -37,12 +38,16 @@ def setting(
             field, which lists sites, and then this one takes a tuple of their sizes.
         choices: Allowed values.
         minimum: Least allowed value, for each entry of a tuple.
+        prior_of: Name of the label site whose prior this is, or of another field, which lists
+            such sites: a name of ``choices``, or probabilities as a tuple. See
+            :func:`ppl_models.parts.label_prior.label_prior`.
     """
     metadata = {
         "doc": doc,
         "from_data": from_data,
         "choices": tuple(choices) if choices is not None else None,
         "minimum": minimum,
+        "prior_of": prior_of,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -60,7 +65,8 @@ class Config:
         for field in dataclasses.fields(self):
             value, rules = _typed(field, getattr(self, field.name)), field.metadata
             object.__setattr__(self, field.name, value)
-            if rules.get("choices") and value not in rules["choices"]:
+            named = isinstance(value, str) or not rules.get("prior_of")
+            if rules.get("choices") and named and value not in rules["choices"]:
                 raise ValueError(unknown(field.name.replace("_", " "), value, rules["choices"]))
             least = rules.get("minimum")
             for entry in value if isinstance(value, tuple) else (value,):
@@ -71,6 +77,8 @@ class Config:
 def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
     """The value, if it is of the kind of the field's default."""
     value = native(value)
+    if field.metadata.get("prior_of"):
+        return _name_or_numbers(field, value)
     if isinstance(field.default, tuple):
         if not isinstance(value, tuple | list):
             raise ValueError(
@@ -84,6 +92,18 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(entry, kind) or (isinstance(entry, bool) and kind in (Integral, Real)):
             raise ValueError(f"{field.name} is {entry!r}, expected {name}")
     return entries if isinstance(field.default, tuple) else value
+
+
+def _name_or_numbers(field: dataclasses.Field[Any], value: Any) -> Any:
+    """A name, or numbers as a tuple."""
+    numbers = tuple(value) if isinstance(value, tuple | list) else ()
+    kind = KINDS[float][0]
+    if isinstance(value, str):
+        return value
+    if not numbers or not all(isinstance(n, kind) and not isinstance(n, bool) for n in numbers):
+        names = ", ".join(map(repr, field.metadata["choices"]))
+        raise ValueError(f"{field.name} is {value!r}, expected {names} or a number per class")
+    return tuple(map(float, numbers))
 
 
 def native(value: Any) -> Any:

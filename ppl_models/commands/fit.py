@@ -122,16 +122,8 @@ def _run(options: Namespace, names: _Names) -> int:
 
 
 def _build(options: Namespace, names: list[str], dataset: Dataset) -> Pair:
-    defaults = catalogue.get(options.name).Config()
-    settings = {
-        name: value if isinstance(getattr(defaults, name), tuple) else _single(value)
-        for name, value in chosen(options, names).items()
-    }
+    settings = chosen(options, names)
     return catalogue.build(options.name, dataset, seed=options.seed, **settings)
-
-
-def _single(value: Any) -> Any:
-    return value[0] if isinstance(value, tuple) else value
 
 
 def _labelled(dataset: Dataset) -> dict[str, Any]:

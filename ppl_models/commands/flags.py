@@ -73,13 +73,15 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
             )
             names.append(field.name)
             continue
-        many = several or isinstance(default, tuple)
+        named = field.metadata.get("prior_of") is not None  # a name, or numbers
+        many = several or named or isinstance(default, tuple)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         one = default if not isinstance(default, tuple) else default[0] if default else 0.0
         group.add_argument(
             _flag(field.name),
             dest=field.name,
-            type=_typed(type(one)),
+            type=_name_or_number if named else _typed(type(one)),
+            action=_NameOrNumbers if named else "store",
             nargs="+" if many else None,
             metavar=field.name.upper(),
             default=argparse.SUPPRESS,
@@ -159,6 +161,21 @@ def _typed(kind: type) -> Callable[[str], Any]:
 
     read.__name__ = {"int": "whole number", "float": "number"}.get(kind.__name__, kind.__name__)
     return read
+
+
+def _name_or_number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+class _NameOrNumbers(argparse.Action):
+    """One name stands for itself, all else is a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        single = len(values) == 1 and isinstance(values[0], str)
+        setattr(namespace, self.dest, values[0] if single else values)
 
 
 def _literal(text: str) -> Any:

@@ -38,9 +38,9 @@ def describe(name: str) -> dict[str, Any]:
     Returns:
         The card's entries; ``module``, where the pair is written; ``about``, the first line of
         its docstring; ``story``, the rest; ``config``, a dictionary per setting with ``name``,
-        ``default``, ``doc``, ``from_data``, ``choices`` and ``minimum``; ``stages``, a
-        dictionary per stage of training with ``name``, ``objective``, ``formula`` and
-        ``training``.
+        ``default``, ``doc``, ``from_data``, ``choices``, ``minimum`` and ``prior_of``;
+        ``stages``, a dictionary per stage of training with ``name``, ``objective``, ``formula``
+        and ``training``.
 
     Raises:
         ValueError: If there is no such pair.
@@ -228,6 +228,8 @@ def _allowed(setting: dict[str, Any]) -> str:
         parts.append(f"taken from the data's `{setting['from_data']}`")
     if setting["choices"]:
         parts.append(", ".join(f"`{choice}`" for choice in setting["choices"]))
+    if setting["prior_of"]:
+        parts.append("or probabilities above 0 that sum to 1")
     if setting["minimum"] is not None:
         parts.append(f"at least {setting['minimum']:g}")
     return "; ".join(parts)

@@ -23,6 +23,7 @@ from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Net, Part
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.characteristics import Characteristic, classifier
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CCVAEConfig(Config):
     data_dim: int = setting(256, "D, size of x", from_data="x", minimum=1)
     labels: tuple[str, ...] = setting(("bar", "blob", "square"), "names of the labels y_j")
     classes: tuple[int, ...] = setting((2, 2, 2), "C_j", from_data="labels", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior("frequencies", "labels", "pi_j, by label")
     characteristic: tuple[int, ...] = setting((1,), "K_j, or one number for all", minimum=1)
     style: int = setting(5, "S, size of z_s", minimum=1)
     hidden: tuple[int, ...] = setting((128, 128), "units of each hidden layer", minimum=1)
@@ -63,7 +65,6 @@ class CCVAE(Pair):
         labels=CCVAEConfig.labels,
         objectives=("characteristic", "self_normalised", "enumerated", "iwelbo"),
         departs=(
-            "pi_j is uniform, where the paper takes the labels' frequencies",
             "missing labels are summed out, where the paper draws them",
             "the bracket of the bound counts from its value at a second draw",
         ),
@@ -84,6 +85,7 @@ class CCVAE(Pair):
             if len(given) != len(names):
                 raise ValueError(f"{key} has {len(given)} entries, expected {len(names)}")
         self.card = dataclasses.replace(self.card, latents=_latents(names), labels=names)
+        self.label_prior = LabelPrior(c.label_prior, dict(zip(names, c.classes, strict=True)))
         self.sizes = {**{f"z_{n}": k for n, k in zip(names, own, strict=True)}, "z_s": c.style}
         self.likelihood = LIKELIHOODS[c.likelihood]
         outputs = c.data_dim * self.likelihood.outputs
@@ -102,14 +104,12 @@ class CCVAE(Pair):
 
     def model(self, batch: Batch) -> None:
         """prod_j p(y_j) p(z_j | y_j), p(z_s), p(x | z)."""
-        zero, codes = self.like().new_zeros, {}
+        zero, codes = self.like().new_zeros(self.config.style), {}
         with self.plate(batch):
-            for n, values in zip(self.config.labels, self.config.classes, strict=True):
-                y = dist.Categorical(logits=zero(values))
-                y = pyro.sample(n, y, obs=batch.get(n))  # E x B
+            for n in self.config.labels:
+                y = pyro.sample(n, self.label_prior(n), obs=batch.get(n))  # E x B
                 codes[f"z_{n}"] = pyro.sample(f"z_{n}", self.priors[n](y))  # E x B x K_j
-            style = dist.Normal(zero(self.config.style), 1.0).to_event(1)
-            codes["z_s"] = pyro.sample("z_s", style)  # E x B x S
+            codes["z_s"] = pyro.sample("z_s", dist.Normal(zero, 1.0).to_event(1))  # E x B x S
             pyro.sample("x", self.likelihood(self.decoder(**codes)), obs=batch.get("x"))  # B x D
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:

@@ -8,7 +8,6 @@ Shapes  E enumeration and particle dimensions on the left, B rows, D data, C cle
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import pyro
@@ -22,6 +21,7 @@ from ppl_models.config import Config, setting
 from ppl_models.likelihoods import ONE_OUTPUT
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class CLSVAEConfig(Config):
     hidden: tuple[int, ...] = setting((200, 100, 50), "units of encoders, decoder back", minimum=1)
     classifier: tuple[int, ...] = setting((7, 5), "units of q(y | z_c, z_d)", minimum=1)
     likelihood: str = setting("bernoulli", "p(x | z)", choices=ONE_OUTPUT)
-    alpha: float = setting(0.6, "alpha, prior share of inliers, rather too small", minimum=1e-6)
+    label_prior: str | tuple[float, ...] = label_prior(
+        (0.4, 0.6), symbol="1 - alpha, alpha: the share of inliers, rather too small"
+    )
     s_c: float = setting(0.5, "s_c, prior scale of z_c; well below s_d", minimum=1e-6)
     s_d: float = setting(5.0, "s_d, prior scale of z_d", minimum=1e-6)
     s_eps: float = setting(0.5, "s_eps, scale of the noise; below s_d", minimum=1e-6)
@@ -68,9 +70,8 @@ class CLSVAE(Pair):
 
     def __init__(self, config: CLSVAEConfig) -> None:
         super().__init__(config)
-        if not config.alpha < 1:
-            raise ValueError(f"alpha is {config.alpha}, expected a share below 1")
         c, D, H = config, config.data_dim, config.hidden
+        self.label_prior = LabelPrior(c.label_prior, {"y": 2})
         self.decoder = Net({"z_c": c.clean_code, "pattern": c.dirty_code}, H[::-1], D, "relu")
         self.likelihood = ONE_OUTPUT[c.likelihood]()
         codes = {"z_c": c.clean_code, "z_d": c.dirty_code}
@@ -89,9 +90,8 @@ class CLSVAE(Pair):
     def model(self, batch: Batch) -> None:
         """p(y) p(z_c) p(z_d) p(z_eps) p(x | y, z_c, z_d, z_eps)."""
         c, zero = self.config, self.like().new_zeros
-        odds = torch.stack([zero(()) + math.log1p(-c.alpha), zero(()) + math.log(c.alpha)])
         with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(logits=odds), obs=batch.get("y"))  # E x B
+            y = pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))  # E x B
             z_c = pyro.sample("z_c", dist.Normal(zero(c.clean_code), c.s_c).to_event(1))  # B x C
             z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty_code), c.s_d).to_event(1))  # B x M
             z_eps = pyro.sample("z_eps", dist.Normal(zero(c.dirty_code), c.s_eps).to_event(1))

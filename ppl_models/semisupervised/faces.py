@@ -21,6 +21,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.networks import Label, Net
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FacesConfig(Config):
 
     data_dim: int = setting(256, "D, pixels", from_data="x", minimum=1)
     identities: int = setting(8, "I, number of people", from_data="identity", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior(of="identity")
     hidden: tuple[int, ...] = setting((128, 128), "units of each hidden layer", minimum=1)
     decoder: str = setting("lambertian", "mean of x", choices=("lambertian", "free"))
     gamma: float = setting(1.0, "gamma, weight of a labelled row's bound", minimum=0)
@@ -86,6 +88,7 @@ class Faces(Pair):
     def __init__(self, config: FacesConfig) -> None:
         super().__init__(config)
         D, H, who = config.data_dim, config.hidden, Label(config.identities)
+        self.label_prior = LabelPrior(config.label_prior, {"identity": who})
         free = config.decoder == "free"
         self.decoder = (
             Net({"identity": who, "light": 3}, H, D, "relu") if free else Lambertian(who, D)
@@ -100,7 +103,7 @@ class Faces(Pair):
 
     def model(self, batch: Batch) -> None:
         """p(i) p(l) p(x | i, l)."""
-        people = dist.Categorical(logits=self.like().new_zeros(self.config.identities))
+        people = self.label_prior("identity")
         lights = dist.Normal(self.light_mean, self.light_log_scale.exp()).to_event(1)
         with self.plate(batch):
             i = pyro.sample("identity", people, obs=batch.get("identity"))  # E x B

@@ -22,6 +22,7 @@ from ppl_models.config import Config, setting
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Label, Net
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class M1M2Config(Config):
 
     data_dim: int = setting(784, "D, size of x", from_data="x", minimum=1)
     classes: int = setting(10, "C, number of labels", from_data="y", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior()
     code: int = setting(50, "size of z1", minimum=1)
     latent: int = setting(50, "size of z2", minimum=1)
     hidden: tuple[int, ...] = setting((500, 500), "hidden units of M1", minimum=1)
@@ -68,6 +70,7 @@ class M1M2(Pair):
         m1 = VAE(VAEConfig(D, L1, config.hidden, config.likelihood))
         self.__dict__["m1"], self.decoder = m1, m1.decoder  # a view: parts have one name only
         self.top = Net({"y": Label(C), "z2": L2}, H, 2 * L1)
+        self.label_prior = LabelPrior(config.label_prior, {"y": config.classes})
         self.guide = guides.Factored(
             z1=m1.guide.factors["z"],
             y=guides.Categorical(C, {"z1": L1}, H),
@@ -77,13 +80,11 @@ class M1M2(Pair):
 
     def model(self, batch: Batch) -> None:
         """p(y) p(z2) p(z1 | y, z2) p(x | z1)."""
-        uniform = self.like().new_zeros(self.config.classes)
         zero = self.like().new_zeros(self.config.latent)
         with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(logits=uniform), obs=batch.get("y"))  # E x B
+            y = pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))  # E x B
             z2 = pyro.sample("z2", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L2
-            loc, log_variance = self.top(y=y, z2=z2).chunk(2, -1)
-            loc, log_variance = loc * self.active, log_variance * self.active
+            loc, log_variance = (self.top(y=y, z2=z2) * self.active.repeat(2)).chunk(2, -1)
             z1 = dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
             z1 = pyro.sample("z1", z1, obs=batch.get("z1"))  # E x B x L1
             if "x" in batch or "z1" not in batch:  # where the code is the data, x is a leaf
@@ -97,8 +98,7 @@ class M1M2(Pair):
 
     def drop_dead(self, batch: Batch) -> None:
         """Leave codes that M1 does not use at their prior, and blind M2 to them."""
-        spread = self.guide.factor("z1", batch).mean.std(0)
-        self.active.copy_(spread > self.config.dead)
+        self.active.copy_(self.guide.factor("z1", batch).mean.std(0) > self.config.dead)
         for name in ("y", "z2"):
             self.guide.factors[name].net.first.weights["z1"].data.mul_(self.active)
 

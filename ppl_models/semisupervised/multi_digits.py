@@ -23,6 +23,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 from ppl_models.parts.scenes import Glance, Read, Seek, stamp
 
 
@@ -32,6 +33,7 @@ class MultiDigitsConfig(Config):
 
     data_dim: int = setting(1600, "D, pixels of the square canvas", from_data="x", minimum=1)
     counts: int = setting(4, "K + 1, counts from 0 on", from_data="count", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior(of="count")
     glyph: int = setting(14, "side of a digit of scale 1", minimum=1)
     latent: int = setting(10, "L, size of a style", minimum=1)
     hidden: tuple[int, ...] = setting((128,), "hidden units of glyphs and styles", minimum=1)
@@ -77,6 +79,7 @@ class MultiDigits(Pair):
         self.side = math.isqrt(D)
         if self.side**2 != D:
             raise ValueError(f"data_dim is {D}, expected a square number of pixels")
+        self.label_prior = LabelPrior(config.label_prior, {"count": config.counts})
         self.decoder = Net({"style": L}, H, G * G, "relu")
         self.log_sigma = nn.Parameter(torch.tensor(-1.2))
         glance = Glance(self.side, config.channels, config.counts)
@@ -85,21 +88,18 @@ class MultiDigits(Pair):
         factors["count"] = guides.Categorical(config.counts, {"x": D}, net=glance)
         for k in range(config.counts - 1):
             before = {"x": D, **{f"where_{j}": 3 for j in range(k)}}
-            where = guides.Normal(3, before, net=seek)
             style = guides.Normal(L, {"x": D, f"where_{k}": 3}, net=read)
-            factors[f"where_{k}"] = guides.Present(where, "count", k)
+            factors[f"where_{k}"] = guides.Present(guides.Normal(3, before, net=seek), "count", k)
             factors[f"style_{k}"] = guides.Present(style, "count", k)
         self.guide = guides.Factored(**factors)
 
     def glyph(self, style: Tensor) -> Tensor:
         """Styles ``(..., L)`` to pictures ``(..., G, G)`` from 0 to 1."""
-        G = self.config.glyph
-        return torch.unflatten(self.decoder(style=style).sigmoid(), -1, (G, G))
+        return torch.unflatten(self.decoder(style=style).sigmoid(), -1, 2 * (self.config.glyph,))
 
     def model(self, batch: Batch) -> None:
         """p(count) prod_k p(where_k) p(style_k) p(x | all)."""
-        zero = self.like().new_zeros(self.config.latent)
-        numbers = dist.Categorical(logits=self.like().new_zeros(self.config.counts))
+        zero, numbers = self.like().new_zeros(self.config.latent), self.label_prior("count")
         styles, places = (dist.Normal(zero.new_zeros(n), 1).to_event(1) for n in (len(zero), 3))
         with self.plate(batch):
             count = pyro.sample("count", numbers, obs=batch.get("count"))  # E x B

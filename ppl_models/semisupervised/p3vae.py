@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from ppl_models import Batch, Card, Config, Pair, guides, inference, setting
 from ppl_models.data.render.sunlight import SUN
 from ppl_models.guides.simplex import BetaShares, DirichletShares
 from ppl_models.networks import Label, Net, Scalar
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 from ppl_models.parts.physics import Surface, clear_sky
 from ppl_models.parts.spectral_angle import SpectralAngle
 
@@ -30,6 +30,7 @@ class P3VAEConfig(Config):
 
     data_dim: int = setting(95, "D, bands of x", from_data="x", minimum=2)
     classes: int = setting(5, "C, number of materials", from_data="y", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior()
     endmembers: int = setting(4, "A, spectra that a material mixes", minimum=2)
     hidden: tuple[int, ...] = setting((256,), "units of each hidden layer", minimum=1)
     light: str = setting("physics", "formula or network", choices=("physics", "free"))
@@ -78,6 +79,7 @@ class P3VAE(Pair):
         sky, free = clear_sky(D, config.sun, config.wavelengths), config.light == "free"
         self.cos_theta = sky.cos_theta
         light = Net({"z_P": Scalar()}, H, D, "relu") if free else sky
+        self.label_prior = LabelPrior(config.label_prior, {"y": C})
         self.decoder = Surface(C, A, D, H, light)
         self.guide = guides.Factored(
             y=guides.Categorical(C, {"x": D}, H, "relu"),
@@ -89,7 +91,7 @@ class P3VAE(Pair):
         """p(y) p(z_P) p(z_A) p(x | y, z_P, z_A)."""
         c, m, one = self.config, self.cos_theta, self.like().new_ones
         with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(one(c.classes)), obs=batch.get("y"))  # E x B
+            y = pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))  # E x B
             z_P = pyro.sample("z_P", BetaShares(one(()), (1 - m) / m * one(())))  # E x B
             z_A = pyro.sample("z_A", DirichletShares(one(c.endmembers)))  # E x B x A
             f = self.decoder(y, z_A, z_P=z_P)

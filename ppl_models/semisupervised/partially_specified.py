@@ -20,6 +20,7 @@ from ppl_models.config import Config, setting
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Label, Net
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.label_prior import LabelPrior, label_prior
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class PartiallySpecifiedConfig(Config):
 
     data_dim: int = setting(784, "D, size of x", from_data="x", minimum=1)
     classes: int = setting(10, "C, number of labels", from_data="y", minimum=2)
+    label_prior: str | tuple[float, ...] = label_prior()
     latent: int = setting(50, "size of z", minimum=1)
     hidden: tuple[int, ...] = setting((256,), "units of each hidden layer", minimum=1)
     likelihood: str = setting("soft_bernoulli", "p(x | y, z)", choices=LIKELIHOODS)
@@ -78,6 +80,7 @@ class PartiallySpecified(Pair):
     def __init__(self, config: PartiallySpecifiedConfig) -> None:
         super().__init__(config)
         D, L, H, label = config.data_dim, config.latent, config.hidden, Label(config.classes)
+        self.label_prior = LabelPrior(config.label_prior, {"y": config.classes})
         self.likelihood = LIKELIHOODS[config.likelihood]
         self.decoder = Net({"y": label, "z": L}, H, D * self.likelihood.outputs, "relu")
         first = config.guide == "label_first"
@@ -87,10 +90,9 @@ class PartiallySpecified(Pair):
 
     def model(self, batch: Batch) -> None:
         """p(y) p(z) p(x | y, z)."""
-        uniform = self.like().new_zeros(self.config.classes)
         zero = self.like().new_zeros(self.config.latent)
         with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(logits=uniform), obs=batch.get("y"))  # E x B
+            y = pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))  # E x B
             z = pyro.sample("z", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L
             x = self.likelihood(self.decoder(y=y, z=z))  # E x B x D
             pyro.sample("x", x, obs=batch.get("x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_models import catalogue
 from ppl_models.batch import Batch
+from ppl_models.data import Table
 from ppl_models.inference import Evaluation, Objective
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
@@ -23,6 +26,24 @@ from ppl_models.sample_sites import is_local
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
+# A paper's file tells its story; loops, flags, plots, downloads and devices live elsewhere.
+FOREIGN_IMPORTS = {"argparse", "matplotlib", "pooch", "requests", "tqdm", "urllib"}
+FOREIGN_CALLS = {"backward", "clear_param_store", "cuda", "manual_seed", "param", "print"}
+
+
+def foreign(text: str) -> set[str]:
+    """Names of what a paper's file imports or calls that belongs elsewhere."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[0] for a in node.names} & FOREIGN_IMPORTS
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module.split(".")[0]} & FOREIGN_IMPORTS
+        elif isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "attr", None) or getattr(called, "id", "")
+            found |= {str(name)} & FOREIGN_CALLS
+    return found
 
 
 def small_settings(cls: type[Pair]) -> dict[str, Any]:
@@ -46,6 +67,44 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
         elif isinstance(default, tuple) and all(type(entry) is int for entry in default):
             settings[field.name] = tuple(min(entry, 5) for entry in default)
     return settings
+
+
+def label_priors(
+    name: str, small: Mapping[str, Any]
+) -> Iterator[tuple[str, Pair, dict[str, list[float]]]]:
+    """A pair under every kind of prior over its labels, and what each should give the classes.
+
+    Args:
+        name: As :func:`ppl_models.build` takes it.
+        small: Settings of the small pair.
+
+    Yields:
+        The kind, the pair in float64 and probabilities by label; nothing without the setting.
+    """
+    fields = {f.name: f for f in dataclasses.fields(catalogue.get(name).Config)}
+    for key, field in fields.items():
+        if (of := field.metadata.get("prior_of")) is None:
+            continue
+        pair = catalogue.build(name, **small)
+        sites = getattr(pair.config, of) if of in fields else (of,)
+        trace = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(1)))
+        classes = {site: len(trace.nodes[site]["fn"].enumerate_support()) for site in sites}
+        even = {site: [1 / count] * count for site, count in classes.items()}
+        rising = {s: [2 * (c + 1) / n / (n + 1) for c in range(n)] for s, n in classes.items()}
+        # Class c in c + 1 rows; the labels with fewer classes are hidden in the rest.
+        codes = {s: [c for c in range(n) for _ in range(c + 1)] for s, n in classes.items()}
+        rows = max(map(len, codes.values()))
+        values = {s: torch.tensor(v + [-1] * (rows - len(v))) for s, v in codes.items()}
+        table = Table("contract", values, observed={s: v >= 0 for s, v in values.items()})
+        given = tuple(itertools.chain.from_iterable(rising.values()))
+        for kind, value, data, wanted in (
+            ("uniform", "uniform", None, even),
+            ("learnt", "learnt", None, even),
+            ("frequencies", "frequencies", table, rising),
+            ("given", given, None, rising),
+        ):
+            settings = {**small, key: value}
+            yield kind, catalogue.build(name, data, **settings).double(), wanted
 
 
 @dataclasses.dataclass(frozen=True)

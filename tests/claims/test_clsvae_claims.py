@@ -40,9 +40,8 @@ class Ungated(CLSVAE):
 
     def model(self, batch):
         c, zero = self.config, self.like().new_zeros
-        odds = torch.tensor([1 - c.alpha, c.alpha]).log()
         with self.plate(batch):
-            pyro.sample("y", dist.Categorical(logits=odds), obs=batch.get("y"))
+            pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))
             z_c = pyro.sample("z_c", dist.Normal(zero(c.clean_code), c.s_c).to_event(1))
             z_d = pyro.sample("z_d", dist.Normal(zero(c.dirty_code), c.s_d).to_event(1))
             pyro.sample("z_eps", dist.Normal(zero(c.dirty_code), c.s_eps).to_event(1))

@@ -122,8 +122,27 @@ def test_objective_and_settings_reach_the_run(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("learnt", "learnt"),
+        ("frequencies", [0.1] * 10),
+        ("0.3 0.3 0.1 0.1 .05 .05 0.025 2.5e-2 0.025 0.025",
+         [0.3, 0.3, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.025, 0.025]),
+    ],
+)  # fmt: skip
+def test_a_prior_over_labels_is_a_name_or_numbers(capsys, tmp_path, words, kept):
+    assert run(capsys, f"{QUICK} --out {tmp_path}/a --label-prior {words}")[0] == 0
+    saved = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert saved["config"]["label_prior"] == kept
+    assert run(capsys, f"export {tmp_path}/a --draws 2")[0] == 0
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
+        ("fit m2 --data digits --label-prior 0.5 0.5 --out {out}", "label_prior has 2 numbers"),
+        ("fit m2 --data digits --label-prior learned --out {out}", "did you mean 'learnt'?"),
+        ("fit m2 --data digits --label-prior learnt 0.5 --out {out}", "or a number per class"),
         ("lst", "did you mean 'list'"),
         ("show m22", "did you mean 'm2'"),
         ("fit va --data digits --out {out}", "did you mean 'vae'"),
@@ -221,7 +240,8 @@ def test_no_two_flags_share_a_name():
 def test_flags_are_read_off_the_dataclasses():
     parser = Parser(prog="test")
     names = add_settings(parser, catalogue.get("m2").Config, "m2")
-    assert names == ["latent", "hidden", "likelihood", "alpha"]  # sizes come from the data
+    # Sizes come from the data.
+    assert names == ["label_prior", "latent", "hidden", "likelihood", "alpha"]
     add_settings(parser, Training, "training", several=True)
     found = add_loader(parser, data.loader("mnist"), "mnist")
     assert found["data_seed"] == "seed"

@@ -24,6 +24,7 @@ class Settings(Config):
     kind: str = setting("linear", "f", choices=("linear", "deep"))
     rate: float = setting(0.5, "r")
     fast: bool = setting(False, "b")
+    prior: str | tuple[float, ...] = setting("even", "p", choices=("even", "odd"), prior_of="y")
 
 
 class Word(str):
@@ -64,6 +65,15 @@ class Number(enum.IntEnum):
         ({"rate": np.complex64(1)}, r"rate is .*1\+0j.*, expected a number"),
         ({"rate": "0.5"}, "rate is '0.5', expected a number"),
         ({"fast": np.int8(1)}, "fast is 1, expected True or False"),
+        (
+            {"prior": "evn"},
+            "unknown prior 'evn': did you mean 'even'\\? expected one of",
+        ),
+        ({"prior": ("even",)}, r"prior is \('even',\), expected 'even', 'odd' or a number per"),
+        (
+            {"prior": torch.ones(2, 1)},
+            r"prior is \(\[1.0\], \[1.0\]\), expected 'even', 'odd'",
+        ),
     ],
 )
 def test_settings_out_of_range(settings, words):
@@ -77,7 +87,8 @@ def test_settings_are_frozen_and_documented():
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.size = 4
     field = dataclasses.fields(Settings)[0]
-    assert field.metadata == {"doc": "n", "from_data": None, "choices": None, "minimum": 1}
+    unset = {"from_data": None, "choices": None, "prior_of": None}
+    assert field.metadata == {"doc": "n", "minimum": 1, **unset}
 
 
 def test_a_message_names_some_of_many_names_and_how_many_there_are():
@@ -107,6 +118,9 @@ def test_a_message_names_some_of_many_names_and_how_many_there_are():
         ({"hidden": torch.tensor([3, 4])}, {"hidden": (3, 4)}),
         ({"hidden": [np.int32(3), torch.tensor(4)]}, {"hidden": (3, 4)}),
         ({"hidden": range(3, 5)}, {"hidden": (3, 4)}),
+        ({"prior": np.str_("odd")}, {"prior": "odd"}),
+        ({"prior": torch.tensor([0.25, 0.75])}, {"prior": (0.25, 0.75)}),
+        ({"prior": [np.float32(0.25), Fraction(3, 4)]}, {"prior": (0.25, 0.75)}),
     ],
 )
 def test_settings_of_other_kinds_are_plain(given, expected):
