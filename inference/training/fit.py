@@ -96,9 +96,7 @@ def fit(
         raise ValueError("resume and overwrite are both on, expected one of them")
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
-    for stage in plan:
-        trained(pair, stage)  # names that it freezes or trains
-    _check_parts(plan)
+    _check_names(pair, plan)
     watching = any(stage.training.patience for stage in plan)
     schema, table, validation = _checked(pair, data, watching)
     tables = [_rows_of(stage, table) for stage in plan]
@@ -172,13 +170,14 @@ def _plan(
     return plan
 
 
-def _check_parts(plan: tuple[Stage, ...]) -> None:
-    """Refuse parts of a loss whose names a curve has already, or no file can hold.
+def _check_names(pair: Pair, plan: tuple[Stage, ...]) -> None:
+    """Refuse parameters that are none, and parts of a loss whose names no curve can have.
 
     Raises:
-        ValueError: Naming the stage and the part.
+        ValueError: Naming what a stage freezes or trains, or the stage and the part.
     """
     for stage in plan:
+        trained(pair, stage)
         for name in stage.objective.part_names:
             problem = "is a column of every training curve" if name in RESERVED else ""
             if problem := problem or name_problem(name):
