@@ -45,25 +45,24 @@ APART = 0.2
 EMPTY = xr.Dataset()
 
 
-def label_checks(groups: Datasets, objective: str = "") -> list[Finding]:
+def label_checks(groups: Datasets) -> list[Finding]:
     """Checks of every label that the guide or the chains give probabilities of.
 
     Args:
         groups: With ``variational`` or ``posterior``; ``constant_data``, ``training`` and
             ``prior`` for what labels are held against.
-        objective: What the fit was trained with; decides the advice.
     """
     checks: list[Finding] = []
-    for name, chains in _probabilities(groups).items():
+    for name, (rows, chains) in _probabilities(groups).items():
         for place, probs in enumerate(chains):
             of = f" of chain {place}" if len(chains) > 1 else ""
-            checks += _Label(name, of, probs, groups, place, objective).checks()
+            checks += _Label(name, of, probs, rows, groups, place).checks()
     return checks
 
 
-def _probabilities(groups: Datasets) -> dict[str, list[Array]]:
-    """By label, for each fit ``(N, C)``."""
-    found: dict[str, list[Array]] = {}
+def _probabilities(groups: Datasets) -> dict[str, tuple[Array, list[Array]]]:
+    """By label, the places of the rows that are looked at, and for each fit ``(N, C)``."""
+    found: dict[str, tuple[Array, list[Array]]] = {}
     for group in ("variational", "posterior"):
         for variable, values in groups.get(group, EMPTY).data_vars.items():
             name = str(variable).removesuffix("_probs")
@@ -73,20 +72,21 @@ def _probabilities(groups: Datasets) -> dict[str, list[Array]]:
             if dims - {"chain", "draw", "datum", f"{name}_class"} or not values.size:
                 continue
             # Chains of MCMC are of one posterior; those of a guide are fits of their own.
-            mean = values[{"datum": _some(values)}].mean([d for d in ("draw",) if d in dims])
+            rows = _some(values)
+            mean = values[{"datum": rows}].mean([d for d in ("draw",) if d in dims])
             mean = mean.mean("chain") if group == "posterior" else mean
             mean = mean.transpose(..., "datum", f"{name}_class")
             array = mean.values.astype(float)
-            found[name] = list(array) if array.ndim == 3 else [array]
+            found[name] = rows, list(array) if array.ndim == 3 else [array]
     for variable, values in groups.get("posterior", EMPTY).data_vars.items():
         name, count = str(variable), _classes_of(str(variable), groups)
         if name in found or not count or set(values.dims) != {"chain", "draw", "datum"}:
             continue
         # A label that the guide leaves to the model: how often it is drawn.
-        some = values[{"datum": _some(values)}]
-        places = some.transpose("chain", "draw", "datum").values
+        rows = _some(values)
+        places = values[{"datum": rows}].transpose("chain", "draw", "datum").values
         if places.size and places.min() >= 0 and places.max() < count:
-            found[name] = [_shares_of(chain, count) for chain in places]
+            found[name] = rows, [_shares_of(chain, count) for chain in places]
     return found
 
 
@@ -115,17 +115,15 @@ class _Label:
     """One label as one fit tells it."""
 
     def __init__(
-        self, name: str, of: str, probs: Array, groups: Datasets, chain: int, objective: str
+        self, name: str, of: str, probs: Array, rows: Array, groups: Datasets, chain: int
     ) -> None:
         known = ~np.isnan(probs).any(-1)
         self.name, self.of, self.probs = name, of, probs[known]
         self.classes = _class_names(name, groups, probs.shape[-1])
-        self.truth = _truth(name, groups, probs.shape[-1])
-        if self.truth is not None:
-            self.truth = self.truth[known]
+        self.truth = _truth(name, groups, rows[known], probs.shape[-1])
         self.trained = _trained(name, groups, chain, probs.shape[-1])
         self.prior = _prior(name, groups, probs.shape[-1])
-        self.taught = f"log q({name} |" in objective
+        self.taught = _taught(name, groups)
 
     def checks(self) -> list[Finding]:
         """All that can be told."""
@@ -229,7 +227,7 @@ class _Label:
 
     def _teach(self) -> str:
         if self.taught:
-            return f"give log q({self.name} | x) more weight, train longer, or try another seed"
+            return f"give {self.taught} more weight, train longer, or try another seed"
         return (
             f"add Classification({self.name!r}) to the objective (the bound alone teaches "
             f"q({self.name} | x) too little), train longer, or try another seed"
@@ -255,12 +253,19 @@ def _class_names(name: str, groups: Datasets, count: int) -> list[str]:
     return [str(place) for place in range(count)]
 
 
-def _truth(name: str, groups: Datasets, classes: int) -> Array | None:
-    """Known labels ``(N,)``, -1 where there is none."""
+def _taught(name: str, groups: Datasets) -> str:
+    """The part of the loss that is about a label, such as ``classification(y)``; else empty."""
+    parts = [str(part) for part in groups.get("training", EMPTY).data_vars]
+    about = (part for part in parts if part.endswith(f"({name})") or part == "classification")
+    return next(about, "")
+
+
+def _truth(name: str, groups: Datasets, rows: Array, classes: int) -> Array | None:
+    """Known labels of rows ``(N,)``, -1 where there is none."""
     known = groups.get("constant_data", EMPTY).get(f"{name}_true")
     if known is None or known.dims != ("datum",) or known.dtype.kind not in "iu":
         return None
-    values: Array = known[{"datum": _some(known)}].values
+    values: Array = known[{"datum": rows}].values
     return None if not len(values) or values.max() >= classes else values.astype(np.int64)
 
 

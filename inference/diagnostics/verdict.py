@@ -76,7 +76,7 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
             "or a posterior of chains of draws"
         )
     checks += code_checks(groups)
-    checks += label_checks(groups, str(idata.attrs.get("objective", "")))
+    checks += label_checks(groups)
     return Verdict((_finite(groups, ours), *checks))
 
 

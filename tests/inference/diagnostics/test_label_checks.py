@@ -48,12 +48,12 @@ EVEN = np.repeat([0, 1, 2], 40)
 UNIFORM = np.tile([0, 1, 2], 200)
 
 
-def failed(groups, objective=""):
-    return [check.name for check in label_checks(groups, objective) if not check.ok]
+def failed(groups):
+    return [check.name for check in label_checks(groups) if not check.ok]
 
 
-def one(groups, name, objective=""):
-    return next(c for c in label_checks(groups, objective) if c.name == name)
+def one(groups, name):
+    return next(c for c in label_checks(groups) if c.name == name)
 
 
 def test_labels_that_are_told_right():
@@ -177,8 +177,12 @@ def test_labelled_training_rows_are_judged_too():
         "naming 'cow'). To try: add Classification('y') to the objective (the bound alone "
         "teaches q(y | x) too little), train longer, or try another seed."
     )
-    taught = one(groups, "classifier", "0.1 (N / N_labelled) log q(y | ...)")
-    assert "give log q(y | x) more weight, train longer, or try another seed" in taught.sentence
+    for part in ("classification(y)", "hinge(y)", "classification"):
+        curve = groups["training"].assign({part: (("chain", "step"), np.ones((1, 3)))})
+        taught = one({**groups, "training": curve}, "classifier")
+        assert f"give {part} more weight, train longer, or try another seed" in taught.sentence
+    other = groups["training"].assign({"hinge(z)": (("chain", "step"), np.ones((1, 3)))})
+    assert one({**groups, "training": other}, "classifier") == found
 
 
 def test_each_fit_is_judged_apart():
@@ -207,6 +211,11 @@ def test_labels_that_are_only_drawn():
     assert calibration.fact.startswith(
         "the most probable y has a probability of 90.0% on average and is right in 100.0% of 120"
     )
+    # Draws of the first rows only, and labels of all.
+    first = {**groups, "posterior": groups["posterior"].isel(datum=slice(50))}
+    told = [c for c in label_checks(first) if c.name == "calibration"][1]
+    assert told.fact.endswith("is right in 100.0% of 50 exported rows of known label (at most 20 "
+                              "points apart)")  # fmt: skip
     del groups["training"]
     assert label_checks(groups) == []  # nobody says how many classes there are
 
