@@ -85,7 +85,7 @@ def tables(runs: list[dict[str, Any]], chains: dict[bool, list[list[str]]]) -> s
                 fault,
                 how,
                 check,
-                pairs,
+                str(pairs),
                 f"{named} of {len(said)}",
                 f"{noticed} of {len(said)}",
             )
@@ -99,8 +99,8 @@ def tables(runs: list[dict[str, Any]], chains: dict[bool, list[list[str]]]) -> s
         error = f"{statistics.mean(errors):.1f}, at most {max(errors):.1f}" if any(errors) else ""
         passes = recipe.training["epochs"]
         count = sum(bool(run["good"]) for run in mine)
-        alarms.append((name, passes, len(mine), error, f"{count}", told))
-    alarms.append(("NUTS, chains that agree", "", len(chains[False]), "",
+        alarms.append((name, str(passes), str(len(mine)), error, str(count), told))
+    alarms.append(("NUTS, chains that agree", "", str(len(chains[False])), "",
                    str(sum(map(bool, chains[False]))), ""))  # fmt: skip
     total = sum(bool(run["good"]) for run in runs)
     return f"""{HEAD}
