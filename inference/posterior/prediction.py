@@ -200,6 +200,7 @@ def error(
     Raises:
         ValueError: If no row of the table has the label.
     """
+    table.check_rows()
     if not table.counts.get(site):
         raise ValueError(f"{table.name} has no row with a label {site!r} to compare with")
     known = as_fitted(pair, table).where_observed(site)

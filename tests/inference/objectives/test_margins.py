@@ -148,7 +148,7 @@ def test_processes_share_what_spans_the_rows():
     draws.shares = [type("P", (), {"weight": 0.5})() for _ in parts]
     draws.sites = lambda part: torch.no_grad()
     half = draws.loss(Balance("y"), pair.model, pair.guide, tuple(parts), (0, 0))
-    torch.testing.assert_close(2 * half, whole)
+    torch.testing.assert_close(2 * half.total, whole)
 
 
 def test_weights_follow_their_schedule():
