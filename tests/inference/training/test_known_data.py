@@ -56,6 +56,8 @@ ASKED = {
     "error": lambda r, t: r.error(t),
     "errors": lambda r, t: r.errors(t)["y"],
     "loss_per_row": lambda r, t: r.loss_per_row(t, inference.EnumeratedELBO()),
+    "bound_per_row": lambda r, t: r.bound_per_row(t, inference.EnumeratedELBO()),
+    "check": lambda r, t: r.check(t, draws=30),
     "posterior": lambda r, t: r.posterior(t, draws=30),
     "chains of restarts": lambda r, t: r.posterior(t, draws=30, restarts=[r]),
     "importance": lambda r, t: inference.importance(r.pair, t, FEW, draws=30),
