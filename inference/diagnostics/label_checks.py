@@ -11,8 +11,9 @@ whichever is nearer.
   (:data:`SHIFT`) more rows than not would have to change class. A class that should have
   10 rows (:data:`EXPECTED`) and has less than a tenth of its share is dead; by chance there is
   no row of it once in 20,000 times.
-- **Classifier**, on rows of known label: an error not below that of always naming the most
-  frequent class says that nothing was learnt.
+- **Classifier**, on rows of known label: an error above half that of always naming the most
+  frequent class, and 3 standard errors above what the probabilities themselves say. Classes that
+  overlap may be told no better, but then q knows; and never worse than by that one name.
 - **Swapped classes**: other names for the classes would mend half of the errors, and 5 %
   (:data:`SWAPPED`) of the rows.
 - **Calibration**: the mean of the largest probability against the share of rows in which it is
@@ -191,16 +192,18 @@ class _Label:
         frequent = int(told.counts.sum(1).argmax())
         guess = 1 - float(told.counts[frequent].sum()) / told.rows
         where = f"{told.rows} {rows}"
+        right = 1 - error
+        noise = math.sqrt(right * error / told.rows)
         if guess * told.rows >= EXPECTED:  # of rows of one class there is nothing to tell
+            limit = min(guess, max(guess / 2, 1 - told.sure + 3 * noise))
             yield self._check(
-                "classifier", error < guess,
-                f"{y} is wrong in {error:.1%} of {where} (below {guess:.1%}, the error of always "
-                f"naming {self.classes[frequent]!r})",
-                self._teach(), error, guess,
+                "classifier", error <= limit and error < guess,
+                f"{y} is wrong in {error:.1%} of {where} (at most {limit:.1%}: half the error of "
+                f"always naming {self.classes[frequent]!r}, or what its own probabilities say)",
+                self._teach(), error, limit,
             )  # fmt: skip
         yield from self._swapped(told, y, where)
-        right = 1 - error
-        limit = APART + 2 * math.sqrt(right * error / told.rows)
+        limit = APART + 2 * noise
         apart = told.sure - right
         yield self._check(
             "calibration", abs(apart) <= limit,

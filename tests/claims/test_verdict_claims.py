@@ -20,7 +20,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 HEAD = "## Planted faults"  # all that stands from here on is written by this test
 GOOD = dict(zip(PAIRS, (17, 17, 17, 17, 16, 16), strict=True))  # seeds of good fits, 100 in all
 FAULTY = 3  # seeds of each fault and pair
-MOST = 5  # false alarms that the page states at most
+MOST = 10  # false alarms that the page states at most
+LEARNT = 0.2  # label error below which labels were learnt, for want of a term or not
 
 
 def failed(found: Verdict) -> list[str]:
@@ -49,7 +50,7 @@ def outcome(name: str, seed: int) -> dict[str, Any]:
         if "labels" in fault and (not has_labels or name == "mmdgm"):
             continue  # whose discriminant is taught by its margin, not by a term of the bound
         faulty = fit(recipe, seed)
-        learnt = has_labels and faulty.error(test.where_observed("y")) < recipe.error
+        learnt = has_labels and faulty.error(test.where_observed("y")) < LEARNT
         if fault != "labels not taught" or not learnt:
             found[fault] = failed(faulty.check(test))
     found["rows that are not numbers"] = failed(verdict(planted.missing_rows(idata)))

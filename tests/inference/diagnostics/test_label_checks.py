@@ -92,8 +92,8 @@ def test_every_row_in_one_class(reference):
     if reference == "truth":
         assert failed(groups)[3:] == ["classifier", "calibration"]
         assert one(groups, "classifier").fact == (
-            "y is wrong in 66.7% of 120 exported rows of known label (below 66.7%, the error of "
-            "always naming 'ant')"
+            "y is wrong in 66.7% of 120 exported rows of known label (at most 33.3%: half the "
+            "error of always naming 'ant', or what its own probabilities say)"
         )
 
 
@@ -168,14 +168,35 @@ def test_calibration(sure, wrong, ok, advice):
     assert ok or advice in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sure", "ok"),
+    [
+        (36, 0.99, True),  # 30 %, below half of 66.7 %
+        (60, 0.5, True),  # half wrong, and q says so
+        (60, 0.6, True),  # 10 points more than it says, of 3 x 4.6 for the noise
+        (60, 0.7, False),
+        (80, 0.34, False),  # no better than one name for all
+    ],
+)
+def test_a_bad_classifier_must_know_that_it_is_one(wrong, sure, ok):
+    told = EVEN.copy()
+    told[np.arange(120) < wrong] += 1
+    found = one(rows(EVEN, told % 3, sure), "classifier")
+    error = wrong / 120
+    noise = np.sqrt(error * (1 - error) / 120)
+    assert found.ok == ok and found.figure == pytest.approx(error)
+    assert found.limit == pytest.approx(min(2 / 3, max(1 / 3, 1 - sure + 3 * noise)))
+
+
 def test_labelled_training_rows_are_judged_too():
     """README's fault: every labelled row in one class, and the exported rows have no labels."""
     groups = rows(EVEN, EVEN, known=False, trained=([[0, 20, 0], [0, 19, 0], [0, 21, 0]], 0.99))
     found = one(groups, "classifier")
     assert found.sentence == (
-        "y is wrong in 68.3% of 60 labelled training rows (below 65.0%, the error of always "
-        "naming 'cow'). To try: add Classification('y') to the objective (the bound alone "
-        "teaches q(y | x) too little), train longer, or try another seed."
+        "y is wrong in 68.3% of 60 labelled training rows (at most 32.5%: half the error of "
+        "always naming 'cow', or what its own probabilities say). To try: add "
+        "Classification('y') to the objective (the bound alone teaches q(y | x) too little), "
+        "train longer, or try another seed."
     )
     for part in ("classification(y)", "hinge(y)", "classification"):
         curve = groups["training"].assign({part: (("chain", "step"), np.ones((1, 3)))})
