@@ -19,6 +19,7 @@ from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import BOUND, parts_of
 from ppl_models.inference.posterior.draws import Scores, draw_guide, score
+from ppl_models.inference.posterior.label_draws import label_probs
 from ppl_models.inference.posterior.rows import find_sites, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -74,8 +75,6 @@ def label_probabilities(
             "asked by particles, the guide by draws"
         )
     if draws:
-        from ppl_models.inference.posterior.label_draws import label_probs
-
         return label_probs(pair, table, site, draws, check_seed(seed))
     seen = as_fitted(pair, table).only(*pair.card.data)
     given = listed(pair.guide)

@@ -20,6 +20,7 @@ from ppl_models import catalogue
 from ppl_models.config import native, plain, whole
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
+from ppl_models.inference.diagnostics.verdict import Verdict, verdict
 from ppl_models.inference.objectives import options
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
@@ -32,8 +33,6 @@ from ppl_models.pair import Pair
 
 if TYPE_CHECKING:
     import arviz as az
-
-    from ppl_models.inference.diagnostics.verdict import Verdict
 
 CHECKED = 1000  # rows of whose posterior a check is made
 
@@ -167,8 +166,6 @@ class Run:
         Raises:
             ValueError: If there is no table, and as :meth:`posterior`.
         """
-        from ppl_models.inference.diagnostics.verdict import verdict
-
         table = self._rows() if table is None else table
         options.setdefault("rows", range(min(len(table), CHECKED)))
         return verdict(self.posterior(table, **options))
