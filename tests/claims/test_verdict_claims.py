@@ -20,7 +20,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 HEAD = "## Planted faults"  # all that stands from here on is written by this test
 GOOD = dict(zip(PAIRS, (17, 17, 17, 17, 16, 16), strict=True))  # seeds of good fits, 100 in all
 FAULTY = 3  # seeds of each fault and pair
-MOST = 10  # false alarms that the page states at most
+MOST = 5  # false alarms, as stated before they were counted
+FIRST = 100  # seed of the first good fit; settings were fixed on seeds from 1000
 # Label error below which labels were learnt without a term, and from which on it must be named.
 LEARNT, SEVERE = 0.2, 0.5
 
@@ -42,7 +43,7 @@ def outcome(name: str, seed: int) -> dict[str, Any]:
     error = run.error(test.where_observed("y")) if has_labels else 0.0
     idata = run.posterior(test)
     found: dict[str, Any] = {"name": name, "error": error, "good": failed(verdict(idata))}
-    if seed >= FAULTY:
+    if seed >= FIRST + FAULTY:
         return found
     for fault, (_, plant, _) in IN_PAIR.items():
         if has_labels or fault not in OF_LABELS:
@@ -129,9 +130,9 @@ Written by `pytest -m claims tests/claims/test_verdict_claims.py`.
 
 
 def test_faults_are_named_and_good_fits_are_trusted():
-    jobs = [(name, seed) for name, count in GOOD.items() for seed in range(count)]
+    jobs = [(name, FIRST + n) for name, count in GOOD.items() for n in range(count)]
     # Fits with faults take longest, and come first.
-    jobs.sort(key=lambda job: job[1] >= FAULTY)
+    jobs.sort(key=lambda job: job[1] >= FIRST + FAULTY)
     runs = run_all(outcome, jobs)
     chains = {
         switched: run_all(by_nuts, [(seed, switched) for seed in range(5)])

@@ -25,12 +25,14 @@ MIXTURE = f"{Path(__file__).parents[2] / 'examples' / 'factor_mixture.py'}:Facto
 
 
 def clusters(seed: int, labelled: int | None = 60) -> data.Dataset:
-    """Three well separated clusters of 300 rows in five dimensions."""
+    """Three well separated clusters of some 300 rows in five dimensions, with two factors each."""
     draw = np.random.default_rng(seed)
     y = draw.integers(0, 3, 900)
-    axes, _ = np.linalg.qr(draw.normal(size=(5, 3)))
-    x = (4 * axes.T[y] + 0.6 * draw.normal(size=(900, 5))).astype("float32")
-    return data.from_arrays(x=x, y=y, labelled=labelled, seed=seed)
+    axes, _ = np.linalg.qr(draw.normal(size=(5, 5)))
+    directions, factors = draw.normal(size=(3, 5, 2)) / 2, draw.normal(size=(900, 2))
+    x = 4 * axes[y] + np.einsum("ndk,nk->nd", directions[y], factors)
+    x += 0.3 * draw.normal(size=(900, 5))
+    return data.from_arrays(x=x.astype("float32"), y=y, labelled=labelled, seed=seed)
 
 
 def digits(seed: int, labelled: int | None = 100) -> data.Dataset:
@@ -82,7 +84,8 @@ PAIRS = {
         {"epochs": 100, "learning_rate": 2e-3},
     ),
     "mmdgm": Recipe(
-        "mmdgm", lambda seed: digits(seed, None), SMALL, {"epochs": 500, "learning_rate": 2e-3}
+        "mmdgm", lambda seed: digits(seed, None), {"hidden": (64,), "latent": 3},
+        {"epochs": 400, "learning_rate": 2e-3},
     ),
 }  # fmt: skip
 
