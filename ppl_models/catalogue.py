@@ -15,6 +15,7 @@ import torch
 
 from ppl_models.config import Config, check_seed, native, unknown
 from ppl_models.data.tables.class_frequencies import class_frequencies
+from ppl_models.data.tables.image_shapes import with_channels
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.pair import Pair
 
@@ -114,15 +115,15 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
 
     Args:
         name: See :func:`get`.
-        data: Data set that decides the sizes the config takes from it, and the prior of labels
-            that is their frequencies in its labelled training rows; the config then holds these
-            numbers. Without, sizes are the paper's, and such a prior is uniform.
+        data: Data set that decides the sizes and shapes the config takes from it, and the prior
+            of labels that is their frequencies in its labelled training rows; the config then
+            holds these numbers. Without, sizes are the paper's, and such a prior is uniform.
         seed: Seed of the initial weights. The global random state is left as it was.
         settings: Fields of the paper's config.
 
     Raises:
-        ValueError: If a setting does not exist or is out of range, the data lack a site, or
-            frequencies are asked for that the data do not have.
+        ValueError: If a setting does not exist or is out of range, the data lack a site or do
+            not tell the shape of its images, or frequencies are asked for that they do not have.
     """
     seed = check_seed(seed)
     cls = get(name)
@@ -143,6 +144,7 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
                     )
             sizes = tuple(data.sizes[wanted] for wanted in sites)
             settings[key] = sizes if several else sizes[0]
+        settings |= _shapes(name, fields, settings, data)
     settings |= _counted(name, fields, settings, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -156,6 +158,34 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
 def _listed(site: str, fields: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The site, or those that the field of this name lists."""
     return tuple(settings.get(site, fields[site].default)) if site in fields else (site,)
+
+
+def _shapes(
+    name: str, fields: Mapping[str, Any], settings: Mapping[str, Any], data: Sized
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of images that the config takes from the data."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, field in fields.items():
+        site = field.metadata.get("shape_from")
+        if site is None or key in settings:
+            continue
+        of = f"the site {site!r}"
+        if site not in data.sizes:
+            raise ValueError(f"{name} needs {of}, but the data have {sorted(data.sizes)}")
+        known = getattr(data, "shapes", {}).get(site)
+        if known is None:
+            raise ValueError(
+                f"{name} needs images at {of}, but the data have vectors of {data.sizes[site]} "
+                f"there; say shapes={{{site!r}: (H, W, C)}} of the data, or {key}=(H, W, C)"
+            )
+        image = with_channels(known)
+        if image is None:
+            raise ValueError(
+                f"{name} needs images (H, W) or (H, W, C) at {of}, but the data have {known}; "
+                f"say {key}=(H, W, C) if one image it is"
+            )
+        found[key] = image
+    return found
 
 
 def _counted(

@@ -25,6 +25,7 @@ def setting(
     doc: str,
     *,
     from_data: str | None = None,
+    shape_from: str | None = None,
     choices: Iterable[str] | None = None,
     minimum: float | None = None,
     prior_of: str | None = None,
@@ -36,6 +37,8 @@ def setting(
         doc: One line with the paper's symbol.
         from_data: Name of a site whose size in the data set this field takes; or of another
             field, which lists sites, and then this one takes a tuple of their sizes.
+        shape_from: Name of a site of images whose shape in the data set this field takes, as
+            ``(H, W, C)``; ``(H, W)`` stands for one channel.
         choices: Allowed values.
         minimum: Least allowed value, for each entry of a tuple.
         prior_of: Name of the label site whose prior this is, or of another field, which lists
@@ -45,6 +48,7 @@ def setting(
     metadata = {
         "doc": doc,
         "from_data": from_data,
+        "shape_from": shape_from,
         "choices": tuple(choices) if choices is not None else None,
         "minimum": minimum,
         "prior_of": prior_of,
@@ -64,6 +68,8 @@ class Config:
         """
         for field in dataclasses.fields(self):
             value, rules = _typed(field, getattr(self, field.name)), field.metadata
+            if rules.get("shape_from"):
+                value = _image(field.name, value)
             object.__setattr__(self, field.name, value)
             named = isinstance(value, str) or not rules.get("prior_of")
             if rules.get("choices") and named and value not in rules["choices"]:
@@ -92,6 +98,13 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
         if not isinstance(entry, kind) or (isinstance(entry, bool) and kind in (Integral, Real)):
             raise ValueError(f"{field.name} is {entry!r}, expected {name}")
     return entries if isinstance(field.default, tuple) else value
+
+
+def _image(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an image with its channels."""
+    if len(value) not in (2, 3) or min(value) < 1:
+        raise ValueError(f"{name} is {value}, expected (H, W, C), each at least 1")
+    return value if len(value) == 3 else (*value, 1)
 
 
 def _name_or_numbers(field: dataclasses.Field[Any], value: Any) -> Any:

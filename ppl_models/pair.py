@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
@@ -217,9 +218,15 @@ class Pair(nn.Module):
         Args:
             table: The rows; sites that the card does not name are none of the pair's.
             roles: What a site is where it is no plain observation or label.
+
+        Raises:
+            ValueError: If the images of a site do not have the shape that the pair was built for.
         """
         card = self.card
         new = Schema.of(table, {**card.data, **dict.fromkeys(card.labels), **card.latents}, roles)
+        for rules in dataclasses.fields(self.config):
+            if (site := rules.metadata.get("shape_from")) in new.sites:
+                new = new.of_images(table.name, site, getattr(self.config, rules.name))
         return new if self.schema is None else self.schema.filled(new)
 
     def like(self) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ppl_models.data.tables.from_parts import Array
+from ppl_models.data.tables.image_shapes import with_channels
 from ppl_models.data.tables.table import Table
 
 
@@ -45,7 +46,7 @@ def strips(table: Table, rows: int = 36) -> Array:
     """Rows from all over a table, the images of all their sites side by side.
 
     Args:
-        table: Has sites with image shapes ``(H, W)``, ``(H, W, 3)``, or ``(k, H, W)`` for
+        table: Has sites with image shapes ``(H, W)``, ``(H, W, C)``, or ``(k, H, W)`` for
             sets of images.
         rows: Number of rows.
 
@@ -61,12 +62,14 @@ def strips(table: Table, rows: int = 36) -> Array:
     tiles = []
     for site, shape in table.shapes.items():
         values = table.sites[site].index_select(0, chosen).cpu().numpy().reshape(-1, *shape)
-        if len(shape) == 2:
-            tiles.append(np.repeat(values[..., None], 3, axis=-1))
-        elif shape[2] == 3:
-            tiles.append(values)
-        else:
+        image = with_channels(shape)
+        if image is None:
             tiles += [np.repeat(one[..., None], 3, axis=-1) for one in values.swapaxes(0, 1)]
+        elif image[2] == 3:
+            tiles.append(values)
+        else:  # one grey value, the mean where there are more channels than a screen has
+            grey = values.reshape(-1, *image).mean(-1, keepdims=True)
+            tiles.append(np.repeat(grey, 3, axis=-1))
     height = max(tile.shape[1] for tile in tiles)
     room = [((0, 0), (0, height - t.shape[1]), (0, 1), (0, 0)) for t in tiles]
     row = [np.pad(t, r, constant_values=0.5) for t, r in zip(tiles, room, strict=True)]

@@ -7,6 +7,7 @@ they stand: other data may list both in another order.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from ppl_models.config import unknown
+from ppl_models.data.tables import image_shapes
 from ppl_models.data.tables.lazy_column import Values, is_lazy
 from ppl_models.data.tables.table import BY_SITE, Table
 
@@ -76,6 +78,27 @@ class Schema:
             told = {part: getattr(old, part) or getattr(new, part) for part in _KNOWLEDGE}
             known[name] = dataclasses.replace(old, **told)
         return Schema(known)
+
+    def of_images(self, name: str, site: str, shape: tuple[int, ...]) -> Schema:
+        """This schema of a table, which has to have images of a shape at a site.
+
+        Args:
+            name: Name of the table.
+            site: The site.
+            shape: ``(H, W, C)``, as the pair was built for.
+
+        Raises:
+            ValueError: If its images have another, or its vectors have no such length.
+        """
+        own = self.sites[site]
+        fits = image_shapes.same(own.image, shape) if own.image else True
+        if own.shape != (math.prod(shape),) or not fits:
+            rows = f"images of shape {own.image}" if own.image else f"rows of shape {own.shape}"
+            raise ValueError(
+                f"site {site!r} of {name} has {rows}, but the pair was built for images of {shape}"
+            )
+        told = dataclasses.replace(own, image=own.image or shape)
+        return Schema({**self.sites, site: told})
 
     def bring(self, table: Table) -> Table:
         """The table with its classes coded, and its columns ordered, as here.
@@ -158,11 +181,12 @@ def _check_form(where: str, site: SiteSchema, own: SiteSchema) -> None:
         raise ValueError(
             f"{where} has rows of shape {own.shape}, but the pair was fitted on {site.shape}"
         )
-    for what in ("image", "units"):
-        mine, theirs = getattr(own, what), getattr(site, what)
-        if mine and theirs and mine != theirs:
-            what = "images of shape" if what == "image" else what
-            raise ValueError(f"{where} has {what} {mine}, but the pair was fitted on {theirs}")
+    if own.image and site.image and not image_shapes.same(own.image, site.image):
+        raise ValueError(
+            f"{where} has images of shape {own.image}, but the pair was fitted on {site.image}"
+        )
+    if own.units and site.units and own.units != site.units:
+        raise ValueError(f"{where} has units {own.units}, but the pair was fitted on {site.units}")
 
 
 def _check_columns(where: str, own: Sequence[str], wanted: Sequence[str]) -> None:

@@ -37,7 +37,8 @@ class Table:
         numbers: Row numbers ``(N,)`` in the source data set; ``arange(N)`` when left out.
         classes: Class names of each label site; ``0 .. max`` of the observed labels when
             left out.
-        shapes: Image shape of vectors that are flattened images, by site name.
+        shapes: Image shape of vectors that are flattened images, by site name: ``(H, W)``, or
+            ``(H, W, C)``, the channel of a pixel beside each other.
         columns: Names of the numbers of a vector, such as genes, by site name.
         units: Units, by site name.
         row_names: A name for each row ``(N,)``, such as those of cells.
@@ -365,3 +366,8 @@ class Dataset:
     def sizes(self) -> dict[str, int]:
         """Number of classes of each label site, last dimension of each vector."""
         return self.train.sizes
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the image that a vector is, of each site that holds images."""
+        return self.train.shapes

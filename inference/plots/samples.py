@@ -11,6 +11,7 @@ import xarray as xr
 
 from ppl_models.config import unknown
 from ppl_models.data.render.contact_sheet import sheet
+from ppl_models.data.tables.image_shapes import with_channels
 from ppl_models.data.tables.positions import positions
 from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.kernel_density import kernel_density
@@ -34,14 +35,14 @@ def image_shape(idata: az.InferenceData, site: str) -> tuple[int, ...] | None:
 def images(values: Array, shape: Sequence[int]) -> Array:
     """Flat values ``(n, ...)`` as images ``(n, h, w)`` or ``(n, h, w, 3)``.
 
-    Sets of images ``(k, h, w)`` stand below each other.
+    Sets of images ``(k, h, w)`` stand below each other; other numbers of channels than 3 are
+    drawn as their mean.
     """
-    found = values.reshape(len(values), *shape)
-    if len(shape) == 3 and shape[2] == 1:
-        return found[..., 0]
-    if len(shape) == 3 and shape[2] != 3:
-        return found.reshape(len(values), shape[0] * shape[1], shape[2])
-    return found
+    image = with_channels(shape)
+    if image is None:
+        return values.reshape(len(values), -1, shape[-1])
+    found = values.reshape(len(values), *image)
+    return found if image[2] == 3 else found.mean(-1)
 
 
 def mosaic(ax: Axes, pictures: Array, columns: int) -> tuple[Array, Array]:

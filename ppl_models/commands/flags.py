@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_settings(parser: Parser, config: type, title: str, several: bool = False) -> list[str]:
-    """A flag per field of a config dataclass; fields that the data decide have none.
+    """A flag per field of a config dataclass; sizes that the data decide have none.
+
+    The shape of images has one, for data that do not tell it.
 
     Args:
         parser: Gets the flags.
@@ -76,6 +78,8 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
         named = field.metadata.get("prior_of") is not None  # a name, or numbers
         many = several or named or isinstance(default, tuple)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        if field.metadata.get("shape_from"):
+            shown = "that of the data"
         one = default if not isinstance(default, tuple) else default[0] if default else 0.0
         group.add_argument(
             _flag(field.name),

@@ -38,7 +38,8 @@ def describe(name: str) -> dict[str, Any]:
     Returns:
         The card's entries; ``module``, where the pair is written; ``about``, the first line of
         its docstring; ``story``, the rest; ``config``, a dictionary per setting with ``name``,
-        ``default``, ``doc``, ``from_data``, ``choices``, ``minimum`` and ``prior_of``;
+        ``default``, ``doc``, ``from_data``, ``shape_from``, ``choices``, ``minimum`` and
+        ``prior_of``;
         ``stages``, a dictionary per stage of training with ``name``, ``objective``, ``formula``
         and ``training``.
 
@@ -226,6 +227,8 @@ def _allowed(setting: dict[str, Any]) -> str:
     parts = []
     if setting["from_data"]:
         parts.append(f"taken from the data's `{setting['from_data']}`")
+    if setting["shape_from"]:
+        parts.append(f"taken from the shape of the data's `{setting['shape_from']}`")
     if setting["choices"]:
         parts.append(", ".join(f"`{choice}`" for choice in setting["choices"]))
     if setting["prior_of"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from ppl_models.sample_sites import is_local
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
+IMAGE = (4, 3)  # height and width of their images
 # A paper's file tells its story; loops, flags, plots, downloads and devices live elsewhere.
 FOREIGN_IMPORTS = {"argparse", "matplotlib", "pooch", "requests", "tqdm", "urllib"}
 FOREIGN_CALLS = {"backward", "clear_param_store", "cuda", "manual_seed", "param", "print"}
@@ -53,14 +55,24 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
         cls: Class of the pair.
 
     Returns:
-        By field name: 9 or (labels) 3 for sizes that come from the data, at most 4, 5, 6, ...
-        for other integers, and at most 5 in each entry of a tuple.
+        By field name: 9 or (labels) 3 for sizes that come from the data, 4 x 3 pixels of at most
+        3 channels for shapes, at most 4, 5, 6, ... for other integers, and at most 5 in each
+        entry of a tuple.
     """
     settings: dict[str, Any] = {}
     sizes = itertools.count(FIRST_SIZE)
+    shapes = {
+        field.metadata["shape_from"]: (*IMAGE, min(field.default[2], CLASSES))
+        for field in dataclasses.fields(cls.Config)
+        if field.metadata.get("shape_from")
+    }
     for field in dataclasses.fields(cls.Config):
         default, site = field.default, field.metadata.get("from_data")
-        if site is not None and not isinstance(default, tuple):
+        if image := field.metadata.get("shape_from"):
+            settings[field.name] = shapes[image]
+        elif site in shapes:
+            settings[field.name] = math.prod(shapes[site])
+        elif site is not None and not isinstance(default, tuple):
             settings[field.name] = CLASSES if site in cls.card.labels else DATA_SIZE
         elif isinstance(default, int) and not isinstance(default, bool):
             settings[field.name] = min(default, next(sizes))

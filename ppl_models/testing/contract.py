@@ -217,6 +217,9 @@ class PairContract:
                     shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
                     assert prior.nodes[site]["value"].shape == shape
                     assert not shape[1:] or shape[-1] == getattr(pair.config, field.name)
+                if (site := field.metadata.get("shape_from")) in cls.card.data:
+                    flat = math.prod(getattr(pair.config, field.name))
+                    assert prior.nodes[site]["value"].shape == (ROWS, flat), site
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
                 assert bool(fn.support.check(value).all()), (choice, site)

@@ -87,7 +87,7 @@ def test_settings_are_frozen_and_documented():
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.size = 4
     field = dataclasses.fields(Settings)[0]
-    unset = {"from_data": None, "choices": None, "prior_of": None}
+    unset = {"from_data": None, "shape_from": None, "choices": None, "prior_of": None}
     assert field.metadata == {"doc": "n", "minimum": 1, **unset}
 
 
