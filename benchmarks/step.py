@@ -4,224 +4,203 @@
 
 All contenders of a row run interleaved in one process, on one thread where the device is the
 CPU; the table gives the median time of a step: loss, gradient and one step of Adam, on the same
-unlabelled rows of 784 pixels.
+unlabelled rows of 784 pixels, or images of 64 x 64. Ratios are medians, too, of the ratios of
+turns that follow each other, so that what else the machine does falls on both.
 
 - pyro: `SVI.step` with Pyro's Adam on a pair as it is usually written, x copied per label:
   `TraceEnum_ELBO` for M2, `TraceMeanField_ELBO` for the VAE. Pyro has no bound that sums a label
   outside an importance-weighted inner one (`RenyiELBO` samples the label), so IWELBO has none;
+- pyro expert: the same bound on a pair without copies, its validation off, torch's fused Adam;
 - eager: the zoo's pair and objective, torch's fused Adam;
 - compiled: the same, as `fit(..., compile=True)` steps;
 - torch: hand-written PyTorch with x copied per label, fused Adam;
 - torch compiled: the same, its loss under `torch.compile`;
-- floor: hand-written PyTorch without copies, fused Adam.
+- floor: hand-written PyTorch without copies, fused Adam;
+- floor compiled: the same, its loss under `torch.compile`. A VAE has no label, so nothing is
+  copied and `torch` is the floor.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import opponents as by_hand
 import pyro
-import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
-from pyro.infer import SVI, TraceEnum_ELBO, TraceMeanField_ELBO
+from opponents import D, L, N
+from pyro.infer import SVI, TraceEnum_ELBO
 from torch import nn
 
 import ppl_models as zoo
+from ppl_models import guides
 from ppl_models.batch import Batch
-from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO
+from ppl_models.image_networks import conv_decoder, conv_encoder
+from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO, Objective
 from ppl_models.inference.training.compiled_step import Compiled, inductor
 
-D, C, L, N = 784, 10, 50, 50_000
+
+@dataclass(frozen=True)
+class Row:
+    """Who takes the step, on how many rows of how many numbers."""
+
+    rows: int
+    pair: nn.Module
+    objective: Objective
+    torch: nn.Module
+    floor: nn.Module | None = None
+    pyro: Any = None
+    expert: Any = None
+    size: int = D
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.Softplus(), nn.Linear(hidden, outputs))
+def m2(rows: int, hidden: int, objective: Objective, particles: int = 1) -> Row:
+    return Row(
+        rows,
+        zoo.build("m2", hidden=(hidden,), likelihood="bernoulli"),
+        objective,
+        by_hand.TorchM2(hidden, True, particles),
+        by_hand.TorchM2(hidden, False, particles),
+        by_hand.PyroM2(hidden) if particles == 1 else None,
+        by_hand.ExpertM2(hidden) if particles == 1 else None,
+    )
 
 
-class PyroM2(nn.Module):
-    """M2 as most tutorials write it: one-hot labels concatenated with x, x copied per label."""
+def vae(rows: int, hidden: int) -> Row:
+    def networks() -> tuple[nn.Module, nn.Module]:
+        return by_hand.mlp(D, hidden, 2 * L), by_hand.mlp(L, hidden, D)
 
-    elbo = TraceEnum_ELBO
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.enc_y, self.enc_z = mlp(D, hidden, C), mlp(D + C, hidden, 2 * L)
-        self.dec = mlp(C + L, hidden, D)
-
-    def cat(self, y, other):
-        one_hot = F.one_hot(y, C).to(other.dtype)
-        shape = torch.broadcast_shapes(one_hot.shape[:-1], other.shape[:-1])
-        return torch.cat([one_hot.expand(*shape, C), other.expand(*shape, other.shape[-1])], -1)
-
-    def model(self, x, rows):
-        pyro.module("pair", self)
-        with pyro.plate("data", N, subsample=rows):
-            y = pyro.sample("y", dist.Categorical(logits=x.new_zeros(C)))
-            z = pyro.sample("z", dist.Normal(x.new_zeros(L), 1.0).to_event(1))
-            logits = self.dec(self.cat(y, z))
-            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
-
-    def guide(self, x, rows):
-        with pyro.plate("data", N, subsample=rows):
-            q = dist.Categorical(logits=self.enc_y(x))
-            y = pyro.sample("y", q, infer={"enumerate": "parallel"})
-            loc, log_var = self.enc_z(self.cat(y, x)).chunk(2, -1)
-            pyro.sample("z", dist.Normal(loc, (0.5 * log_var).exp()).to_event(1))
+    return Row(
+        rows,
+        zoo.build("vae", hidden=(hidden,), latent=L, likelihood="bernoulli"),
+        ELBO(kl="analytic"),
+        by_hand.TorchVAE(*networks()),
+        None,
+        by_hand.PyroVAE(*networks()),
+        by_hand.PyroVAE(*networks()),
+    )
 
 
-class PyroVAE(nn.Module):
-    elbo = TraceMeanField_ELBO
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.enc, self.dec = mlp(D, hidden, 2 * L), mlp(L, hidden, D)
-
-    def model(self, x, rows):
-        pyro.module("pair", self)
-        with pyro.plate("data", N, subsample=rows):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(L), 1.0).to_event(1))
-            pyro.sample("x", dist.Bernoulli(logits=self.dec(z)).to_event(1), obs=x)
-
-    def guide(self, x, rows):
-        with pyro.plate("data", N, subsample=rows):
-            loc, log_var = self.enc(x).chunk(2, -1)
-            pyro.sample("z", dist.Normal(loc, (0.5 * log_var).exp()).to_event(1))
-
-
-def log_bernoulli(logits, x):
-    entropy = F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none")
-    return -entropy.sum(-1)
+def conv_vae(rows: int, channels: int) -> Row:
+    """The VAE of the disentanglement study (Locatello et al. 2019) at 64 x 64."""
+    latent, shape = 10, (64, 64, channels)
+    size = 64 * 64 * channels
+    pair: Any = zoo.build("vae", data_dim=size, hidden=(1,), latent=latent, likelihood="bernoulli")
+    pair.decoder = conv_decoder({"z": latent}, shape)
+    encoder = conv_encoder(shape, 2 * latent)
+    pair.guide = guides.Factored(z=guides.Normal(latent, {"x": size}, net=encoder))
+    return Row(
+        rows,
+        pair,
+        ELBO(kl="analytic"),
+        by_hand.TorchVAE(*by_hand.conv_networks(channels, latent)),
+        None,
+        by_hand.PyroVAE(*by_hand.conv_networks(channels, latent), latent),
+        by_hand.PyroVAE(*by_hand.conv_networks(channels, latent), latent),
+        size,
+    )
 
 
-class TorchM2(nn.Module):
-    """The bound of K draws per label, by hand; ``copies`` as in the usual code."""
-
-    def __init__(self, hidden: int, copies: bool, particles: int = 1) -> None:
-        super().__init__()
-        self.copies, self.particles = copies, particles
-        self.enc_y = mlp(D, hidden, C)
-        self.enc_z, self.dec = mlp(D + C, hidden, 2 * L), mlp(C + L, hidden, D)
-
-    def joint(self, net, other):  # (..., C, B, outputs) for other (B, .) or (K, C, B, .)
-        if self.copies:
-            shape = (*other.shape[:-3], C, other.shape[-2])
-            one_hot = torch.eye(C, device=other.device).unsqueeze(1).expand(*shape, C)
-            return net(torch.cat([one_hot, other.expand(*shape, other.shape[-1])], -1))
-        first = net[0]
-        by_label = first.weight[:, :C].T.unsqueeze(1)
-        hidden = F.linear(other, first.weight[:, C:], first.bias) + by_label
-        return net[2](net[1](hidden))
-
-    def loss(self, x):
-        log_q = self.enc_y(x).log_softmax(-1).T
-        loc, log_var = self.joint(self.enc_z, x).chunk(2, -1)
-        scale = (0.5 * log_var).exp()
-        z = loc + scale * torch.randn(self.particles, *loc.shape, device=x.device)
-        log_x = log_bernoulli(self.joint(self.dec, z), x)
-        log_z = -0.5 * (z.square() - ((z - loc) / scale).square() - log_var).sum(-1)
-        ell = torch.logsumexp(log_x + log_z, 0) - math.log(self.particles * C)
-        return -(log_q.exp() * (ell - log_q)).sum() * (N / len(x))
-
-
-class TorchVAE(nn.Module):
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.enc, self.dec = mlp(D, hidden, 2 * L), mlp(L, hidden, D)
-
-    def loss(self, x):
-        loc, log_var = self.enc(x).chunk(2, -1)
-        z = loc + (0.5 * log_var).exp() * torch.randn_like(loc)
-        kl = 0.5 * (loc.square() + log_var.exp() - 1 - log_var).sum(-1)
-        return (kl - log_bernoulli(self.dec(z), x)).sum() * (N / len(x))
-
-
-def m2(hidden, objective, particles=1):
-    pair = zoo.build("m2", hidden=(hidden,), likelihood="bernoulli")
-    by_hand = TorchM2(hidden, True, particles), TorchM2(hidden, False, particles)
-    return pair, objective, PyroM2(hidden) if particles == 1 else None, *by_hand
-
-
-def vae(hidden):
-    pair = zoo.build("vae", hidden=(hidden,), latent=L, likelihood="bernoulli")
-    return pair, ELBO(kl="analytic"), PyroVAE(hidden), TorchVAE(hidden), None
-
-
-ROWS: dict[str, tuple[int, Callable]] = {  # rows per batch, and what takes the step
-    "m2 64/32": (32, lambda: m2(64, EnumeratedELBO())),
-    "m2 256/100": (100, lambda: m2(256, EnumeratedELBO())),
-    "m2 500/200": (200, lambda: m2(500, EnumeratedELBO())),
-    "vae 500/100": (100, lambda: vae(500)),
-    "iwelbo(8) m2 64/32": (32, lambda: m2(64, IWELBO(8), 8)),
+ROWS: dict[str, Callable[[], Row]] = {
+    "m2 64/32": lambda: m2(32, 64, EnumeratedELBO()),
+    "m2 256/100": lambda: m2(100, 256, EnumeratedELBO()),
+    "m2 500/200": lambda: m2(200, 500, EnumeratedELBO()),
+    "vae 500/100": lambda: vae(100, 500),
+    "iwelbo(8) m2 64/32": lambda: m2(32, 64, IWELBO(8), 8),
+    "conv vae 64 x 64/64": lambda: conv_vae(64, 1),
+    "conv vae 64 x 64 x 3/64": lambda: conv_vae(64, 3),
 }
-NAMES = ["pyro", "eager", "compiled", "torch", "torch compiled", "floor"]
+NAMES = [
+    *("pyro", "pyro expert", "eager", "compiled"),
+    *("torch", "torch compiled", "floor", "floor compiled"),
+]
+RATIOS = [
+    *(("eager", "torch"), ("compiled", "torch"), ("compiled", "torch compiled")),
+    *(("eager", "floor"), ("compiled", "floor compiled")),
+    *(("pyro", "compiled"), ("pyro", "eager"), ("pyro expert", "compiled")),
+    ("pyro expert", "eager"),
+]
+Step = Callable[[], object]
 
 
-def contenders(name: str, device: torch.device) -> dict[str, Callable[[], object]]:
-    rows, build = ROWS[name]
-    pair, objective, pyro_pair, by_hand, floor = build()
-    cuda = device.type == "cuda"
-    x = torch.rand(rows, D, device=device).round()
-    batch = Batch({"x": x}, size=N)
-    for module in (pair, pyro_pair, by_hand, floor):
-        if module is not None:
-            module.to(device)
+def adam(module: nn.Module) -> torch.optim.Adam:
+    return torch.optim.Adam(module.parameters(), lr=3e-4, fused=True)
 
-    def adam(module):
-        return torch.optim.Adam(module.parameters(), lr=3e-4, fused=True)
 
-    def step(module, loss):
-        optimiser = adam(module)
+def stepping(module: nn.Module, loss: Callable[[], Any]) -> Step:
+    optimiser = adam(module)
 
-        def run():
-            optimiser.zero_grad(set_to_none=True)
-            loss().backward()
-            optimiser.step()
-
-        return run
-
-    def eager():
-        with pyro.validation_enabled(False):
-            return objective.differentiable_loss(pair.model, pair.guide, (batch,))
-
-    ours = Compiled(objective, pair, list(pair.parameters()), (), inductor)
-    optimiser = adam(pair)
-
-    def compiled():
-        if cuda:
-            torch.compiler.cudagraph_mark_step_begin()
+    def run() -> None:
         optimiser.zero_grad(set_to_none=True)
-        ours.gradient((batch,), N)
+        loss().backward()
         optimiser.step()
 
-    mode = "reduce-overhead" if cuda else None
-    loss = torch.compile(by_hand.loss, fullgraph=True, dynamic=False, mode=mode)
-    runs = {
-        "eager": step(pair, eager),
-        "compiled": compiled,
-        "torch": step(by_hand, lambda: by_hand.loss(x)),
-        "torch compiled": step(by_hand, lambda: loss(x)),
-    }
-    if pyro_pair is not None:
-        elbo = pyro_pair.elbo(
-            **({"max_plate_nesting": 1} if pyro_pair.elbo is TraceEnum_ELBO else {})
-        )
-        svi = SVI(pyro_pair.model, pyro_pair.guide, pyro.optim.Adam({"lr": 3e-4}), elbo)
-        runs["pyro"] = lambda: svi.step(x, batch.rows)
-    if floor is not None:
-        runs["floor"] = step(floor, lambda: floor.loss(x))
+    return run
+
+
+def ours(row: Row, batch: Batch) -> dict[str, Step]:
+    pair: Any = row.pair
+
+    def eager() -> Any:
+        with pyro.validation_enabled(False):
+            return row.objective.differentiable_loss(pair.model, pair.guide, (batch,))
+
+    graph = Compiled(row.objective, pair, list(pair.parameters()), (), inductor)
+    optimiser = adam(pair)
+
+    def compiled() -> None:
+        if batch["x"].is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
+        optimiser.zero_grad(set_to_none=True)
+        if graph.gradient((batch,), N) is None:
+            raise RuntimeError("the step is not compiled")
+        optimiser.step()
+
+    return {"eager": stepping(pair, eager), "compiled": compiled}
+
+
+def pyros(row: Row, batch: Batch) -> dict[str, Step]:
+    if row.pyro is None:
+        return {}
+    x, usual, expert = batch["x"], row.pyro, row.expert
+    nesting = {"max_plate_nesting": 1} if usual.elbo is TraceEnum_ELBO else {}
+    svi = SVI(usual.model, usual.guide, pyro.optim.Adam({"lr": 3e-4}), usual.elbo(**nesting))
+    bound = expert.elbo(**nesting)
+
+    def loss() -> Any:
+        with pyro.validation_enabled(False):
+            return bound.differentiable_loss(expert.model, expert.guide, x, batch.rows)
+
+    return {"pyro": lambda: svi.step(x, batch.rows), "pyro expert": stepping(expert, loss)}
+
+
+def contenders(row: Row, device: torch.device) -> dict[str, Step]:
+    x = torch.rand(row.rows, row.size, device=device).round()
+    batch = Batch({"x": x}, size=N)
+    for module in (row.pair, row.torch, row.floor, row.pyro, row.expert):
+        if module is not None:
+            module.to(device)
+    runs = {**pyros(row, batch), **ours(row, batch)}
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    for name, module in (("torch", row.torch), ("floor", row.floor)):
+        if module is not None:
+            loss: Any = module.loss
+            fast = torch.compile(loss, fullgraph=True, dynamic=False, mode=mode)
+            runs[name] = stepping(module, lambda loss=loss: loss(x))
+            runs[f"{name} compiled"] = stepping(module, lambda fast=fast: fast(x))
     return runs
 
 
 def measure(
-    runs: dict[str, Callable[[], object]], repeats: int, device: torch.device
-) -> dict[str, float]:
+    runs: dict[str, Step], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Milliseconds of every turn."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -233,17 +212,17 @@ def measure(
             began = time.perf_counter()
             run()
             wait()
-            times[name].append(time.perf_counter() - began)
-    return {name: 1e3 * statistics.median(t) for name, t in times.items()}
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return times
 
 
-def row(name: str, ms: dict[str, float]) -> str:
-    def ratio(a: str, b: str) -> str:
-        return f"{ms[a] / ms[b]:.2f}" if a in ms and b in ms else "-"
-
-    cells = [name, *(f"{ms[n]:.1f}" if n in ms else "-" for n in NAMES)]
-    cells += [ratio("compiled", "torch"), ratio("pyro", "compiled"), ratio("pyro", "eager")]
-    return "| " + " | ".join(cells) + " |"
+def ratio(times: dict[str, list[float]], one: str, other: str) -> float | None:
+    if other not in times:  # where nothing is copied
+        other = other.replace("floor", "torch")
+    if one not in times:
+        return None
+    turns = zip(times[one], times[other], strict=True)
+    return statistics.median(a / b for a, b in turns)
 
 
 def main() -> None:
@@ -254,16 +233,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ratios = ["compiled / torch", "pyro / compiled", "pyro / eager"]
-    print("| H/B, ms | " + " | ".join([*NAMES, *ratios]) + " |")
-    print("|---" * (1 + len(NAMES) + len(ratios)) + "|", flush=True)
+    heads = [*NAMES, *(f"{a} / {b}" for a, b in RATIOS)]
+    print("| H/B, ms | " + " | ".join(heads) + " |")
+    print("|---" * (1 + len(heads)) + "|", flush=True)
     found = []
-    for name in ROWS:
+    for name, build in ROWS.items():
         if args.only in name:
-            ms = measure(contenders(name, args.device), args.repeats, args.device)
+            times = measure(contenders(build(), args.device), args.repeats, args.device)
             pyro.clear_param_store()
-            found.append({"row": name, "ms": ms})
-            print(row(name, ms), flush=True)
+            ms = {n: statistics.median(t) for n, t in times.items()}
+            ratios = {f"{a} / {b}": ratio(times, a, b) for a, b in RATIOS}
+            found.append({"row": name, "ms": ms, "ratios": ratios})
+            cells = [name, *(f"{ms[n]:.1f}" if n in ms else "-" for n in NAMES)]
+            cells += ["-" if r is None else f"{r:.2f}" for r in ratios.values()]
+            print("| " + " | ".join(cells) + " |", flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -81,6 +81,11 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
     return settings
 
 
+def numbers(size: int | tuple[int, ...]) -> int:
+    """How many numbers a row has, from its size or its shape."""
+    return math.prod(size) if isinstance(size, tuple) else size
+
+
 def label_priors(
     name: str, small: Mapping[str, Any]
 ) -> Iterator[tuple[str, Pair, dict[str, list[float]]]]:

@@ -54,6 +54,7 @@ from ppl_models.testing.cases import (
     gradients_by_row,
     kinds,
     label_priors,
+    numbers,
     pick,
     sampled,
     small_settings,
@@ -212,14 +213,12 @@ class PairContract:
             pair = catalogue.build(name, **{**small, **choice})
             prior = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(ROWS)))
             for field in fields:
-                site = field.metadata.get("from_data")
+                site = field.metadata.get("from_data") or field.metadata.get("shape_from")
                 if site in cls.card.data:
+                    size = numbers(getattr(pair.config, field.name))
                     shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
                     assert prior.nodes[site]["value"].shape == shape
-                    assert not shape[1:] or shape[-1] == getattr(pair.config, field.name)
-                if (site := field.metadata.get("shape_from")) in cls.card.data:
-                    flat = math.prod(getattr(pair.config, field.name))
-                    assert prior.nodes[site]["value"].shape == (ROWS, flat), site
+                    assert not shape[1:] or shape[-1] == size
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
                 assert bool(fn.support.check(value).all()), (choice, site)
