@@ -10,14 +10,15 @@ turns that follow each other, so that what else the machine does falls on both.
 - pyro: `SVI.step` with Pyro's Adam on a pair as it is usually written, x copied per label:
   `TraceEnum_ELBO` for M2, `TraceMeanField_ELBO` for the VAE. Pyro has no bound that sums a label
   outside an importance-weighted inner one (`RenyiELBO` samples the label), so IWELBO has none;
-- pyro expert: the same bound on a pair without copies, its validation off, torch's fused Adam;
+- pyro expert: the same bound on a pair as the floor, its validation off, torch's fused Adam;
 - eager: the zoo's pair and objective, torch's fused Adam;
 - compiled: the same, as `fit(..., compile=True)` steps;
 - torch: hand-written PyTorch with x copied per label, fused Adam;
 - torch compiled: the same, its loss under `torch.compile`;
-- floor: hand-written PyTorch without copies, fused Adam;
-- floor compiled: the same, its loss under `torch.compile`. A VAE has no label, so nothing is
-  copied and `torch` is the floor.
+- floor: hand-written PyTorch without copies, of convolutions in the channels-last layout, fused
+  Adam;
+- floor compiled: the same, its loss under `torch.compile`. A VAE of vectors has no label, so
+  nothing is copied and `torch` is the floor.
 """
 
 from __future__ import annotations
@@ -95,14 +96,18 @@ def conv_vae(rows: int, channels: int) -> Row:
     pair.decoder = conv_decoder({"z": latent}, shape)
     encoder = conv_encoder(shape, 2 * latent)
     pair.guide = guides.Factored(z=guides.Normal(latent, {"x": size}, net=encoder))
+
+    def networks(last: bool) -> tuple[nn.Module, nn.Module]:
+        return by_hand.conv_networks(channels, latent, last)
+
     return Row(
         rows,
         pair,
         ELBO(kl="analytic"),
-        by_hand.TorchVAE(*by_hand.conv_networks(channels, latent)),
-        None,
-        by_hand.PyroVAE(*by_hand.conv_networks(channels, latent), latent),
-        by_hand.PyroVAE(*by_hand.conv_networks(channels, latent), latent),
+        by_hand.TorchVAE(*networks(False)),
+        by_hand.TorchVAE(*networks(True)),
+        by_hand.PyroVAE(*networks(False), latent),
+        by_hand.PyroVAE(*networks(True), latent),
         size,
     )
 
@@ -197,9 +202,7 @@ def contenders(row: Row, device: torch.device) -> dict[str, Step]:
     return runs
 
 
-def measure(
-    runs: dict[str, Step], repeats: int, device: torch.device
-) -> dict[str, list[float]]:
+def measure(runs: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of every turn."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -215,10 +215,9 @@ class PairContract:
             for field in fields:
                 site = field.metadata.get("from_data") or field.metadata.get("shape_from")
                 if site in cls.card.data:
-                    size = numbers(getattr(pair.config, field.name))
                     shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
                     assert prior.nodes[site]["value"].shape == shape
-                    assert not shape[1:] or shape[-1] == size
+                    assert not shape[1:] or shape[-1] == numbers(getattr(pair.config, field.name))
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
                 assert bool(fn.support.check(value).all()), (choice, site)

@@ -194,6 +194,9 @@ def test_images_stand_where_their_ticks_are(world):
     np.testing.assert_array_equal(mean, np.rint(255 * draws))
     assert images(np.zeros((5, 24)), (2, 4, 3)).shape == (5, 2, 4, 3)
     assert images(np.zeros((5, 24)), (2, 3, 4)).shape == (5, 6, 4)  # a set of two
+    bands = np.arange(24.0).reshape(1, 24)  # more channels than a screen has: their mean
+    assert images(bands, (3, 4, 2))[0].tolist() == (bands.reshape(3, 4, 2).mean(-1)).tolist()
+    assert images(bands, (4, 6, 1))[0].tolist() == bands.reshape(4, 6).tolist()
 
 
 def test_traversal_moves_data_as_the_model_says(world):
