@@ -14,8 +14,9 @@ All weights are drawn from Glorot's uniform distribution and biases are 0, as in
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -159,7 +160,7 @@ def conv_encoder(
     """
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
-    for place, (before, after) in enumerate(_pairs((shape[2], *channels))):
+    for place, (before, after) in enumerate(itertools.pairwise((shape[2], *channels))):
         kernel = kernels[min(place, len(kernels) - 1)]
         layers += [_halving(before, after, sides[place], kernel), ACTIVATIONS[activation]()]
     features = channels[-1] * math.prod(sides[-1])
@@ -231,7 +232,9 @@ def residual_encoder(
     """
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
-    for (before, after), side in zip(_pairs((shape[2], *channels)), sides, strict=False):
+    for (before, after), side in zip(
+        itertools.pairwise((shape[2], *channels)), sides, strict=False
+    ):
         layers.append(_halving(before, after, side, 4))
         layers += (ResidualBlock(after, activation) for _ in range(blocks))
     layers += [_norm(channels[-1]), ACTIVATIONS[activation]()]
@@ -304,10 +307,6 @@ class ResidualBlock(nn.Module):
 def _norm(channels: int) -> nn.GroupNorm:
     # Groups of one map would be all 0 where the map is a single number.
     return nn.GroupNorm(1 if channels % GROUP else channels // GROUP, channels)
-
-
-def _pairs(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:
-    return zip(sizes[:-1], sizes[1:], strict=True)
 
 
 def _sides(shape: Sequence[int], channels: Sequence[int]) -> list[Sides]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_a_pair_refuses_images_of_another_shape(shape, words):
     with pytest.raises(ValueError, match=words + r"\(7, 8, 1\)$"):
         inference.fit(pair, other, epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"^site 'x' of other/test has .*, but the pair was fit"):
-        inference.predict(pair, other.test)
+        inference.label_probabilities(pair, other.test)
     same = images((7, 8, 1))  # one channel, said or not
     inference.fit(pair, same, epochs=1, progress=False, device="cpu")
 
@@ -122,3 +123,15 @@ def test_the_command_line_takes_a_shape(tmp_path, capsys):
     assert "H, W, C of x (default that of the data)" in capsys.readouterr().out
     page = describe.page(NAME)
     assert "taken from the shape of the data's `x`" in page
+
+
+def test_the_page_of_the_docs_runs():
+    page = Path(__file__).parents[2] / "docs" / "pictures.md"
+    scope = {"__name__": __name__}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(compile(block, str(page), "exec", dont_inherit=True), scope)
+    rows, shape = scope["rows"], scope["shape"]
+    assert rows.shapes == {"x": shape}
+    batch = next(rows.train.batches())
+    z = scope["guide"](batch)["z"]
+    assert scope["decoder"](z=z, y=batch["y"]).shape == batch["x"].shape
