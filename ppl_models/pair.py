@@ -225,7 +225,8 @@ class Pair(nn.Module):
         card = self.card
         new = Schema.of(table, {**card.data, **dict.fromkeys(card.labels), **card.latents}, roles)
         for rules in dataclasses.fields(self.config):
-            if (site := rules.metadata.get("shape_from")) in new.sites:
+            site = rules.metadata.get("shape_from")
+            if site is not None and site in new.sites:
                 new = new.of_images(table.name, site, getattr(self.config, rules.name))
         return new if self.schema is None else self.schema.filled(new)
 

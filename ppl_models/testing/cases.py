@@ -61,11 +61,11 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     sizes = itertools.count(FIRST_SIZE)
-    shapes = {
-        field.metadata["shape_from"]: (*IMAGE, min(field.default[2], CLASSES))
-        for field in dataclasses.fields(cls.Config)
-        if field.metadata.get("shape_from")
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for field in dataclasses.fields(cls.Config):
+        if image := field.metadata.get("shape_from"):
+            channels: Any = field.default
+            shapes[image] = (*IMAGE, min(channels[-1], CLASSES))
     for field in dataclasses.fields(cls.Config):
         default, site = field.default, field.metadata.get("from_data")
         if image := field.metadata.get("shape_from"):
