@@ -10,7 +10,7 @@ turns that follow each other, so that what else the machine does falls on both.
 - pyro: `SVI.step` with Pyro's Adam on a pair as it is usually written, x copied per label:
   `TraceEnum_ELBO` for M2, `TraceMeanField_ELBO` for the VAE. Pyro has no bound that sums a label
   outside an importance-weighted inner one (`RenyiELBO` samples the label), so IWELBO has none;
-- pyro expert: the same bound on a pair as the floor, its validation off, torch's fused Adam;
+- expert: the same bound on a pair as the floor, its validation off, torch's fused Adam;
 - eager: the zoo's pair and objective, torch's fused Adam;
 - compiled: the same, as `fit(..., compile=True)` steps;
 - torch: hand-written PyTorch with x copied per label, fused Adam;
@@ -122,14 +122,13 @@ ROWS: dict[str, Callable[[], Row]] = {
     "conv vae 64 x 64 x 3/64": lambda: conv_vae(64, 3),
 }
 NAMES = [
-    *("pyro", "pyro expert", "eager", "compiled"),
+    *("pyro", "expert", "eager", "compiled"),
     *("torch", "torch compiled", "floor", "floor compiled"),
 ]
 RATIOS = [
     *(("eager", "torch"), ("compiled", "torch"), ("compiled", "torch compiled")),
     *(("eager", "floor"), ("compiled", "floor compiled")),
-    *(("pyro", "compiled"), ("pyro", "eager"), ("pyro expert", "compiled")),
-    ("pyro expert", "eager"),
+    *(("pyro", "compiled"), ("pyro", "eager"), ("expert", "compiled")),
 ]
 Step = Callable[[], object]
 
@@ -182,7 +181,7 @@ def pyros(row: Row, batch: Batch) -> dict[str, Step]:
         with pyro.validation_enabled(False):
             return bound.differentiable_loss(expert.model, expert.guide, x, batch.rows)
 
-    return {"pyro": lambda: svi.step(x, batch.rows), "pyro expert": stepping(expert, loss)}
+    return {"pyro": lambda: svi.step(x, batch.rows), "expert": stepping(expert, loss)}
 
 
 def contenders(row: Row, device: torch.device) -> dict[str, Step]:
@@ -228,6 +227,15 @@ def ratio(times: dict[str, list[float]], one: str, other: str) -> float | None:
     return statistics.median(a / b for a, b in turns)
 
 
+def line(cells: list[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def head(first: str, others: list[str]) -> None:
+    line([first, *others])
+    print("|---" * (1 + len(others)) + "|", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=30)
@@ -236,9 +244,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    heads = [*NAMES, *(f"{a} / {b}" for a, b in RATIOS)]
-    print("| H/B, ms | " + " | ".join(heads) + " |")
-    print("|---" * (1 + len(heads)) + "|", flush=True)
+    head("H/B, ms", NAMES)
     found = []
     for name, build in ROWS.items():
         if args.only in name:
@@ -247,9 +253,11 @@ def main() -> None:
             ms = {n: statistics.median(t) for n, t in times.items()}
             ratios = {f"{a} / {b}": ratio(times, a, b) for a, b in RATIOS}
             found.append({"row": name, "ms": ms, "ratios": ratios})
-            cells = [name, *(f"{ms[n]:.1f}" if n in ms else "-" for n in NAMES)]
-            cells += ["-" if r is None else f"{r:.2f}" for r in ratios.values()]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            line([name, *(f"{ms[n]:.1f}" if n in ms else "-" for n in NAMES)])
+    print()
+    head("H/B, ratios", [f"{a} / {b}" for a, b in RATIOS])
+    for row in found:
+        line([row["row"], *("-" if r is None else f"{r:.2f}" for r in row["ratios"].values())])
     if args.out:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
 
