@@ -141,7 +141,7 @@ def positions(table: Table, rows: Any) -> Tensor:
 
 
 def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
-    """Rows of a table with only the sites that are conditioned on.
+    """Rows of a table with only the sites that are conditioned on, and the covariates.
 
     Args:
         pair: The pair.
@@ -157,7 +157,8 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    seen = table.only(*given).rows(index)
+    given = tuple(dict.fromkeys((*given, *pair.card.covariates)))
+    seen = table.only(*(name for name in given if name in table.sites)).rows(index)
     for name, mask in seen.observed.items():
         row = int(seen.numbers[~mask][0])
         raise ValueError(
@@ -253,7 +254,7 @@ def find_sites(
             )
     data = {n: _site(n, s["fn"]) for n, s in random_sites(p) if s["is_observed"]}
     for name in batch:
-        if name not in data and name not in pair.card.data:
+        if name not in data and name not in pair.card.given:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
     return Sites(data, latents, tuple(guided))
 

@@ -30,11 +30,32 @@ def as_fitted(pair: Pair, table: Table) -> Table:
         table: The rows.
 
     Raises:
-        ValueError: In one line, if a class or column is unknown or missing, a shape differs, or
-            there is no row.
+        ValueError: In one line, if a class or column is unknown or missing, a shape differs, a
+            covariate is missing or hidden, or there is no row.
     """
     table.check_rows()
+    check_covariates(pair, table)
     return table if pair.schema is None else pair.schema.bring(table)
+
+
+def check_covariates(pair: Pair, table: Table) -> None:
+    """Make sure that every row has the pair's covariates.
+
+    Raises:
+        ValueError: Naming the covariate, and the row where it is hidden.
+    """
+    for name, meaning in pair.card.covariates.items():
+        if name not in table.sites:
+            raise ValueError(
+                f"{table.name} lacks the covariate {name!r} of {pair.card.name} ({meaning}); "
+                f"it has {sorted(table.sites)}"
+            )
+        if name in table.observed:
+            row = int(table.numbers[~table.observed[name]][0])
+            raise ValueError(
+                f"covariate {name!r} of {table.name} is hidden in row {row}, expected a value in "
+                f"every row; choose rows that have one (table.where_observed({name!r}))"
+            )
 
 
 def check_alike(pairs: Sequence[Pair]) -> None:

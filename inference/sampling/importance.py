@@ -29,13 +29,12 @@ from ppl_models.inference.posterior.groups import (
     Array,
     Groups,
     Variables,
-    constants,
     event_dims,
     host,
-    observations,
     provenance,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -262,6 +261,5 @@ def _finish(
     told = {"log_evidence": evidence, "log_evidence_error": error}
     told |= importance_weights.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table, list(seen.sites)))
+    add_known(groups, pair, seen, table)
     return groups.finish(provenance(pair, seen, sites, method, seed, more))

@@ -18,11 +18,10 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Groups,
     Variables,
-    constants,
     host,
-    observations,
     provenance,
 )
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
@@ -95,8 +94,7 @@ def map(
     groups = Groups(table.rows(index), few.sites)
     for name in parts[0]:
         groups.add(name, _joined([part[name] for part in parts]))
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index))
     more = {
         "objective": "none",
         "sampled_variables": [*few.outside, *few.sites.latents],

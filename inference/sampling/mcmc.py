@@ -18,10 +18,9 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Array,
     Groups,
-    constants,
-    observations,
     provenance,
 )
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import Target, check_continuous, fixed, rows_of, target
 from ppl_models.pair import Pair
@@ -157,8 +156,7 @@ def _sample(
     stats = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
     groups.add("sample_stats", {name: (SAMPLE, value) for name, value in stats.items()})
     groups.add("log_likelihood", likelihood)
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index))
     more = {
         "objective": "none",
         "warmup": warmup,
