@@ -35,7 +35,7 @@ from ppl_models.inference.posterior.groups import (
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import is_enumerated, latent_sites
@@ -85,7 +85,7 @@ def importance(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         kept = max(1, POSTERIOR_CELLS // (len(seen) * _cells(sites)))
         for part in propose(pair, seen, sites, draws, enumerate_labels):
@@ -141,7 +141,7 @@ def sir(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         for part in propose(pair, seen, sites, proposals, enumerate_labels):
             weights.append(host(part.log_weight))

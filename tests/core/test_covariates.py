@@ -267,7 +267,7 @@ def test_everything_takes_covariates_in_any_order_of_classes(known, what):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("what", [name for name in ASKED])
+@pytest.mark.parametrize("what", list(ASKED))
 @pytest.mark.parametrize("kind", ["missing", "hidden"])
 def test_a_missing_covariate_is_one_line_before_work(known, what, kind):
     table = treated(known)
@@ -284,7 +284,7 @@ def test_a_missing_covariate_is_one_line_before_work(known, what, kind):
 
 
 def test_calibration_draws_rows_at_covariates(known):
-    with pytest.raises(ValueError, match="dosed has the covariate 'donor' .* no value for it"):
+    with pytest.raises(ValueError, match=r"dosed has the covariate 'donor' .* no value for it"):
         inference.sbc(known, 20)
     found = inference.sbc(known, 20, draws=9, covariates={"donor": "eve", "dose": 0.2})
     rows = rows_of(treated(known), known)
