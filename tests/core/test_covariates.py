@@ -283,6 +283,27 @@ def test_a_missing_covariate_is_one_line_before_work(known, what, kind):
     assert all(torch.equal(value, before[name]) for name, value in known.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("site", "values", "words"),
+    [
+        (
+            "dose",
+            lambda t: t.sites["donor"],
+            "'dose' of cells holds classes, expected numbers: gi",
+        ),
+        ("donor", lambda t: t.sites["dose"], "'donor' of cells holds numbers, expected classes: "),
+        ("dose", lambda t: t.sites["x"], "'dose' of cells has rows of shape (3,), expected (1,)"),
+    ],
+)
+def test_a_covariate_of_another_kind_is_one_line(pair, site, values, words):
+    """Whole numbers are read as classes, whose codes would be taken for doses."""
+    table = treated(pair)
+    classes = {name: c for name, c in table.classes.items() if name != site}
+    other = Table("cells", {**table.sites, site: values(table)}, classes=classes)
+    with pytest.raises(ValueError, match=re.escape(f"covariate {words}")):
+        inference.fit(pair, other, **QUICK)
+
+
 def test_calibration_draws_rows_at_covariates(known):
     with pytest.raises(ValueError, match=r"dosed has the covariate 'donor' .* no value for it"):
         inference.sbc(known, 20)

@@ -24,7 +24,7 @@ from ppl_models.testing import PairContract
 
 COUNTS = f"{Path(__file__).parents[1] / 'worlds' / 'stories' / 'counts.py'}:Counts"
 CELLS, GENES = 240, 5
-LONG = {"epochs": 120, "learning_rate": 0.01, "batch_size": 20}
+LONG = {"epochs": 60, "learning_rate": 0.03}
 QUICK = {"epochs": 6, "batch_size": 50, "learning_rate": 0.01}
 LIBRARY = ("lab b", "lab a")  # not in the order of the alphabet
 

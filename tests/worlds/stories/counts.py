@@ -1,7 +1,7 @@
 """Counts of genes in cells, corrected for the batch and for how many molecules were caught.
 
 Story   z ~ N(0, I)   x | z, batch, library ~ NB(mean library softmax(f(z, batch)), dispersion)
-Guide   q(z | x, batch)
+Guide   q(z | log(1 + x), batch)
 Paper   Lopez, Regier, Cole, Jordan, Yosef. Deep generative modeling for single-cell
         transcriptomics. Nature Methods 2018
 Shapes  S draws on the left, B rows, D genes, C batches, L codes
@@ -28,6 +28,19 @@ class Settings(Config):
     hidden: tuple[int, ...] = setting((16,), "units of either network", minimum=1)
 
 
+class LogCounts(nn.Module):
+    """A network of log(1 + x) and the batch; counts themselves are of any size."""
+
+    def __init__(self, given: dict[str, int], hidden: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.net = Net(given, hidden, outputs)
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        """``(..., outputs)``."""
+        out: Tensor = self.net(x=x.log1p(), batch=batch)
+        return out
+
+
 @register("counts")
 class Counts(Pair):
     """A negative binomial model of counts."""
@@ -51,9 +64,9 @@ class Counts(Pair):
         batch = Label(config.batches)
         self.shares = Net({"z": config.latent, "batch": batch}, config.hidden, config.data_dim)
         self.log_dispersion = nn.Parameter(torch.zeros(config.data_dim))
-        self.guide = guides.Factored(
-            z=guides.Normal(config.latent, {"x": config.data_dim, "batch": batch}, config.hidden)
-        )
+        given = {"x": config.data_dim, "batch": batch}
+        net = LogCounts(given, config.hidden, 2 * config.latent)
+        self.guide = guides.Factored(z=guides.Normal(config.latent, given, net=net))
 
     def model(self, batch: Batch) -> None:
         """p(z) p(x | z, batch, library)."""
