@@ -160,12 +160,20 @@ def build(
     complete = torch.ones(len(table), dtype=torch.bool)
     for mask in table.observed.values():
         complete &= mask
-    label = next((s for s, v in table.sites.items() if not v.is_floating_point()), None)
+    fixed = [site for site, role in (roles or {}).items() if role == "covariate"]
+    codes = (s for s, v in table.sites.items() if not v.is_floating_point())
+    label = next((site for site in codes if site not in fixed), None)
     stratum = None if label is None else table.sites[label][:]
     drawn = parts_of(splits, complete, stratum, seed)
     tables = [table.part(f"{name}/{p}", rows) for p, rows in zip(PARTS, drawn, strict=True)]
     made = assemble(
-        name, *tables, labelled=labelled, seed=seed, options=options, source=source or name
+        name,
+        *tables,
+        labelled=labelled,
+        seed=seed,
+        options=options,
+        source=source or name,
+        covariates=fixed,
     )
     return dataclasses.replace(made, roles=dict(roles or {}))
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.covariates import empty
 from ppl_models.inference.posterior import importance_weights
+from ppl_models.inference.posterior.density import no_evidence
 from ppl_models.inference.posterior.draws import (
     GuideDraws,
     draw_data,
@@ -28,7 +30,7 @@ from ppl_models.inference.posterior.groups import (
     event_dims,
     host,
 )
-from ppl_models.inference.posterior.rows import Sites, find_sites
+from ppl_models.inference.posterior.rows import Site, Sites, find_sites
 from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.traces.sites import Program
@@ -49,6 +51,7 @@ class Rows:
         outside: Draws of those that all rows share.
         draws: Draws S per row.
         kept: How many of them each group keeps.
+        reason: Why rows have no evidence; empty where they have one.
     """
 
     pair: Pair
@@ -56,6 +59,7 @@ class Rows:
     outside: Outside
     draws: int
     kept: Mapping[str, int]
+    reason: str = ""
 
     @classmethod
     def of(cls, pair: Pair, few: Batch, draws: int, drawn: int) -> Rows:
@@ -74,7 +78,10 @@ class Rows:
             "posterior_predictive": PREDICTIVE_CELLS,
             "log_likelihood": LIKELIHOOD_CELLS,
         }
-        return cls(pair, sites, outside, draws, capacity(sites, draws, drawn, limits))
+        kept = capacity(sites, draws, drawn, limits)
+        if reason := no_evidence(pair, few):
+            kept |= {"log_likelihood": 0, "sample_stats": 0}
+        return cls(pair, sites, outside, draws, kept, reason)
 
     @property
     def rows_at_a_time(self) -> int:
@@ -88,15 +95,16 @@ class Rows:
         """The same for rows whose draws are not kept."""
         return replace(self, kept=dict.fromkeys(self.kept, 0))
 
-    def block(self, batch: Batch) -> dict[str, Variables]:
+    def block(self, batch: Batch, anew: Batch) -> dict[str, Variables]:
         """All groups of a block of rows, as parts of one chain.
 
         Args:
             batch: The rows, each counting once.
+            anew: The same rows with the covariates that data are drawn anew at.
         """
         parts = _Parts(self.kept)
         for program, labels, q in self._turns(batch):
-            self._draw(parts, program, batch, labels, q)
+            self._draw(parts, program, batch, anew, labels, q)
         with quiet(batch.rows.device):
             return self._groups(parts, batch)
 
@@ -139,7 +147,13 @@ class Rows:
             draw += count
 
     def _draw(
-        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], q: GuideDraws
+        self,
+        parts: _Parts,
+        program: Program,
+        batch: Batch,
+        anew: Batch,
+        labels: list[str],
+        q: GuideDraws,
     ) -> None:
         sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
@@ -167,7 +181,7 @@ class Rows:
             for name in set(places) - set(values):
                 values[name] = sites.latents[name].values()[places[name]]
             values = {name: value[:few] for name, value in values.items()}
-            seen = batch.without(*self.pair.card.data)
+            seen = anew.without(*self.pair.card.data)
             new = draw_data(program.model, seen, values, few)
             for name in sites.data:
                 if name in new:
@@ -183,8 +197,9 @@ class Rows:
             event = event_dims(known[name]) if has_event else ()
             whole = np.concatenate(arrays)[None]
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
-        found = importance_weights.per_row(np.concatenate(parts.weights))
-        groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
+        if not self.reason:
+            found = importance_weights.per_row(np.concatenate(parts.weights))
+            groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
         dtype = parts.weights[0].dtype
         probs: Variables = {
             f"{label}_probs": (("datum", f"{label}_class"), (total / self.draws).astype(dtype))
@@ -227,20 +242,37 @@ class _Parts:
             self.arrays.setdefault((group, name), []).append(part)
 
 
-def prior(pair: Pair, sites: Sites, outside: Outside, draws: int) -> dict[str, Variables]:
-    """One new row per draw from the story, nothing observed, as one chain."""
+def prior(
+    pair: Pair,
+    sites: Sites,
+    outside: Outside,
+    draws: int,
+    covariates: Mapping[str, Tensor] | None = None,
+) -> dict[str, Variables]:
+    """One new row per draw from the story, nothing observed, as one chain.
+
+    Args:
+        pair: The pair.
+        sites: The random variables of a row.
+        outside: Draws of those that all rows share.
+        draws: Their number; no groups without.
+        covariates: Of one row per draw; ``prior`` keeps them beside what is drawn.
+    """
     if not draws:
         return {}
-    device = pair.like().device
     # What all rows share is drawn anew for every draw.
     runs, rows = (draws, 1) if outside.sites else (1, draws)
-    empty = Batch({}, torch.arange(rows, device=device))
-    new = [_story(pair, empty, outside) for _ in range(runs)]
+    known = covariates or {}
+    parts = [{n: v[run : run + rows] for n, v in known.items()} for run in range(runs)]
+    new = [_story(pair, empty(pair, rows, part), outside) for part in parts]
     groups: dict[str, Variables] = {"prior": {}, "prior_predictive": {}}
     for name, site in {**sites.data, **sites.latents, **outside.sites}.items():
         group = "prior_predictive" if name in pair.card.data else "prior"
         value = torch.cat([run[name] for run in new])
         groups[group][name] = ((*SAMPLE, *event_dims(site)), host(site.stored(value))[None])
+    for name, value in known.items():
+        dims = event_dims(Site(name, tuple(value.shape[1:]), None))
+        groups["prior"][name] = ((*SAMPLE, *dims), host(value)[None])
     return groups
 
 

@@ -16,6 +16,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import names, unknown
 from ppl_models.data.tables.positions import positions as chosen_rows
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior.density import check_evidence
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
@@ -141,7 +142,7 @@ def positions(table: Table, rows: Any) -> Tensor:
 
 
 def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
-    """Rows of a table with only the sites that are conditioned on.
+    """Rows of a table with only the sites that are conditioned on, and the covariates.
 
     Args:
         pair: The pair.
@@ -157,7 +158,8 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    seen = table.only(*given).rows(index)
+    given = tuple(dict.fromkeys((*given, *pair.card.covariates)))
+    seen = table.only(*(name for name in given if name in table.sites)).rows(index)
     for name, mask in seen.observed.items():
         row = int(seen.numbers[~mask][0])
         raise ValueError(
@@ -165,6 +167,19 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
             f"observed (table.where_observed({name!r})), or do not condition on it"
         )
     check_data(pair, seen)
+    return seen
+
+
+def weighed(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
+    """The rows of :func:`conditioned`, for what compares densities of data.
+
+    Raises:
+        ValueError: As there, and if the rows have no evidence, saying why.
+    """
+    seen = conditioned(pair, table, given, index)
+    like = pair.like()
+    (few, *_) = seen.batches(limit=2)
+    check_evidence(pair, few.unscaled().to(like.device, like.dtype))
     return seen
 
 
@@ -253,7 +268,7 @@ def find_sites(
             )
     data = {n: _site(n, s["fn"]) for n, s in random_sites(p) if s["is_observed"]}
     for name in batch:
-        if name not in data and name not in pair.card.data:
+        if name not in data and name not in pair.card.given:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
     return Sites(data, latents, tuple(guided))
 

@@ -30,11 +30,46 @@ def as_fitted(pair: Pair, table: Table) -> Table:
         table: The rows.
 
     Raises:
-        ValueError: In one line, if a class or column is unknown or missing, a shape differs, or
-            there is no row.
+        ValueError: In one line, if a class or column is unknown or missing, a shape differs, a
+            covariate is missing or hidden, or there is no row.
     """
     table.check_rows()
+    check_covariates(pair, table)
     return table if pair.schema is None else pair.schema.bring(table)
+
+
+def check_covariates(pair: Pair, table: Table) -> None:
+    """Make sure that every row has the pair's covariates, of the kind that the pair takes.
+
+    Raises:
+        ValueError: Naming the covariate, and the row where it is hidden.
+    """
+    said = type(pair).some_covariates is not Pair.some_covariates
+    known = pair.some_covariates(1) if said else {}
+    for name, meaning in pair.card.covariates.items():
+        if name not in table.sites:
+            raise ValueError(
+                f"{table.name} lacks the covariate {name!r} of {pair.card.name} ({meaning}); "
+                f"it has {sorted(table.sites)}"
+            )
+        if name in table.observed:
+            row = int(table.numbers[~table.observed[name]][0])
+            raise ValueError(
+                f"covariate {name!r} of {table.name} is hidden in row {row}, expected a value in "
+                f"every row; choose rows that have one (table.where_observed({name!r}))"
+            )
+        if name in known:
+            _check_kind(f"covariate {name!r} of {table.name}", table.sites[name], known[name])
+
+
+def _check_kind(where: str, values: Any, like: Tensor) -> None:
+    if values.is_floating_point() and not like.is_floating_point():
+        raise ValueError(f"{where} holds numbers, expected classes: whole numbers or text")
+    if like.is_floating_point() and not values.is_floating_point():
+        raise ValueError(f"{where} holds classes, expected numbers: give it as floats")
+    own, wanted = tuple(values.shape[1:]), tuple(like.shape[1:])
+    if own != wanted:
+        raise ValueError(f"{where} has rows of shape {own}, expected {wanted}")
 
 
 def check_alike(pairs: Sequence[Pair]) -> None:

@@ -29,14 +29,13 @@ from ppl_models.inference.posterior.groups import (
     Array,
     Groups,
     Variables,
-    constants,
     event_dims,
     host,
-    observations,
     provenance,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.known_rows import add_known
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import is_enumerated, latent_sites
@@ -86,7 +85,7 @@ def importance(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         kept = max(1, POSTERIOR_CELLS // (len(seen) * _cells(sites)))
         for part in propose(pair, seen, sites, draws, enumerate_labels):
@@ -142,7 +141,7 @@ def sir(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         for part in propose(pair, seen, sites, proposals, enumerate_labels):
             weights.append(host(part.log_weight))
@@ -262,6 +261,5 @@ def _finish(
     told = {"log_evidence": evidence, "log_evidence_error": error}
     told |= importance_weights.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table, list(seen.sites)))
+    add_known(groups, pair, seen, table)
     return groups.finish(provenance(pair, seen, sites, method, seed, more))

@@ -18,12 +18,11 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Groups,
     Variables,
-    constants,
     host,
-    observations,
     provenance,
 )
-from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.known_rows import add_known
+from ppl_models.inference.posterior.rows import chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
@@ -85,7 +84,7 @@ def map(
     table, index = chosen(pair, table, rows)
     parts: list[dict[str, Variables]] = []
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         few = target(pair, rows_of(seen.rows(torch.arange(1)), pair))
         check_continuous(few, "to maximise")
         step = rows_at_a_time(pair, few.sites, few.sites.labels, 1)
@@ -95,8 +94,7 @@ def map(
     groups = Groups(table.rows(index), few.sites)
     for name in parts[0]:
         groups.add(name, _joined([part[name] for part in parts]))
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index))
     more = {
         "objective": "none",
         "sampled_variables": [*few.outside, *few.sites.latents],

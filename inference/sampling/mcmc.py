@@ -18,11 +18,10 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Array,
     Groups,
-    constants,
-    observations,
     provenance,
 )
-from ppl_models.inference.posterior.rows import chosen, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.known_rows import add_known
+from ppl_models.inference.posterior.rows import chosen, positions, undisturbed, weighed
 from ppl_models.inference.posterior.target import Target, check_continuous, fixed, rows_of, target
 from ppl_models.pair import Pair
 
@@ -140,11 +139,11 @@ def _sample(
     draws, warmup, chains = at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
     table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         found = target(pair, rows_of(seen, pair))
         if rows is None and found.outside and len(table) > len(index):
             index = positions(table, None)
-            seen = conditioned(pair, table, given, index)
+            seen = weighed(pair, table, given, index)
             found = target(pair, rows_of(seen, pair))
         check_continuous(found, f"for {method.upper()} to sample")
         seeds = torch.randint(2**62, (chains,)).tolist()
@@ -157,8 +156,7 @@ def _sample(
     stats = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
     groups.add("sample_stats", {name: (SAMPLE, value) for name, value in stats.items()})
     groups.add("log_likelihood", likelihood)
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index))
     more = {
         "objective": "none",
         "warmup": warmup,

@@ -25,16 +25,15 @@ from ppl_models.inference.posterior.groups import (
     Groups,
     Variables,
     as_inference_data,
-    constants,
     event_dims,
     groups_of,
     host,
-    observations,
     provenance,
     with_groups,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.known_rows import add_known
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
@@ -89,7 +88,7 @@ def bad_rows(
     (draws,) = at_least(draws=(draws, pareto.LEAST_DRAWS))
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         weights = log_weights(pair, seen, sites_of_rows(pair, seen), draws)
     limit = importance_weights.khat_threshold(draws)
     even = importance_weights.importance_ess(weights) >= importance_weights.EVEN * draws
@@ -155,7 +154,7 @@ def refine(
             )
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         before = importance_weights.per_row(log_weights(pair, seen, sites, draws))
     if method == "svi":
@@ -344,8 +343,7 @@ def _export(
     if found.stats:
         groups.add("sample_stats", found.stats)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in found.after.items()})
-    groups.add("observed_data", observations(seen))
-    groups.add("constant_data", constants(table, list(seen.sites)))
+    add_known(groups, pair, seen, table)
     return groups.finish(provenance(pair, seen, sites, method, seed, {"objective": "none"}))
 
 

@@ -87,6 +87,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         for site, what in d["latents"].items()
     ]
     data = [(f"`{site}`", what, "data") for site, what in d["data"].items()]
+    data += [(f"`{site}`", what, "covariate") for site, what in d["covariates"].items()]
     settings = [
         (f"`{s['name']}`", f"`{_value(s['default'])}`", s["doc"], _allowed(s)) for s in d["config"]
     ]
@@ -108,6 +109,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
         table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        *_density(d["density"]),
         "## Limits",
         _points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -131,6 +133,14 @@ def _picture(name: str, caption: str) -> list[str]:
     return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
 
 
+def _density(density: str) -> list[str]:
+    """What rows lack where their density is none of data."""
+    if density == "data":
+        return []
+    of = "of codes, not of data" if density == "codes" else "none of data, which are made"
+    return [f"The density is {of}: rows have no evidence, k-hat or LOO."]
+
+
 def _points(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "None known."
 
@@ -143,7 +153,7 @@ def _sources(module: str, files: Sequence[str]) -> str:
 
 def _own_data(name: str, pair: Pair) -> str:
     card = pair.card
-    sites = [*card.data, *card.labels]
+    sites = [*card.given, *card.labels]
     arrays = ", ".join(f"{site}={site}" for site in sites)
     missing = f"; -1 or NaN in {', '.join(card.labels)} is missing" if card.labels else ""
     lines = [

@@ -34,14 +34,13 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch.testing import assert_close
 
 from ppl_models import catalogue
-from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.inference.objectives.by_name import parse_objective
 from ppl_models.inference.training.sides import trained
 from ppl_models.pages.describe import describe
 from ppl_models.pair import Pair
-from ppl_models.prior_rows import draw_rows
+from ppl_models.prior_rows import draw_rows, some_rows
 from ppl_models.sample_sites import is_local
 from ppl_models.testing.cases import (
     ROWS,
@@ -121,7 +120,7 @@ class PairContract:
     def test_card_is_complete(self, subject: Pair, name: str) -> None:
         """Every entry is filled in, and objectives exist."""
         card = subject.card
-        for key in ("name", "title", "authors", "task", "data", "latents", "objectives"):
+        for key in ("name", "title", "authors", "task", "given", "latents", "objectives"):
             assert getattr(card, key), f"the card's {key} is empty"
         assert 1900 < card.year < 2100, f"the card's year is {card.year}"
         assert re.fullmatch(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+", card.arxiv), (
@@ -161,7 +160,7 @@ class PairContract:
         """Model and guide sample what the card names; the guide leaves out what is observed."""
         card = subject.card
         named = {*card.data, *card.latents}
-        model = poutine.trace(subject.model).get_trace(Batch({}, torch.arange(ROWS)))
+        model = poutine.trace(subject.model).get_trace(some_rows(subject, ROWS))
         found = set(sampled(model))
         assert found == named, f"the model samples {sorted(found)}, the card names {sorted(named)}"
         for batch in kinds(subject, ROWS):
@@ -175,8 +174,8 @@ class PairContract:
     @pytest.mark.parametrize("rows", [1, 2, 7])
     def test_shapes(self, subject: Pair, rows: int) -> None:
         """Rows stand rightmost, enumeration leftmost, whatever the number of rows."""
-        prior = sampled(poutine.trace(subject.model).get_trace(Batch({}, torch.arange(rows))))
-        more = sampled(poutine.trace(subject.model).get_trace(Batch({}, torch.arange(ROWS))))
+        prior = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, rows)))
+        more = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, ROWS)))
         events = {name: site["fn"].event_shape for name, site in more.items()}
         for name, site in prior.items():
             shape = (rows,) if is_local(site) else more[name]["fn"].batch_shape
@@ -211,7 +210,7 @@ class PairContract:
         choices = [{f.name: c} for f in fields for c in f.metadata.get("choices") or ()]
         for choice in choices or [{}]:
             pair = catalogue.build(name, **{**small, **choice})
-            prior = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(ROWS)))
+            prior = poutine.trace(pair.model).get_trace(some_rows(pair, ROWS))
             for field in fields:
                 site = field.metadata.get("from_data") or field.metadata.get("shape_from")
                 if site in cls.card.data:
@@ -285,7 +284,9 @@ class PairContract:
         """Of every class, whether uniform, counted, learnt or given; labels are summed out yet."""
         for kind, pair, wanted in label_priors(name, small):
             rows = torch.arange(max(map(len, wanted.values())))
-            seen = Batch({site: rows % len(shares) for site, shares in wanted.items()})
+            labels = {site: rows % len(shares) for site, shares in wanted.items()}
+            nothing = some_rows(pair, len(rows))
+            seen = nothing.replace({**nothing, **labels})
             trace = poutine.trace(pair.model).get_trace(seen)
             for site, shares in wanted.items():
                 found = trace.nodes[site]["fn"].log_prob(seen[site])
@@ -383,7 +384,7 @@ class PairContract:
 
     def test_pyros_predictive_draws_every_site(self, subject: Pair) -> None:
         """From the prior, on rows of which nothing is observed."""
-        batch = Batch({}, torch.arange(ROWS))
+        batch = some_rows(subject, ROWS)
         draws = Predictive(subject.model, num_samples=3)(batch)
         for name, site in sampled(poutine.trace(subject.model).get_trace(batch)).items():
             rows = site["value"].shape if is_local(site) else (1, *site["value"].shape)
