@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Dataset, Table
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Objective, widest
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.nesting import nesting_of
 from ppl_models.inference.traces.sites import (
     Program,
     combinations,
@@ -136,7 +137,8 @@ def _check(
     kind = ", ".join(batch) or "nothing observed"
     plan = pair.stages() if objective is None else (Stage(objective),)
     # Particles and labels take dimensions left of all plates.
-    first_dim = -2 - max(stage.objective.max_plate_nesting for stage in plan)
+    said = widest(stage.objective.max_plate_nesting for stage in plan)
+    first_dim = -2 - nesting_of(pair.model, said)
     try:
         prior = poutine.trace(pair.model).get_trace(Batch({}, batch.rows))
         if outside := _outside(prior, batch):  # would only fail later, and less clearly

@@ -44,7 +44,7 @@ class IWELBO(Bound):
             2019, arXiv 1810.04152; weights normalised jointly over label and draw);
             ``"stl"``, allowed only at K = 1 and :math:`\lambda = 1`, where it is unbiased.
         distil: Weight of the distillation.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
         backend: ``"torch"``, or ``"funsor"`` to contract by named dimensions; not for
             ``grad="dreg"``, nor for K > 1 at :math:`\lambda > 0`, which form the joint weights.
         combinations: Most combinations of labels that are formed jointly. Several labels, also
@@ -61,7 +61,7 @@ class IWELBO(Bound):
         lam: float | Anneal = 1.0,
         grad: Literal["plain", "dreg", "stl"] = "plain",
         distil: float = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
         backend: Literal["torch", "funsor"] = "torch",
         combinations: int = COMBINATIONS,
     ) -> None:

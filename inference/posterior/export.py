@@ -27,15 +27,18 @@ from ppl_models.inference.posterior.groups import (
     constants,
     digest,
     groups_of,
-    observations,
     plain_attrs,
     provenance,
     training,
 )
 from ppl_models.inference.posterior.row_blocks import Rows, prior
-from ppl_models.inference.posterior.rows import conditioned_sites, positions, undisturbed
+from ppl_models.inference.posterior.rows import (
+    conditioned_sites,
+    positions,
+    undisturbed,
+)
 from ppl_models.inference.posterior.support import as_fitted, check_alike
-from ppl_models.inference.posterior.target import rows_of
+from ppl_models.inference.posterior.target import observed_data, rows_of
 from ppl_models.pair import Pair
 
 
@@ -255,7 +258,9 @@ class _Task:
                 groups.add(group, self._by_chain(variables), chain, start)
             if has_draws and not chain:
                 seen = self.table.only(*self.names).rows(index)
-                groups.add("observed_data", observations(seen), row=start)
+                model = work.outside.at(0).model
+                known = observed_data(work.pair, seen, work.sites, model)
+                groups.add("observed_data", known, row=start)
         groups.add("posterior", work.outside.posterior(), chain)
         groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)

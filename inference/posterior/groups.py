@@ -21,6 +21,7 @@ from ppl_models.inference.posterior.netcdf_kinds import check_attribute, check_t
 from ppl_models.inference.posterior.rows import (
     Site,
     Sites,
+    with_gaps,
 )
 from ppl_models.pair import Pair
 from ppl_models.version import __version__
@@ -38,10 +39,12 @@ ARVIZ = int(version("arviz").split(".")[0])
 
 
 def event_dims(site: Site) -> tuple[str, ...]:
-    """Names of the dimensions of one stored value: ``z_dim``, or ``z_dim_0, z_dim_1, ...``."""
-    if len(site.shape) == 1:
-        return (f"{site.name}_dim",)
-    return tuple(f"{site.name}_dim_{place}" for place in range(len(site.shape)))
+    """Names of the dimensions of one row's values: plates, ``z_dim`` (or ``z_dim_0, z_dim_1``)."""
+    plates = tuple(plate.name for plate in site.plates)
+    event = len(site.shape) - len(plates)
+    if event == 1:
+        return (*plates, f"{site.name}_dim")
+    return (*plates, *(f"{site.name}_dim_{place}" for place in range(event)))
 
 
 class Memory:
@@ -145,8 +148,9 @@ class Groups:
             self.coordinates["chain"] = np.arange(chains)
         for site in (*sites.data.values(), *sites.latents.values()):
             for dim, size in zip(event_dims(site), site.shape, strict=True):
-                names = columns.get(site.name, ())
-                self.coordinates[dim] = np.array(names) if names else np.arange(size)
+                names = sites.coordinates.get(dim) or columns.get(site.name, ())
+                named = len(names) == size  # columns are those of a vector, plates apart
+                self.coordinates[dim] = np.array(names) if named else np.arange(size)
             if site.support is not None:
                 count = len(site.support)
                 names = table.classes.get(site.name, ())
@@ -201,6 +205,8 @@ class Groups:
 
     def _coordinate(self, group: str, dim: str, size: int) -> Array:
         values: Array = self.coordinates.get(dim, np.arange(size))
+        if len(values) != size and dim not in ("chain", ROWS):
+            values = np.arange(size)  # sets of another length, as in draws from the prior
         return values[: self.drawn] if dim == ROWS and group in DRAWN else values
 
     def _write_coordinate(self, group: str, dim: str, values: Array) -> None:
@@ -254,12 +260,22 @@ def constants(table: Table, given: Sequence[str]) -> Variables:
     return found
 
 
-def observations(table: Table) -> Variables:
-    """What was conditioned on, as the table has it."""
+def observations(table: Table, sites: Sites, there: Mapping[str, Tensor]) -> Variables:
+    """What was conditioned on, as the table has it, but for padding.
+
+    Args:
+        table: The rows.
+        sites: The random variables.
+        there: Where there are values; see ``rows.elements_there``.
+    """
     found: Variables = {}
     for name, value in table.sites.items():
-        dims = event_dims(Site(name, tuple(value.shape[1:]), None))
-        found[name] = (("datum", *dims), value.cpu().numpy())
+        site = sites.data.get(name)
+        if site is None or site.shape != tuple(value.shape[1:]):
+            site = Site(name, tuple(value.shape[1:]), None)
+        kept = there.get(name)
+        shown = value[:].cpu() if kept is None else with_gaps(value[:].cpu(), kept.cpu())
+        found[name] = (("datum", *event_dims(site)), shown.numpy())
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import base_of, support_words
+from ppl_models.sample_sites import DATA, base_of, support_words, there
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
@@ -100,29 +100,62 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
     with poutine.block(), torch.no_grad(), quiet(like.device):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
     supports: dict[str, Any] = {}
+    ragged: dict[str, list[int]] = {}
     for name in regime.sites:
         site = trace.nodes.get(name)
         if site is not None and site["is_observed"]:
-            _check_shape(name, table, first[name], site["fn"])
+            _check_shape(name, table, first[name], site)
             supports[name] = base_of(site["fn"])
+            if there(site, pair.plate_nesting) is not None:
+                ragged[name] = [frame.dim for frame in _inner(site)]
 
     def check(batch: Batch) -> None:
+        kept = _elements(pair, batch.to(like.device, like.dtype), ragged) if ragged else {}
         for name, base in supports.items():
-            _check_support(name, table, batch, base)
+            _check_support(name, table, batch, base, kept.get(name))
 
     return check
 
 
-def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
-    if value.shape[1:] != fn.event_shape:
+def _check_shape(name: str, table: Table, value: Tensor, site: Any) -> None:
+    expected = (*(frame.size for frame in _inner(site)), *site["fn"].event_shape)
+    if value.shape[1:] != expected:
         raise ValueError(
             f"site {name!r} of {table.name} has rows of shape {tuple(value.shape[1:])}, "
-            f"expected {tuple(fn.event_shape)}; build the pair for these data"
+            f"expected {expected}; build the pair for these data"
         )
 
 
-def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
+def _inner(site: Any) -> list[Any]:
+    """The plates within the rows that a site stands in, from dimension -2 leftwards."""
+    frames = [frame for frame in site["cond_indep_stack"] if frame.name != DATA]
+    return sorted(frames, key=lambda frame: -frame.dim)
+
+
+def _elements(pair: Pair, batch: Batch, ragged: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Where sets have elements ``(B, plates, *event)``, by the plates' dimensions."""
+    nesting, found = pair.plate_nesting, {}
+    with poutine.block(), torch.no_grad(), quiet(pair.like().device):
+        nodes = poutine.trace(pair.model).get_trace(batch).nodes
+    for name, dims in ragged.items():
+        mask = there(nodes[name], nesting)
+        if mask is not None:
+            shape = (*(mask.shape[nesting + d] for d in (-1, *dims)), *mask.shape[nesting:])
+            moved = mask.movedim([nesting + d for d in (-1, *dims)], range(1 + len(dims)))
+            found[name] = moved.reshape(shape)
+    return found
+
+
+def _check_support(
+    name: str, table: Table, batch: Batch, base: Any, kept: Tensor | None = None
+) -> None:
     values = batch[name]
+    if kept is not None:
+        # What is not there takes a value that is, whatever it is.
+        kept = kept.to(values.device).expand(values.shape)
+        if not bool(kept.any()):
+            return
+        values = values.where(kept, values[kept][0])
     if surely_inside(values, base.support):
         return
     inside = base.support.check(values)
@@ -135,6 +168,9 @@ def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
     row, column = (int(i) for i in (~inside).nonzero()[0])
     value = values.reshape(len(values), -1)[row, column].item()
     where = f"row {int(batch.rows[row])} of {table.name}"
+    if values.dim() > 2:
+        element, column = divmod(column, values[0, 0].numel())
+        where += f", element {element}"
     if values.dim() > 1:
         where += f", column {column}"
         if name in table.columns:

@@ -20,7 +20,6 @@ from ppl_models.inference.posterior.groups import (
     Variables,
     constants,
     host,
-    observations,
     provenance,
 )
 from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
@@ -29,6 +28,7 @@ from ppl_models.inference.posterior.target import (
     check_continuous,
     fixed,
     rows_at_a_time,
+    observed_data,
     rows_of,
     target,
 )
@@ -95,7 +95,7 @@ def map(
     groups = Groups(table.rows(index), few.sites)
     for name in parts[0]:
         groups.add(name, _joined([part[name] for part in parts]))
-    groups.add("observed_data", observations(seen))
+    groups.add("observed_data", observed_data(pair, seen, few.sites))
     groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
     more = {
         "objective": "none",

@@ -29,7 +29,6 @@ from ppl_models.inference.posterior.groups import (
     event_dims,
     groups_of,
     host,
-    observations,
     provenance,
     with_groups,
 )
@@ -39,6 +38,7 @@ from ppl_models.inference.posterior.target import (
     Target,
     fixed,
     rows_at_a_time,
+    observed_data,
     rows_of,
     sites_of_rows,
     target,
@@ -344,7 +344,7 @@ def _export(
     if found.stats:
         groups.add("sample_stats", found.stats)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in found.after.items()})
-    groups.add("observed_data", observations(seen))
+    groups.add("observed_data", observed_data(pair, seen, sites))
     groups.add("constant_data", constants(table, list(seen.sites)))
     return groups.finish(provenance(pair, seen, sites, method, seed, {"objective": "none"}))
 

@@ -370,7 +370,9 @@ class PairContract:
     def test_pyros_svi_trains_every_parameter(self, subject: Pair) -> None:
         """Plain Pyro, with its own objective and optimiser."""
         before = {n: p.detach().clone() for n, p in subject.named_parameters()}
-        loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+        loss = TraceEnum_ELBO(
+            max_plate_nesting=subject.plate_nesting, strict_enumeration_warning=False
+        )
         svi = SVI(subject.model, subject.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
         for batch in kinds(subject, ROWS):
             # Pyro's checks refuse an enumerated label whose prior hangs on a code that was
