@@ -23,7 +23,7 @@ from ppl_models.batch import Batch
 from ppl_models.inference.posterior.plated_scores import plated
 from ppl_models.inference.posterior.rows import Sites
 from ppl_models.inference.traces.sites import latent_sites, random_sites
-from ppl_models.sample_sites import base_of, is_local
+from ppl_models.sample_sites import base_of, is_local, is_plate
 
 class Many(Messenger):
     """Draws every latent site of a row S times, in a dimension left of the rows.
@@ -45,7 +45,7 @@ class Many(Messenger):
         self.before: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or not is_local(msg):
+        if msg["done"] or msg["is_observed"] or not is_local(msg) or is_plate(msg):
             return
         fn = msg["fn"]
         self.before[msg["name"]] = fn

@@ -93,6 +93,8 @@ def posterior(
         - ``variational``: ``y_probs`` = q(y | x) (averaged over the draws where the guide draws
           y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
           they depend on the label; by chain where there are several.
+        - ``structure``: of discrete sites that all rows share, such as a graph or an assignment,
+          each entry's most probable value and, as ``edge_probs``, its probability.
         - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
@@ -264,6 +266,7 @@ class _Task:
         groups.add("posterior", work.outside.posterior(), chain)
         groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)
+        groups.add("structure", self._by_chain(work.outside.structure), chain)
         story = prior(work.pair, work.sites, work.outside, self.prior_draws)
         for group, variables in story.items():
             groups.add(group, variables, chain)

@@ -144,6 +144,7 @@ class Groups:
         if table.row_names is not None:
             self.labels[ROWS] = {f"{ROWS}_name": table.row_names.astype(str)}
         self.coordinates: dict[str, Any] = {ROWS: table.numbers.cpu().numpy()}
+        self.coordinates |= {dim: np.array(names) for dim, names in sites.coordinates.items()}
         if chains is not None:
             self.coordinates["chain"] = np.arange(chains)
         for site in (*sites.data.values(), *sites.latents.values()):

@@ -314,6 +314,16 @@ def _site(name: str, node: Any, nesting: int) -> Site:
     return Site(name, tuple(fn.event_shape), support, tuple(plates), nesting)
 
 
+def shared_site(name: str, node: Any) -> Site:
+    """A site outside the data plate, with its plates named, or else all dimensions as event."""
+    shape, batch = tuple(node["value"].shape), len(node["fn"].batch_shape)
+    frames = sorted(node["cond_indep_stack"], key=lambda frame: frame.dim)
+    if len(frames) != batch:
+        return Site(name, shape, None)
+    plates = tuple(Plate(f.name, f.dim, size) for f, size in zip(frames, shape, strict=False))
+    return Site(name, shape[batch:], None, plates)
+
+
 def elements_there(model: Callable[[Batch], Any], batch: Batch, sites: Sites) -> dict[str, Tensor]:
     """Where ragged sites have a value ``(B, ...)``, of the shape that is stored.
 

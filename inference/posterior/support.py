@@ -141,7 +141,7 @@ def _elements(pair: Pair, batch: Batch, ragged: Mapping[str, Sequence[int]]) -> 
         mask = there(nodes[name], nesting)
         if mask is not None:
             shape = (*(mask.shape[nesting + d] for d in (-1, *dims)), *mask.shape[nesting:])
-            moved = mask.movedim([nesting + d for d in (-1, *dims)], range(1 + len(dims)))
+            moved = mask.movedim([nesting + d for d in (-1, *dims)], [*range(1 + len(dims))])
             found[name] = moved.reshape(shape)
     return found
 

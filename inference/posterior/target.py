@@ -35,6 +35,7 @@ from ppl_models.inference.posterior.rows import (
     Sites,
     elements_there,
     find_sites,
+    shared_site,
     with_gaps,
 )
 from ppl_models.inference.traces.sites import family, latent_sites
@@ -240,7 +241,7 @@ def target(
     with poutine.block(), torch.no_grad():
         latent = dict(latent_sites(poutine.trace(pair.model).get_trace(batch)))
     outside = {
-        name: Site(name, tuple(site["value"].shape), None)
+        name: shared_site(name, site)
         for name, site in latent.items()
         if not is_local(site)
     }
