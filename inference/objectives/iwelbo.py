@@ -163,12 +163,15 @@ def _dreg(w: Weights, lam: float) -> Tensor:
     value = lambda_bound(log_mean_weight(log_w), log_q, lam)
     held = None if log_q is None else log_q.detach()
     r = plain_coefficients(log_w, held, lam)
-    c = dreg_coefficients(log_w, held, lam, w.shared)
+    inner = w.nesting - 1  # plates within the row, which joint tensors have summed
+    c = dreg_coefficients(log_w, held, lam, tuple(dim + inner for dim in w.shared))
     ratio = c / r.clamp_min(torch.finfo(r.dtype).tiny)  # at most 1, as c <= r
 
     for bridge, event_dims in w.bridges:
         if bridge.requires_grad:
-            scale = ratio.reshape(ratio.shape + (1,) * event_dims)
+            scale = ratio.reshape(
+                *ratio.shape[:-1], *[1] * inner, ratio.shape[-1], *[1] * event_dims
+            )
             bridge.register_hook(lambda g, scale=scale: g * scale)
     every = tuple(range(w.log_p.dim() - 1))
     surrogate = (r * w.log_p - c * w.log_q).sum(every)

@@ -33,8 +33,8 @@ class SetGuide(nn.Module):
         super().__init__()
         D, C, K, H = config.data_dim, config.context, config.latent, config.hidden
         self.most = config.most
-        self.element = mlp(D, H, H)
-        self.context, self.code = mlp(H, H, 2 * C), mlp(D + C, H, 2 * K)
+        self.element = _mlp(D, H, H)
+        self.context, self.code = _mlp(H, H, 2 * C), _mlp(D + C, H, 2 * K)
 
     def forward(self, batch: Batch) -> None:
         """Sample c and z."""
@@ -45,9 +45,7 @@ class SetGuide(nn.Module):
             c = pyro.sample("c", q)  # B x C, with draws K x 1 x B x C
             with elements.plate("element", there):
                 x = elements.inside(x)
-                shape = torch.broadcast_shapes(x.shape[:-1], c.shape[:-1])
-                both = torch.cat([x.expand(*shape, -1), c.expand(*shape, -1)], -1)
-                pyro.sample("z", _normal(self.code(both)))  # M x B x K
+                pyro.sample("z", _normal(self.code(_joined(x, c))))  # M x B x K
 
 
 class Sets(Pair):
@@ -72,7 +70,7 @@ class Sets(Pair):
         super().__init__(config)
         C, K = config.context, config.latent
         self.prior = nn.Linear(C, K)
-        self.decoder = mlp(C + K, config.hidden, config.data_dim)
+        self.decoder = _mlp(C + K, config.hidden, config.data_dim)
         self.log_scale = nn.Parameter(torch.tensor(-1.0))
         self.guide = SetGuide(config)
 
@@ -84,13 +82,19 @@ class Sets(Pair):
             c = pyro.sample("c", dist.Normal(zero, 1.0).to_event(1))  # B x C
             with elements.plate("element", there):
                 z = pyro.sample("z", dist.Normal(self.prior(c), 1.0).to_event(1))  # M x B x K
-                both = torch.cat([c.expand(*z.shape[:-1], -1), z], -1)
-                x = dist.Normal(self.decoder(both), self.log_scale.exp()).to_event(1)
+                loc = self.decoder(_joined(c, z))
+                x = dist.Normal(loc, self.log_scale.exp()).to_event(1)
                 pyro.sample("x", x, obs=elements.observed(batch, "x", there))  # M x B x D
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    """Vectors side by side, whatever draws and elements they are of."""
+    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*shape, -1) for part in parts], -1)
 
 
 def _normal(moments: Tensor) -> dist.TorchDistribution:
