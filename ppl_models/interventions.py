@@ -23,6 +23,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.centres import at_centres, centre_of, data_centre, is_class, mean_of
 from ppl_models.config import unknown, whole
+from ppl_models.covariates import covariate_value, covariates_of, emptied, empty
 from ppl_models.devices import check_device
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.inference.traces.sites import random_sites
@@ -66,7 +67,9 @@ def intervene(
 
 
 def _code(pair: Pair, name: str, value: Any) -> Any:
-    """The code of a class that is given by its name."""
+    """The code of a class that is given by its name; a covariate's value in its type."""
+    if name in covariates_of(pair):
+        return covariate_value(pair, name, value)
     site = None if pair.schema is None else pair.schema.sites.get(name)
     if not isinstance(value, str) or site is None or not site.classes:
         return value
@@ -127,7 +130,13 @@ def traverse(
 
 
 @torch.no_grad()
-def follow(pair: Pair, kept: Mapping[str, Tensor], moved: str, rows: int) -> dict[str, Tensor]:
+def follow(
+    pair: Pair,
+    kept: Mapping[str, Tensor],
+    moved: str,
+    rows: int,
+    covariates: Mapping[str, Any] | None = None,
+) -> dict[str, Tensor]:
     """Mean of every data site as one latent site moves.
 
     A latent site whose density at its kept value differs between the rows depends on the moved
@@ -138,11 +147,12 @@ def follow(pair: Pair, kept: Mapping[str, Tensor], moved: str, rows: int) -> dic
         kept: A value ``(rows, *event)`` of every latent site, equal in all rows but for one.
         moved: The site that differs.
         rows: Number of rows.
+        covariates: See :func:`ppl_models.covariates.empty`.
 
     Returns:
         ``(rows, *event)`` by data site.
     """
-    batch = Batch({}, torch.arange(rows, device=pair.like().device))
+    batch = empty(pair, rows, covariates)
     with _Follow(kept, moved):
         nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
     return {
@@ -261,11 +271,12 @@ def _row_axis(value: Tensor, site: Any) -> int:
 
 
 def _model_sites(pair: Pair, batch: Batch) -> dict[str, Any]:
-    return _sites(pair.model, Batch({}, batch.rows, size=batch.size))
+    return _sites(pair.model, emptied(pair, batch))
 
 
 def _parents(pair: Pair, batch: Batch, values: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """What each site of the model depends on; all that are set are among them."""
+    emptied(pair, batch)  # has every covariate, or says which it lacks
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
     few = Batch({n: v[rows] for n, v in batch.items()}, rows)
     parents = dependencies(pair.model, few)

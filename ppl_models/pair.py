@@ -6,9 +6,9 @@ import itertools
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ppl_models import interventions
 from ppl_models.batch import Batch
-from ppl_models.config import Config as Settings
+from ppl_models.config import Config as Settings, unknown
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed
@@ -27,6 +27,9 @@ from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.global_posteriors import global_posterior
+
+Density = Literal["data", "codes", "none"]
+DENSITIES = get_args(Density)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class Card:
         data: Meaning of each site that comes from the data, by site name.
         latents: Meaning of each latent site, by site name.
         labels: Sites that are observed in some rows and latent in others.
+        covariates: Meaning of each site that conditions the story and is never scored, such as
+            batch or library size; every batch has them, and stories take them with
+            ``batch["name"]``.
+        density: What the density of a row is of: ``"data"``; ``"codes"``, where the story tells
+            of embeddings alone and the data are covariates, as in contrastive learning; or
+            ``"none"``, where data are made and not scored, as by an implicit generator. The
+            evidence, k-hat and LOO of rows are of data, and left out, with the reason, of others.
         objectives: Objectives the pair was tried with; the paper's own first.
         departs: Where this pair departs from the paper, and why.
         limits: What it cannot do, and what data it does not fit.
@@ -62,6 +72,24 @@ class Card:
     departs: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     picture: str = ""
+    covariates: Mapping[str, str] = field(default_factory=dict)
+    density: Density = "data"
+
+    def __post_init__(self) -> None:
+        """Refuse a density that is none of the three, and a covariate that is a site as well."""
+        if self.density not in DENSITIES:
+            raise ValueError(f"card {self.name!r}: {unknown('density', self.density, DENSITIES)}")
+        for name in self.covariates:
+            if name in self.data or name in self.latents or name in self.labels:
+                raise ValueError(
+                    f"card {self.name!r}: {name!r} is a covariate and a site that is scored, "
+                    "expected one of the two"
+                )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Sites that a row comes with: the data's, then covariates; labels are not among them."""
+        return (*self.data, *self.covariates)
 
 
 class Pair(nn.Module):
@@ -226,8 +254,30 @@ class Pair(nn.Module):
             roles: What a site is where it is no plain observation or label.
         """
         card = self.card
-        new = Schema.of(table, {**card.data, **dict.fromkeys(card.labels), **card.latents}, roles)
+        sites = {**card.data, **card.covariates, **dict.fromkeys(card.labels), **card.latents}
+        known = {**dict.fromkeys(card.covariates, "covariate"), **(roles or {})}
+        new = Schema.of(table, sites, known)
         return new if self.schema is None else self.schema.filled(new)
+
+    def some_covariates(self, rows: int) -> dict[str, Tensor]:
+        """Values ``(rows, ...)`` that the covariates could have, where no data are at hand.
+
+        A pair with covariates says it, for its diagram and for the contract's tests; what is
+        drawn for a user takes the values of a table, or those that the user gives.
+
+        Args:
+            rows: Number of rows.
+
+        Raises:
+            ValueError: If the pair has covariates and says none.
+        """
+        if self.card.covariates:
+            name = next(iter(self.card.covariates))
+            raise ValueError(
+                f"{type(self).__name__} has the covariate {name!r} and says no value that it "
+                "could have; write some_covariates(self, rows)"
+            )
+        return {}
 
     def like(self) -> Tensor:
         """A tensor of the pair's device and floating type, for ``.new_zeros(...)``."""

@@ -48,6 +48,26 @@ def there(site: Any, nesting: int) -> Tensor | None:
     return mask
 
 
+def plates_within(site: Any) -> list[Any]:
+    """The plates within the rows that a site stands in, from dimension -2 leftwards."""
+    frames = [f for f in site["cond_indep_stack"] if f.name != DATA and (f.dim or 0) < -1]
+    return sorted(frames, key=lambda frame: -frame.dim)
+
+
+def rows_first(site: Any, value: Tensor, event: int) -> Tensor:
+    """Values ``(P, B, *event)`` of a row's site as ``(B, plates, *event)``.
+
+    Args:
+        site: The site, in which nothing is enumerated or drawn several times.
+        value: Its values, or what else has their batch dimensions.
+        event: Number of dimensions right of these.
+    """
+    dims = [-1, *(frame.dim for frame in plates_within(site))]
+    moved = value.movedim([dim - event for dim in dims], [*range(len(dims))])
+    # What is left between plates and event has size one.
+    return moved.reshape(*moved.shape[: len(dims)], *value.shape[value.dim() - event :])
+
+
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 

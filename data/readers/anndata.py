@@ -30,6 +30,8 @@ def load_file(
     splits: Splits = SPLITS,
     seed: int = 0,
     classes: Mapping[str, Classes] | None = None,
+    covariates: str | Sequence[str] = "",
+    library: str = "",
 ) -> Dataset:
     """Site ``x`` (genes of each cell) and, where asked for, labels from the table of cells.
 
@@ -47,6 +49,9 @@ def load_file(
             ``obs`` that says the part of each cell; or None for all in the test part, to predict.
         seed: Seed of the split and of the labels that are kept.
         classes: Names of the classes in order, by label site.
+        covariates: Columns of ``obs`` that condition a story, such as the batch; named as labels
+            are. Text, categories and whole numbers are classes, other numbers stay numbers.
+        library: A site of this name gets each cell's sum of all counts, if named.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -54,29 +59,35 @@ def load_file(
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected an h5ad file")
-    names = [n for n in label.split(",") if n] if isinstance(label, str) else list(label)
+    names, fixed = _listed(label), _listed(covariates)
     part = splits if isinstance(splits, str) else None
-    columns = f" and obs columns {', '.join(names)}" if names else ""
+    columns = f" and obs columns {', '.join([*names, *fixed])}" if names or fixed else ""
     with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
         with opened(path) as file:
             if "header" in file and "sites" in file:
                 sites = ", ".join(file["sites"])
                 raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
             x = matrix(file, layer)
-            names = _asked(file, label, names)
+            names, fixed = _asked(file, label, names), _asked(file, covariates, fixed)
             cells = Cells(
                 x=Given(x),
                 genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),
                 names=names_along(file, "obs"),
                 labels={name: column(file, name) for name in names},
                 splits=None if part is None else column(file, part),
+                covariates={name: column(file, name) for name in fixed},
             )
         known = [cells.splits] if cells.splits is not None else []
-        if any(len(found.values) != len(x) for found in (*cells.labels.values(), *known)):
+        known += [*cells.labels.values(), *cells.covariates.values()]
+        if any(len(found.values) != len(x) for found in known):
             raise ValueError(f"obs has not {len(x)} rows like {layer}")
     options = {"label": ",".join(names), "layer": layer, "counts": counts, "splits": splits}
     if any("," in name for name in names):
         options["label"] = names
+    if fixed:
+        options["covariates"] = fixed if any("," in name for name in fixed) else ",".join(fixed)
+    if library:
+        options["library"] = library
     if classes:
         options["classes"] = classes
     given = {
@@ -89,7 +100,11 @@ def load_file(
         "source": str(path),
     }
     with naming(path):
-        return from_cells(cells, layer, counts, str(path), given)
+        return from_cells(cells, layer, counts, str(path), given, library)
+
+
+def _listed(columns: str | Sequence[str]) -> list[str]:
+    return [n for n in columns.split(",") if n] if isinstance(columns, str) else list(columns)
 
 
 def matrix(file: h5py.File, layer: str) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Given, names_of
 from ppl_models.data.tables.labels import categories_of
+from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.own_arrays import build, checked, names_in
 from ppl_models.data.tables.table import Dataset
 
@@ -26,6 +27,7 @@ class Cells:
         names: Names of the cells, if there are some.
         labels: Columns of ``obs`` that hold labels, by name.
         splits: The column of ``obs`` that holds the parts, if one was named.
+        covariates: Columns of ``obs`` that condition a story, by name.
     """
 
     x: Given
@@ -33,6 +35,7 @@ class Cells:
     names: Sequence[str] | None
     labels: Mapping[str, Given]
     splits: Given | None = None
+    covariates: Mapping[str, Given] = field(default_factory=dict)
 
 
 def from_anndata(
@@ -40,6 +43,8 @@ def from_anndata(
     labels: str | Sequence[str] = (),
     layer: str = "X",
     counts: bool = True,
+    covariates: str | Sequence[str] = (),
+    library: str = "",
     **options: Any,
 ) -> Dataset:
     """A data set from an ``AnnData``: site ``x``, and a label site per column of ``obs`` named.
@@ -54,6 +59,9 @@ def from_anndata(
             between, or a list.
         layer: Where the values are: ``X``, ``raw/X`` or ``layers/NAME``; dense or sparse.
         counts: Whether values must be counts, whole and not negative.
+        covariates: Columns of ``obs`` that condition a story, such as the batch; named as labels
+            are. Text, categories and whole numbers are classes, other numbers stay numbers.
+        library: A site of this name gets each cell's sum of all counts, if named.
         options: See :func:`ppl_models.data.from_arrays`; ``splits`` may name a column of ``obs``.
 
     Raises:
@@ -63,6 +71,7 @@ def from_anndata(
         raise ValueError(f"the data are of type {type(adata).__name__}, expected an AnnData")
     known = names_of(adata.obs.columns)
     chosen = names_in("obs column", labels, known)
+    fixed = names_in("obs column", covariates, known)
     splits = checked(options).get("splits")
     part = names_in("obs column", [splits], known) if isinstance(splits, str) else []
     values, genes = _layer(adata, layer)
@@ -72,8 +81,9 @@ def from_anndata(
         names=names_of(adata.obs_names),
         labels={name: take(name, _column(adata, known, name)) for name in chosen},
         splits=take("splits", _column(adata, known, part[0])) if part else None,
+        covariates={name: take(name, _column(adata, known, name)) for name in fixed},
     )
-    return from_cells(cells, layer, counts, "", options)
+    return from_cells(cells, layer, counts, "", options, library)
 
 
 def from_cells(
@@ -82,6 +92,7 @@ def from_cells(
     counts: bool,
     file: str,
     options: Mapping[str, Any],
+    library: str = "",
 ) -> Dataset:
     """A data set of cells, in memory or from a file.
 
@@ -91,15 +102,21 @@ def from_cells(
         counts: Whether values must be counts.
         file: The file they came from, for messages; empty if none.
         options: Further options of :func:`ppl_models.data.tables.own_arrays.build`.
+        library: The site of each cell's sum of all counts, if named.
 
     Raises:
-        ValueError: If values are no counts, or a label has the name of the counts.
+        ValueError: If values are no counts, two sites have one name, or a cell whose library
+            size is asked for has no counts.
     """
     where = f"{file}: " if file else ""
-    if "x" in cells.labels:
-        raise ValueError(
-            f"{where}obs column 'x' has the name of the site of the {layer} values; rename it"
-        )
+    for kind in (cells.labels, cells.covariates):
+        if "x" in kind:
+            raise ValueError(
+                f"{where}obs column 'x' has the name of the site of the {layer} values; rename it"
+            )
+    named = [*cells.labels, *cells.covariates, *([library] if library else [])]
+    if (twice := twice_in(["x", *named])) is not None:
+        raise ValueError(f"{where}two sites are called {twice!r}, expected different names")
     x = cells.x.values
     if counts and x.dtype.kind in "fi" and ((x < 0) | (x != np.rint(x))).any():
         row, gene = np.argwhere((x < 0) | (x != np.rint(x)))[0]
@@ -113,13 +130,35 @@ def from_cells(
     columns, roles = given.pop("columns", None), given.pop("roles", None)
     own = None if cells.genes is None else {"x": tuple(cells.genes)}
     labels = {name: categories_of(name, values) for name, values in cells.labels.items()}
+    fixed: dict[str, Given] = {}
+    for name, values in cells.covariates.items():
+        measured = values.categories is None and values.values.dtype.kind == "f"
+        fixed[name] = values if measured else categories_of(name, values)
+    if library:
+        fixed[library] = Given(_library(x, where, layer))
     return build(
-        {"x": cells.x, **labels},
+        {"x": cells.x, **labels, **fixed},
         labels=tuple(labels),
         columns=own if columns is None else columns,
-        roles={**dict.fromkeys(labels, "intervention"), **(roles or {})},
+        roles={
+            **dict.fromkeys(labels, "intervention"),
+            **dict.fromkeys(fixed, "covariate"),
+            **(roles or {}),
+        },
         **{"row_names": cells.names, **given},
     )
+
+
+def _library(x: Any, where: str, layer: str) -> Any:
+    """Sums of counts ``(cells, 1)``."""
+    sums = x.sum(1, dtype=np.float64, keepdims=True)
+    if not (sums > 0).all():
+        row = int(np.argmin(sums))
+        raise ValueError(
+            f"{where}row {row} of {layer} sums to {sums[row, 0]:g}, expected a library size above "
+            "0; leave such cells out"
+        )
+    return sums
 
 
 def _layer(adata: Any, layer: str) -> tuple[Any, Any]:

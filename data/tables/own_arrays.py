@@ -54,9 +54,10 @@ def from_arrays(
     :mod:`ppl_models.data.tables.missing`, what is a class in which order in
     :mod:`ppl_models.data.tables.labels`. All else are float32 vectors, of which a row is missing
     where all its entries are NaN or masked; images ``(N, H, W, ...)`` are flattened and keep their
-    shape beside. Sets of different sizes, a list of arrays ``(m, ...)``, are padded to ``(N, M,
-    ...)``, and a site ``x_there`` ``(N, M)`` says which elements of a set ``x`` there are; sets that
-    come padded have it beside them. Whole numbers that single precision would round are refused.
+    shape beside. Sets of different sizes, a list of arrays ``(m, ...)``, are padded to
+    ``(N, M, ...)``, and a site ``x_there`` ``(N, M)`` says which elements of a set ``x`` there
+    are; sets that come padded have it beside them. Whole numbers that single precision would
+    round are refused.
 
     Names of columns and rows come along from pandas and xarray; rows of two sites that are named
     must be named alike.
@@ -164,12 +165,20 @@ def build(
     complete = torch.ones(len(table), dtype=torch.bool)
     for mask in table.observed.values():
         complete &= mask
-    label = next((s for s, v in table.sites.items() if not v.is_floating_point()), None)
+    fixed = [site for site, role in (roles or {}).items() if role == "covariate"]
+    codes = (s for s, v in table.sites.items() if not v.is_floating_point())
+    label = next((site for site in codes if site not in fixed), None)
     stratum = None if label is None else table.sites[label][:]
     drawn = parts_of(splits, complete, stratum, seed)
     tables = [table.part(f"{name}/{p}", rows) for p, rows in zip(PARTS, drawn, strict=True)]
     made = assemble(
-        name, *tables, labelled=labelled, seed=seed, options=options, source=source or name
+        name,
+        *tables,
+        labelled=labelled,
+        seed=seed,
+        options=options,
+        source=source or name,
+        covariates=fixed,
     )
     return dataclasses.replace(made, roles=dict(roles or {}))
 

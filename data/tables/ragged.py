@@ -79,12 +79,13 @@ def _fill(site: str, values: Any, there: Any) -> tuple[Any, Any]:
     mask, array = np.asarray(there), np.asarray(values)
     if mask.ndim != 2 or array.shape[:2] != mask.shape:
         raise ValueError(
-            f"site {site + THERE!r} has shape {mask.shape}, expected the rows and elements of site "
-            f"{site!r}, {array.shape[:2]}"
+            f"site {site + THERE!r} has shape {mask.shape}, expected the rows and elements of "
+            f"site {site!r}, {array.shape[:2]}"
         )
     if array.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise ValueError(
-            f"site {site + THERE!r} has values other than 0 and 1, or {site!r} is no set of numbers"
+            f"site {site + THERE!r} has values other than 0 and 1, or {site!r} is no "
+            "set of numbers"
         )
     full = filled(torch.from_numpy(array), torch.from_numpy(mask > 0))
     return full.numpy(), mask.astype(np.float32)

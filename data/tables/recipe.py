@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def assemble(
     seed: int,
     options: Mapping[str, Any],
     source: str = "",
+    covariates: Collection[str] = (),
 ) -> Dataset:
     """Hide labels of the training rows and write down how the data set was made.
 
@@ -40,13 +41,14 @@ def assemble(
         seed: Seed of the choice.
         options: What the loader was asked for, seed and labelled left out.
         source: What :func:`ppl_models.data.load` calls these data; ``name`` if empty.
+        covariates: Sites whose classes are no labels to hide.
 
     Raises:
         ValueError: If there is no such label site, or too few labels.
     """
     labelled, seed = plain(labelled), plain(seed)
     if labelled is not None:
-        train = _hide(train, labelled, seed)
+        train = _hide(train, labelled, seed, covariates)
     recipe = {
         "name": source or name,
         "options": {**plain(options), "labelled": labelled, "seed": seed},
@@ -70,8 +72,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _hide(table: Table, labelled: Labelled, seed: int) -> Table:
-    labels = [s for s, value in table.sites.items() if not value.is_floating_point()]
+def _hide(table: Table, labelled: Labelled, seed: int, covariates: Collection[str]) -> Table:
+    codes = [s for s, value in table.sites.items() if not value.is_floating_point()]
+    labels = [site for site in codes if site not in covariates]
     if not isinstance(labelled, Mapping):
         if len(labels) != 1:
             raise ValueError(

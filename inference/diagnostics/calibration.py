@@ -22,7 +22,8 @@ is wrong, which k-hat and the gaps tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import at_least, unknown
+from ppl_models.covariates import empty
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.diagnostics import uniform_bands
 from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
@@ -52,6 +54,7 @@ def sbc(
     *,
     draws: int = 100,
     given: Sequence[str] | None = None,
+    covariates: Mapping[str, Any] | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -63,6 +66,8 @@ def sbc(
         draws: Draws of the guide for each.
         given: Sites to condition on, labels too if they are to be known; the card's data sites
             by default.
+        covariates: Values that the rows are drawn at, by covariate: one for all, or those of some
+            rows, of which random ones are taken.
         level: Probability with which an exact guide passes, all quantities together (at least;
             quantities are corrected for by Bonferroni).
         seed: Seed; the global random state stays as it was.
@@ -90,7 +95,7 @@ def sbc(
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
     with undisturbed(pair, seed), torch.no_grad():
-        table, truth = simulated(pair, rows, given)
+        table, truth = simulated(pair, rows, given, covariates)
         sites = sites_of_rows(pair, table)
         step = rows_at_a_time(pair, sites, sites.labels, draws)
         parts = [
@@ -106,7 +111,10 @@ def sbc(
 
 
 def simulated(
-    pair: Pair, rows: int, given: Sequence[str] | None = None
+    pair: Pair,
+    rows: int,
+    given: Sequence[str] | None = None,
+    covariates: Mapping[str, Any] | None = None,
 ) -> tuple[Table, dict[str, Tensor]]:
     """Rows drawn from the model.
 
@@ -114,6 +122,7 @@ def simulated(
         pair: The pair.
         rows: Their number.
         given: Sites that the table holds; the card's data sites by default.
+        covariates: See :func:`ppl_models.covariates.empty`.
 
     Returns:
         The table, and the values ``(N, *event)`` of all other sites.
@@ -121,13 +130,19 @@ def simulated(
     Raises:
         ValueError: If the model has no such site, or draws a value outside its own support.
     """
-    empty = Batch({}, torch.arange(rows, device=pair.like().device))
-    drawn = {name: value[0] for name, value in draw_data(pair.model, empty, {}, 1).items()}
+    known = empty(pair, rows, covariates)
+    drawn = {name: value[0] for name, value in draw_data(pair.model, known, {}, 1).items()}
     names = tuple(pair.card.data) if given is None else tuple(given)
     for name in names:
         if name not in drawn:
             raise ValueError(f"{pair.card.name}: {unknown('site', name, drawn)}")
-    table = Table(f"{pair.card.name}/simulated", {name: drawn[name] for name in names})
+    sites = {**{name: drawn[name] for name in names}, **known}
+    classes = {} if pair.schema is None else pair.schema.sites
+    table = Table(
+        f"{pair.card.name}/simulated",
+        sites,
+        classes={n: classes[n].classes for n in known if n in classes and classes[n].classes},
+    )
     seen = conditioned(pair, table, names, torch.arange(rows))
     return seen, {name: value for name, value in drawn.items() if name not in names}
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import at_least
+from ppl_models.covariates import covariates_of, empty
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import Many, draw_data
 from ppl_models.inference.posterior.groups import Array, entry_name, host
@@ -89,7 +90,7 @@ def active_units(
                     means.setdefault(name, []).append(host(flat.mean(0)))
                     noise.setdefault(name, []).append(host(flat.var(0) / draws))
                     apart.setdefault(name, []).append(host(parts.mean(0)))
-        prior = _prior(pair, sites, PRIOR)
+        prior = _prior(pair, sites, PRIOR, seen)
     unit: dict[str, list[Any]] = {"unit": [], "activity": [], "kl": []}
     for name, blocks in means.items():
         mean, error, kl = (np.concatenate(v) for v in (blocks, noise[name], apart[name]))
@@ -165,7 +166,7 @@ def aggregate_posterior(
             for name, node in latent_sites(trace):
                 value = sites.latents[name].stored(node["value"])[0]
                 values.setdefault(name, []).append(host(value.reshape(batch.count, -1)))
-        prior = _prior(pair, sites, len(seen))
+        prior = _prior(pair, sites, len(seen), seen)
         shuffle = np.random.default_rng(int(torch.randint(2**62, ())))
     drawn = {name: np.concatenate(parts) for name, parts in values.items()}
     unit: dict[str, list[Any]] = {n: [] for n in ("unit", "shift", "ratio", "distance", "p_value")}
@@ -198,10 +199,10 @@ def aggregate_posterior(
     return xr.Dataset(data, coords)
 
 
-def _prior(pair: Pair, sites: Sites, draws: int) -> dict[str, Array]:
-    """Draws ``(draws, numbers)`` of every latent site from the model."""
-    empty = Batch({}, torch.arange(draws, device=pair.like().device))
-    new = draw_data(pair.model, empty, {}, 1)
+def _prior(pair: Pair, sites: Sites, draws: int, seen: Table) -> dict[str, Array]:
+    """Draws ``(draws, numbers)`` of every latent site from the model, at the rows' covariates."""
+    rows = empty(pair, draws, {name: seen.sites[name][:] for name in covariates_of(pair)})
+    new = draw_data(pair.model, rows, {}, 1)
     return {
         name: host(site.stored(new[name])[0].reshape(draws, -1))
         for name, site in sites.latents.items()

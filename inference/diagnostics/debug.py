@@ -14,6 +14,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective, widest
 from ppl_models.inference.objectives.stage import Stage
@@ -140,7 +141,7 @@ def _check(
     said = widest(stage.objective.max_plate_nesting for stage in plan)
     first_dim = -2 - nesting_of(pair.model, said)
     try:
-        prior = poutine.trace(pair.model).get_trace(Batch({}, batch.rows))
+        prior = poutine.trace(pair.model).get_trace(emptied(pair, batch).unscaled())
         if outside := _outside(prior, batch):  # would only fail later, and less clearly
             yield Check("support", kind, outside)
             return
@@ -166,7 +167,7 @@ def _check(
     for stage in plan:
         if stage.observed and stage.observed not in batch:
             continue
-        rows = batch.only(*(s for s in batch if s in stage.sites)) if stage.sites else batch
+        rows = batch.only(*stage.sites, *pair.card.covariates) if stage.sites else batch
         if stage.prepare is not None:
             with torch.no_grad():
                 rows = stage.prepare(rows)

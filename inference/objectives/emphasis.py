@@ -35,7 +35,9 @@ class Emphasis(Objective):
         ValueError: If the weight is out of range.
     """
 
-    def __init__(self, site: str, weight: float | Anneal, plate_nesting: int | None = None) -> None:
+    def __init__(
+        self, site: str, weight: float | Anneal, plate_nesting: int | None = None
+    ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of Emphasis({site!r})", weight, 0)
         self.site, self.weight = site, weight

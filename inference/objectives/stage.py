@@ -47,7 +47,7 @@ class Stage:
         objective: What is made large.
         name: Shown by the progress bar and in the history.
         pair: The part of the pair that this stage trains; the whole pair if None.
-        sites: Sites of the data that it sees; all if empty.
+        sites: Sites of the data that it sees, beside covariates; all if empty.
         observed: Train only on rows in which this site is observed; all rows if empty.
         start: Called once before the stage with a batch of up to 1,000 rows without labels.
         prepare: Turns each batch into the one that is trained on, without gradient.

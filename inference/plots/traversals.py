@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import arviz as az
 import numpy as np
 import torch
+import xarray as xr
 from pyro import poutine
 from torch import Tensor
 
-from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.covariates import empty
 from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.samples import data_sites, image_shape, images, mosaic
-from ppl_models.inference.posterior.groups import Array
+from ppl_models.inference.posterior.groups import Array, groups_of
+from ppl_models.inference.posterior.known_rows import covariates_in
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.traces.sites import random_sites
 from ppl_models.interventions import follow
@@ -134,7 +136,7 @@ def _code(
         low, high = ends[:, dim].tolist()
         moved[:, dim] = torch.linspace(low, high, STEPS).to(moved)
         kept = {**start, site: moved.reshape(start[site].shape)}
-        found.append(_means(pair, kept, site, STEPS, data))
+        found.append(_means(pair, kept, site, STEPS, data, _covariates(pair, idata, [row])))
     return np.stack(found), [str(dim) for dim in chosen]
 
 
@@ -148,17 +150,29 @@ def _label(
     for one in rows:
         start = _start(pair, idata, one, len(support))
         kept = {**start, site: support}
-        found.append(_means(pair, kept, site, len(support), data))
+        own = _covariates(pair, idata, [one])
+        found.append(_means(pair, kept, site, len(support), data, own))
     numbers = [in_figure(idata.posterior["datum"].values[one]) for one in rows]
     group = idata.get("variational", idata.posterior)
     names = group[f"{site}_class"].values if f"{site}_class" in group else range(len(support))
     return np.stack(found), numbers, list(map(in_figure, names))
 
 
-def _means(pair: Pair, kept: dict[str, Tensor], moved: str, rows: int, data: str) -> Array:
+def _means(
+    pair: Pair,
+    kept: dict[str, Tensor],
+    moved: str,
+    rows: int,
+    data: str,
+    covariates: dict[str, Array],
+) -> Array:
     with undisturbed(pair, 0):
-        means: Array = follow(pair, kept, moved, rows)[data].cpu().numpy()
+        means: Array = follow(pair, kept, moved, rows, covariates)[data].cpu().numpy()
     return means
+
+
+def _covariates(pair: Pair, idata: az.InferenceData, rows: slice | list[int]) -> dict[str, Array]:
+    return covariates_in(pair, groups_of(idata).get("constant_data", xr.Dataset()), rows)
 
 
 def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str, Tensor]:
@@ -182,7 +196,7 @@ def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str
 def _supports(pair: Pair, idata: az.InferenceData) -> dict[str, Tensor]:
     """Values of every label, which the posterior stores as places among them."""
     with undisturbed(pair, 0), torch.no_grad():
-        batch = Batch({}, torch.arange(1, device=pair.like().device))
+        batch = empty(pair, 1, _covariates(pair, idata, slice(0, 1)))
         nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
     found = {}
     for name in latent_sites(idata):

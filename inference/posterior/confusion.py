@@ -96,7 +96,7 @@ def labelled_rows(pair: Pair, table: Table) -> dict[str, Confusion]:
         if table.sites[site].is_floating_point() or table.sites[site].dim() > 1:
             continue
         there = np.ones(len(table), bool)
-        for name in (site, *pair.card.data):
+        for name in (site, *pair.card.given):
             if name in table.observed:
                 there &= table.observed[name].cpu().numpy()
         (known,) = there.nonzero()
@@ -105,7 +105,7 @@ def labelled_rows(pair: Pair, table: Table) -> dict[str, Confusion]:
         chosen = known[
             np.unique(np.linspace(0, len(known) - 1, min(len(known), ROWS)).astype(int))
         ]
-        rows = table.only(site, *(n for n in pair.card.data if n in table.sites)).rows(chosen)
+        rows = table.only(site, *(n for n in pair.card.given if n in table.sites)).rows(chosen)
         try:
             probs = label_probabilities(pair, rows, site)
         except (TypeError, ValueError, NotImplementedError):

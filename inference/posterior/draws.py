@@ -25,6 +25,7 @@ from ppl_models.inference.posterior.rows import Sites
 from ppl_models.inference.traces.sites import latent_sites, random_sites
 from ppl_models.sample_sites import base_of, is_local, is_plate
 
+
 class Many(Messenger):
     """Draws every latent site of a row S times, in a dimension left of the rows.
 
@@ -137,8 +138,8 @@ def guide_parameters(
     """Mean and standard deviation of the guide's Normal factors.
 
     Returns:
-        By site: the labels it depends on, loc and scale ``(B, C..., plates, *event)``. Factors that
-        depend on a continuous draw are left out: they are no function of the row.
+        By site: the labels it depends on, loc and scale ``(B, C..., plates, *event)``.
+        Factors that depend on a continuous draw are left out: they are no function of the row.
     """
     labels = [name for name in sites.labels if name in sites.guided]
     many, nesting = Many(2, labels, sites.nesting), sites.nesting

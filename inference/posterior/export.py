@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import at_least, check_seed, whole
+from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
 from ppl_models.inference.posterior.confusion import Confusion, confusions
@@ -31,6 +32,7 @@ from ppl_models.inference.posterior.groups import (
     provenance,
     training,
 )
+from ppl_models.inference.posterior.known_rows import add_covariates, at_covariates, observed
 from ppl_models.inference.posterior.row_blocks import Rows, prior
 from ppl_models.inference.posterior.rows import (
     conditioned_sites,
@@ -38,7 +40,7 @@ from ppl_models.inference.posterior.rows import (
     undisturbed,
 )
 from ppl_models.inference.posterior.support import as_fitted, check_alike
-from ppl_models.inference.posterior.target import observed_data, rows_of
+from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
 
 
@@ -50,6 +52,7 @@ def posterior(
     draws: int = 200,
     prior_draws: int = 500,
     given: Sequence[str] | None = None,
+    covariates: Mapping[str, Any] | None = None,
     rows: Sequence[int] | Tensor | None = None,
     draws_for: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -71,7 +74,10 @@ def posterior(
             when the new one is complete. In memory when left out.
         draws: Draws S of the guide per row.
         prior_draws: Draws from the prior; 0 for none.
-        given: Sites to condition on; the card's data sites by default.
+        given: Sites to condition on; the card's data sites by default. Covariates always are.
+        covariates: Values at which ``posterior_predictive``, ``prior`` and ``prior_predictive``
+            are drawn, by covariate: a number or the name of a class for all rows, or one for each
+            row of the table. By default the rows' own, which the guide is given in any case.
         rows: Positions in the table; all by default.
         draws_for: Those of the rows whose draws are kept; all by default. They come first.
             What is known of a row without draws (``variational``, ``diagnostics``,
@@ -99,9 +105,11 @@ def posterior(
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
         - ``posterior_predictive``: data sites drawn anew given each draw.
-        - ``prior`` and ``prior_predictive``: one new row per draw.
+        - ``prior`` and ``prior_predictive``: one new row per draw, with the covariates of a
+          random row of the table.
         - ``observed_data``: what was conditioned on, for rows with draws; ``constant_data``:
-          other labels (``y_true``, -1 where hidden) and where they are known (``y_mask``).
+          other labels (``y_true``, -1 where hidden) and where they are known (``y_mask``), and
+          covariates, integers with the names of their classes (``batch_class``).
         - ``diagnostics``: per row ``khat``, ``ess_is``, ``elbo`` = mean of the log weights and
           ``iw_bound`` = log of the mean weight, in nats; by chain where there are several.
         - ``training``: the training curve over ``(chain, step)``; ``y_confusion``, labelled
@@ -127,7 +135,10 @@ def posterior(
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     names = conditioned_sites(pairs[0], table, given, index, seed)
-    task = _Task(pairs, table, names, index, drawn, draws, prior_draws, seed, block)
+    anew = at_covariates(pairs[0], table, covariates)
+    if covariates:
+        more = {**more, "predicted_at": ", ".join(covariates)}
+    task = _Task(pairs, table, anew, names, index, drawn, draws, prior_draws, seed, block)
 
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
@@ -214,6 +225,7 @@ class _Task:
     """What is to be exported: fields as the options of :func:`posterior`.
 
     Attributes:
+        anew: The same rows with the covariates that data are drawn anew at.
         names: The sites that are conditioned on.
         index: The rows ``(n,)``, those with draws first.
         drawn: How many have draws.
@@ -221,6 +233,7 @@ class _Task:
 
     pairs: list[Pair]
     table: Table
+    anew: Table
     names: tuple[str, ...]
     index: Tensor
     drawn: int
@@ -256,23 +269,37 @@ class _Task:
         for start, stop in _spans(self.drawn, len(self.index), block):
             index, has_draws = self.index[start:stop], start < self.drawn
             rows = work if has_draws else work.without_draws()
-            for group, variables in rows.block(self._batch(work.pair, index)).items():
+            batch = self._batch(work.pair, index)
+            anew = batch if self.anew is self.table else self._batch(work.pair, index, self.anew)
+            for group, variables in rows.block(batch, anew).items():
                 groups.add(group, self._by_chain(variables), chain, start)
-            if has_draws and not chain:
+            if not chain:
                 seen = self.table.only(*self.names).rows(index)
-                model = work.outside.at(0).model
-                known = observed_data(work.pair, seen, work.sites, model)
-                groups.add("observed_data", known, row=start)
+                if has_draws:
+                    model = work.outside.at(0).model
+                    known = observed(work.pair, seen, work.sites, model)
+                    groups.add("observed_data", known, row=start)
+                add_covariates(groups, work.pair, seen, start)
         groups.add("posterior", work.outside.posterior(), chain)
         groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)
         groups.add("structure", self._by_chain(work.outside.structure), chain)
-        story = prior(work.pair, work.sites, work.outside, self.prior_draws)
+        story = prior(
+            work.pair, work.sites, work.outside, self.prior_draws, self._prior_rows(work.pair)
+        )
         for group, variables in story.items():
             groups.add(group, variables, chain)
 
-    def _batch(self, pair: Pair, index: Tensor) -> Batch:
-        return rows_of(self.table.only(*self.names).rows(index), pair)
+    def _prior_rows(self, pair: Pair) -> Batch | None:
+        """The covariates of a random row for each draw from the prior; None without covariates."""
+        if not pair.card.covariates or not self.prior_draws:
+            return None
+        index = self.index[torch.randint(len(self.index), (self.prior_draws,))]
+        return emptied(pair, self._batch(pair, index, self.anew))
+
+    def _batch(self, pair: Pair, index: Tensor, table: Table | None = None) -> Batch:
+        table = self.table if table is None else table
+        return rows_of(table.only(*self.names).rows(index), pair)
 
     def _by_chain(self, variables: Variables) -> Variables:
         """With a dimension for chains, where there are several."""

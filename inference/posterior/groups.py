@@ -189,6 +189,12 @@ class Groups:
             )
             parts[name](at, array)
 
+    def coordinate(self, group: str, dim: str, values: Any) -> None:
+        """A coordinate of a group by itself, such as the names of classes that no array spans."""
+        self.coordinates[dim] = np.asarray(values)
+        self.parts.setdefault(group, {})
+        self._write_coordinate(group, dim, self.coordinates[dim])
+
     def describe(self, attrs: Mapping[str, Any]) -> None:
         """Attributes on the root and the posterior, and the time on every group."""
         plain = plain_attrs(attrs)
@@ -339,11 +345,13 @@ def provenance(
         "objective": "not recorded",
         "sample_dims": list(SAMPLE),
         "sampled_variables": list(sites.latents),
-        "given": ", ".join(table.sites),
+        "given": ", ".join(n for n in table.sites if n not in pair.card.covariates),
+        "density": pair.card.density,
         "seed": seed,
         "rows_sha256": digest(table.numbers),
         "card_json": dataclasses.asdict(pair.card),
         "config_json": dataclasses.asdict(pair.config),
+        **({"covariates": ", ".join(pair.card.covariates)} if pair.card.covariates else {}),
         **shapes,
         **(more or {}),
     }

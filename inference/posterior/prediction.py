@@ -76,7 +76,7 @@ def label_probabilities(
         )
     if draws:
         return label_probs(pair, table, site, draws, check_seed(seed))
-    seen = as_fitted(pair, table).only(*pair.card.data)
+    seen = as_fitted(pair, table).only(*pair.card.given)
     given = listed(pair.guide)
     left = given is not None and site not in given and site in pair.card.latents
     if shared or left:

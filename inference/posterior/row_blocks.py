@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.covariates import empty
 from ppl_models.inference.posterior import importance_weights
 from ppl_models.inference.posterior.draws import (
     GuideDraws,
@@ -28,7 +29,13 @@ from ppl_models.inference.posterior.groups import (
     event_dims,
     host,
 )
-from ppl_models.inference.posterior.rows import Sites, elements_there, find_sites, with_gaps
+from ppl_models.inference.posterior.rows import (
+    Site,
+    Sites,
+    elements_there,
+    find_sites,
+    with_gaps,
+)
 from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.traces.sites import Program
@@ -88,15 +95,16 @@ class Rows:
         """The same for rows whose draws are not kept."""
         return replace(self, kept=dict.fromkeys(self.kept, 0))
 
-    def block(self, batch: Batch) -> dict[str, Variables]:
+    def block(self, batch: Batch, anew: Batch) -> dict[str, Variables]:
         """All groups of a block of rows, as parts of one chain.
 
         Args:
             batch: The rows, each counting once.
+            anew: The same rows with the covariates that data are drawn anew at.
         """
         parts = _Parts(self.kept)
         for program, labels, q in self._turns(batch):
-            self._draw(parts, program, batch, labels, q)
+            self._draw(parts, program, batch, anew, labels, q)
         with quiet(batch.rows.device):
             there = elements_there(self.outside.at(0).model, batch, self.sites)
             there = {name: mask.cpu() for name, mask in there.items()}
@@ -142,7 +150,13 @@ class Rows:
             draw += count
 
     def _draw(
-        self, parts: _Parts, program: Program, batch: Batch, labels: list[str], q: GuideDraws
+        self,
+        parts: _Parts,
+        program: Program,
+        batch: Batch,
+        anew: Batch,
+        labels: list[str],
+        q: GuideDraws,
     ) -> None:
         sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
@@ -171,8 +185,7 @@ class Rows:
             for name in set(places) - set(values):
                 values[name] = sites.latents[name].values()[places[name]]
             values = {name: value[:few] for name, value in values.items()}
-            # What of the data is no site, such as which elements there are, stays given.
-            seen = batch.without(*(n for n in self.pair.card.data if n in sites.data))
+            seen = anew.without(*self.pair.card.data)
             new = draw_data(program.model, seen, values, few, sites.nesting)
             for name in sites.data:
                 if name in new:
@@ -243,23 +256,54 @@ class _Parts:
             self.arrays.setdefault((group, name), []).append(part)
 
 
-def prior(pair: Pair, sites: Sites, outside: Outside, draws: int) -> dict[str, Variables]:
-    """One new row per draw from the story, nothing observed, as one chain."""
+def prior(
+    pair: Pair,
+    sites: Sites,
+    outside: Outside,
+    draws: int,
+    covariates: Mapping[str, Tensor] | None = None,
+) -> dict[str, Variables]:
+    """One new row per draw from the story, nothing observed, as one chain.
+
+    Args:
+        pair: The pair.
+        sites: The random variables of a row.
+        outside: Draws of those that all rows share.
+        draws: Their number; no groups without.
+        covariates: Of one row per draw; ``prior`` keeps them beside what is drawn.
+    """
     if not draws:
         return {}
-    device = pair.like().device
     # What all rows share is drawn anew for every draw.
     runs, rows = (draws, 1) if outside.sites else (1, draws)
-    empty = Batch({}, torch.arange(rows, device=device))
-    new = [draw_data(pair.model, empty, {}, 1, sites.nesting) for _ in range(runs)]
+    known = covariates or {}
+    parts = [{n: v[run : run + rows] for n, v in known.items()} for run in range(runs)]
+    new = [draw_data(pair.model, empty(pair, rows, p), {}, 1, sites.nesting) for p in parts]
+    there = _of_runs(pair, sites, outside, rows, parts)
     groups: dict[str, Variables] = {"prior": {}, "prior_predictive": {}}
     for name, site in {**sites.data, **sites.latents, **outside.sites}.items():
         group = "prior_predictive" if name in pair.card.data else "prior"
         # One draw of what all rows share has no dimension for draws, which rows have.
         stored = [site.stored(run[name]) for run in new]
         whole = torch.stack(stored) if name in outside.sites else torch.cat(stored, 1)[0]
+        whole = with_gaps(whole, there.get(name))
         groups[group][name] = ((*SAMPLE, *event_dims(site)), host(whole)[None])
+    for name, value in known.items():
+        dims = event_dims(Site(name, tuple(value.shape[1:]), None))
+        groups["prior"][name] = ((*SAMPLE, *dims), host(value)[None])
     return groups
+
+
+def _of_runs(
+    pair: Pair, sites: Sites, outside: Outside, rows: int, parts: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Where ragged sites have a value in the rows of all runs."""
+    if not sites.ragged:
+        return {}
+    model = outside.at(0).model
+    with quiet(pair.like().device):
+        runs = [elements_there(model, empty(pair, rows, part), sites) for part in parts]
+    return {name: torch.cat([run[name] for run in runs]) for name in runs[0]}
 
 
 def capacity(sites: Sites, draws: int, rows: int, limits: Mapping[str, int]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import DATA, is_local, there
+from ppl_models.sample_sites import is_local, plates_within, there
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
 # 32 MB are given back to the system after every use, and cost their first touch again.
@@ -185,7 +185,7 @@ def positions(table: Table, rows: Any) -> Tensor:
 
 
 def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
-    """Rows of a table with only the sites that are conditioned on.
+    """Rows of a table with only the sites that are conditioned on, and the covariates.
 
     Args:
         pair: The pair.
@@ -201,7 +201,8 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    seen = table.only(*given).rows(index)
+    given = tuple(dict.fromkeys((*given, *pair.card.covariates)))
+    seen = table.only(*(name for name in given if name in table.sites)).rows(index)
     for name, mask in seen.observed.items():
         row = int(seen.numbers[~mask][0])
         raise ValueError(
@@ -298,7 +299,7 @@ def find_sites(
             )
     data = {n: _site(n, s, nesting) for n, s in random_sites(p) if s["is_observed"]}
     for name in batch:
-        if name not in data and name not in pair.card.data:
+        if name not in data and name not in pair.card.given:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
     ragged = frozenset(n for n, s in random_sites(p) if there(s, nesting) is not None)
     return Sites(data, latents, tuple(guided), nesting, ragged, pair.coordinates)
@@ -309,9 +310,8 @@ def _site(name: str, node: Any, nesting: int) -> Site:
     support = fn.enumerate_support(expand=False) if enumerable(fn) else None
     if support is not None:
         support = support.reshape(-1, *fn.event_shape).detach()
-    frames = (f for f in node["cond_indep_stack"] if f.name != DATA)
-    plates = sorted((Plate(f.name, f.dim, f.size) for f in frames), key=lambda p: -p.dim)
-    return Site(name, tuple(fn.event_shape), support, tuple(plates), nesting)
+    plates = tuple(Plate(f.name, f.dim, f.size) for f in plates_within(node))
+    return Site(name, tuple(fn.event_shape), support, plates, nesting)
 
 
 def shared_site(name: str, node: Any) -> Site:

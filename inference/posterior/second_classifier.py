@@ -135,5 +135,5 @@ class Secondary:
         return float((self.predict(table) != table.sites[self.label][:].cpu()).double().mean())
 
     def _features(self, table: Table, place: int) -> Any:
-        seen = as_fitted(self.pair, table).only(*self.pair.card.data)
+        seen = as_fitted(self.pair, table).only(*self.pair.card.given)
         return by_rows(self.pair, seen, self.features, self.seed + place).cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,13 @@ from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import DATA, base_of, support_words, there
+from ppl_models.sample_sites import (
+    base_of,
+    plates_within,
+    rows_first,
+    support_words,
+    there,
+)
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
@@ -30,11 +36,32 @@ def as_fitted(pair: Pair, table: Table) -> Table:
         table: The rows.
 
     Raises:
-        ValueError: In one line, if a class or column is unknown or missing, a shape differs, or
-            there is no row.
+        ValueError: In one line, if a class or column is unknown or missing, a shape differs, a
+            covariate is missing or hidden, or there is no row.
     """
     table.check_rows()
+    check_covariates(pair, table)
     return table if pair.schema is None else pair.schema.bring(table)
+
+
+def check_covariates(pair: Pair, table: Table) -> None:
+    """Make sure that every row has the pair's covariates.
+
+    Raises:
+        ValueError: Naming the covariate, and the row where it is hidden.
+    """
+    for name, meaning in pair.card.covariates.items():
+        if name not in table.sites:
+            raise ValueError(
+                f"{table.name} lacks the covariate {name!r} of {pair.card.name} ({meaning}); "
+                f"it has {sorted(table.sites)}"
+            )
+        if name in table.observed:
+            row = int(table.numbers[~table.observed[name]][0])
+            raise ValueError(
+                f"covariate {name!r} of {table.name} is hidden in row {row}, expected a value in "
+                f"every row; choose rows that have one (table.where_observed({name!r}))"
+            )
 
 
 def check_alike(pairs: Sequence[Pair]) -> None:
@@ -100,14 +127,14 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
     with poutine.block(), torch.no_grad(), quiet(like.device):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
     supports: dict[str, Any] = {}
-    ragged: dict[str, list[int]] = {}
+    ragged: list[str] = []
     for name in regime.sites:
         site = trace.nodes.get(name)
         if site is not None and site["is_observed"]:
             _check_shape(name, table, first[name], site)
             supports[name] = base_of(site["fn"])
             if there(site, pair.plate_nesting) is not None:
-                ragged[name] = [frame.dim for frame in _inner(site)]
+                ragged.append(name)
 
     def check(batch: Batch) -> None:
         kept = _elements(pair, batch.to(like.device, like.dtype), ragged) if ragged else {}
@@ -118,7 +145,7 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
 
 
 def _check_shape(name: str, table: Table, value: Tensor, site: Any) -> None:
-    expected = (*(frame.size for frame in _inner(site)), *site["fn"].event_shape)
+    expected = (*(frame.size for frame in plates_within(site)), *site["fn"].event_shape)
     if value.shape[1:] != expected:
         raise ValueError(
             f"site {name!r} of {table.name} has rows of shape {tuple(value.shape[1:])}, "
@@ -126,23 +153,15 @@ def _check_shape(name: str, table: Table, value: Tensor, site: Any) -> None:
         )
 
 
-def _inner(site: Any) -> list[Any]:
-    """The plates within the rows that a site stands in, from dimension -2 leftwards."""
-    frames = [frame for frame in site["cond_indep_stack"] if frame.name != DATA]
-    return sorted(frames, key=lambda frame: -frame.dim)
-
-
-def _elements(pair: Pair, batch: Batch, ragged: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Where sets have elements ``(B, plates, *event)``, by the plates' dimensions."""
+def _elements(pair: Pair, batch: Batch, ragged: Sequence[str]) -> dict[str, Tensor]:
+    """Where sets have elements ``(B, plates, *event)``."""
     nesting, found = pair.plate_nesting, {}
     with poutine.block(), torch.no_grad(), quiet(pair.like().device):
         nodes = poutine.trace(pair.model).get_trace(batch).nodes
-    for name, dims in ragged.items():
+    for name in ragged:
         mask = there(nodes[name], nesting)
         if mask is not None:
-            shape = (*(mask.shape[nesting + d] for d in (-1, *dims)), *mask.shape[nesting:])
-            moved = mask.movedim([nesting + d for d in (-1, *dims)], [*range(1 + len(dims))])
-            found[name] = moved.reshape(shape)
+            found[name] = rows_first(nodes[name], mask, mask.dim() - nesting)
     return found
 
 

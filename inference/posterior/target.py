@@ -27,7 +27,6 @@ from ppl_models.inference.posterior.groups import (
     Variables,
     event_dims,
     host,
-    observations,
 )
 from ppl_models.inference.posterior.rows import (
     Conditioned,
@@ -40,7 +39,6 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.traces.sites import family, latent_sites
 from ppl_models.pair import Pair
-from ppl_models.quiet import quiet
 from ppl_models.sample_sites import is_local, there
 
 STARTS = 100  # random starts tried before giving up
@@ -241,9 +239,7 @@ def target(
     with poutine.block(), torch.no_grad():
         latent = dict(latent_sites(poutine.trace(pair.model).get_trace(batch)))
     outside = {
-        name: shared_site(name, site)
-        for name, site in latent.items()
-        if not is_local(site)
+        name: shared_site(name, site) for name, site in latent.items() if not is_local(site)
     }
     if rows_alone and outside:
         raise ValueError(
@@ -290,22 +286,6 @@ def rows_of(table: Table, pair: Pair) -> Batch:
     like = pair.like()
     (part,) = table.batches()
     return part.unscaled().to(like.device, like.dtype)
-
-
-def observed_data(
-    pair: Pair, seen: Table, sites: Sites, model: Callable[[Batch], Any] | None = None
-) -> Variables:
-    """What was conditioned on, as the table has it, but for padding.
-
-    Args:
-        pair: The pair.
-        seen: The rows.
-        sites: Their random variables.
-        model: In place of the pair's.
-    """
-    with quiet(pair.like().device):
-        there = elements_there(model or pair.model, rows_of(seen, pair), sites)
-    return observations(seen, sites, there)
 
 
 def rows_at_a_time(pair: Pair, sites: Sites, labels: Sequence[str], draws: int) -> int:

@@ -66,7 +66,7 @@ def gibbs_predict(
         ValueError: If an option is out of range, or the guide has no factor for the site.
     """
     weights, steps = at_least(weights=(weights, 1), steps=(steps, 1))
-    seen = as_fitted(pair, table).only(*pair.card.data)
+    seen = as_fitted(pair, table).only(*pair.card.given)
     like = pair.like()
     (first, *_) = seen.batches(limit=2)
     with undisturbed(pair, seed), torch.no_grad():

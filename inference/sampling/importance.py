@@ -29,12 +29,12 @@ from ppl_models.inference.posterior.groups import (
     Array,
     Groups,
     Variables,
-    constants,
     event_dims,
     host,
     provenance,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.plated_scores import Plated, normalised, picked
 from ppl_models.inference.posterior.rows import (
     Sites,
@@ -44,7 +44,7 @@ from ppl_models.inference.posterior.rows import (
     undisturbed,
     with_gaps,
 )
-from ppl_models.inference.posterior.target import observed_data, rows_of, sites_of_rows
+from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import is_enumerated, latent_sites, random_sites
 from ppl_models.inference.traces.weights import Weights
@@ -295,6 +295,5 @@ def _finish(
     told = {"log_evidence": evidence, "log_evidence_error": error}
     told |= importance_weights.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
-    groups.add("observed_data", observed_data(pair, seen, sites))
-    groups.add("constant_data", constants(table, list(seen.sites)))
+    add_known(groups, pair, seen, table, sites)
     return groups.finish(provenance(pair, seen, sites, method, seed, more))

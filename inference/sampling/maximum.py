@@ -18,17 +18,16 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Groups,
     Variables,
-    constants,
     host,
     provenance,
 )
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
     fixed,
     rows_at_a_time,
-    observed_data,
     rows_of,
     target,
 )
@@ -95,8 +94,7 @@ def map(
     groups = Groups(table.rows(index), few.sites)
     for name in parts[0]:
         groups.add(name, _joined([part[name] for part in parts]))
-    groups.add("observed_data", observed_data(pair, seen, few.sites))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index), few.sites)
     more = {
         "objective": "none",
         "sampled_variables": [*few.outside, *few.sites.latents],

@@ -18,15 +18,14 @@ from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Array,
     Groups,
-    constants,
     provenance,
 )
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, conditioned, positions, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
     fixed,
-    observed_data,
     rows_of,
     target,
 )
@@ -163,8 +162,7 @@ def _sample(
     stats = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
     groups.add("sample_stats", {name: (SAMPLE, value) for name, value in stats.items()})
     groups.add("log_likelihood", likelihood)
-    groups.add("observed_data", observed_data(pair, seen, found.sites))
-    groups.add("constant_data", constants(table.rows(index), list(seen.sites)))
+    add_known(groups, pair, seen, table.rows(index), found.sites)
     more = {
         "objective": "none",
         "warmup": warmup,

@@ -25,7 +25,6 @@ from ppl_models.inference.posterior.groups import (
     Groups,
     Variables,
     as_inference_data,
-    constants,
     event_dims,
     groups_of,
     host,
@@ -33,12 +32,12 @@ from ppl_models.inference.posterior.groups import (
     with_groups,
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
+from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
     rows_at_a_time,
-    observed_data,
     rows_of,
     sites_of_rows,
     target,
@@ -344,8 +343,7 @@ def _export(
     if found.stats:
         groups.add("sample_stats", found.stats)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in found.after.items()})
-    groups.add("observed_data", observed_data(pair, seen, sites))
-    groups.add("constant_data", constants(table, list(seen.sites)))
+    add_known(groups, pair, seen, table, sites)
     return groups.finish(provenance(pair, seen, sites, method, seed, {"objective": "none"}))
 
 

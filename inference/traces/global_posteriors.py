@@ -58,9 +58,14 @@ def global_posterior(pair: Program, name: str) -> dist.TorchDistribution:
 def _traced(pair: Program) -> dict[str, dist.TorchDistribution]:
     device = next(iter(pair.parameters())).device
     with quiet(device), torch.no_grad():
-        story = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(2, device=device)))
+        some = getattr(pair, "some_covariates", lambda rows: {})(2)
+        nothing = Batch(
+            {name: value.to(device) for name, value in some.items()},
+            torch.arange(2, device=device),
+        )
+        story = poutine.trace(pair.model).get_trace(nothing)
         rows = {name: site["value"] for name, site in random_sites(story) if is_local(site)}
-        first, second = (_shared(pair, Batch(rows)) for _ in range(2))
+        first, second = (_shared(pair, nothing.replace({**nothing, **rows})) for _ in range(2))
     found = {}
     for name, site in first.items():
         draws = site["value"], second[name]["value"]

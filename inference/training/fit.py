@@ -20,7 +20,7 @@ from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
-from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.posterior.support import check_covariates, check_data
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
@@ -99,7 +99,7 @@ def fit(
     _check_names(pair, plan)
     watching = any(stage.training.patience for stage in plan)
     schema, table, validation = _checked(pair, data, watching)
-    tables = [_rows_of(stage, table) for stage in plan]
+    tables = [_rows_of(pair, stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
@@ -149,6 +149,7 @@ def _checked(
     check_data(pair, table)
     if validation is not None:
         validation = schema.bring(validation)
+        check_covariates(pair, validation)
         if watching:
             check_data(pair, validation)
     return schema, table, validation
@@ -207,7 +208,7 @@ def _carry_out(
             loop.finish(table)
 
 
-def _rows_of(stage: Stage, table: Table) -> Table:
+def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
     if stage.observed:
         if stage.observed not in table.sites:
             raise ValueError(
@@ -215,7 +216,7 @@ def _rows_of(stage: Stage, table: Table) -> Table:
                 f"{sorted(table.sites)}"
             )
         table = table.where_observed(stage.observed)
-    return table.only(*stage.sites) if stage.sites else table
+    return table.only(*stage.sites, *pair.card.covariates) if stage.sites else table
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
@@ -225,7 +226,7 @@ def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
     if table is None:
         raise ValueError("patience needs validation rows, got a table without")
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
-    rows = _rows_of(stage, table)
+    rows = _rows_of(pair, stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)
 
 

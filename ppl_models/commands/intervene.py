@@ -112,7 +112,7 @@ def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, B
     if not 1 <= options.rows <= len(table):
         raise UsageError(f"--rows is {options.rows}, expected 1 to {len(table)}")
     # The labels are left out: what the pair makes of them is what is looked at.
-    seen = table.only(*run.pair.card.data)
+    seen = table.only(*run.pair.card.given)
     (batch,) = seen.batches(torch.arange(options.rows))
     like = run.pair.like()
     return run, table, batch.to(like.device, like.dtype)

@@ -86,6 +86,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         for site, what in d["latents"].items()
     ]
     data = [(f"`{site}`", what, "data") for site, what in d["data"].items()]
+    data += [(f"`{site}`", what, "covariate") for site, what in d["covariates"].items()]
     settings = [
         (f"`{s['name']}`", f"`{_value(s['default'])}`", s["doc"], _allowed(s)) for s in d["config"]
     ]
@@ -142,7 +143,7 @@ def _sources(module: str, files: Sequence[str]) -> str:
 
 def _own_data(name: str, pair: Pair) -> str:
     card = pair.card
-    sites = [*card.data, *card.labels]
+    sites = [*card.given, *card.labels]
     arrays = ", ".join(f"{site}={site}" for site in sites)
     missing = f"; -1 or NaN in {', '.join(card.labels)} is missing" if card.labels else ""
     lines = [

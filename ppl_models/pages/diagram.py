@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyro import poutine
 
-from ppl_models.batch import Batch
+from ppl_models.covariates import emptied
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.guides.protocol import listed
 from ppl_models.pair import Pair
@@ -18,6 +18,7 @@ LOOKS = {
     "data": "fill:#bbb,stroke:#333",  # shaded: always observed
     "label": "fill:#eee,stroke:#333,stroke-dasharray:4",  # observed in some rows
     "latent": "fill:#fff,stroke:#333",
+    "covariate": "fill:#ddf,stroke:#333",  # conditioned on, never scored
 }
 
 
@@ -33,11 +34,11 @@ def diagrams(pair: Pair) -> tuple[str, str]:
     """
     card = pair.card
     batch = draw_rows(pair, ROWS)
-    story = dependencies(pair.model, batch.only(*card.data))
-    trace = poutine.trace(pair.model).get_trace(Batch({}, batch.rows))
+    story = dependencies(pair.model, batch.only(*card.given))
+    trace = poutine.trace(pair.model).get_trace(emptied(pair, batch))
     rows = [name for name in story if name not in trace or is_local(trace.nodes[name])]
     guide = listed(pair.guide) or {}
-    sampled = poutine.trace(pair.guide).get_trace(batch.only(*card.data))
+    sampled = poutine.trace(pair.guide).get_trace(batch.only(*card.given))
     told = {*card.data, *sampled.nodes, *(name for given in guide.values() for name in given)}
     return (
         _chart(pair, story, story, rows),
@@ -56,11 +57,15 @@ def _chart(
     lines += ['  subgraph plate["rows"]', *inside, "  end"]
     for child, given in parents.items():
         lines += [f"  {number[parent]} --> {number[child]}" for parent in given]
-    lines += [f"  classDef {kind} {look}" for kind, look in LOOKS.items()]
+    kinds = {_kind(pair, name) for name in number}
+    usual = [kind for kind in LOOKS if kind != "covariate" or kind in kinds]
+    lines += [f"  classDef {kind} {LOOKS[kind]}" for kind in usual]
     return "\n".join(lines)
 
 
 def _kind(pair: Pair, name: str) -> str:
     if name in pair.card.labels:
         return "label"
+    if name in pair.card.covariates:
+        return "covariate"
     return "data" if name not in pair.card.latents else "latent"

@@ -21,6 +21,7 @@ from ppl_models.inference.plots.samples import GROUPS, data_sites, image_shape
 from ppl_models.inference.plots.traversals import latent_sites
 from ppl_models.inference.posterior.groups import groups_of
 from ppl_models.inference.posterior.importance_weights import khat_threshold
+from ppl_models.inference.posterior.known_rows import covariates_in
 from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.pages.describe import describe
 from ppl_models.pages.html import banner, drawing, facts, figure, figures, paragraph, pre, table
@@ -313,7 +314,8 @@ def simulated(fit: Fit, rows: int) -> Iterator[str]:
     if fit.run is None or not rows or "diagnostics" not in groups_of(fit.idata):
         return
     try:
-        found = sbc(fit.run.pair, rows)
+        known = groups_of(fit.idata).get("constant_data", xr.Dataset())
+        found = sbc(fit.run.pair, rows, covariates=covariates_in(fit.run.pair, known))
     except ValueError as problem:  # sites that ranks are not made for
         yield paragraph(f"Not simulated: {problem}.")
         return

@@ -21,7 +21,7 @@ from ppl_models.data import Table
 from ppl_models.inference import Evaluation, Objective
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
-from ppl_models.prior_rows import draw_rows
+from ppl_models.prior_rows import draw_rows, some_rows
 from ppl_models.sample_sites import is_local
 
 ROWS = 7
@@ -87,7 +87,7 @@ def label_priors(
             continue
         pair = catalogue.build(name, **small)
         sites = getattr(pair.config, of) if of in fields else (of,)
-        trace = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(1)))
+        trace = poutine.trace(pair.model).get_trace(some_rows(pair, 1))
         classes = {site: len(trace.nodes[site]["fn"].enumerate_support()) for site in sites}
         even = {site: [1 / count] * count for site, count in classes.items()}
         rising = {s: [2 * (c + 1) / n / (n + 1) for c in range(n)] for s, n in classes.items()}
@@ -184,7 +184,7 @@ def kinds(pair: Pair, rows: int) -> list[Batch]:
     """The same rows with every combination of labels observed, none first."""
     full, labels = draw_rows(pair, rows), pair.card.labels
     return [
-        full.only(*pair.card.data, *seen)
+        full.only(*pair.card.given, *seen)
         for count in range(len(labels) + 1)
         for seen in itertools.combinations(labels, count)
     ]
@@ -204,7 +204,7 @@ def cases(
         for stage in pair.stages(bound):
             if stage.observed and stage.observed not in batch:
                 continue
-            seen = batch.only(*stage.sites) if stage.sites else batch
+            seen = batch.only(*stage.sites, *pair.card.covariates) if stage.sites else batch
             if stage.prepare is not None:
                 with torch.no_grad():
                     seen = stage.prepare(seen)
@@ -258,7 +258,7 @@ def pick(
             if value.dim() >= -axis:
                 value = value.narrow(axis, place if value.shape[axis] > 1 else 0, 1)
         if labels:
-            value = value.reshape(value.shape[-1 - event_dim :])
+            value = value.reshape(value.shape[-len(site["cond_indep_stack"]) - event_dim :])
         if rows is not None and is_local(site):
             value = value.index_select(-1 - event_dim, torch.tensor(rows))
         values[name] = value.detach()

@@ -34,15 +34,14 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from torch.testing import assert_close
 
 from ppl_models import catalogue
-from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.inference.objectives.by_name import parse_objective
 from ppl_models.inference.training.sides import trained
 from ppl_models.pages.describe import describe
 from ppl_models.pair import Pair
-from ppl_models.prior_rows import draw_rows
-from ppl_models.sample_sites import is_local
+from ppl_models.prior_rows import draw_rows, some_rows
+from ppl_models.sample_sites import is_local, plates_within
 from ppl_models.testing.cases import (
     ROWS,
     Case,
@@ -160,7 +159,7 @@ class PairContract:
         """Model and guide sample what the card names; the guide leaves out what is observed."""
         card = subject.card
         named = {*card.data, *card.latents}
-        model = poutine.trace(subject.model).get_trace(Batch({}, torch.arange(ROWS)))
+        model = poutine.trace(subject.model).get_trace(some_rows(subject, ROWS))
         found = set(sampled(model))
         assert found == named, f"the model samples {sorted(found)}, the card names {sorted(named)}"
         for batch in kinds(subject, ROWS):
@@ -174,19 +173,24 @@ class PairContract:
     @pytest.mark.parametrize("rows", [1, 2, 7])
     def test_shapes(self, subject: Pair, rows: int) -> None:
         """Rows stand rightmost, enumeration leftmost, whatever the number of rows."""
-        prior = sampled(poutine.trace(subject.model).get_trace(Batch({}, torch.arange(rows))))
-        more = sampled(poutine.trace(subject.model).get_trace(Batch({}, torch.arange(ROWS))))
+        prior = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, rows)))
+        more = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, ROWS)))
         events = {name: site["fn"].event_shape for name, site in more.items()}
         for name, site in prior.items():
-            shape = (rows,) if is_local(site) else more[name]["fn"].batch_shape
+            inner = [frame.size for frame in reversed(plates_within(site))]
+            shape = (*inner, rows) if is_local(site) else more[name]["fn"].batch_shape
             assert site["fn"].batch_shape == shape, name
             assert site["value"].shape == (*shape, *events[name]), name
-        for batch, depth in itertools.product(kinds(subject, rows), (-2, -3)):
+        first = -1 - subject.plate_nesting
+        for batch, depth in itertools.product(kinds(subject, rows), (first, first - 1)):
             guide = poutine.trace(EnumMessenger(depth)(subject.guide)).get_trace(batch)
             model = poutine.trace(
                 EnumMessenger()(poutine.replay(subject.model, trace=guide))
             ).get_trace(batch)
             full = [1] * 8 + [rows]
+            for site in more.values():
+                for frame in plates_within(site):
+                    full[frame.dim] = frame.size
             for site in (enumerated(guide) | enumerated(model)).values():
                 dim, value = site["infer"]["_enumerate_dim"], site["value"]
                 full[dim] = value.shape[dim - site["fn"].event_dim]
@@ -210,12 +214,13 @@ class PairContract:
         choices = [{f.name: c} for f in fields for c in f.metadata.get("choices") or ()]
         for choice in choices or [{}]:
             pair = catalogue.build(name, **{**small, **choice})
-            prior = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(ROWS)))
+            prior = poutine.trace(pair.model).get_trace(some_rows(pair, ROWS))
             for field in fields:
                 site = field.metadata.get("from_data")
                 if site in cls.card.data:
                     shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
-                    assert prior.nodes[site]["value"].shape == shape
+                    value = prior.nodes[site]["value"]
+                    assert value[(0,) * len(plates_within(prior.nodes[site]))].shape == shape
                     assert not shape[1:] or shape[-1] == getattr(pair.config, field.name)
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
@@ -284,7 +289,9 @@ class PairContract:
         """Of every class, whether uniform, counted, learnt or given; labels are summed out yet."""
         for kind, pair, wanted in label_priors(name, small):
             rows = torch.arange(max(map(len, wanted.values())))
-            seen = Batch({site: rows % len(shares) for site, shares in wanted.items()})
+            labels = {site: rows % len(shares) for site, shares in wanted.items()}
+            nothing = some_rows(pair, len(rows))
+            seen = nothing.replace({**nothing, **labels})
             trace = poutine.trace(pair.model).get_trace(seen)
             for site, shares in wanted.items():
                 found = trace.nodes[site]["fn"].log_prob(seen[site])
@@ -384,7 +391,7 @@ class PairContract:
 
     def test_pyros_predictive_draws_every_site(self, subject: Pair) -> None:
         """From the prior, on rows of which nothing is observed."""
-        batch = Batch({}, torch.arange(ROWS))
+        batch = some_rows(subject, ROWS)
         draws = Predictive(subject.model, num_samples=3)(batch)
         for name, site in sampled(poutine.trace(subject.model).get_trace(batch)).items():
             rows = site["value"].shape if is_local(site) else (1, *site["value"].shape)
@@ -397,5 +404,6 @@ class PairContract:
         trace.compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
-            rows = rf"{ROWS}\b" if is_local(site) else r"\|"
+            inner = [str(frame.size) for frame in reversed(plates_within(site))]
+            rows = r"\s+".join([*inner, rf"{ROWS}\b"]) if is_local(site) else r"\|"
             assert re.search(rf"^\s*{name} dist\s+{rows}", text, re.MULTILINE), text

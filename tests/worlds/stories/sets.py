@@ -2,6 +2,7 @@
 
 Story   c ~ N(0, I)   z_m | c ~ N(A c, I)   x_m | c, z_m ~ N(f(c, z_m), s^2 I), m in the set
 Guide   q(c | mean over the set of e(x_m)) prod_m q(z_m | x_m, c)
+Paper   Edwards, Storkey. Towards a neural statistician. ICLR 2017
 Shapes  B rows, M elements, C context, K code, D data
 """
 
@@ -56,12 +57,13 @@ class Sets(Pair):
     plate_nesting = 2
     card = Card(
         name="sets",
-        title="Sets of one to seven points",
-        authors="-",
-        year=2026,
-        arxiv="-",
+        title="Sets of one to seven points, after the neural statistician",
+        authors="Harrison Edwards, Amos Storkey",
+        year=2017,
+        arxiv="1606.02185",
         task="sets",
-        data={"x": "elements (M, D)", "x_there": "which elements there are (M)"},
+        data={"x": "elements (M, D)"},
+        covariates={"x_there": "which elements there are (M)"},
         latents={"c": "context of the set (C)", "z": "code of each element (M, K)"},
         objectives=("elbo",),
     )
@@ -73,6 +75,14 @@ class Sets(Pair):
         self.decoder = _mlp(C + K, config.hidden, config.data_dim)
         self.log_scale = nn.Parameter(torch.tensor(-1.0))
         self.guide = SetGuide(config)
+
+    def some_covariates(self, rows: int) -> dict[str, Tensor]:
+        """Sets of one element, of two, and so on."""
+        most = self.config.most
+        sizes = 1 + torch.arange(rows, device=self.like().device) % most
+        return {
+            "x_there": (torch.arange(most, device=sizes.device) < sizes[:, None]).to(self.like())
+        }
 
     def model(self, batch: Batch) -> None:
         """p(c) prod_m p(z_m | c) p(x_m | c, z_m)."""
