@@ -1,7 +1,7 @@
 """Rows that are sets: elements padded to one length, and which of them are there.
 
 A set of at most M elements comes as a site ``x`` ``(B, M, ...)`` with a covariate ``x_there``
-``(B, M)`` beside it, 1 where there is an element and 0 in the padding. Without the second, all are there.
+``(B, M)`` beside it, 1 where there is an element and 0 in the padding. Without it, all are there.
 
 Shapes: B rows, M elements. A plate within the rows has its dimension left of theirs, so that a
 site in it has the batch shape ``(M, B)``: :func:`inside` moves values there.

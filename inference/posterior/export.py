@@ -25,14 +25,18 @@ from ppl_models.inference.posterior.groups import (
     Store,
     Variables,
     as_inference_data,
-    constants,
     digest,
     groups_of,
     plain_attrs,
     provenance,
     training,
 )
-from ppl_models.inference.posterior.known_rows import add_covariates, at_covariates, observed
+from ppl_models.inference.posterior.known_rows import (
+    add_covariates,
+    at_covariates,
+    constants,
+    observed,
+)
 from ppl_models.inference.posterior.row_blocks import Rows, prior
 from ppl_models.inference.posterior.rows import (
     conditioned_sites,

@@ -21,7 +21,6 @@ from ppl_models.inference.posterior.netcdf_kinds import check_attribute, check_t
 from ppl_models.inference.posterior.rows import (
     Site,
     Sites,
-    with_gaps,
 )
 from ppl_models.pair import Pair
 from ppl_models.version import __version__
@@ -253,37 +252,6 @@ def groups_of(idata: az.InferenceData | xr.DataTree) -> dict[str, xr.Dataset]:
 def with_groups(idata: az.InferenceData, **changed: xr.Dataset) -> az.InferenceData:
     """The same with other groups, which replace those of their name; arrays are shared."""
     return as_inference_data(groups_of(idata) | changed, idata.attrs)
-
-
-def constants(table: Table, given: Sequence[str]) -> Variables:
-    """What is known of the rows but was not conditioned on: labels, -1 where hidden."""
-    found: Variables = {}
-    for name in table.classes:
-        if name in given or table.sites[name].dim() > 1:
-            continue
-        found[f"{name}_true"] = (("datum",), table.sites[name].cpu().numpy())
-        if name in table.observed:
-            found[f"{name}_mask"] = (("datum",), table.observed[name].cpu().numpy())
-    return found
-
-
-def observations(table: Table, sites: Sites, there: Mapping[str, Tensor]) -> Variables:
-    """What was conditioned on, as the table has it, but for padding.
-
-    Args:
-        table: The rows.
-        sites: The random variables.
-        there: Where there are values; see ``rows.elements_there``.
-    """
-    found: Variables = {}
-    for name, value in table.sites.items():
-        site = sites.data.get(name)
-        if site is None or site.shape != tuple(value.shape[1:]):
-            site = Site(name, tuple(value.shape[1:]), None)
-        kept = there.get(name)
-        shown = value[:].cpu() if kept is None else with_gaps(value[:].cpu(), kept.cpu())
-        found[name] = (("datum", *event_dims(site)), shown.numpy())
-    return found
 
 
 def training(

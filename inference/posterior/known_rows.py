@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.covariates import covariate_value, covariates_of
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.groups import Groups, Variables, constants, observations
-from ppl_models.inference.posterior.rows import Sites, elements_there
+from ppl_models.inference.posterior.groups import Groups, Variables, event_dims
+from ppl_models.inference.posterior.rows import Site, Sites, elements_there, with_gaps
 from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
@@ -65,6 +65,37 @@ def add_covariates(groups: Groups, pair: Pair, seen: Table, row: int = 0) -> Non
         groups.add("constant_data", observations(seen.only(name), Sites({}, {}, ()), {}), row=row)
         if not row and name in seen.classes:
             groups.coordinate("constant_data", f"{name}_class", list(seen.classes[name]))
+
+
+def constants(table: Table, given: Sequence[str]) -> Variables:
+    """What is known of the rows but was not conditioned on: labels, -1 where hidden."""
+    found: Variables = {}
+    for name in table.classes:
+        if name in given or table.sites[name].dim() > 1:
+            continue
+        found[f"{name}_true"] = (("datum",), table.sites[name].cpu().numpy())
+        if name in table.observed:
+            found[f"{name}_mask"] = (("datum",), table.observed[name].cpu().numpy())
+    return found
+
+
+def observations(table: Table, sites: Sites, there: Mapping[str, Tensor]) -> Variables:
+    """What was conditioned on, as the table has it, but for padding.
+
+    Args:
+        table: The rows.
+        sites: The random variables.
+        there: Where there are values; see ``rows.elements_there``.
+    """
+    found: Variables = {}
+    for name, value in table.sites.items():
+        site = sites.data.get(name)
+        if site is None or site.shape != tuple(value.shape[1:]):
+            site = Site(name, tuple(value.shape[1:]), None)
+        kept = there.get(name)
+        shown = value[:].cpu() if kept is None else with_gaps(value[:].cpu(), kept.cpu())
+        found[name] = (("datum", *event_dims(site)), shown.numpy())
+    return found
 
 
 def at_covariates(pair: Pair, table: Table, covariates: Mapping[str, Any] | None) -> Table:

@@ -394,8 +394,8 @@ class PairContract:
         batch = some_rows(subject, ROWS)
         draws = Predictive(subject.model, num_samples=3)(batch)
         for name, site in sampled(poutine.trace(subject.model).get_trace(batch)).items():
-            rows = site["value"].shape if is_local(site) else (1, *site["value"].shape)
-            assert draws[name].shape == (3, *rows), name
+            wide = [1] * (subject.plate_nesting - len(site["fn"].batch_shape))
+            assert draws[name].shape == (3, *wide, *site["value"].shape), name
 
     def test_pyros_trace_formats_shapes(self, subject: Pair) -> None:
         """Every site has its line."""

@@ -79,10 +79,8 @@ class Sets(Pair):
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Sets of one element, of two, and so on."""
         most = self.config.most
-        sizes = 1 + torch.arange(rows, device=self.like().device) % most
-        return {
-            "x_there": (torch.arange(most, device=sizes.device) < sizes[:, None]).to(self.like())
-        }
+        there = torch.arange(most) <= torch.arange(rows)[:, None] % most
+        return {"x_there": there.to(self.like())}
 
     def model(self, batch: Batch) -> None:
         """p(c) prod_m p(z_m | c) p(x_m | c, z_m)."""
