@@ -161,7 +161,7 @@ def _quantities(
         if name in probs:
             table = probs[name].expand(draws, *probs[name].shape)
             found[f"q({name})"] = table.gather(-1, flat)[..., 0]
-    found["log_joint"] = score(pair.model, batch, values, (), draws).log_joint
+    found["log_joint"] = score(pair.model, batch, values, (), draws).marginal()
     return found
 
 

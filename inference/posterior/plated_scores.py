@@ -6,9 +6,8 @@ per enumerated label, S draws, P plates within the rows, B rows.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro.distributions as dist
@@ -37,6 +36,7 @@ class Plated:
         draws: Their number S.
         rows: Their number B.
         nesting: Number of plate dimensions, the data plate included.
+        padding: What makes the values of a label sum to one where it is masked.
     """
 
     terms: Sequence[Term]
@@ -45,6 +45,7 @@ class Plated:
     draws: int
     rows: int
     nesting: int
+    padding: Sequence[Term] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,7 +74,7 @@ class Plated:
             if label.name in places:
                 del summed[dim]
                 terms = [_at(term, dim, places[label.name], summed) for term in terms]
-        return Plated(terms, summed, self.data, self.draws, self.rows, self.nesting)
+        return replace(self, terms=terms, summed=summed)
 
     def draw(self) -> dict[str, Tensor]:
         """One exact draw of all labels given everything else, as places ``(S, P, B)``.
@@ -113,7 +114,8 @@ class Plated:
         if not terms:
             return torch.zeros(self.draws, self.rows)
         labels = frozenset(self.summed)
-        value = multiply(log_sum(terms, labels, self.summed, Torch())).value
+        whole = [*terms, *(term for term in self.padding if term.labels <= labels)]
+        value = multiply(log_sum(whole, labels, self.summed, Torch())).value
         value = value.reshape(value.shape[-1 - self.nesting], value.shape[-1])
         return value.expand(self.draws, self.rows)
 
@@ -139,29 +141,7 @@ def plated(
     terms = Collector(1.0, nesting, {}, {name: nodes[name] for name in labels})
     for name, node in nodes.items():
         terms.add("p", name, node, node["fn"].log_prob(node["value"]))
-    whole = normalised(terms.terms["p"], nodes, terms.labels)
-    return Plated(whole, terms.labels, data, draws, rows, nesting)
-
-
-def normalised(
-    terms: Iterable[Term], nodes: Mapping[str, Any], summed: Mapping[int, Summed]
-) -> list[Term]:
-    """Terms in which a label's values sum to one where it is masked, as if it were not there.
-
-    Args:
-        terms: Log densities, each label's own masked by zeros.
-        nodes: The sites of the model.
-        summed: The enumerated labels, by dimension.
-    """
-    found, sizes = [], {label.name: label.size for label in summed.values()}
-    for term in terms:
-        mask = nodes[term.name]["mask"] if term.name in sizes else None
-        if isinstance(mask, Tensor):
-            padding = torch.zeros_like(mask, dtype=term.value.dtype)
-            padding = padding.masked_fill(~mask, -math.log(sizes[term.name]))
-            term = Term(term.name, term.value + padding, term.labels, term.plates)
-        found.append(term)
-    return found
+    return Plated(terms.terms["p"], terms.labels, data, draws, rows, nesting, terms.padding)
 
 
 def picked(value: Tensor, dims: Mapping[int, Tensor], event: int) -> Tensor:

@@ -82,7 +82,8 @@ class Target:
         lead = free.dim() - len(self.shapes[name])
         whole = free.new_zeros(*free.shape[:lead], there.numel(), *free.shape[lead + 1 :])
         whole = whole.index_copy(lead, there.flatten().nonzero().flatten(), free)
-        return whole.unflatten(lead, there.shape)
+        spread: Tensor = whole.unflatten(lead, there.shape)
+        return spread
 
     def unconstrained(self, values: Values) -> dict[str, Tensor]:
         """Numbers on the real line for values in their supports."""
@@ -277,7 +278,7 @@ def _check_no_plates(pair: Pair, sites: Sites) -> None:
             raise ValueError(
                 f"site {site.name!r} of {pair.card.name} stands in plate {site.plates[0].name!r} "
                 "within the rows, where this algorithm does not look; use inference.nuts, hmc, "
-                "importance or sir, or the guide (inference.posterior)"
+                "importance or sir, or run.posterior"
             )
 
 

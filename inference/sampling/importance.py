@@ -35,7 +35,7 @@ from ppl_models.inference.posterior.groups import (
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.plated_scores import Plated, normalised, picked
+from ppl_models.inference.posterior.plated_scores import Plated, picked
 from ppl_models.inference.posterior.rows import (
     Sites,
     chosen,
@@ -46,7 +46,7 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import is_enumerated, latent_sites, random_sites
+from ppl_models.inference.traces.sites import is_enumerated, latent_sites
 from ppl_models.inference.traces.weights import Weights
 from ppl_models.pair import Pair
 
@@ -244,10 +244,9 @@ def _propose(
 
 def _with_plates(pair: Pair, batch: Batch, sites: Sites, draws: int, run: Weights) -> Proposals:
     """The same where rows have plates within them: no joint tensor of their labels is formed."""
-    terms = [*run.terms["p"], *(replace(t, value=-t.value) for t in run.terms["q"])]
-    model = dict(random_sites(run.model))
-    terms = normalised(terms, model, run.labels)
-    scores = Plated(terms, run.labels, (), draws, batch.count, sites.nesting)
+    drawn = (replace(term, value=-term.value) for term in run.terms["q"])
+    terms, size = [*run.terms["p"], *drawn], (draws, batch.count)
+    scores = Plated(terms, run.labels, (), *size, sites.nesting, run.padding)
     places = scores.draw()
     dims = {dim: places[label.name] for dim, label in run.labels.items()}
     there = elements_there(pair.model, batch, sites)
@@ -256,9 +255,8 @@ def _with_plates(pair: Pair, batch: Batch, sites: Sites, draws: int, run: Weight
         if name in places:
             stored = site.by_row(places[name])
         else:
-            drawn = run.guide.nodes[name]["value"]
             event = len(site.event)
-            value = picked(drawn, dims, event)
+            value = picked(run.guide.nodes[name]["value"], dims, event)
             inner = value.shape[value.dim() - event - sites.nesting :]
             stored = site.stored(value.reshape(-1, *inner).expand(draws, *inner))
         values[name] = with_gaps(stored, there.get(name))
