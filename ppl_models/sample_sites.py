@@ -68,6 +68,16 @@ def rows_first(site: Any, value: Tensor, event: int) -> Tensor:
     return moved.reshape(*moved.shape[: len(dims)], *value.shape[value.dim() - event :])
 
 
+def in_plates(site: Any, value: Tensor) -> Tensor:
+    """Values ``(B, plates, *event)`` of a row's site as the site has them, ``(P, B, *event)``."""
+    dims = [-1, *(frame.dim for frame in plates_within(site))]
+    event = value.dim() - len(dims)
+    depth = -min(dims)
+    wide = value.reshape(*[1] * (depth - len(dims)), *value.shape)
+    first = depth - len(dims)
+    return wide.movedim([first + place for place in range(len(dims))], [d - event for d in dims])
+
+
 WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 
