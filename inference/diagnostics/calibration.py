@@ -133,8 +133,8 @@ def simulated(
     """
     if pair.plate_nesting > 1:
         raise ValueError(
-            f"{pair.card.name} has plates within its rows, whose entries differ in number from row "
-            "to row and are not ranked; expected a pair whose rows have the data plate alone"
+            f"{pair.card.name} has plates within its rows, which differ in number from row to "
+            "row and are not ranked; expected a pair whose rows have the data plate alone"
         )
     known = empty(pair, rows, covariates)
     drawn = {name: value[0] for name, value in draw_data(pair.model, known, {}, 1).items()}

@@ -298,6 +298,8 @@ def _density(traces: dict[str, Any], batch: Batch) -> tuple[list[str], str]:
         for name, site in random_sites(trace):
             log_prob = site["fn"].log_prob(site["value"])
             bad = ~log_prob.isfinite()
+            if isinstance(site["mask"], Tensor):
+                bad = bad & site["mask"]
             if bool(bad.any()):
                 place = ""
                 if log_prob.dim() and log_prob.shape[-1] == batch.count:

@@ -273,12 +273,17 @@ def target(
 
 
 def _check_no_plates(pair: Pair, sites: Sites) -> None:
+    """Refuse entries of a row that differ in number from row to row."""
     for site in (*sites.latents.values(), *sites.data.values()):
+        where = ""
         if site.plates:
+            where = f"stands in plate {site.plates[0].name!r} within the rows"
+        elif site.name in sites.ragged and site.name in sites.latents:
+            where = "is masked in part"
+        if where:
             raise ValueError(
-                f"site {site.name!r} of {pair.card.name} stands in plate {site.plates[0].name!r} "
-                "within the rows, where this algorithm does not look; use inference.nuts, hmc, "
-                "importance or sir, or run.posterior"
+                f"site {site.name!r} of {pair.card.name} {where}, where this algorithm does not "
+                "look; use inference.nuts, hmc, importance or sir, or run.posterior"
             )
 
 

@@ -46,7 +46,7 @@ class Weights:
         cap: Largest number of combinations of labels that a joint tensor may have.
         outside: Log p - log q of sites outside the data plate, a scalar.
         rescaled: Name of a site whose weight is not just the plate's N / B, or of a masked
-            label, or None.
+            label that stands in no plate within the rows, or None.
         term_by_term: Whether labels are summed in each term by itself, not in the joint tensors:
             there are several, they stand in a plate within the rows, or one has a weight or a
             mask of its own.
@@ -266,7 +266,8 @@ class Collector:
             # A weight or mask changes what a label costs, never how probable it is.
             plain = isinstance(scale, float) and scale == 1.0 and mask is None
             self.term_by_term = self.term_by_term or not plain
-            if mask is not None and mask is not True:
+            # Labels of a plate are summed one by one, and padding makes up for their mask.
+            if mask is not None and mask is not True and not plates_within(site, self.nesting):
                 self.rescaled = name
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor

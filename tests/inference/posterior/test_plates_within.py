@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pyro
@@ -51,13 +52,22 @@ def with_gradient(pair: world.Elements, loss: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("scale", [1, 10])
+@pytest.mark.parametrize(
+    "objective",
+    [EnumeratedELBO(), IWELBO(1, lam=0.5), IWELBO(1, lam=0.0), EnumeratedELBO(backend="funsor")],
+    ids=repr,
+)
 def test_rows_with_padding_are_single_rows_without_it(
-    dtype: torch.dtype, tolerance: float, labels: bool, scale: int
+    dtype: torch.dtype,
+    tolerance: float,
+    labels: bool,
+    scale: int,
+    objective: inference.Objective,
 ) -> None:
     """The loss and gradient of the whole batch, from one set at a time."""
     pair = world.built(dtype, labels=labels)
     batch = world.rows(dtype, most=6, padding=math.nan, scale=scale)
-    draws, objective = drawn(pair, batch), EnumeratedELBO()
+    draws = drawn(pair, batch)
     whole = objective.differentiable_loss(pair.model, FixedDraws(pair.guide, draws), batch)
     total = 0.0
     for row, size in enumerate(world.SIZES):
@@ -283,6 +293,13 @@ def test_an_element_outside_the_support_is_named_and_padding_is_not_looked_at() 
 
 
 @pytest.mark.parametrize("function", [inference.map, inference.log_evidence])
-def test_what_does_not_look_into_plates_says_so(function: object) -> None:
-    with pytest.raises(ValueError, match="'z' of elements stands in plate 'element' within"):
-        function(world.built(torch.float32), world.table())
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [("plate", "stands in plate 'element' within the rows"), ("event", "is masked in part")],
+)
+def test_what_does_not_look_at_elements_says_so(
+    function: Callable[..., object], told: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=f"'z' of elements {why}, where this") as error:
+        function(world.built(torch.float32, told=told), world.table())
+    assert "\n" not in str(error.value)
