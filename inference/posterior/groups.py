@@ -319,6 +319,7 @@ def provenance(
         "rows_sha256": digest(table.numbers),
         "card_json": dataclasses.asdict(pair.card),
         "config_json": dataclasses.asdict(pair.config),
+        **({"ragged": ", ".join(sorted(sites.ragged))} if sites.ragged else {}),
         **({"covariates": ", ".join(pair.card.covariates)} if pair.card.covariates else {}),
         **shapes,
         **(more or {}),

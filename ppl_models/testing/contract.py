@@ -41,7 +41,7 @@ from ppl_models.inference.training.sides import trained
 from ppl_models.pages.describe import describe
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
-from ppl_models.sample_sites import is_local, plates_within
+from ppl_models.sample_sites import is_local
 from ppl_models.testing.cases import (
     ROWS,
     Case,
@@ -50,10 +50,12 @@ from ppl_models.testing.cases import (
     depends_on_itself,
     enumerated,
     foreign,
+    full_shape,
     gradients_by_row,
     kinds,
     label_priors,
     pick,
+    plate_sizes,
     sampled,
     small_settings,
     subset,
@@ -177,23 +179,16 @@ class PairContract:
         more = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, ROWS)))
         events = {name: site["fn"].event_shape for name, site in more.items()}
         for name, site in prior.items():
-            inner = [frame.size for frame in reversed(plates_within(site))]
-            shape = (*inner, rows) if is_local(site) else more[name]["fn"].batch_shape
+            shape = (*plate_sizes(site), rows) if is_local(site) else more[name]["fn"].batch_shape
             assert site["fn"].batch_shape == shape, name
             assert site["value"].shape == (*shape, *events[name]), name
-        first = -1 - subject.plate_nesting
-        for batch, depth in itertools.product(kinds(subject, rows), (first, first - 1)):
+        left = -1 - subject.plate_nesting
+        for batch, depth in itertools.product(kinds(subject, rows), (left, left - 1)):
             guide = poutine.trace(EnumMessenger(depth)(subject.guide)).get_trace(batch)
             model = poutine.trace(
                 EnumMessenger()(poutine.replay(subject.model, trace=guide))
             ).get_trace(batch)
-            full = [1] * 8 + [rows]
-            for site in more.values():
-                for frame in plates_within(site):
-                    full[frame.dim] = frame.size
-            for site in (enumerated(guide) | enumerated(model)).values():
-                dim, value = site["infer"]["_enumerate_dim"], site["value"]
-                full[dim] = value.shape[dim - site["fn"].event_dim]
+            full = full_shape(rows, more, enumerated(guide) | enumerated(model))
             for name, site in [*sampled(guide).items(), *sampled(model).items()]:
                 assert site["fn"].event_shape == events[name], name
                 if not is_local(site):
@@ -218,9 +213,9 @@ class PairContract:
             for field in fields:
                 site = field.metadata.get("from_data")
                 if site in cls.card.data:
-                    shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
-                    value = prior.nodes[site]["value"]
-                    assert value[(0,) * len(plates_within(prior.nodes[site]))].shape == shape
+                    node = prior.nodes[site]
+                    shape = (*plate_sizes(node), ROWS, *node["fn"].event_shape)
+                    assert node["value"].shape == shape
                     assert not shape[1:] or shape[-1] == getattr(pair.config, field.name)
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
@@ -316,8 +311,7 @@ class PairContract:
                 sites[label] = sites[label].masked_fill(hidden, garbage)
             table = Table("contract", sites, observed=dict.fromkeys(card.labels, mask))
             torch.manual_seed(0)
-            losses = [case.fresh_loss() for case in cases(subject, table.batches())]
-            total = torch.cat(losses).sum()
+            total = torch.cat([c.fresh_loss() for c in cases(subject, table.batches())]).sum()
             grads = torch.autograd.grad(total, list(subject.parameters()))
             results.append([total.detach(), *grads])
         for other in results[1:]:
@@ -360,12 +354,9 @@ class PairContract:
             fresh = gradients_by_row(case, trace, {})
             rows = case.loss(case.batch, draws)
             names, parameters = zip(*case.pair.named_parameters(), strict=True)
-            loop = [
-                torch.autograd.grad(row, parameters, retain_graph=True, allow_unused=True)
-                for row in rows
-            ]
-            by_name = zip(names, parameters, zip(*loop, strict=True), strict=True)
-            for name, parameter, found in by_name:
+            how = {"retain_graph": True, "allow_unused": True}
+            loop = zip(*(torch.autograd.grad(row, parameters, **how) for row in rows), strict=True)
+            for name, parameter, found in zip(names, parameters, loop, strict=True):
                 zero = torch.zeros_like(parameter)
                 expected = torch.stack([zero if grad is None else grad for grad in found])
                 assert_close(grads[name], expected, rtol=1e-9, atol=1e-10)
@@ -404,6 +395,6 @@ class PairContract:
         trace.compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
-            inner = [str(frame.size) for frame in reversed(plates_within(site))]
-            rows = r"\s+".join([*inner, rf"{ROWS}\b"]) if is_local(site) else r"\|"
+            wide = [*map(str, plate_sizes(site)), rf"{ROWS}\b"]
+            rows = r"\s+".join(wide) if is_local(site) else r"\|"
             assert re.search(rf"^\s*{name} dist\s+{rows}", text, re.MULTILINE), text

@@ -26,12 +26,18 @@ from ppl_models.pair import Card, Pair
 
 NOISE, SLOPE, SHIFTS, SHARES = 0.7, 0.8, (-1.5, 1.0), (0.3, 0.7)
 SIZES = (1, 3, 2, 4)
+KINDS: dict[str, dict[str, bool]] = {
+    "no labels": {},
+    "labels of the guide": {"labels": True},
+    "labels of the model": {"labels": True, "guided": False},
+}
 
 
 @dataclass(frozen=True)
 class ElementsConfig(Config):
     told: str = setting("plate", "elements in a plate or an event", choices=("plate", "event"))
     labels: bool = setting(False, "s, a class of each element")
+    guided: bool = setting(True, "the guide samples s")
     most: int = setting(4, "M")
 
 
@@ -59,7 +65,7 @@ class SetGuide(nn.Module):
                 return
             with elements.plate("element", there):
                 x, shift = elements.inside(x), 0.0
-                if self.config.labels:
+                if self.config.labels and self.config.guided:
                     logits = torch.stack([0 * x, self.of_s[0] + self.of_s[1] * x], -1)
                     shift = (
                         0.4

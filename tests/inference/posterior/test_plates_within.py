@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -49,7 +50,7 @@ def with_gradient(pair: world.Elements, loss: Tensor) -> list[Tensor]:
     return [loss.detach(), *(torch.zeros(()) if g is None else g for g in grads)]
 
 
-@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("kind", world.KINDS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("scale", [1, 10])
 @pytest.mark.parametrize(
@@ -60,12 +61,12 @@ def with_gradient(pair: world.Elements, loss: Tensor) -> list[Tensor]:
 def test_rows_with_padding_are_single_rows_without_it(
     dtype: torch.dtype,
     tolerance: float,
-    labels: bool,
+    kind: str,
     scale: int,
     objective: inference.Objective,
 ) -> None:
     """The loss and gradient of the whole batch, from one set at a time."""
-    pair = world.built(dtype, labels=labels)
+    pair = world.built(dtype, **world.KINDS[kind])
     batch = world.rows(dtype, most=6, padding=math.nan, scale=scale)
     draws = drawn(pair, batch)
     whole = objective.differentiable_loss(pair.model, FixedDraws(pair.guide, draws), batch)
@@ -89,24 +90,24 @@ def by_hand(row: int, c: float, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rest + log_x[:, None], rest
 
 
-def test_an_export_has_the_densities_of_a_loop_over_elements() -> None:
-    """Of the draws that it keeps: labels as the guide drew them, and summed out of the data."""
-    pair = world.built(labels=True)
+@pytest.mark.parametrize("guided", [True, False])
+def test_an_export_has_the_densities_of_a_loop_over_elements(guided: bool) -> None:
+    """Of the draws that it keeps: at the guide's labels, or with those of the model summed out."""
+    pair = world.built(labels=True, guided=guided)
     idata = posterior(pair, world.table(most=6), draws=7)
     post, stats = idata.posterior, idata.sample_stats
-    for draw in range(7):
-        for row, size in enumerate(world.SIZES):
-            c = float(post.c[0, draw, row])
-            z, s = (post[n].values[0, draw, row] for n in ("z", "s"))
-            assert np.isnan(z[size:]).all() and (s[size:] == -1).all()
-            whole, rest = by_hand(row, c, z[:size])
-            prior = -0.5 * c**2 - 0.5 * math.log(2 * math.pi)
-            log_p = prior + whole[np.arange(size), s[:size]].sum()
-            log_x = np.logaddexp.reduce(whole, 1).sum() - np.logaddexp.reduce(rest, 1).sum()
-            np.testing.assert_allclose(stats.log_p.values[0, draw, row], log_p, rtol=2e-6)
-            np.testing.assert_allclose(
-                idata.log_likelihood.x.values[0, draw, row], log_x, rtol=2e-5, atol=2e-5
-            )
+    for draw, row in itertools.product(range(7), ROWS):
+        c, size = float(post.c[0, draw, row]), world.SIZES[row]
+        z, s = (post[n].values[0, draw, row] for n in ("z", "s"))
+        assert np.isnan(z[size:]).all() and (s[size:] == -1).all()
+        whole, rest = by_hand(row, c, z[:size])
+        log_p = -0.5 * c**2 - 0.5 * math.log(2 * math.pi)
+        summed = np.logaddexp.reduce(whole, 1)
+        log_p += (whole[np.arange(size), s[:size]] if guided else summed).sum()
+        log_x = summed.sum() - np.logaddexp.reduce(rest, 1).sum()
+        np.testing.assert_allclose(stats.log_p.values[0, draw, row], log_p, rtol=2e-6)
+        found = idata.log_likelihood.x.values[0, draw, row]
+        np.testing.assert_allclose(found, log_x, rtol=2e-5, atol=2e-5)
 
 
 def test_an_export_names_plates_and_leaves_padding_empty() -> None:
@@ -199,10 +200,10 @@ def observed(pair: world.Elements, batch: Batch, draws: dict[str, Tensor]) -> li
     ]
 
 
-@pytest.mark.parametrize("labels", [False, True])
-def test_importance_finds_the_evidence(labels: bool) -> None:
+@pytest.mark.parametrize("kind", world.KINDS)
+def test_importance_finds_the_evidence(kind: str) -> None:
     """And the labels of elements, summed out in each weight and drawn within it."""
-    pair = world.built(torch.float64, labels=labels)
+    pair, labels = world.built(torch.float64, **world.KINDS[kind]), "labels" in world.KINDS[kind]
     idata = inference.importance(pair, world.table(most=5), draws=4000)
     told = idata.diagnostics
     for row in ROWS:
