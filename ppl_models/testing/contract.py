@@ -354,7 +354,7 @@ class PairContract:
             fresh = gradients_by_row(case, trace, {})
             rows = case.loss(case.batch, draws)
             names, parameters = zip(*case.pair.named_parameters(), strict=True)
-            how = {"retain_graph": True, "allow_unused": True}
+            how: Any = {"retain_graph": True, "allow_unused": True}
             loop = zip(*(torch.autograd.grad(row, parameters, **how) for row in rows), strict=True)
             for name, parameter, found in zip(names, parameters, loop, strict=True):
                 zero = torch.zeros_like(parameter)
