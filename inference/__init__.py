@@ -19,6 +19,11 @@ if TYPE_CHECKING:
         Report as Report,
         debug as debug,
     )
+    from ppl_models.inference.diagnostics.density_checks import (
+        attribute_coverage as attribute_coverage,
+        code_spread as code_spread,
+        probe_accuracy as probe_accuracy,
+    )
     from ppl_models.inference.diagnostics.gaps import (
         against_nuts as against_nuts,
         amortisation_gap as amortisation_gap,
@@ -153,12 +158,14 @@ _HOMES = {
     "aggregate_posterior": "diagnostics.collapse",
     "agreement": "diagnostics.restarts",
     "amortisation_gap": "diagnostics.gaps",
+    "attribute_coverage": "diagnostics.density_checks",
     "bad_rows": "sampling.refine",
     "bald": "sampling.acquisitions",
     "bound_per_row": "posterior.prediction",
     "calibration_error": "diagnostics.calibration",
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",
+    "code_spread": "diagnostics.density_checks",
     "debug": "diagnostics.debug",
     "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
@@ -179,6 +186,7 @@ _HOMES = {
     "map": "sampling.maximum",
     "methods": "diagnostics.methods",
     "nuts": "sampling.mcmc",
+    "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
     "replaced": "sampling.refine",
     "sbc": "diagnostics.calibration",

@@ -80,7 +80,7 @@ def covariate_value(pair: Any, name: str, value: Any) -> Tensor:
     Args:
         pair: The pair, which knows the classes of the data that it was fitted on.
         name: The covariate.
-        value: A number, a class name, several of them, or a tensor.
+        value: A number, a class name, several of them, or a tensor; a number may be text.
 
     Raises:
         ValueError: If there is no such covariate or class, or it is no finite number.
@@ -97,7 +97,7 @@ def covariate_value(pair: Any, name: str, value: Any) -> Tensor:
         codes = [classes.index(entry) for entry in listed]
         value = codes if isinstance(value, list | tuple) else codes[0]
     try:
-        found = torch.as_tensor(value)
+        found = torch.as_tensor(float(value) if isinstance(value, str) else value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"covariate {name!r} is {value!r}, expected numbers") from None
     like = pair.like()

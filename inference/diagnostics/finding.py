@@ -21,6 +21,7 @@ class Finding:
         variable: The site or variable it is about; empty for the posterior as a whole.
         figure: The figure.
         limit: The threshold; the nearer of the two where there are two.
+        left_out: Whether the check was not made, for the reason that the fact says.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Finding:
     variable: str = ""
     figure: float = float("nan")
     limit: float = float("nan")
+    left_out: bool = False
 
     @property
     def sentence(self) -> str:

@@ -26,7 +26,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.draws import draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, positions, undisturbed, weighed
 from ppl_models.inference.posterior.target import rows_at_a_time, rows_of, sites_of_rows
 from ppl_models.inference.sampling.evidence import log_evidence
 from ppl_models.inference.sampling.importance import LEAST
@@ -86,7 +86,7 @@ def amortisation_gap(
     bounds: dict[str, tuple[Array, Array]] = {}
     for name, which in (("", pair), ("refined_", refined)):
         with undisturbed(pair, seed), torch.no_grad():
-            seen = conditioned(which, table, given, index)
+            seen = weighed(which, table, given, index)
             weights = log_weights(which, seen, sites_of_rows(which, seen), draws).astype(float)
         error = weights.std(0, ddof=1) / math.sqrt(draws)
         bounds[f"{name}elbo"] = (weights.mean(0), error)
@@ -151,7 +151,7 @@ def against_nuts(
     options = {"progress": False, **options}
     table, index = chosen(pair, table, range(min(10, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         codes = {n: site.event for n, site in sites.latents.items() if site.support is None}
         if not codes:

@@ -16,6 +16,7 @@ from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.posterior.density import no_evidence
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
@@ -74,7 +75,8 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
 
     An objective applies if its loss is finite on every kind of rows, and its gradient reaches
     on some kind every parameter that the guide's latent sites depend on. An algorithm applies if
-    it runs. Options are left at their defaults, but for the number of draws.
+    it runs; none does on a pair whose rows have no evidence, by its card's ``density`` or because
+    its model scores no data. Options are left at their defaults, but for the number of draws.
 
     Args:
         pair: The pair; left as it was.
@@ -88,8 +90,10 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
     batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(pair, data, ROWS)]
     with _quiet(pair, seed):
         asked = _asked(pair, batches)
+        # A bound of codes trains; where nothing is scored there is nothing to bound.
+        none = "" if pair.card.density == "codes" else no_evidence(pair, batches[-1])
         objectives = (
-            Method(name, "objective", _reason(_objective, make, pair, batches, asked))
+            Method(name, "objective", none or _reason(_objective, make, pair, batches, asked))
             for name, make in BOUNDS.items()
         )
         algorithms = (

@@ -1,9 +1,9 @@
 """Whether a posterior can be trusted, from its InferenceData alone.
 
 The checks, their limits and the reasons for these stand in the modules beside this one:
-``weight_checks`` (a guide's draws), ``code_checks``, ``label_checks``, ``training_checks`` and
-``chain_checks``. How many planted faults they find, and how often they are wrong about good fits,
-stands in ``docs/diagnostics.md``.
+``weight_checks`` (a guide's draws), ``code_checks``, ``label_checks``, ``training_checks``,
+``chain_checks`` and, where rows have no evidence, ``density_checks``. How many planted faults they
+find, and how often they are wrong about good fits, stands in ``docs/diagnostics.md``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import xarray as xr
 
 from ppl_models.inference.diagnostics.chain_checks import chain_checks
 from ppl_models.inference.diagnostics.code_checks import code_checks
+from ppl_models.inference.diagnostics.density_checks import density_checks
 from ppl_models.inference.diagnostics.finding import Finding
 from ppl_models.inference.diagnostics.label_checks import label_checks
 from ppl_models.inference.diagnostics.training_checks import CURVE, training_checks
@@ -51,8 +52,14 @@ class Verdict:
         return tuple(check for check in self.findings if not check.ok)
 
     def __str__(self) -> str:
-        lines = [f"{'ok    ' if f.ok else 'FAILED'}  {f.sentence}" for f in self.findings]
+        lines = [f"{_mark(f)}  {f.sentence}" for f in self.findings]
         return "\n".join([*lines, "trusted" if self.ok else "not to be trusted"])
+
+
+def _mark(finding: Finding) -> str:
+    if finding.left_out:
+        return "none  "
+    return "ok    " if finding.ok else "FAILED"
 
 
 def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
@@ -66,7 +73,8 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
     """
     groups = groups_of(idata)
     ours = str(idata.attrs.get("creation_library")) == OURS
-    checks = [*weight_checks(groups), *training_checks(groups, idata.attrs)]
+    checks = density_checks(groups, idata.attrs)
+    checks += [*weight_checks(groups), *training_checks(groups, idata.attrs)]
     # A file by another program has none of these; its draws are those of chains.
     if (not checks and not ours) or idata.attrs.get("inference_method") in CHAINS:
         checks += chain_checks(groups)

@@ -195,9 +195,11 @@ def _covariates(pair: Pair, idata: az.InferenceData, rows: slice | list[int]) ->
 
 def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str, Tensor]:
     """The draw of largest joint density of a row, as many times as there are rows."""
-    stats = idata.sample_stats.isel(datum=row)["log_p"].stack(sample=("chain", "draw"))
     kept = idata.posterior.sizes["draw"] * idata.posterior.sizes["chain"]
-    place = int(stats.values[:kept].argmax())
+    place = 0  # any draw, where rows have no evidence
+    if "log_p" in groups_of(idata).get("sample_stats", ()):
+        stats = idata.sample_stats.isel(datum=row)["log_p"].stack(sample=("chain", "draw"))
+        place = int(stats.values[:kept].argmax())
     supports, like = _supports(pair, idata), pair.like()
     start = {}
     for name in latent_sites(idata):

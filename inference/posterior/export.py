@@ -120,6 +120,10 @@ def posterior(
           training rows by their class and the most probable one, and ``y_sure``, the mean of
           that one's probability.
 
+        Of a pair whose rows have no evidence of data (its card's ``density``), ``sample_stats``,
+        ``log_likelihood`` and ``diagnostics`` are left out, and the attribute ``no_evidence``
+        says why.
+
         Draw groups that would exceed 5e7 numbers (``log_likelihood``: 1e7) hold the first of
         the draws only; how many is in the attributes ``posterior_draws`` etc.; 0 means that the
         group is left out. Under ArviZ 1 it is a DataTree.
@@ -262,6 +266,8 @@ class _Task:
         told = provenance(self.pairs[0], seen, sites, "svi", self.seed, {})
         told["rows_sha256"] = digest(self.table.numbers[self.index])
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
+        if work.reason:
+            told["no_evidence"] = work.reason
         sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
         return groups, {**told, **sizes}
 
@@ -285,7 +291,8 @@ class _Task:
                     groups.add("observed_data", known, row=start)
                 add_covariates(groups, work.pair, seen, start)
         groups.add("posterior", work.outside.posterior(), chain)
-        groups.add("sample_stats", work.outside.stats(), chain)
+        if not work.reason:
+            groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)
         groups.add("structure", self._by_chain(work.outside.structure), chain)
         story = prior(

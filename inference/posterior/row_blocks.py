@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.covariates import empty
 from ppl_models.inference.posterior import importance_weights
+from ppl_models.inference.posterior.density import no_evidence
 from ppl_models.inference.posterior.draws import (
     GuideDraws,
     draw_data,
@@ -56,6 +57,7 @@ class Rows:
         outside: Draws of those that all rows share.
         draws: Draws S per row.
         kept: How many of them each group keeps.
+        reason: Why rows have no evidence; empty where they have one.
     """
 
     pair: Pair
@@ -63,6 +65,7 @@ class Rows:
     outside: Outside
     draws: int
     kept: Mapping[str, int]
+    reason: str = ""
 
     @classmethod
     def of(cls, pair: Pair, few: Batch, draws: int, drawn: int) -> Rows:
@@ -81,7 +84,10 @@ class Rows:
             "posterior_predictive": PREDICTIVE_CELLS,
             "log_likelihood": LIKELIHOOD_CELLS,
         }
-        return cls(pair, sites, outside, draws, capacity(sites, draws, drawn, limits))
+        kept = capacity(sites, draws, drawn, limits)
+        if reason := no_evidence(pair, few):
+            kept |= {"log_likelihood": 0, "sample_stats": 0}
+        return cls(pair, sites, outside, draws, kept, reason)
 
     @property
     def rows_at_a_time(self) -> int:
@@ -205,8 +211,9 @@ class Rows:
             if has_event and name in there:
                 whole = host(with_gaps(torch.from_numpy(whole), there[name]))
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
-        found = importance_weights.per_row(np.concatenate(parts.weights))
-        groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
+        if not self.reason:
+            found = importance_weights.per_row(np.concatenate(parts.weights))
+            groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
         dtype = parts.weights[0].dtype
         probs: Variables = {}
         for label, total in parts.probs.items():

@@ -16,6 +16,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import names, unknown
 from ppl_models.data.tables.positions import positions as chosen_rows
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior.density import check_evidence
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
@@ -210,6 +211,19 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
             f"observed (table.where_observed({name!r})), or do not condition on it"
         )
     check_data(pair, seen)
+    return seen
+
+
+def weighed(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
+    """The rows of :func:`conditioned`, for what compares densities of data.
+
+    Raises:
+        ValueError: As there, and if the rows have no evidence, saying why.
+    """
+    seen = conditioned(pair, table, given, index)
+    like = pair.like()
+    (few, *_) = seen.batches(limit=2)
+    check_evidence(pair, few.unscaled().to(like.device, like.dtype))
     return seen
 
 

@@ -17,7 +17,7 @@ from ppl_models.config import at_least, native, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import Array, host, plain_attrs, provenance
 from ppl_models.inference.posterior.importance_weights import log_mean
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     fixed,
     rows_at_a_time,
@@ -90,7 +90,7 @@ def log_evidence(
         raise ValueError(f"draws is {draws}, expected a multiple of {POPULATIONS} for smc")
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         by_guide = method == "iw" or start == "guide"
         sites = sites_of_rows(pair, seen, by_guide)
         if method == "iw":

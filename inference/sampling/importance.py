@@ -39,9 +39,9 @@ from ppl_models.inference.posterior.plated_scores import Plated, picked
 from ppl_models.inference.posterior.rows import (
     Sites,
     chosen,
-    conditioned,
     elements_there,
     undisturbed,
+    weighed,
     with_gaps,
 )
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
@@ -94,7 +94,7 @@ def importance(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen, plates_within=True)
         kept = max(1, POSTERIOR_CELLS // (len(seen) * _cells(sites)))
         for part in propose(pair, seen, sites, draws, enumerate_labels):
@@ -150,7 +150,7 @@ def sir(
     weights: list[Array] = []
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen, plates_within=True)
         for part in propose(pair, seen, sites, proposals, enumerate_labels):
             weights.append(host(part.log_weight))

@@ -22,7 +22,7 @@ from ppl_models.inference.posterior.groups import (
     provenance,
 )
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.rows import chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
@@ -84,7 +84,7 @@ def map(
     table, index = chosen(pair, table, rows)
     parts: list[dict[str, Variables]] = []
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         few = target(pair, rows_of(seen.rows(torch.arange(1)), pair))
         check_continuous(few, "to maximise")
         step = rows_at_a_time(pair, few.sites, few.sites.labels, 1)

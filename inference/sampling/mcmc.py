@@ -21,7 +21,7 @@ from ppl_models.inference.posterior.groups import (
     provenance,
 )
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.rows import chosen, conditioned, positions, undisturbed
+from ppl_models.inference.posterior.rows import chosen, positions, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     check_continuous,
@@ -145,11 +145,11 @@ def _sample(
     draws, warmup, chains = at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
     table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         found = target(pair, rows_of(seen, pair), plates_within=True)
         if rows is None and found.outside and len(table) > len(index):
             index = positions(table, None)
-            seen = conditioned(pair, table, given, index)
+            seen = weighed(pair, table, given, index)
             found = target(pair, rows_of(seen, pair), plates_within=True)
         check_continuous(found, f"for {method.upper()} to sample")
         seeds = torch.randint(2**62, (chains,)).tolist()

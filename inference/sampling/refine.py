@@ -33,7 +33,7 @@ from ppl_models.inference.posterior.groups import (
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
@@ -88,7 +88,7 @@ def bad_rows(
     (draws,) = at_least(draws=(draws, pareto.LEAST_DRAWS))
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         weights = log_weights(pair, seen, sites_of_rows(pair, seen), draws)
     limit = importance_weights.khat_threshold(draws)
     even = importance_weights.importance_ess(weights) >= importance_weights.EVEN * draws
@@ -154,7 +154,7 @@ def refine(
             )
     table, index = chosen(pair, table, rows)
     with undisturbed(pair, seed), torch.no_grad():
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         before = importance_weights.per_row(log_weights(pair, seen, sites, draws))
     if method == "svi":

@@ -22,7 +22,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
-from ppl_models.inference.posterior.rows import Sites, chosen, conditioned, undisturbed
+from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
     Target,
     fixed,
@@ -157,7 +157,7 @@ def rowwise(
     table, index = chosen(pair, table, rows)
     parts: list[Rowwise] = []
     with undisturbed(pair, seed), fixed(pair):
-        seen = conditioned(pair, table, given, index)
+        seen = weighed(pair, table, given, index)
         sites = sites_of_rows(pair, seen)
         step = rows_at_a_time(pair, sites, sites.labels, max(particles, MOMENTS))
         for block in torch.arange(len(seen)).split(step):

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
@@ -58,7 +59,7 @@ def global_posterior(pair: Program, name: str) -> dist.TorchDistribution:
 def _traced(pair: Program) -> dict[str, dist.TorchDistribution]:
     device = next(iter(pair.parameters())).device
     with quiet(device), torch.no_grad():
-        some = getattr(pair, "some_covariates", lambda rows: {})(2)
+        some: dict[str, Tensor] = getattr(pair, "some_covariates", lambda rows: {})(2)
         nothing = Batch(
             {name: value.to(device) for name, value in some.items()},
             torch.arange(2, device=device),

@@ -34,6 +34,14 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         default="guide",
         help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
     )
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="SITE=VALUE",
+        help="a covariate and the value, a number or the name of a class, that data are predicted "
+        "at (default: the rows' own)",
+    )
     posterior_flags(parser)
     loader = data_flags(parser, rest)
 
@@ -89,11 +97,15 @@ def write_posterior(
     rows = range(min(options.rows, len(table)))
     path = getattr(options, "file", None) or folder / POSTERIOR
     method = getattr(options, "method", "guide")
-    few = options.draws_for
+    few, at = options.draws_for, _covariates(getattr(options, "at", []))
     if method == "guide":
         kept = None if few is None else rows[:few]
-        idata = run.posterior(table, path=path, rows=rows, draws=options.draws, draws_for=kept)
+        idata = run.posterior(
+            table, path=path, rows=rows, draws=options.draws, draws_for=kept, covariates=at
+        )
     else:
+        if at:
+            raise UsageError(f"--at goes with --method guide: {method} predicts no data")
         if few is not None:
             raise UsageError(
                 f"--draws-for goes with --method guide: chains of {method} are their draws"
@@ -110,6 +122,15 @@ def write_posterior(
     judged = verdict(idata)
     told = {"posterior": str(path), "trusted": judged.ok}
     return told if judged.ok else {**told, "failed": [check.sentence for check in judged.failed]}
+
+
+def _covariates(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, _, found[name] = text.partition("=")
+        if not found[name]:
+            raise UsageError(f"--at is {text!r}, expected SITE=VALUE")
+    return found
 
 
 def data_flags(parser: Parser, rest: list[str]) -> dict[str, str]:

@@ -108,6 +108,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
         table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        *_density(d["density"]),
         "## Limits",
         _points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -129,6 +130,14 @@ def _picture(name: str, caption: str) -> list[str]:
     if not caption:
         return []
     return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
+
+
+def _density(density: str) -> list[str]:
+    """What rows lack where their density is none of data."""
+    if density == "data":
+        return []
+    of = "of codes, not of data" if density == "codes" else "none of data, which are made"
+    return [f"The density is {of}: rows have no evidence, k-hat or LOO."]
 
 
 def _points(lines: Sequence[str]) -> str:

@@ -78,7 +78,8 @@ def fitted(fit: Fit) -> str:
     identity = saved.get("identity", {})
     number = card["arxiv"]
     where = number if number.startswith("10.") else f"arXiv {number}"
-    sites = [(name, what) for part in ("data", "latents") for name, what in card[part].items()]
+    kinds = ("data", "covariates", "latents")
+    sites = [(name, what) for part in kinds for name, what in card.get(part, {}).items()]
     recipe = saved.get("data", {})
     rows = int(fit.idata.posterior.sizes.get("datum", 0))
     draws = [int(fit.idata.posterior.sizes[dim]) for dim in ("chain", "draw")]

@@ -121,7 +121,7 @@ class PairContract:
     def test_card_is_complete(self, subject: Pair, name: str) -> None:
         """Every entry is filled in, and objectives exist."""
         card = subject.card
-        for key in ("name", "title", "authors", "task", "data", "latents", "objectives"):
+        for key in ("name", "title", "authors", "task", "given", "latents", "objectives"):
             assert getattr(card, key), f"the card's {key} is empty"
         assert 1900 < card.year < 2100, f"the card's year is {card.year}"
         assert re.fullmatch(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+", card.arxiv), (

@@ -90,6 +90,30 @@ def test_layers_splits_and_roles(layer):
         assert (made.test.sites["x"] * scale).tolist() == COUNTS[2::3].tolist()
 
 
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix])
+@pytest.mark.parametrize("covariates", ["batch,dose,score", ["batch", "dose", "score"]])
+def test_covariates_and_library_sizes(form, covariates, tmp_path):
+    """Text and whole numbers are classes, other numbers stay numbers; none is a label to hide."""
+    counts = COUNTS + 1
+    how = {"covariates": covariates, "library": "size", "splits": "splits", "labelled": 3}
+    made = data.from_anndata(cells(form(counts)), "seen", **how)
+    t = made.train
+    fixed = ("batch", "dose", "score", "size")
+    assert made.roles == {"seen": "intervention", **dict.fromkeys(fixed, "covariate")}
+    assert t.classes["batch"] == ("a", "b") and t.classes["dose"] == ("1", "2", "10")
+    assert t.sites["score"].flatten().tolist() == [n / 2 for n in range(12) if n % 3 < 2]
+    rows = [n for n in range(12) if n % 3 < 2]
+    assert t.sites["size"].tolist() == counts[rows].sum(1, keepdims=True).tolist()
+    assert set(t.observed) == {"seen"} and t.counts["seen"] == 3
+    write(tmp_path / "cells.h5ad", **{name: OBS[name].to_numpy() for name in
+          ("batch", "dose", "score", "seen", "splits")})  # fmt: skip
+    with h5py.File(tmp_path / "cells.h5ad", "a") as file:
+        file["X"][...] = counts
+    of_file = data.load(tmp_path / "cells.h5ad", label="seen", **how)
+    assert of_file.recipe["digest"] == made.recipe["digest"] and of_file.roles == made.roles
+    assert data.remake(of_file.recipe).recipe == of_file.recipe
+
+
 def numbered(x):
     return cells(x=np.where(np.arange(12)[:, None] == 4, x, COUNTS))
 
@@ -112,6 +136,14 @@ def numbered(x):
          " leiden, score, seen, splits, x"),
         (cells, {"label": "gene"}, "unknown option 'label': did you mean 'labelled'? expected one "
          "of classes, columns, labelled, name, roles, row_names, seed, shapes, splits, units"),
+        (cells, {"covariates": "x"}, "obs column 'x' has the name of the site of the X values; "
+         "rename it"),
+        (cells, {"covariates": "bach"}, "unknown obs column 'bach': did you mean 'batch'? "
+         "expected one of batch, dose, gene, leiden, score, seen, splits, x"),
+        (cells, {"labels": "batch", "covariates": "batch"}, "two sites are called 'batch', "
+         "expected different names"),
+        (cells, {"library": "size"}, "row 3 of X sums to 0, expected a library size "
+         "above 0; leave such cells out"),
         (lambda: COUNTS, {}, "the data are of type ndarray, expected an AnnData"),
     ],
 )  # fmt: skip
