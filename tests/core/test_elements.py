@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -49,8 +50,6 @@ def test_a_plate_of_elements_does_not_count_padding() -> None:
     batch = Batch({"x": x}, size=30)
 
     def model() -> None:
-        import pyro
-
         with batch.plate(), elements.plate("element", THERE):
             pyro.sample("x", dist.Normal(loc, 1.0), obs=elements.observed(batch, "x", THERE))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from torch.testing import assert_close
@@ -81,8 +82,6 @@ def test_methods_say_what_applies_and_why_not() -> None:
 
 def test_plain_pyro_trains_it() -> None:
     """Pyro's SVI with the house's objective, which takes the pair's plates by itself."""
-    import pyro
-
     digits = sets()
     pair = zoo.build(PAIR, digits)
     batch = next(digits.train.batches(limit=5))
@@ -90,6 +89,7 @@ def test_plain_pyro_trains_it() -> None:
         pair.model, pair.guide, pyro.optim.Adam({"lr": 0.01}), loss=inference.ELBO()
     )
     losses = [svi.step(batch) for _ in range(30)]
+    pyro.clear_param_store()
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
     with pytest.raises(ValueError, match="plate_nesting is 1, expected at least the 2 plate"):
         inference.ELBO(plate_nesting=1).loss(pair.model, pair.guide, batch)
