@@ -6,7 +6,12 @@ from ppl_models.faces import lazy
 from ppl_models.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ppl_models import data as data, guides as guides, inference as inference
+    from ppl_models import (
+        data as data,
+        elements as elements,
+        guides as guides,
+        inference as inference,
+    )
     from ppl_models.batch import Batch as Batch
     from ppl_models.catalogue import build as build, names as names, register as register
     from ppl_models.config import Config as Config, setting as setting
@@ -19,6 +24,7 @@ _HOMES = {
     "Pair": "pair",
     "build": "catalogue",
     "data": "",
+    "elements": "",
     "guides": "",
     "inference": "",
     "names": "catalogue",

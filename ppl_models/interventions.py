@@ -27,7 +27,7 @@ from ppl_models.covariates import covariate_value, covariates_of, emptied, empty
 from ppl_models.devices import check_device
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.inference.traces.sites import random_sites
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import in_plates, is_local, plates_within, rows_first
 from ppl_models.site_values import site_value
 
 if TYPE_CHECKING:
@@ -155,13 +155,15 @@ def follow(
     batch = empty(pair, rows, covariates)
     with _Follow(kept, moved):
         nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
-    return {
-        name: _or_sampled(data_centre(node["fn"]), node["fn"]).expand(
-            rows, *node["fn"].event_shape
-        )
-        for name, node in nodes.items()
-        if name not in kept
-    }
+    found = {}
+    for name, node in nodes.items():
+        if name not in kept:
+            fn = node["fn"]
+            centre = _or_sampled(data_centre(fn), fn)
+            shape = (*(frame.size for frame in reversed(plates_within(node))), rows)
+            wide = centre.expand(*shape, *fn.event_shape)
+            found[name] = rows_first(node, wide, len(fn.event_shape))
+    return found
 
 
 class _Follow(Messenger):
@@ -173,9 +175,9 @@ class _Follow(Messenger):
         name, fn = msg["name"], msg["fn"]
         if msg["done"] or msg["is_observed"] or name not in self.kept:
             return
-        value = self.kept[name]
+        value = in_plates(msg, self.kept[name])
         if name != self.moved:
-            density = fn.log_prob(value)
+            density = fn.log_prob(value).reshape(-1, value.shape[-1 - fn.event_dim]).sum(0)
             if not torch.allclose(density, density.flatten()[0], rtol=1e-4, atol=1e-4):
                 value = _or_sampled(centre_of(fn), fn)
         msg["value"], msg["done"] = value, True
@@ -311,7 +313,9 @@ def _moved(
     for name, value in values.items():
         fixed[name] = site_value(name, value, like.get(name), batch, name in given)
     seen_again = {n: v for n, v in fixed.items() if n in batch or n in pair.card.data}
-    model = poutine.condition(pair.model, data=fixed)
+    # What the batch has, the model reads there, whatever plates stand within its rows.
+    set_here = {n: v for n, v in fixed.items() if n not in batch or n in values}
+    model = poutine.condition(pair.model, data=set_here)
     with _centred(how, pair.card.data):
         found = _sites(model, batch.replace(seen_again))
     result = {name: site["value"] for name, site in found.items()}

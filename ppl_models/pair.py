@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, get_args
 
 import pyro
@@ -103,11 +104,17 @@ class Pair(nn.Module):
     Attributes:
         config: The settings it was built with.
         source: The name it was built by.
+        plate_nesting: Number of plate dimensions of its story, the data plate included: the
+            default of every objective and algorithm.
+        coordinates: Names along dimensions of an export, by dimension: those of the entries of a
+            plate, or of a site's event, such as ``{"edge_dim_0": ("age", "sex")}``.
         guide: The variational family, called with a batch.
         schema: What it was fitted on; every table that it is asked about is brought to it.
     """
 
     Config: ClassVar[type[Settings]]
+    plate_nesting: ClassVar[int] = 1
+    coordinates: Mapping[str, Sequence[str]] = MappingProxyType({})
     card: Card  # of the class; an instance whose sites depend on its config has its own
     guide: Any
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyro import poutine
+from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.covariates import empty
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import rows_first
 
 
 def draw_rows(pair: Pair, rows: int) -> Batch:
@@ -23,12 +27,17 @@ def draw_rows(pair: Pair, rows: int) -> Batch:
     total = 10 * rows * kinds
     counts = {**dict.fromkeys(card.data, total), **dict.fromkeys(card.labels, total // 2)}
     return Batch(
-        {**nothing, **{name: prior.nodes[name]["value"].detach() for name in counts}},
+        {**nothing, **{name: _by_row(prior.nodes[name]) for name in counts}},
         nothing.rows,
         size=10 * rows,
         total=total,
         observed={**dict.fromkeys(nothing, total), **counts},
     )
+
+
+def _by_row(site: Any) -> Tensor:
+    value: Tensor = site["value"].detach()
+    return rows_first(site, value, site["fn"].event_dim)
 
 
 def some_rows(pair: Pair, rows: int) -> Batch:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from torch import Tensor
 from torch.distributions import constraints
 
 DATA = "data"  # name of the plate over rows
@@ -21,9 +22,74 @@ def is_local(site: Any) -> bool:
     return any(frame.name == DATA for frame in site["cond_indep_stack"])
 
 
-def base_of(fn: Any) -> Any:
-    """The distribution whose copies make up a vector of independent ones, or that is expanded."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+def there(site: Any, nesting: int) -> Tensor | None:
+    """Where a row's site has a value, of its batch and event shape; None where everywhere.
+
+    Entries of a plate within the rows, or of an event, are padding where they are masked. A row
+    that is masked as a whole keeps its values.
+
+    Args:
+        site: The site of a trace in which nothing is enumerated or drawn several times.
+        nesting: Number of plate dimensions, the data plate included.
+    """
+    fn, mask = site["fn"], None
+    batch, event = fn.batch_shape, fn.event_shape
+    wide = (1,) * (nesting - len(batch)) + tuple(batch) + tuple(event)
+    inner = any(f.name != DATA and (f.dim or 0) < -1 for f in site["cond_indep_stack"])
+    if inner and isinstance(site["mask"], Tensor):
+        mask = site["mask"].reshape(*site["mask"].shape, *[1] * len(event)).expand(wide)
+    while isinstance(fn, WRAPPERS):
+        if isinstance(fn, dist.MaskedDistribution) and isinstance(fn._mask, Tensor):
+            own = fn._mask.expand(fn.batch_shape)
+            # What is event to the whole is partly batch to what is masked.
+            own = own.reshape(*own.shape, *[1] * len(fn.event_shape)).expand(wide)
+            mask = own if mask is None else mask & own
+        fn = fn.base_dist
+    return mask
+
+
+def plates_within(site: Any) -> list[Any]:
+    """The plates within the rows that a site stands in, from dimension -2 leftwards."""
+    frames = [f for f in site["cond_indep_stack"] if f.name != DATA and (f.dim or 0) < -1]
+    return sorted(frames, key=lambda frame: -frame.dim)
+
+
+def rows_first(site: Any, value: Tensor, event: int) -> Tensor:
+    """Values ``(P, B, *event)`` of a row's site as ``(B, plates, *event)``.
+
+    Args:
+        site: The site, in which nothing is enumerated or drawn several times.
+        value: Its values, or what else has their batch dimensions.
+        event: Number of dimensions right of these.
+    """
+    dims = [-1, *(frame.dim for frame in plates_within(site))]
+    moved = value.movedim([dim - event for dim in dims], [*range(len(dims))])
+    # What is left between plates and event has size one.
+    return moved.reshape(*moved.shape[: len(dims)], *value.shape[value.dim() - event :])
+
+
+def in_plates(site: Any, value: Tensor) -> Tensor:
+    """Values ``(B, plates, *event)`` of a row's site as the site has them, ``(P, B, *event)``."""
+    dims = [-1, *(frame.dim for frame in plates_within(site))]
+    event = value.dim() - len(dims)
+    depth = -min(dims)
+    wide = value.reshape(*[1] * (depth - len(dims)), *value.shape)
+    first = depth - len(dims)
+    return wide.movedim([first + place for place in range(len(dims))], [d - event for d in dims])
+
+
+WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+
+
+def base_of(fn: Any, through_masks: bool = True) -> Any:
+    """The distribution whose copies make up a vector of independent ones, or that is expanded.
+
+    Args:
+        fn: The distribution.
+        through_masks: Whether one that is masked is looked into.
+    """
+    wrappers = WRAPPERS if through_masks else WRAPPERS[:2]
+    while isinstance(fn, wrappers):
         fn = fn.base_dist
     return fn
 

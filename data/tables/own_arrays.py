@@ -16,10 +16,12 @@ from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Array as Array, Given, row_names_of
 from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
 from ppl_models.data.tables.names import twice_in
+from ppl_models.data.tables.ragged import padded
 from ppl_models.data.tables.recipe import assemble
 from ppl_models.data.tables.splits import PARTS, parts_of, shares_of
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.data.tables.vectors import vectors
+from ppl_models.elements import THERE
 
 Splits = Any  # see from_arrays
 SPLITS = (0.7, 0.1, 0.2)
@@ -52,7 +54,10 @@ def from_arrays(
     :mod:`ppl_models.data.tables.missing`, what is a class in which order in
     :mod:`ppl_models.data.tables.labels`. All else are float32 vectors, of which a row is missing
     where all its entries are NaN or masked; images ``(N, H, W, ...)`` are flattened and keep their
-    shape beside. Whole numbers that single precision would round are refused.
+    shape beside. Sets of different sizes, a list of arrays ``(m, ...)``, are padded to
+    ``(N, M, ...)``, and a site ``x_there`` ``(N, M)`` says which elements of a set ``x`` there
+    are; sets that come padded have it beside them. Whole numbers that single precision would
+    round are refused.
 
     Names of columns and rows come along from pandas and xarray; rows of two sites that are named
     must be named alike.
@@ -139,7 +144,7 @@ def build(
         roles: See there.
     """
     by_site = {"classes": classes, "shapes": shapes, "columns": columns, "units": units}
-    sites = dict(sites)
+    sites = padded(sites)
     if options is None:
         plain = splits is None or isinstance(splits, str) or shares_of(splits) is not None
         said = splits if plain else "by row"
@@ -254,7 +259,9 @@ def _table(
         if missing.any() and not (whole and missing.all()):
             observed[site] = ~missing
             values[site][missing] = 0
-        if array.ndim > 2:
+        if site + THERE in sites:  # a set is no image: its elements stay apart
+            values[site] = values[site].reshape(array.shape)
+        elif array.ndim > 2:
             known["shapes"].setdefault(site, array.shape[1:])
         if given.columns is not None:
             known["columns"].setdefault(site, given.columns)

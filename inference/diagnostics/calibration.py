@@ -128,8 +128,14 @@ def simulated(
         The table, and the values ``(N, *event)`` of all other sites.
 
     Raises:
-        ValueError: If the model has no such site, or draws a value outside its own support.
+        ValueError: If the model has no such site, draws a value outside its own support, or has
+            plates within its rows.
     """
+    if pair.plate_nesting > 1:
+        raise ValueError(
+            f"{pair.card.name} has plates within its rows, which differ in number from row to "
+            "row and are not ranked; expected a pair whose rows have the data plate alone"
+        )
     known = empty(pair, rows, covariates)
     drawn = {name: value[0] for name, value in draw_data(pair.model, known, {}, 1).items()}
     names = tuple(pair.card.data) if given is None else tuple(given)
@@ -161,7 +167,7 @@ def _quantities(
         if name in probs:
             table = probs[name].expand(draws, *probs[name].shape)
             found[f"q({name})"] = table.gather(-1, flat)[..., 0]
-    found["log_joint"] = score(pair.model, batch, values, (), draws).log_joint
+    found["log_joint"] = score(pair.model, batch, values, (), draws).marginal()
     return found
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Dataset, Table
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Objective, widest
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.traces.drawn import COMBINATIONS
+from ppl_models.inference.traces.nesting import nesting_of
 from ppl_models.inference.traces.sites import (
     Program,
     combinations,
@@ -137,7 +138,8 @@ def _check(
     kind = ", ".join(batch) or "nothing observed"
     plan = pair.stages() if objective is None else (Stage(objective),)
     # Particles and labels take dimensions left of all plates.
-    first_dim = -2 - max(stage.objective.max_plate_nesting for stage in plan)
+    said = widest(stage.objective.max_plate_nesting for stage in plan)
+    first_dim = -2 - nesting_of(pair.model, said)
     try:
         prior = poutine.trace(pair.model).get_trace(emptied(pair, batch).unscaled())
         if outside := _outside(prior, batch):  # would only fail later, and less clearly
@@ -296,6 +298,8 @@ def _density(traces: dict[str, Any], batch: Batch) -> tuple[list[str], str]:
         for name, site in random_sites(trace):
             log_prob = site["fn"].log_prob(site["value"])
             bad = ~log_prob.isfinite()
+            if isinstance(site["mask"], Tensor):
+                bad = bad & site["mask"]
             if bool(bad.any()):
                 place = ""
                 if log_prob.dim() and log_prob.shape[-1] == batch.count:

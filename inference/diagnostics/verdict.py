@@ -8,7 +8,7 @@ find, and how often they are wrong about good fits, stands in ``docs/diagnostics
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import arviz as az
@@ -85,10 +85,11 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
         )
     checks += code_checks(groups)
     checks += label_checks(groups)
-    return Verdict((_finite(groups, ours), *checks))
+    ragged = str(idata.attrs.get("ragged", "")).split(", ")
+    return Verdict((_finite(groups, ours, ragged), *checks))
 
 
-def _finite(groups: Datasets, ours: bool) -> Finding:
+def _finite(groups: Datasets, ours: bool, ragged: Sequence[str]) -> Finding:
     bad, total = [], 0
     for group in ("posterior", "sample_stats", "log_likelihood", "training"):
         for name, values in groups.get(group, xr.Dataset()).data_vars.items():
@@ -97,6 +98,10 @@ def _finite(groups: Datasets, ours: bool) -> Finding:
             count, first = 0, ""
             for part in _parts(values):
                 wrong = ~np.isfinite(part.values)
+                if group == "posterior" and str(name).removesuffix("_probs") in ragged:
+                    # Elements that a row has not: log densities tell of those that it has.
+                    gaps = part.isnull().all(("chain", "draw")).broadcast_like(part)
+                    wrong &= ~gaps.transpose(*part.dims).values
                 count += int(wrong.sum())
                 if count and not first and "datum" in part.dims:
                     rows = wrong.any(tuple(d for d, n in enumerate(part.dims) if n != "datum"))

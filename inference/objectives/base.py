@@ -41,7 +41,8 @@ class Objective(PyroELBO, metaclass=Remembers):
     :mod:`ppl_models.inference.objectives.options`).
 
     Args:
-        plate_nesting: Number of plate dimensions in the model, the data plate included.
+        plate_nesting: Number of plate dimensions in the model, the data plate included; the
+            pair's (:attr:`ppl_models.Pair.plate_nesting`) where it is left out.
 
     Attributes:
         kept_as: Names of attributes that hold an option of another name.
@@ -50,7 +51,7 @@ class Objective(PyroELBO, metaclass=Remembers):
     __array_ufunc__ = None  # numbers of numpy leave products to it
     kept_as: ClassVar[Mapping[str, str]] = {"plate_nesting": "max_plate_nesting"}
 
-    def __init__(self, plate_nesting: int = 1) -> None:
+    def __init__(self, plate_nesting: int | None = None) -> None:
         super().__init__(max_plate_nesting=plate_nesting)
         self.progress = 0.0
 
@@ -230,7 +231,7 @@ class Sum(Composed):
     """A weighted sum of objectives; all of them read the same traces."""
 
     def __init__(self, parts: list[tuple[float, Objective]]) -> None:
-        super().__init__(max(term.max_plate_nesting for _, term in parts))
+        super().__init__(widest(term.max_plate_nesting for _, term in parts))
         self.parts = parts
 
     def __repr__(self) -> str:
@@ -281,6 +282,11 @@ class Sum(Composed):
     def evaluation(self, run: Evaluation) -> Evaluation:
         """The first part's, which is the bound."""
         return self.parts[0][1].evaluation(run)
+
+
+def widest(nestings: Iterable[int | None]) -> int | None:
+    """The largest number of plate dimensions that was said; None if none was."""
+    return max((nesting for nesting in nestings if nesting is not None), default=None)
 
 
 def _parts(objective: Objective) -> list[tuple[float, Objective]]:

@@ -83,7 +83,7 @@ class CharacteristicELBO(Bound):
         alpha: Extra weight of log q(y | x) per row, a number or an :class:`Anneal`; not
             multiplied by N / N_lab.
         gamma: Weight of rows that observe a site of the guide; see :func:`supervision`.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range.
@@ -95,7 +95,7 @@ class CharacteristicELBO(Bound):
         detach: Literal["none", "code"] = "none",
         alpha: float | Anneal = 0.0,
         gamma: float | Anneal = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         at_least(particles=(particles, 1))

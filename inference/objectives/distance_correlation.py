@@ -65,7 +65,7 @@ class DistanceCorrelation(Objective):
         weight: :math:`\lambda`, a number or an :class:`Anneal`.
         kl: ``"analytic"`` beside a bound with its KL terms in closed form; the draws are those
             of a bound with one particle and the same ``kl``.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range.
@@ -77,7 +77,7 @@ class DistanceCorrelation(Objective):
         second: str,
         weight: float | Anneal = 1.0,
         kl: Literal["sampled", "analytic"] = "sampled",
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of DistanceCorrelation({first!r}, {second!r})", weight, 0)

@@ -40,7 +40,7 @@ class ELBO(Bound):
             not named keep 1).
         free_bits: Floor under the KL of drawn sites, in nats per latent dimension on the batch
             mean, or a :class:`FreeBits` for the other ways.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is not one of those named.
@@ -55,7 +55,7 @@ class ELBO(Bound):
         grad: Literal["plain", "stl"] = "plain",
         beta: Beta = 1.0,
         free_bits: float | FreeBits = 0.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         at_least(particles=(particles, 1))
@@ -156,7 +156,7 @@ class EnumeratedELBO(ELBO):
         grad: Literal["plain", "stl"] = "plain",
         beta: Beta = 1.0,
         free_bits: float | FreeBits = 0.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
         chunk: int = 0,
         backend: Literal["torch", "funsor"] = "torch",
         combinations: int = COMBINATIONS,

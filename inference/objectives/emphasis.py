@@ -29,13 +29,15 @@ class Emphasis(Objective):
         site: The site.
         weight: :math:`\lambda`, a number or an :class:`Anneal`, at least 0; not multiplied by
             N / N_lab.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If the weight is out of range.
     """
 
-    def __init__(self, site: str, weight: float | Anneal, plate_nesting: int = 1) -> None:
+    def __init__(
+        self, site: str, weight: float | Anneal, plate_nesting: int | None = None
+    ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of Emphasis({site!r})", weight, 0)
         self.site, self.weight = site, weight

@@ -44,7 +44,7 @@ class IWELBO(Bound):
             2019, arXiv 1810.04152; weights normalised jointly over label and draw);
             ``"stl"``, allowed only at K = 1 and :math:`\lambda = 1`, where it is unbiased.
         distil: Weight of the distillation.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
         backend: ``"torch"``, or ``"funsor"`` to contract by named dimensions; not for
             ``grad="dreg"``, nor for K > 1 at :math:`\lambda > 0`, which form the joint weights.
         combinations: Most combinations of labels that are formed jointly. Several labels, also
@@ -61,7 +61,7 @@ class IWELBO(Bound):
         lam: float | Anneal = 1.0,
         grad: Literal["plain", "dreg", "stl"] = "plain",
         distil: float = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
         backend: Literal["torch", "funsor"] = "torch",
         combinations: int = COMBINATIONS,
     ) -> None:
@@ -163,12 +163,15 @@ def _dreg(w: Weights, lam: float) -> Tensor:
     value = lambda_bound(log_mean_weight(log_w), log_q, lam)
     held = None if log_q is None else log_q.detach()
     r = plain_coefficients(log_w, held, lam)
-    c = dreg_coefficients(log_w, held, lam, w.shared)
+    inner = w.nesting - 1  # plates within the row, which joint tensors have summed
+    c = dreg_coefficients(log_w, held, lam, tuple(dim + inner for dim in w.shared))
     ratio = c / r.clamp_min(torch.finfo(r.dtype).tiny)  # at most 1, as c <= r
 
     for bridge, event_dims in w.bridges:
         if bridge.requires_grad:
-            scale = ratio.reshape(ratio.shape + (1,) * event_dims)
+            scale = ratio.reshape(
+                *ratio.shape[:-1], *[1] * inner, ratio.shape[-1], *[1] * event_dims
+            )
             bridge.register_hook(lambda g, scale=scale: g * scale)
     every = tuple(range(w.log_p.dim() - 1))
     surrogate = (r * w.log_p - c * w.log_q).sum(every)

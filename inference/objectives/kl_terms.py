@@ -198,7 +198,7 @@ class Capacity(Objective):
             ``"row"``'s. Either way the term counts once per row.
         kl: ``"analytic"`` or ``"sampled"``.
         particles: Draws.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range.
@@ -212,7 +212,7 @@ class Capacity(Objective):
         over: Literal["batch", "row"] = "batch",
         kl: Literal["analytic", "sampled"] = "analytic",
         particles: int = 1,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"gamma of Capacity({site!r})", gamma, 0)

@@ -30,7 +30,7 @@ class Penalty(Objective):
         function: From the run on a batch to a scalar or ``(B,)``, in nats times the weight's
             unit.
         weight: Its weight, a number or an :class:`Anneal`.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If the weight is not finite, or the result has another shape.
@@ -41,7 +41,7 @@ class Penalty(Objective):
         name: str,
         function: Callable[[Evaluation], Tensor],
         weight: float | Anneal = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of Penalty({name!r})", weight)

@@ -39,7 +39,7 @@ class RelaxedELBO(Bound):
         prior: ``"categorical"`` takes KL(q || p) of the discrete distributions in closed form;
             ``"relaxed"`` scores the draw with the Concrete densities of guide and model at the
             same temperature, a bound of the relaxed model.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range, or rounded draws would get a density.
@@ -51,7 +51,7 @@ class RelaxedELBO(Bound):
         temperature: float | Anneal = 0.66,
         hard: bool = False,
         prior: Literal["categorical", "relaxed"] = "categorical",
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         at_least(particles=(particles, 1))

@@ -39,14 +39,14 @@ class Renyi(Bound):
     Args:
         particles: Draws K per row and label.
         alpha: The order, any finite number, or an :class:`Anneal`.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range.
     """
 
     def __init__(
-        self, particles: int = 8, alpha: float | Anneal = 0.5, plate_nesting: int = 1
+        self, particles: int = 8, alpha: float | Anneal = 0.5, plate_nesting: int | None = None
     ) -> None:
         super().__init__(plate_nesting)
         at_least(particles=(particles, 1))

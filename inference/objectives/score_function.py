@@ -36,7 +36,7 @@ class ScoreELBO(Bound):
         inside: Average inside the log, per value of the summed sites; these must then not
             depend on the draws.
         enumerate_labels: Sum out the sites that can be listed; else they are drawn as well.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range.
@@ -48,7 +48,7 @@ class ScoreELBO(Bound):
         baseline: Literal["leave_one_out", "none"] = "leave_one_out",
         inside: bool = False,
         enumerate_labels: bool = True,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_choice("baseline", baseline, ("leave_one_out", "none"))

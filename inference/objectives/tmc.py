@@ -36,7 +36,7 @@ class TMC(Bound):
         lam: :math:`\lambda`, a number or an :class:`Anneal`; above 0 the labels' joint grid
             is formed.
         distil: Weight of the distillation.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
         combinations: Most combinations of labels that are formed jointly.
 
     Raises:
@@ -48,7 +48,7 @@ class TMC(Bound):
         particles: int = 8,
         lam: float | Anneal = 1.0,
         distil: float = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
         combinations: int = COMBINATIONS,
     ) -> None:
         super().__init__(plate_nesting)

@@ -46,7 +46,7 @@ class WakeSleep(Objective):
         particles: Draws K per row and label.
         wake: Weight of the guide's wake gradient, a number or an :class:`Anneal`.
         sleep: Weight of the guide's sleep gradient, likewise.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If an option is out of range, or the guide would not learn at all.
@@ -57,7 +57,7 @@ class WakeSleep(Objective):
         particles: int = 8,
         wake: float | Anneal = 1.0,
         sleep: float | Anneal = 0.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         at_least(particles=(particles, 1))

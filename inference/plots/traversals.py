@@ -94,7 +94,7 @@ def traversal(
             change = shown[:, -1] - shown[:, 0]
         else:
             change, names, label = shown[0] - shown[0].mean(0), columns, in_figure(site)
-        change = change.reshape(len(change), -1) / (real.std(0) + 1e-12)
+        change = change.reshape(len(change), -1) / (_spread(real) + 1e-12)
         most = np.abs(change).max() or 1.0
         drawn = ax.imshow(change, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
         ax.figure.colorbar(drawn, ax=ax, label="change, sd of the data")
@@ -124,11 +124,17 @@ def _code(
     draws = idata.posterior[site].stack(sample=("chain", "draw")).transpose("datum", "sample", ...)
     values = draws.values.reshape(*draws.shape[:2], -1)
     active = values.mean(1).var(0)
-    chosen = np.argsort(-active)[:MOST].tolist() if dims is None else list(dims)
+    there = np.isfinite(values[row]).all(0)  # of a set, the elements that the row has
+    active[there] = _spread(values[:, :, there].mean(1)) ** 2
+    ranked = np.argsort(-np.where(there, active, -np.inf))[: min(MOST, there.sum())]
+    chosen = ranked.tolist() if dims is None else list(dims)
     bad = [dim for dim in chosen if not 0 <= dim < len(active)]
     if bad:
         raise ValueError(f"dims has {bad[0]}, expected entries in 0..{len(active) - 1}")
-    ends = np.quantile(values.reshape(-1, len(active)), ENDS, axis=0)
+    every = values.reshape(-1, len(active))
+    quantile = np.nanquantile if np.isnan(every).any() else np.quantile
+    ends = np.full((2, len(active)), np.nan)
+    ends[:, there] = quantile(every[:, there], ENDS, axis=0)
     start = _start(pair, idata, row, STEPS)
     found = []
     for dim in chosen:
@@ -138,6 +144,18 @@ def _code(
         kept = {**start, site: moved.reshape(start[site].shape)}
         found.append(_means(pair, kept, site, STEPS, data, _covariates(pair, idata, [row])))
     return np.stack(found), [str(dim) for dim in chosen]
+
+
+def _spread(values: Array) -> Array:
+    """Standard deviation ``(D,)`` of rows ``(N, D)``, over those that have the entry."""
+    known = np.isfinite(values)
+    if known.all():
+        spread: Array = values.std(0)
+        return spread
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, values, 0).sum(0) / count
+    found: Array = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(0) / count)
+    return found
 
 
 def _label(
@@ -188,9 +206,9 @@ def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str
         draws = idata.posterior[name].isel(datum=row).stack(sample=("chain", "draw"))
         value = torch.as_tensor(draws.transpose("sample", ...).values[place], device=like.device)
         if name in supports:
-            value = supports[name][value.long()]
+            value = supports[name][value.long().clamp(min=0)]
         elif value.is_floating_point():
-            value = value.to(like.dtype)
+            value = value.to(like.dtype).nan_to_num()  # elements that the row has not
         start[name] = value.expand(rows, *value.shape).clone()
     return start
 

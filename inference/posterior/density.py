@@ -58,7 +58,7 @@ def _scored(site: Any) -> bool:
     """Whether an observed value adds to the density."""
     fn, mask = site["fn"], site["mask"]
     masks = [mask]
-    while isinstance(base := base_of(fn), dist.MaskedDistribution):
+    while isinstance(base := base_of(fn, through_masks=False), dist.MaskedDistribution):
         masks.append(base._mask)
         fn = base.base_dist
     off = any(m is False or (isinstance(m, Tensor) and not bool(m.any())) for m in masks)

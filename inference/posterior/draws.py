@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyro.distributions as dist
 import torch
@@ -20,28 +20,33 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.inference.posterior.plated_scores import plated
 from ppl_models.inference.posterior.rows import Sites
 from ppl_models.inference.traces.sites import latent_sites, random_sites
-from ppl_models.sample_sites import base_of, is_local
-
-DRAW_DIM = -2  # of the S draws; rows are -1, labels stand left of both
+from ppl_models.sample_sites import base_of, is_local, is_plate
 
 
 class Many(Messenger):
     """Draws every latent site of a row S times, in a dimension left of the rows.
+
+    Args:
+        draws: Their number S.
+        labels: Sites that are enumerated in place of drawn.
+        nesting: Number of plate dimensions, the data plate included; the draws stand left of
+            them, and labels left of the draws.
 
     Attributes:
         before: Each site's distribution as the program made it; one whose draw dimension is
             larger than one depends on earlier draws.
     """
 
-    def __init__(self, draws: int, labels: Sequence[str] = ()) -> None:
+    def __init__(self, draws: int, labels: Sequence[str] = (), nesting: int = 1) -> None:
         super().__init__()
-        self.draws, self.labels = draws, labels
+        self.draws, self.labels, self.dim = draws, labels, -1 - nesting
         self.before: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or not is_local(msg):
+        if msg["done"] or msg["is_observed"] or not is_local(msg) or is_plate(msg):
             return
         fn = msg["fn"]
         self.before[msg["name"]] = fn
@@ -49,10 +54,10 @@ class Many(Messenger):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
             return
         msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "enumerate"}
-        shape = [1] * (-DRAW_DIM - len(fn.batch_shape)) + list(fn.batch_shape)
-        shape[DRAW_DIM] = self.draws
+        shape = [1] * (-self.dim - len(fn.batch_shape)) + list(fn.batch_shape)
+        shape[self.dim] = self.draws
         msg["fn"] = fn.expand(torch.Size(shape))
-        frame = CondIndepStackFrame("draws", DRAW_DIM, self.draws, 0)
+        frame = CondIndepStackFrame("draws", self.dim, self.draws, 0)
         msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
 
@@ -77,10 +82,10 @@ class GuideDraws:
     """Draws of the guide.
 
     Attributes:
-        values: ``(S, B, *event)`` by site.
+        values: ``(S, P, B, *event)`` by site, with a dimension for each plate within the rows.
         log_q: Their joint log density ``(S, B)``.
         logs: Log density of each site ``(S, B)``, given those before it.
-        probs: By label, its probabilities ``(B, C)`` averaged over the draws: exact where
+        probs: By label, its probabilities ``(B, plates, C)`` averaged over the draws: exact where
             the label is drawn from what is given alone.
     """
 
@@ -110,18 +115,20 @@ def draw_guide(
     guide: Callable[[Batch], Any], batch: Batch, sites: Sites, draws: int
 ) -> GuideDraws:
     """Draw every latent site of the guide, labels included."""
-    with Many(draws):
+    with Many(draws, nesting=sites.nesting):
         trace = poutine.trace(guide).get_trace(batch)
     log_q = batch.rows.new_zeros((), dtype=torch.float32)
     values, logs, probs = {}, {}, {}
     for name, node in latent_sites(trace):
         values[name] = node["value"]
-        logs[name] = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        log_prob = scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"])
+        logs[name] = _over_plates(log_prob, sites.nesting)
         log_q = log_q + logs[name]
         support = sites.latents[name].support
         if support is not None:
-            wide = support.reshape(-1, 1, 1, *support.shape[1:])
-            probs[name] = node["fn"].log_prob(wide).double().exp().mean(1).T
+            wide = support.reshape(-1, *[1] * (1 + sites.nesting), *support.shape[1:])
+            mean = node["fn"].log_prob(wide).double().exp().mean(1).movedim(0, -1)
+            probs[name] = sites.latents[name].by_row(mean, 1)
     return GuideDraws(values, log_q.expand(draws, batch.count), logs, probs)
 
 
@@ -131,32 +138,66 @@ def guide_parameters(
     """Mean and standard deviation of the guide's Normal factors.
 
     Returns:
-        By site: the labels it depends on, loc and scale ``(B, C..., *event)``. Factors that
-        depend on a continuous draw are left out: they are no function of the row.
+        By site: the labels it depends on, loc and scale ``(B, C..., plates, *event)``.
+        Factors that depend on a continuous draw are left out: they are no function of the row.
     """
     labels = [name for name in sites.labels if name in sites.guided]
-    many = Many(2, labels)
-    with EnumMessenger(first_available_dim=DRAW_DIM - 1), many:
+    many, nesting = Many(2, labels, sites.nesting), sites.nesting
+    with EnumMessenger(first_available_dim=many.dim - 1), many:
         trace = poutine.trace(guide).get_trace(batch)
     dims = {name: trace.nodes[name]["infer"]["_enumerate_dim"] for name in labels}
     found = {}
     for name, fn in many.before.items():
         base = base_of(fn)
-        shape = (1,) * (2 + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
-        if not isinstance(base, dist.Normal) or shape[DRAW_DIM] > 1:
+        shape = (1,) * (1 + nesting + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
+        if not isinstance(base, dist.Normal) or shape[many.dim] > 1:
             continue
         of = tuple(label for label in labels if shape[dims[label]] > 1)
-        order = [-1, *(dims[label] for label in of)]
+        inner = [plate.dim for plate in sites.latents[name].plates]
+        order = [-1, *(dims[label] for label in of), *inner]
         event = len(fn.event_shape)
         both = []
         for value in (base.loc, base.scale):
             full = value.expand(*fn.batch_shape, *fn.event_shape)
             full = full.reshape(*shape, *fn.event_shape)
             full = full.movedim([d - event for d in order], list(range(len(order))))
-            # What is left between the labels and the event has size one.
+            # What is left between these and the event has size one.
             both.append(full.reshape(*full.shape[: len(order)], *fn.event_shape))
         found[name] = (of, both[0], both[1])
     return found
+
+
+class Scored(Protocol):
+    """The model's log joint density at draws: :class:`Scores`, or ``plated_scores.Plated``.
+
+    Attributes:
+        labels: The enumerated labels.
+    """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
+    def log_likelihood(self) -> dict[str, Tensor]:
+        """Of each observed site ``(S, B)``, labels summed out."""
+        ...
+
+    def marginal(self) -> Tensor:
+        """Log density with the labels summed out ``(S, B)``."""
+        ...
+
+    def at(self, places: Mapping[str, Tensor]) -> Scored:
+        """At one value of some labels, given as places ``(S, P, B)`` in their supports."""
+        ...
+
+    def draw(self) -> dict[str, Tensor]:
+        """One exact draw of all labels given everything else, as places ``(S, P, B)``."""
+        ...
+
+    def probs(self, label: str) -> Tensor:
+        """Probabilities of a label given everything but the labels ``(S, P, B, C)``."""
+        ...
 
 
 @dataclass
@@ -225,28 +266,37 @@ def score(
     values: Mapping[str, Tensor],
     labels: Sequence[str],
     draws: int,
-) -> Scores:
+    nesting: int = 1,
+) -> Scored:
     """Evaluate the model at draws, for every value of the labels.
 
     Args:
         model: The model.
         batch: What is observed.
-        values: Draws ``(S, B, *event)`` of the other latent sites.
+        values: Draws ``(S, P, B, *event)`` of the other latent sites.
         labels: Latent sites to enumerate.
         draws: S.
+        nesting: Number of plate dimensions, the data plate included.
     """
 
     def mark(site: Any) -> dict[str, Any]:
         return {"enumerate": "parallel"} if site["name"] in labels else {}
 
     marked = poutine.infer_config(poutine.condition(model, data=dict(values)), mark)
-    with EnumMessenger(first_available_dim=DRAW_DIM - 1):
+    with EnumMessenger(first_available_dim=-2 - nesting):
         trace = poutine.trace(marked).get_trace(batch)
     nodes = dict(random_sites(trace))
+    if nesting > 1:
+        data = [name for name in batch if name in nodes]
+        return plated(nodes, labels, data, draws, batch.count, nesting)
     order = tuple(sorted(labels, key=lambda name: nodes[name]["infer"]["_enumerate_dim"]))
     sizes = [len(nodes[name]["fn"].enumerate_support(expand=False)) for name in order]
     logs = {
-        name: scale_and_mask(_log_prob(node["fn"], node["value"]), mask=node["mask"])
+        name: scale_and_mask(
+            _log_prob(node["fn"], node["value"]),
+            # A masked label is not there: its values still sum to one.
+            mask=None if name in labels else node["mask"],
+        )
         for name, node in nodes.items()
     }
     log_joint = _add(logs).expand(*sizes, draws, batch.count)
@@ -259,7 +309,7 @@ def _log_prob(fn: Any, value: Tensor) -> Tensor:
     PyTorch forms four tensors of the size of all logits, which fit no cache where labels are
     summed out; one label at a time takes half as long.
     """
-    base = base_of(fn)
+    base = base_of(fn, through_masks=False)
     usual = getattr(type(base), "log_prob", None) is torch.distributions.Bernoulli.log_prob
     vector = len(fn.event_shape) == 1 and usual and "logits" in vars(base)
     if not vector or value.dim() >= base.logits.dim():
@@ -267,6 +317,11 @@ def _log_prob(fn: Any, value: Tensor) -> Tensor:
         return log_prob
     parts = [F.softplus(logits).neg_().addcmul_(logits, value).sum(-1) for logits in base.logits]
     return torch.stack(parts)
+
+
+def _over_plates(value: Tensor, nesting: int) -> Tensor:
+    """``(S, P, B)`` with plates within the row summed: ``(S, B)``."""
+    return value.sum(tuple(range(-nesting, -1))) if nesting > 1 else value
 
 
 def _add(logs: Mapping[str, Tensor]) -> Tensor:
@@ -280,13 +335,17 @@ def _sum_out(log_joint: Tensor) -> Tensor:
 
 
 def draw_data(
-    model: Callable[[Batch], Any], batch: Batch, values: Mapping[str, Tensor], draws: int
+    model: Callable[[Batch], Any],
+    batch: Batch,
+    values: Mapping[str, Tensor],
+    draws: int,
+    nesting: int = 1,
 ) -> dict[str, Tensor]:
-    """Draw what the batch does not observe, given latent values ``(S, B, *event)``.
+    """Draw what the batch does not observe, given latent values ``(S, P, B, *event)``.
 
     Returns:
-        ``(S, B, *event)`` by site.
+        ``(S, P, B, *event)`` by site.
     """
-    with Many(draws):
+    with Many(draws, nesting=nesting):
         trace = poutine.trace(poutine.condition(model, data=dict(values))).get_trace(batch)
     return {name: node["value"] for name, node in latent_sites(trace)}

@@ -25,16 +25,24 @@ from ppl_models.inference.posterior.groups import (
     Store,
     Variables,
     as_inference_data,
-    constants,
     digest,
     groups_of,
     plain_attrs,
     provenance,
     training,
 )
-from ppl_models.inference.posterior.known_rows import add_covariates, at_covariates, observed
+from ppl_models.inference.posterior.known_rows import (
+    add_covariates,
+    at_covariates,
+    constants,
+    observed,
+)
 from ppl_models.inference.posterior.row_blocks import Rows, prior
-from ppl_models.inference.posterior.rows import conditioned_sites, positions, undisturbed
+from ppl_models.inference.posterior.rows import (
+    conditioned_sites,
+    positions,
+    undisturbed,
+)
 from ppl_models.inference.posterior.support import as_fitted, check_alike
 from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
@@ -95,6 +103,8 @@ def posterior(
         - ``variational``: ``y_probs`` = q(y | x) (averaged over the draws where the guide draws
           y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
           they depend on the label; by chain where there are several.
+        - ``structure``: of discrete sites that all rows share, such as a graph or an assignment,
+          each entry's most probable value and, as ``edge_probs``, its probability.
         - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
@@ -276,12 +286,15 @@ class _Task:
             if not chain:
                 seen = self.table.only(*self.names).rows(index)
                 if has_draws:
-                    groups.add("observed_data", observed(work.pair, seen), row=start)
+                    model = work.outside.at(0).model
+                    known = observed(work.pair, seen, work.sites, model)
+                    groups.add("observed_data", known, row=start)
                 add_covariates(groups, work.pair, seen, start)
         groups.add("posterior", work.outside.posterior(), chain)
         if not work.reason:
             groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)
+        groups.add("structure", self._by_chain(work.outside.structure), chain)
         story = prior(
             work.pair, work.sites, work.outside, self.prior_draws, self._prior_rows(work.pair)
         )

@@ -38,10 +38,12 @@ ARVIZ = int(version("arviz").split(".")[0])
 
 
 def event_dims(site: Site) -> tuple[str, ...]:
-    """Names of the dimensions of one stored value: ``z_dim``, or ``z_dim_0, z_dim_1, ...``."""
-    if len(site.shape) == 1:
-        return (f"{site.name}_dim",)
-    return tuple(f"{site.name}_dim_{place}" for place in range(len(site.shape)))
+    """Names of the dimensions of one row's values: plates, ``z_dim`` (or ``z_dim_0, z_dim_1``)."""
+    plates = tuple(plate.name for plate in site.plates)
+    event = len(site.shape) - len(plates)
+    if event == 1:
+        return (*plates, f"{site.name}_dim")
+    return (*plates, *(f"{site.name}_dim_{place}" for place in range(event)))
 
 
 class Memory:
@@ -141,12 +143,14 @@ class Groups:
         if table.row_names is not None:
             self.labels[ROWS] = {f"{ROWS}_name": table.row_names.astype(str)}
         self.coordinates: dict[str, Any] = {ROWS: table.numbers.cpu().numpy()}
+        self.coordinates |= {dim: np.array(names) for dim, names in sites.coordinates.items()}
         if chains is not None:
             self.coordinates["chain"] = np.arange(chains)
         for site in (*sites.data.values(), *sites.latents.values()):
             for dim, size in zip(event_dims(site), site.shape, strict=True):
-                names = columns.get(site.name, ())
-                self.coordinates[dim] = np.array(names) if names else np.arange(size)
+                names = sites.coordinates.get(dim) or columns.get(site.name, ())
+                named = len(names) == size  # columns are those of a vector, plates apart
+                self.coordinates[dim] = np.array(names) if named else np.arange(size)
             if site.support is not None:
                 count = len(site.support)
                 names = table.classes.get(site.name, ())
@@ -207,6 +211,8 @@ class Groups:
 
     def _coordinate(self, group: str, dim: str, size: int) -> Array:
         values: Array = self.coordinates.get(dim, np.arange(size))
+        if len(values) != size and dim not in ("chain", ROWS):
+            values = np.arange(size)  # sets of another length, as in draws from the prior
         return values[: self.drawn] if dim == ROWS and group in DRAWN else values
 
     def _write_coordinate(self, group: str, dim: str, values: Array) -> None:
@@ -246,27 +252,6 @@ def groups_of(idata: az.InferenceData | xr.DataTree) -> dict[str, xr.Dataset]:
 def with_groups(idata: az.InferenceData, **changed: xr.Dataset) -> az.InferenceData:
     """The same with other groups, which replace those of their name; arrays are shared."""
     return as_inference_data(groups_of(idata) | changed, idata.attrs)
-
-
-def constants(table: Table, given: Sequence[str]) -> Variables:
-    """What is known of the rows but was not conditioned on: labels, -1 where hidden."""
-    found: Variables = {}
-    for name in table.classes:
-        if name in given or table.sites[name].dim() > 1:
-            continue
-        found[f"{name}_true"] = (("datum",), table.sites[name].cpu().numpy())
-        if name in table.observed:
-            found[f"{name}_mask"] = (("datum",), table.observed[name].cpu().numpy())
-    return found
-
-
-def observations(table: Table) -> Variables:
-    """What was conditioned on, as the table has it."""
-    found: Variables = {}
-    for name, value in table.sites.items():
-        dims = event_dims(Site(name, tuple(value.shape[1:]), None))
-        found[name] = (("datum", *dims), value.cpu().numpy())
-    return found
 
 
 def training(
@@ -334,6 +319,7 @@ def provenance(
         "rows_sha256": digest(table.numbers),
         "card_json": dataclasses.asdict(pair.card),
         "config_json": dataclasses.asdict(pair.config),
+        **({"ragged": ", ".join(sorted(sites.ragged))} if sites.ragged else {}),
         **({"covariates": ", ".join(pair.card.covariates)} if pair.card.covariates else {}),
         **shapes,
         **(more or {}),

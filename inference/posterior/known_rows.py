@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_models.batch import Batch
 from ppl_models.covariates import covariate_value, covariates_of
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.groups import Groups, Variables, constants, observations
+from ppl_models.inference.posterior.groups import Groups, Variables, event_dims
+from ppl_models.inference.posterior.rows import Site, Sites, elements_there, with_gaps
+from ppl_models.inference.posterior.target import rows_of
 from ppl_models.pair import Pair
+from ppl_models.quiet import quiet
 
 
-def add_known(groups: Groups, pair: Pair, seen: Table, table: Table) -> None:
+def add_known(groups: Groups, pair: Pair, seen: Table, table: Table, sites: Sites) -> None:
     """All that is known of some rows, as ``observed_data`` and ``constant_data``.
 
     Args:
@@ -23,15 +27,27 @@ def add_known(groups: Groups, pair: Pair, seen: Table, table: Table) -> None:
         pair: The pair.
         seen: The rows with what was conditioned on, and covariates.
         table: The same rows with all their sites.
+        sites: Their random variables.
     """
-    groups.add("observed_data", observed(pair, seen))
+    groups.add("observed_data", observed(pair, seen, sites))
     groups.add("constant_data", constants(table, list(seen.sites)))
     add_covariates(groups, pair, seen)
 
 
-def observed(pair: Pair, seen: Table) -> Variables:
-    """What was conditioned on and is scored, for ``observed_data``."""
-    return observations(seen.without(*covariates_of(pair)))
+def observed(
+    pair: Pair, seen: Table, sites: Sites, model: Callable[[Batch], Any] | None = None
+) -> Variables:
+    """What was conditioned on and is scored, but for padding, for ``observed_data``.
+
+    Args:
+        pair: The pair.
+        seen: The rows.
+        sites: Their random variables.
+        model: In place of the pair's.
+    """
+    with quiet(pair.like().device):
+        there = elements_there(model or pair.model, rows_of(seen, pair), sites)
+    return observations(seen.without(*covariates_of(pair)), sites, there)
 
 
 def add_covariates(groups: Groups, pair: Pair, seen: Table, row: int = 0) -> None:
@@ -46,9 +62,40 @@ def add_covariates(groups: Groups, pair: Pair, seen: Table, row: int = 0) -> Non
     for name in covariates_of(pair):
         if name in seen.columns:
             groups.coordinates[f"{name}_dim"] = seen.columns[name]
-        groups.add("constant_data", observations(seen.only(name)), row=row)
+        groups.add("constant_data", observations(seen.only(name), Sites({}, {}, ()), {}), row=row)
         if not row and name in seen.classes:
             groups.coordinate("constant_data", f"{name}_class", list(seen.classes[name]))
+
+
+def constants(table: Table, given: Sequence[str]) -> Variables:
+    """What is known of the rows but was not conditioned on: labels, -1 where hidden."""
+    found: Variables = {}
+    for name in table.classes:
+        if name in given or table.sites[name].dim() > 1:
+            continue
+        found[f"{name}_true"] = (("datum",), table.sites[name].cpu().numpy())
+        if name in table.observed:
+            found[f"{name}_mask"] = (("datum",), table.observed[name].cpu().numpy())
+    return found
+
+
+def observations(table: Table, sites: Sites, there: Mapping[str, Tensor]) -> Variables:
+    """What was conditioned on, as the table has it, but for padding.
+
+    Args:
+        table: The rows.
+        sites: The random variables.
+        there: Where there are values; see ``rows.elements_there``.
+    """
+    found: Variables = {}
+    for name, value in table.sites.items():
+        site = sites.data.get(name)
+        if site is None or site.shape != tuple(value.shape[1:]):
+            site = Site(name, tuple(value.shape[1:]), None)
+        kept = there.get(name)
+        shown = value[:].cpu() if kept is None else with_gaps(value[:].cpu(), kept.cpu())
+        found[name] = (("datum", *event_dims(site)), shown.numpy())
+    return found
 
 
 def at_covariates(pair: Pair, table: Table, covariates: Mapping[str, Any] | None) -> Table:

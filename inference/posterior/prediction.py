@@ -170,9 +170,18 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
     else:
         with one_line(), _Means():
             trace = poutine.trace(pair.guide).get_trace(batch)
-        values = {name: node["value"].unsqueeze(0) for name, node in latent_sites(trace)}
+        values = {
+            name: node["value"].reshape(
+                *[1] * (sites.nesting + 1 - len(node["fn"].batch_shape)), *node["value"].shape
+            )
+            for name, node in latent_sites(trace)
+        }
     labels = [name for name in sites.labels if name == site or name not in sites.guided]
-    scores = score(pair.model, batch, values, labels, max(1, particles))
+    scores = score(pair.model, batch, values, labels, max(1, particles), sites.nesting)
+    if not isinstance(scores, Scores):  # labels of plates within the rows have no joint tensor
+        row = (scores.marginal() - log_q).reshape(-1, *[1] * (sites.nesting - 1), batch.count, 1)
+        probs = (scores.probs(site).log() + row).logsumexp(0).softmax(-1)
+        return sites.latents[site].by_row(probs, 1)
     joint = torch.logsumexp(scores.log_joint - log_q, -2, keepdim=True)
     return Scores(joint, scores.labels, {}, ()).probs(site)[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,13 @@ from ppl_models.inference.posterior.groups import (
     event_dims,
     host,
 )
-from ppl_models.inference.posterior.rows import Site, Sites, find_sites
+from ppl_models.inference.posterior.rows import (
+    Site,
+    Sites,
+    elements_there,
+    find_sites,
+    with_gaps,
+)
 from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.traces.sites import Program
@@ -106,10 +112,12 @@ class Rows:
         for program, labels, q in self._turns(batch):
             self._draw(parts, program, batch, anew, labels, q)
         with quiet(batch.rows.device):
-            return self._groups(parts, batch)
+            there = elements_there(self.outside.at(0).model, batch, self.sites)
+            there = {name: mask.cpu() for name, mask in there.items()}
+            return self._groups(parts, batch, there)
 
     def label_probs(self, batch: Batch, label: str) -> Array:
-        """The probabilities ``(B, C)`` of a label as :meth:`block` has them, and no more.
+        """The probabilities ``(B, plates, C)`` of a label as :meth:`block` has them, and no more.
 
         Of a label that the guide leaves to the model, the mean over the draws of those that
         :meth:`block` draws it by.
@@ -120,10 +128,11 @@ class Rows:
                 total = total + q.draws * host(q.probs[label])
                 continue
             left = [name for name in self.sites.labels if name not in self.sites.guided]
-            scores = score(program.model, batch, q.values, left, q.draws)
-            total = total + host(scores.probs(label).double().sum(0))
-        found: Array = np.asarray(total / self.draws)
-        return found
+            scores = score(program.model, batch, q.values, left, q.draws, self.sites.nesting)
+            found = self.sites.latents[label].by_row(scores.probs(label), 1)
+            total = total + host(found.double().sum(0))
+        mean: Array = np.asarray(total / self.draws)
+        return mean
 
     def _turns(self, batch: Batch) -> Iterator[tuple[Program, list[str], GuideDraws]]:
         """Draws of the guide, as many at a time as fit, and the labels to list at them.
@@ -158,7 +167,7 @@ class Rows:
         sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
         fixed = {name: value for name, value in q.values.items() if name not in labels}
-        scores = score(program.model, batch, fixed, labels, count)
+        scores = score(program.model, batch, fixed, labels, count, sites.nesting)
         joint = scores.at(places)
         log_p = joint.marginal()
         places |= joint.draw()
@@ -171,8 +180,9 @@ class Rows:
             return
         for name, value in (("log_p", log_p), ("log_q", q.log_q), ("log_weight", weights)):
             parts.put("sample_stats", name, value)
-        for name in sites.latents:
-            parts.put("posterior", name, places[name] if name in places else q.values[name])
+        for name, site in sites.latents.items():
+            stored = site.by_row(places[name]) if name in places else site.stored(q.values[name])
+            parts.put("posterior", name, stored)
         for name, value in scores.log_likelihood().items():
             parts.put("log_likelihood", name, value)
         few = min(count, self.kept["posterior_predictive"] - parts.draw)
@@ -182,47 +192,58 @@ class Rows:
                 values[name] = sites.latents[name].values()[places[name]]
             values = {name: value[:few] for name, value in values.items()}
             seen = anew.without(*self.pair.card.data)
-            new = draw_data(program.model, seen, values, few)
+            new = draw_data(program.model, seen, values, few, sites.nesting)
             for name in sites.data:
                 if name in new:
                     value = sites.data[name].stored(new[name])
                     parts.put("posterior_predictive", name, value)
         parts.draw += count
 
-    def _groups(self, parts: _Parts, batch: Batch) -> dict[str, Variables]:
+    def _groups(
+        self, parts: _Parts, batch: Batch, there: Mapping[str, Tensor]
+    ) -> dict[str, Variables]:
         known = {**self.sites.data, **self.sites.latents}
         groups: dict[str, Variables] = {}
         for (group, name), arrays in parts.arrays.items():
             has_event = group in ("posterior", "posterior_predictive")
             event = event_dims(known[name]) if has_event else ()
             whole = np.concatenate(arrays)[None]
+            if has_event and name in there:
+                whole = host(with_gaps(torch.from_numpy(whole), there[name]))
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
         if not self.reason:
             found = importance_weights.per_row(np.concatenate(parts.weights))
             groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
         dtype = parts.weights[0].dtype
-        probs: Variables = {
-            f"{label}_probs": (("datum", f"{label}_class"), (total / self.draws).astype(dtype))
-            for label, total in parts.probs.items()
-        }
-        groups["variational"] = {**probs, **self._variational(batch)}
+        probs: Variables = {}
+        for label, total in parts.probs.items():
+            mean = with_gaps(torch.from_numpy(total / self.draws), there.get(label), 1)
+            dims = ("datum", *event_dims(known[label]), f"{label}_class")
+            probs[f"{label}_probs"] = (dims, host(mean).astype(dtype))
+        groups["variational"] = {**probs, **self._variational(batch, there)}
         return groups
 
-    def _variational(self, batch: Batch) -> Variables:
+    def _variational(self, batch: Batch, there: Mapping[str, Tensor]) -> Variables:
         """Parameters of Normal factors that are a function of the row alone."""
         if not self.outside.sites:
-            return self._parameters(self.pair, batch)
-        first = self._parameters(self.outside.at(0), batch)
-        other = self._parameters(self.outside.at(-1), batch)
-        return {n: v for n, v in first.items() if np.array_equal(v[1], other[n][1])}
+            return self._parameters(self.pair, batch, there)
+        first = self._parameters(self.outside.at(0), batch, there)
+        other = self._parameters(self.outside.at(-1), batch, there)
+        return {n: v for n, v in first.items() if np.array_equal(v[1], other[n][1], True)}
 
-    def _parameters(self, program: Program, batch: Batch) -> Variables:
+    def _parameters(
+        self, program: Program, batch: Batch, there: Mapping[str, Tensor]
+    ) -> Variables:
         found: Variables = {}
         parameters = guide_parameters(program.guide, batch, self.sites)
         for name, (labels, loc, scale) in parameters.items():
             classes = (f"{label}_class" for label in labels)
             dims = ("datum", *classes, *event_dims(self.sites.latents[name]))
-            found[f"{name}_loc"], found[f"{name}_scale"] = (dims, host(loc)), (dims, host(scale))
+            kept = there.get(name)
+            if kept is not None:  # the classes stand between rows and elements
+                kept = kept.reshape(len(kept), *[1] * len(labels), *kept.shape[1:])
+            for part, value in (("loc", loc), ("scale", scale)):
+                found[f"{name}_{part}"] = (dims, host(with_gaps(value.cpu(), kept)))
         return found
 
 
@@ -264,23 +285,32 @@ def prior(
     runs, rows = (draws, 1) if outside.sites else (1, draws)
     known = covariates or {}
     parts = [{n: v[run : run + rows] for n, v in known.items()} for run in range(runs)]
-    new = [_story(pair, empty(pair, rows, part), outside) for part in parts]
+    new = [draw_data(pair.model, empty(pair, rows, p), {}, 1, sites.nesting) for p in parts]
+    there = _of_runs(pair, sites, outside, rows, parts)
     groups: dict[str, Variables] = {"prior": {}, "prior_predictive": {}}
     for name, site in {**sites.data, **sites.latents, **outside.sites}.items():
         group = "prior_predictive" if name in pair.card.data else "prior"
-        value = torch.cat([run[name] for run in new])
-        groups[group][name] = ((*SAMPLE, *event_dims(site)), host(site.stored(value))[None])
+        # One draw of what all rows share has no dimension for draws, which rows have.
+        stored = [site.stored(run[name]) for run in new]
+        whole = torch.stack(stored) if name in outside.sites else torch.cat(stored, 1)[0]
+        whole = with_gaps(whole, there.get(name))
+        groups[group][name] = ((*SAMPLE, *event_dims(site)), host(whole)[None])
     for name, value in known.items():
         dims = event_dims(Site(name, tuple(value.shape[1:]), None))
         groups["prior"][name] = ((*SAMPLE, *dims), host(value)[None])
     return groups
 
 
-def _story(pair: Pair, batch: Batch, outside: Outside) -> dict[str, Tensor]:
-    """New values by site: rows first, and for what all rows share a first dimension of one."""
-    new = draw_data(pair.model, batch, {}, 1)
-    # The one draw per row comes first.
-    return {n: v[None] if n in outside.sites else v[0] for n, v in new.items()}
+def _of_runs(
+    pair: Pair, sites: Sites, outside: Outside, rows: int, parts: Sequence[Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Where ragged sites have a value in the rows of all runs."""
+    if not sites.ragged:
+        return {}
+    model = outside.at(0).model
+    with quiet(pair.like().device):
+        runs = [elements_there(model, empty(pair, rows, part), sites) for part in parts]
+    return {name: torch.cat([run[name] for run in runs]) for name in runs[0]}
 
 
 def capacity(sites: Sites, draws: int, rows: int, limits: Mapping[str, int]) -> dict[str, int]:

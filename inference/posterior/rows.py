@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -21,12 +21,20 @@ from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import is_local, plates_within, there
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
 # 32 MB are given back to the system after every use, and cost their first touch again.
 STEP_CELLS = 4_000_000
 CHECKED_ROWS = 16_384  # rows of which it is seen at a time whether they can be conditioned on
+
+
+class Plate(NamedTuple):
+    """A plate within the rows: its name, dimension (-2, -3, ...) and size."""
+
+    name: str
+    dim: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -37,16 +45,21 @@ class Site:
         name: Its name.
         event: Shape of one value.
         support: The values ``(C, *event)`` of a label, else None.
+        plates: The plates within the rows that it stands in, from dimension -2 leftwards.
+        nesting: Number of plate dimensions of the pair, the data plate included.
     """
 
     name: str
     event: tuple[int, ...]
     support: Tensor | None
+    plates: tuple[Plate, ...] = ()
+    nesting: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one value as it is stored: labels as their place among the classes."""
-        return () if self.support is not None else self.event
+        """Shape of a row's values as stored: plates first, labels as places in their support."""
+        event = () if self.support is not None else self.event
+        return (*(plate.size for plate in self.plates), *event)
 
     def values(self) -> Tensor:
         """The values of a label ``(C, *event)``."""
@@ -55,8 +68,26 @@ class Site:
         return self.support
 
     def stored(self, values: Tensor) -> Tensor:
-        """Values ``(..., *event)`` as they are stored."""
-        return values if self.support is None else self.places(values)
+        """Values ``(..., P, B, *event)`` as they are stored."""
+        if self.support is None:
+            return self.by_row(values, len(self.event))
+        return self.by_row(self.places(values))
+
+    def by_row(self, values: Tensor, event: int = 0) -> Tensor:
+        """Values ``(..., P, B, *event)`` of a trace as ``(..., B, plates, *event)``.
+
+        Args:
+            values: With all the plate dimensions of the pair.
+            event: Number of dimensions right of these.
+        """
+        if self.nesting == 1:
+            return values
+        rows = values.dim() - event - 1
+        own = [rows + 1 + plate.dim for plate in self.plates]
+        other = [d for d in range(rows - self.nesting + 1, rows) if d not in own]
+        lead, right = range(rows - self.nesting + 1), range(rows + 1, values.dim())
+        moved = values.permute(*lead, rows, *own, *right, *other)  # the others have size one
+        return moved.reshape(moved.shape[: moved.dim() - len(other)])
 
     def places(self, values: Tensor) -> Tensor:
         """Places in the support of values ``(..., *event)``."""
@@ -79,11 +110,23 @@ class Sites:
         latents: Latent sites, the guide's in its order first.
         guided: Names of those that the guide samples; labels it leaves out are summed or
             drawn from the model's own conditional.
+        nesting: Number of plate dimensions of the pair, the data plate included.
+        ragged: Names of those whose entries are masked in some rows.
+        coordinates: Names along dimensions, by dimension.
     """
 
     data: dict[str, Site]
     latents: dict[str, Site]
     guided: tuple[str, ...]
+    nesting: int = 1
+    ragged: frozenset[str] = frozenset()
+    coordinates: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def plates(self) -> dict[str, Plate]:
+        """All plates within the rows, by name."""
+        every = (*self.data.values(), *self.latents.values())
+        return {plate.name: plate for site in every for plate in site.plates}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -97,6 +140,7 @@ class Sites:
     def draws_at_a_time(self, pair: Pair, rows: int, labels: Sequence[str]) -> int:
         """Draws whose widest layer fits into a step of memory, labels enumerated."""
         widest = max(max(parameter.shape, default=1) for parameter in pair.parameters())
+        widest *= math.prod(plate.size for plate in self.plates.values())
         return max(1, STEP_CELLS // (rows * self.classes(labels) * widest))
 
 
@@ -239,16 +283,17 @@ def find_sites(
         ValueError: If a site is not a row's own, counts more or less than once per row, or is
             latent in the model but neither sampled by the guide nor a label.
     """
-    program = pair if program is None else program
+    program, nesting = pair if program is None else program, pair.plate_nesting
     with poutine.block(), torch.no_grad():
         q = poutine.trace(program.guide).get_trace(batch) if guide else poutine.Trace()
         p = poutine.trace(program.model).get_trace(batch)
     for name, site in (*random_sites(q), *random_sites(p)):
         frames = [frame.name for frame in site["cond_indep_stack"]]
-        if not is_local(site) or len(frames) > 1:
+        if not is_local(site) or any((f.dim or 0) < -nesting for f in site["cond_indep_stack"]):
+            more = "alone" if nesting == 1 else f"and others down to dimension {-nesting}"
             raise ValueError(
-                f"site {name!r} stands in the plates {frames}, expected plate 'data' alone "
-                "(pair.plate(batch))"
+                f"site {name!r} stands in the plates {frames}, expected plate 'data' {more} "
+                "(pair.plate(batch); plates within the rows are counted by plate_nesting)"
             )
         if site["scale"] != 1:
             raise ValueError(
@@ -259,22 +304,73 @@ def find_sites(
     for name in guided:
         if name not in of_model:
             raise ValueError(f"the guide samples site {name!r}, which is not latent in the model")
-    latents = {name: _site(name, of_model[name]["fn"]) for name in (*guided, *of_model)}
+    latents = {name: _site(name, of_model[name], nesting) for name in (*guided, *of_model)}
     for name, site in latents.items():
         if guide and name not in guided and site.support is None:
             raise ValueError(
                 f"site {name!r} is latent in the model, but the guide does not sample it; give "
                 "the guide a factor for it, or condition on it"
             )
-    data = {n: _site(n, s["fn"]) for n, s in random_sites(p) if s["is_observed"]}
+    data = {n: _site(n, s, nesting) for n, s in random_sites(p) if s["is_observed"]}
     for name in batch:
         if name not in data and name not in pair.card.given:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
-    return Sites(data, latents, tuple(guided))
+    ragged = frozenset(n for n, s in random_sites(p) if there(s, nesting) is not None)
+    return Sites(data, latents, tuple(guided), nesting, ragged, pair.coordinates)
 
 
-def _site(name: str, fn: Any) -> Site:
+def _site(name: str, node: Any, nesting: int) -> Site:
+    fn = node["fn"]
     support = fn.enumerate_support(expand=False) if enumerable(fn) else None
     if support is not None:
         support = support.reshape(-1, *fn.event_shape).detach()
-    return Site(name, tuple(fn.event_shape), support)
+    plates = tuple(Plate(f.name, f.dim, f.size) for f in plates_within(node))
+    return Site(name, tuple(fn.event_shape), support, plates, nesting)
+
+
+def shared_site(name: str, node: Any) -> Site:
+    """A site outside the data plate, with its plates named, or else all dimensions as event."""
+    shape, batch = tuple(node["value"].shape), len(node["fn"].batch_shape)
+    frames = sorted(node["cond_indep_stack"], key=lambda frame: frame.dim)
+    if len(frames) != batch:
+        return Site(name, shape, None)
+    plates = tuple(Plate(f.name, f.dim, size) for f, size in zip(frames, shape, strict=False))
+    return Site(name, shape[batch:], None, plates)
+
+
+def elements_there(model: Callable[[Batch], Any], batch: Batch, sites: Sites) -> dict[str, Tensor]:
+    """Where ragged sites have a value ``(B, ...)``, of the shape that is stored.
+
+    Args:
+        model: The model, which is run once.
+        batch: The rows with what is conditioned on.
+        sites: The random variables.
+    """
+    if not sites.ragged:
+        return {}
+    with poutine.block(), torch.no_grad():
+        trace = poutine.trace(model).get_trace(batch)
+    found = {}
+    for name in sites.ragged:
+        site = sites.data.get(name) or sites.latents[name]
+        mask = there(trace.nodes[name], sites.nesting)
+        if mask is not None:
+            event = len(site.event)
+            if site.support is not None and event:
+                mask, event = mask.flatten(-event).any(-1), 0
+            found[name] = site.by_row(mask, event)
+    return found
+
+
+def with_gaps(values: Tensor, there: Tensor | None, right: int = 0) -> Tensor:
+    """Stored values ``(..., B, *shape)``: NaN, or -1 of whole numbers, where there are none.
+
+    Args:
+        values: The values.
+        there: ``(B, *shape)``; None where all are there.
+        right: Number of further dimensions of the values, right of these.
+    """
+    if there is None:
+        return values
+    wide = there.reshape(*there.shape, *[1] * right)
+    return torch.where(wide, values, float("nan") if values.is_floating_point() else -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro.distributions as dist
@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.inference.posterior.draws import Given
 from ppl_models.inference.posterior.groups import SAMPLE, Variables, event_dims, host
-from ppl_models.inference.posterior.rows import Conditioned, Site
+from ppl_models.inference.posterior.rows import Conditioned, Site, shared_site
 from ppl_models.inference.traces.sites import Program, latent_sites
 from ppl_models.pair import Pair
 from ppl_models.sample_sites import base_of, is_local
@@ -32,6 +32,9 @@ class Outside:
         log_p: Joint log density of the first S under the model ``(S,)``.
         log_q: The same under the guide.
         parameters: loc and scale of those whose factor is a Normal of its own.
+        structure: Of discrete ones, the probability of each entry (of its values, where these are
+            more than 0 and 1) under the guide, averaged over the draws before it, and its most
+            probable value.
     """
 
     pair: Pair
@@ -40,6 +43,7 @@ class Outside:
     log_p: Tensor
     log_q: Tensor
     parameters: Variables
+    structure: Variables = field(default_factory=dict)
 
     def at(self, draw: int) -> Program:
         """The pair given one draw, which leaves the rows; the pair itself without such sites."""
@@ -83,7 +87,7 @@ def draw_outside(pair: Pair, batch: Batch, draws: int) -> Outside:
     for name in guide:
         if name not in model:
             raise ValueError(f"the guide samples site {name!r}, which is not latent in the model")
-    sites = {name: Site(name, tuple(site["value"].shape), None) for name, site in model.items()}
+    sites = {name: shared_site(name, site) for name, site in model.items()}
     runs = [_draw(pair, batch, list(sites)) for _ in range(draws + 1 if sites else 0)]
     zero = batch.rows.new_zeros((0,), dtype=torch.float32)
     if not runs:
@@ -96,6 +100,7 @@ def draw_outside(pair: Pair, batch: Batch, draws: int) -> Outside:
         torch.stack([run[1] for run in runs[:-1]]),
         torch.stack([run[2] for run in runs[:-1]]),
         _parameters(sites, runs[0][0], runs[-1][0]),
+        _structure(sites, [run[0] for run in runs[:-1]]),
     )
 
 
@@ -129,4 +134,25 @@ def _parameters(sites: dict[str, Site], first: Any, other: Any) -> Variables:
             one, two = (getattr(base, part).expand(site.shape) for base in both)
             if torch.equal(one, two):  # else it depends on the sites before it
                 found[f"{name}_{part}"] = (event_dims(site), host(one))
+    return found
+
+
+def _structure(sites: dict[str, Site], runs: Sequence[Any]) -> Variables:
+    found: Variables = {}
+    for name, site in sites.items():
+        base = base_of(runs[0][name]["fn"])
+        if not base.support.is_discrete or not base.has_enumerate_support:
+            continue
+        values = base.enumerate_support(expand=False)
+        entries = len(base.event_shape)  # one value of several numbers, such as a one-hot vector
+        batch = site.shape[: len(site.shape) - entries]
+        log_q = [base_of(run[name]["fn"]).log_prob(values) for run in runs]
+        probs = torch.stack([v.expand(len(values), *batch).exp() for v in log_q]).mean(0)
+        dims = event_dims(site)
+        most = values.reshape(len(values), *base.event_shape)[probs.argmax(0)]
+        found[name] = (dims, host(most))
+        two = not entries and values.flatten().tolist() == [0, 1]
+        whole = probs[1] if two else probs.movedim(0, -1)
+        of = dims[: len(batch)] + (() if two else (f"{name}_class",))
+        found[f"{name}_probs"] = (of, host(whole))
     return found

@@ -17,7 +17,13 @@ from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import base_of, support_words
+from ppl_models.sample_sites import (
+    base_of,
+    plates_within,
+    rows_first,
+    support_words,
+    there,
+)
 
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
@@ -135,29 +141,54 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
     with poutine.block(), torch.no_grad(), quiet(like.device):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
     supports: dict[str, Any] = {}
+    ragged: list[str] = []
     for name in regime.sites:
         site = trace.nodes.get(name)
         if site is not None and site["is_observed"]:
-            _check_shape(name, table, first[name], site["fn"])
+            _check_shape(name, table, first[name], site)
             supports[name] = base_of(site["fn"])
+            if there(site, pair.plate_nesting) is not None:
+                ragged.append(name)
 
     def check(batch: Batch) -> None:
+        kept = _elements(pair, batch.to(like.device, like.dtype), ragged) if ragged else {}
         for name, base in supports.items():
-            _check_support(name, table, batch, base)
+            _check_support(name, table, batch, base, kept.get(name))
 
     return check
 
 
-def _check_shape(name: str, table: Table, value: Tensor, fn: Any) -> None:
-    if value.shape[1:] != fn.event_shape:
+def _check_shape(name: str, table: Table, value: Tensor, site: Any) -> None:
+    expected = (*(frame.size for frame in plates_within(site)), *site["fn"].event_shape)
+    if value.shape[1:] != expected:
         raise ValueError(
             f"site {name!r} of {table.name} has rows of shape {tuple(value.shape[1:])}, "
-            f"expected {tuple(fn.event_shape)}; build the pair for these data"
+            f"expected {expected}; build the pair for these data"
         )
 
 
-def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
+def _elements(pair: Pair, batch: Batch, ragged: Sequence[str]) -> dict[str, Tensor]:
+    """Where sets have elements ``(B, plates, *event)``."""
+    nesting, found = pair.plate_nesting, {}
+    with poutine.block(), torch.no_grad(), quiet(pair.like().device):
+        nodes = poutine.trace(pair.model).get_trace(batch).nodes
+    for name in ragged:
+        mask = there(nodes[name], nesting)
+        if mask is not None:
+            found[name] = rows_first(nodes[name], mask, mask.dim() - nesting)
+    return found
+
+
+def _check_support(
+    name: str, table: Table, batch: Batch, base: Any, kept: Tensor | None = None
+) -> None:
     values = batch[name]
+    if kept is not None:
+        # What is not there takes a value that is, whatever it is.
+        kept = kept.to(values.device).expand(values.shape)
+        if not bool(kept.any()):
+            return
+        values = values.where(kept, values[kept][0])
     if surely_inside(values, base.support):
         return
     inside = base.support.check(values)
@@ -170,6 +201,9 @@ def _check_support(name: str, table: Table, batch: Batch, base: Any) -> None:
     row, column = (int(i) for i in (~inside).nonzero()[0])
     value = values.reshape(len(values), -1)[row, column].item()
     where = f"row {int(batch.rows[row])} of {table.name}"
+    if values.dim() > 2:
+        element, column = divmod(column, values[0, 0].numel())
+        where += f", element {element}"
     if values.dim() > 1:
         where += f", column {column}"
         if name in table.columns:

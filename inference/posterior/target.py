@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.distributions import Transform, biject_to
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.draws import Scores, score
+from ppl_models.inference.posterior.draws import Scored, score
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Array,
@@ -32,11 +32,14 @@ from ppl_models.inference.posterior.rows import (
     Conditioned,
     Site,
     Sites,
+    elements_there,
     find_sites,
+    shared_site,
+    with_gaps,
 )
 from ppl_models.inference.traces.sites import family, latent_sites
 from ppl_models.pair import Pair
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import is_local, there
 
 STARTS = 100  # random starts tried before giving up
 RADIUS = 2.0  # of the cube they are drawn from, on the real line
@@ -55,6 +58,8 @@ class Target:
         outside: The latent sites outside the data plate, all their dimensions as event.
         transforms: By continuous latent site, from the real line to its support.
         shapes: Shape of each of these sites on the real line, for one draw.
+        there: Of ragged sites, which entries ``(P, B)`` or ``(P, B, *event)`` there are: only
+            these are free numbers, one after another.
     """
 
     pair: Pair
@@ -63,20 +68,32 @@ class Target:
     outside: dict[str, Site]
     transforms: dict[str, Transform]
     shapes: dict[str, tuple[int, ...]]
+    there: dict[str, Tensor] = field(default_factory=dict)
 
     def constrained(self, free: Values) -> dict[str, Tensor]:
         """Values in their supports for numbers on the real line."""
-        return {name: self.transforms[name](value) for name, value in free.items()}
+        return {n: self.transforms[n](self._spread(n, value)) for n, value in free.items()}
+
+    def _spread(self, name: str, free: Tensor) -> Tensor:
+        """Free numbers ``(..., entries, *free)`` at their places among padding, which is 0."""
+        there = self.there.get(name)
+        if there is None:
+            return free
+        lead = free.dim() - len(self.shapes[name])
+        whole = free.new_zeros(*free.shape[:lead], there.numel(), *free.shape[lead + 1 :])
+        whole = whole.index_copy(lead, there.flatten().nonzero().flatten(), free)
+        spread: Tensor = whole.unflatten(lead, there.shape)
+        return spread
 
     def unconstrained(self, values: Values) -> dict[str, Tensor]:
         """Numbers on the real line for values in their supports."""
         return {name: self.transforms[name].inv(value) for name, value in values.items()}
 
-    def scores(self, values: Values, draws: int) -> tuple[Scores, Tensor | float]:
+    def scores(self, values: Values, draws: int) -> tuple[Scored, Tensor | float]:
         """The model at some values of the continuous sites, for every value of the labels.
 
         Args:
-            values: ``(S, B, *event)`` for sites of a row, ``(*event)`` for those outside.
+            values: ``(S, P, B, *event)`` for sites of a row, ``(*event)`` for those outside.
             draws: S.
 
         Returns:
@@ -84,7 +101,8 @@ class Target:
         """
         fixed = _Fixed({name: values[name] for name in self.outside})
         rows = {name: value for name, value in values.items() if name not in self.outside}
-        found = score(fixed(self.pair.model), self.batch, rows, self.sites.labels, draws)
+        model, labels = fixed(self.pair.model), self.sites.labels
+        found = score(model, self.batch, rows, labels, draws, self.sites.nesting)
         return found, fixed.log_density
 
     def joint(self, free: Values) -> Tensor:
@@ -94,13 +112,18 @@ class Target:
         plates and labels costs two to ten times as much as this sum per row.
 
         Args:
-            free: ``(B, *free)`` for sites of a row, ``(*free)`` for those outside.
+            free: ``(P, B, *free)`` for sites of a row, ``(*free)`` for those outside.
         """
         values = self.constrained(free)
         found, total = self.scores(self.one_draw(values), 1)
         total = total + found.marginal().sum()
         for name, number in free.items():
-            change = self.transforms[name].log_abs_det_jacobian(number, values[name])
+            spread = self._spread(name, number)
+            change = self.transforms[name].log_abs_det_jacobian(spread, values[name])
+            if (kept := self.there.get(name)) is not None:
+                kept = kept.flatten(change.dim()).any(-1) if kept.dim() > change.dim() else kept
+                wide = kept.reshape(*kept.shape, *[1] * (change.dim() - kept.dim()))
+                change = change.where(wide, change.new_zeros(()))
             total = total + change.sum()
         return total
 
@@ -136,7 +159,7 @@ class Target:
         """Draws as variables of ``posterior`` and ``log_likelihood``.
 
         Args:
-            values: All draws, chain after chain: ``(S, B, *event)`` for sites of a row,
+            values: All draws, chain after chain: ``(S, P, B, *event)`` for sites of a row,
                 ``(S, *event)`` for those outside.
             chains: Number of chains; S is a multiple of it.
             mode: Labels take their most probable values; otherwise they are drawn.
@@ -147,19 +170,24 @@ class Target:
         """
         scored = self._in_parts(values, mode)
         dims = (*SAMPLE, "datum")
+        there = elements_there(self.pair.model, self.batch, self.sites)
 
-        def split(value: Tensor) -> Array:
+        def split(value: Tensor, kept: Tensor | None = None, right: int = 0) -> Array:
+            value = with_gaps(value, kept, right)
             return host(value.reshape(chains, -1, *value.shape[1:]))
 
         found: Variables = {}
         for name, value in values.items():
             site = self.outside.get(name) or self.sites.latents[name]
             lead = SAMPLE if name in self.outside else dims
-            found[name] = ((*lead, *event_dims(site)), split(value))
+            stored = split(site.by_row(value, len(site.event)), there.get(name))
+            found[name] = ((*lead, *event_dims(site)), stored)
         for label in self.sites.labels:
-            found[label] = (dims, split(scored[label]))
-            probs = split(scored[f"{label}_probs"])
-            found[f"{label}_probs"] = ((*dims, f"{label}_class"), probs)
+            site, kept = self.sites.latents[label], there.get(label)
+            of = (*dims, *event_dims(site))
+            found[label] = (of, split(site.by_row(scored[label]), kept))
+            probs = split(site.by_row(scored[f"{label}_probs"], 1), kept, 1)
+            found[f"{label}_probs"] = ((*of, f"{label}_class"), probs)
         likelihood: Variables = {n: (dims, split(scored[f"log {n}"])) for n in self.sites.data}
         return found, likelihood, scored["log density"]
 
@@ -186,7 +214,14 @@ class Target:
         return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = False) -> Target:
+def target(
+    pair: Pair,
+    batch: Batch,
+    *,
+    guide: bool = False,
+    rows_alone: bool = False,
+    plates_within: bool = False,
+) -> Target:
     """The posterior of some rows, from one run of the model.
 
     Args:
@@ -195,17 +230,17 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
         guide: The guide serves as proposal and must sample every continuous site of a row.
         rows_alone: No site may stand outside the plate, so that each row has a posterior of
             its own.
+        plates_within: Sites may stand in plates within the rows.
 
     Raises:
-        ValueError: If a row counts more than once, a site stands in plates within the rows,
-            or a latent site is neither continuous nor a label whose values can be listed.
+        ValueError: If a row counts more than once, a site stands in plates within the rows
+            and may not, or a latent site is neither continuous nor a label whose values can be
+            listed.
     """
     with poutine.block(), torch.no_grad():
         latent = dict(latent_sites(poutine.trace(pair.model).get_trace(batch)))
     outside = {
-        name: Site(name, tuple(site["value"].shape), None)
-        for name, site in latent.items()
-        if not is_local(site)
+        name: shared_site(name, site) for name, site in latent.items() if not is_local(site)
     }
     if rows_alone and outside:
         raise ValueError(
@@ -216,12 +251,40 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
     inner = poutine.block(pair.model, hide_fn=lambda site: site["name"] in outside)
     rows = Conditioned(pair, inner, pair.guide)
     sites = find_sites(pair, batch, guide=guide, program=rows)
-    transforms, shapes = {}, {}
+    if not plates_within:
+        _check_no_plates(pair, sites)
+    transforms, shapes, masks = {}, {}, {}
     for name, site in latent.items():
-        if name not in sites.labels:
-            transforms[name] = _transform(name, site["fn"], name in outside)
-            shapes[name] = tuple(transforms[name].inv(site["value"]).shape)
-    return Target(pair, batch, sites, outside, transforms, shapes)
+        if name in sites.labels:
+            continue
+        transforms[name] = _transform(name, site["fn"], name in outside)
+        shape = tuple(transforms[name].inv(site["value"]).shape)
+        if name not in outside:
+            batch_dims = len(site["fn"].batch_shape)
+            shape = (1,) * (sites.nesting - batch_dims) + shape
+            mask = there(site, sites.nesting)
+            if mask is not None:
+                if shape != mask.shape:  # as of a simplex, one number less than its entries
+                    mask = mask.flatten(sites.nesting).any(-1)
+                masks[name] = mask
+                shape = (int(mask.sum()), *shape[mask.dim() :])
+        shapes[name] = shape
+    return Target(pair, batch, sites, outside, transforms, shapes, masks)
+
+
+def _check_no_plates(pair: Pair, sites: Sites) -> None:
+    """Refuse entries of a row that differ in number from row to row."""
+    for site in (*sites.latents.values(), *sites.data.values()):
+        where = ""
+        if site.plates:
+            where = f"stands in plate {site.plates[0].name!r} within the rows"
+        elif site.name in sites.ragged and site.name in sites.latents:
+            where = "is masked in part"
+        if where:
+            raise ValueError(
+                f"site {site.name!r} of {pair.card.name} {where}, where this algorithm does not "
+                "look; use inference.nuts, hmc, importance or sir, or run.posterior"
+            )
 
 
 def rows_of(table: Table, pair: Pair) -> Batch:
@@ -300,16 +363,20 @@ def _transform(name: str, fn: Any, outside: bool) -> Transform:
 PROBE = 2  # rows from which the sites are read
 
 
-def sites_of_rows(pair: Pair, seen: Table, guide: bool = True) -> Sites:
+def sites_of_rows(
+    pair: Pair, seen: Table, guide: bool = True, plates_within: bool = False
+) -> Sites:
     """The random variables of rows that have a posterior of their own.
 
     Args:
         pair: The pair.
         seen: The rows with what is conditioned on.
         guide: The guide must sample the continuous ones.
+        plates_within: Sites may stand in plates within the rows.
 
     Raises:
-        ValueError: If it does not, or a site stands outside the data plate.
+        ValueError: If it does not, or a site stands outside the data plate, or in a plate within
+            the rows where it may not.
     """
-    few = seen.rows(torch.arange(min(PROBE, len(seen))))
-    return target(pair, rows_of(few, pair), guide=guide, rows_alone=True).sites
+    few = rows_of(seen.rows(torch.arange(min(PROBE, len(seen)))), pair)
+    return target(pair, few, guide=guide, rows_alone=True, plates_within=plates_within).sites

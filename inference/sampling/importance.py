@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import arviz as az
@@ -35,10 +35,19 @@ from ppl_models.inference.posterior.groups import (
 )
 from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.known_rows import add_known
-from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
+from ppl_models.inference.posterior.plated_scores import Plated, picked
+from ppl_models.inference.posterior.rows import (
+    Sites,
+    chosen,
+    elements_there,
+    undisturbed,
+    weighed,
+    with_gaps,
+)
 from ppl_models.inference.posterior.target import rows_of, sites_of_rows
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import is_enumerated, latent_sites
+from ppl_models.inference.traces.weights import Weights
 from ppl_models.pair import Pair
 
 LEAST = 2  # draws, without which there is no standard error
@@ -86,7 +95,7 @@ def importance(
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
         seen = weighed(pair, table, given, index)
-        sites = sites_of_rows(pair, seen)
+        sites = sites_of_rows(pair, seen, plates_within=True)
         kept = max(1, POSTERIOR_CELLS // (len(seen) * _cells(sites)))
         for part in propose(pair, seen, sites, draws, enumerate_labels):
             weights.append(host(part.log_weight))
@@ -142,7 +151,7 @@ def sir(
     values: dict[str, list[Array]] = {}
     with undisturbed(pair, seed), torch.no_grad():
         seen = weighed(pair, table, given, index)
-        sites = sites_of_rows(pair, seen)
+        sites = sites_of_rows(pair, seen, plates_within=True)
         for part in propose(pair, seen, sites, proposals, enumerate_labels):
             weights.append(host(part.log_weight))
             for name, value in part.picked(draws).items():
@@ -207,6 +216,8 @@ def _propose(
     run = Evaluation(pair.model, pair.guide, batch).weights(
         draws, enumerate_labels=summed, cut="all"
     )
+    if sites.nesting > 1:
+        return _with_plates(pair, batch, sites, draws, run)
     nodes = dict(latent_sites(run.guide))
     dims = {n: s["infer"]["_enumerate_dim"] for n, s in nodes.items() if is_enumerated(s)}
     order = sorted(dims, key=dims.__getitem__)
@@ -229,6 +240,27 @@ def _propose(
     if own:
         values |= score(pair.model, batch, full, own, draws).draw()
     return Proposals(flat.logsumexp(0), values)
+
+
+def _with_plates(pair: Pair, batch: Batch, sites: Sites, draws: int, run: Weights) -> Proposals:
+    """The same where rows have plates within them: no joint tensor of their labels is formed."""
+    drawn = (replace(term, value=-term.value) for term in run.terms["q"])
+    terms, size = [*run.terms["p"], *drawn], (draws, batch.count)
+    scores = Plated(terms, run.labels, (), *size, sites.nesting, run.padding)
+    places = scores.draw()
+    dims = {dim: places[label.name] for dim, label in run.labels.items()}
+    there = elements_there(pair.model, batch, sites)
+    values = {}
+    for name, site in sites.latents.items():
+        if name in places:
+            stored = site.by_row(places[name])
+        else:
+            event = len(site.event)
+            value = picked(run.guide.nodes[name]["value"], dims, event)
+            inner = value.shape[value.dim() - event - sites.nesting :]
+            stored = site.stored(value.reshape(-1, *inner).expand(draws, *inner))
+        values[name] = with_gaps(stored, there.get(name))
+    return Proposals(scores.marginal(), values)
 
 
 def _by_weight(log_w: Tensor, draws: int) -> Tensor:
@@ -261,5 +293,5 @@ def _finish(
     told = {"log_evidence": evidence, "log_evidence_error": error}
     told |= importance_weights.per_row(log_weight)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in told.items()})
-    add_known(groups, pair, seen, table)
+    add_known(groups, pair, seen, table, sites)
     return groups.finish(provenance(pair, seen, sites, method, seed, more))

@@ -94,7 +94,7 @@ def map(
     groups = Groups(table.rows(index), few.sites)
     for name in parts[0]:
         groups.add(name, _joined([part[name] for part in parts]))
-    add_known(groups, pair, seen, table.rows(index))
+    add_known(groups, pair, seen, table.rows(index), few.sites)
     more = {
         "objective": "none",
         "sampled_variables": [*few.outside, *few.sites.latents],

@@ -22,7 +22,13 @@ from ppl_models.inference.posterior.groups import (
 )
 from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, positions, undisturbed, weighed
-from ppl_models.inference.posterior.target import Target, check_continuous, fixed, rows_of, target
+from ppl_models.inference.posterior.target import (
+    Target,
+    check_continuous,
+    fixed,
+    rows_of,
+    target,
+)
 from ppl_models.pair import Pair
 
 ROWS = 10  # sampled by default where rows are independent
@@ -140,11 +146,11 @@ def _sample(
     table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = weighed(pair, table, given, index)
-        found = target(pair, rows_of(seen, pair))
+        found = target(pair, rows_of(seen, pair), plates_within=True)
         if rows is None and found.outside and len(table) > len(index):
             index = positions(table, None)
             seen = weighed(pair, table, given, index)
-            found = target(pair, rows_of(seen, pair))
+            found = target(pair, rows_of(seen, pair), plates_within=True)
         check_continuous(found, f"for {method.upper()} to sample")
         seeds = torch.randint(2**62, (chains,)).tolist()
         runs = [chain(found, kernel, draws, warmup, s, progress) for s in seeds]
@@ -156,7 +162,7 @@ def _sample(
     stats = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
     groups.add("sample_stats", {name: (SAMPLE, value) for name, value in stats.items()})
     groups.add("log_likelihood", likelihood)
-    add_known(groups, pair, seen, table.rows(index))
+    add_known(groups, pair, seen, table.rows(index), found.sites)
     more = {
         "objective": "none",
         "warmup": warmup,
@@ -172,8 +178,7 @@ def chain(
     """One chain: draws ``(S, ...)`` by site, and statistics ``(S,)`` of each draw."""
     torch.manual_seed(seed)
     start = found.start()
-    back = {name: transform.inv for name, transform in found.transforms.items()}
-    sampler = kernel(potential_fn=lambda free: -found.joint(free), transforms=back)
+    sampler = kernel(potential_fn=lambda free: -found.joint(free), transforms={})
     stats: dict[str, list[Any]] = {
         name: [] for name in ("lp", "acceptance_rate", "step_size", "diverging")
     }
@@ -197,8 +202,8 @@ def chain(
         initial_params=start,
         disable_progbar=not progress,
         hook_fn=note,
-        transforms=back,
+        transforms={},
     )
     run.run()
-    found_draws = {name: value.detach() for name, value in run.get_samples().items()}
-    return found_draws, {name: np.asarray(value) for name, value in stats.items()}
+    free = {name: value.detach() for name, value in run.get_samples().items()}
+    return found.constrained(free), {name: np.asarray(value) for name, value in stats.items()}

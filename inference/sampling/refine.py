@@ -343,7 +343,7 @@ def _export(
     if found.stats:
         groups.add("sample_stats", found.stats)
     groups.add("diagnostics", {name: (("datum",), value) for name, value in found.after.items()})
-    add_known(groups, pair, seen, table)
+    add_known(groups, pair, seen, table, sites)
     return groups.finish(provenance(pair, seen, sites, method, seed, {"objective": "none"}))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.inference.traces.dry_run import LargeGridError
+from ppl_models.inference.traces.nesting import DRAWS, check_nesting
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     combinations,
@@ -195,6 +196,7 @@ class Draw(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
+        check_nesting(msg, -1 - self.dim)
         if msg["done"] or msg["is_observed"] or is_plate(msg):
             return
         if self.ask.enumerate_labels and self.ask.cut == "none":
@@ -209,7 +211,7 @@ class Draw(Messenger):
                 shape = [1] * (-self.dim - len(fn.batch_shape)) + list(fn.batch_shape)
                 shape[self.dim] = self.ask.particles
                 msg["fn"] = fn.expand(torch.Size(shape))
-                frame = CondIndepStackFrame("particles", self.dim, self.ask.particles, 0)
+                frame = CondIndepStackFrame(DRAWS, self.dim, self.ask.particles, 0)
                 msg["cond_indep_stack"] = (frame, *msg["cond_indep_stack"])
 
     def _pyro_post_sample(self, msg: Any) -> None:

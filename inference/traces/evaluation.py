@@ -25,6 +25,7 @@ from ppl_models.inference.traces.drawn import (
     trace_guide,
 )
 from ppl_models.inference.traces.dry_run import Survey, evaluate_within, survey
+from ppl_models.inference.traces.nesting import nesting_of
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_differentiable,
@@ -47,7 +48,8 @@ class Evaluation:
         model: A model, called with the batch.
         guide: Its guide, called with the batch.
         batch: The batch.
-        plate_nesting: Number of plate dimensions, the data plate (dimension -1) included.
+        plate_nesting: Number of plate dimensions, the data plate (dimension -1) included; by
+            default what the model's pair says.
     """
 
     def __init__(
@@ -55,10 +57,10 @@ class Evaluation:
         model: Callable[[Batch], Any],
         guide: Callable[[Batch], Any],
         batch: Batch,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         self.model, self.guide, self.batch = model, guide, batch
-        self.plate_nesting = plate_nesting
+        self.plate_nesting = nesting_of(model, plate_nesting)
         self._made: dict[tuple[int, Hashable], tuple[object, Any]] = {}
 
     def once(self, what: Hashable, make: Callable[[], Made], owner: object = None) -> Made:

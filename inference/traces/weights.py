@@ -46,7 +46,7 @@ class Weights:
         cap: Largest number of combinations of labels that a joint tensor may have.
         outside: Log p - log q of sites outside the data plate, a scalar.
         rescaled: Name of a site whose weight is not just the plate's N / B, or of a masked
-            label, or None.
+            label that stands in no plate within the rows, or None.
         term_by_term: Whether labels are summed in each term by itself, not in the joint tensors:
             there are several, they stand in a plate within the rows, or one has a weight or a
             mask of its own.
@@ -55,6 +55,8 @@ class Weights:
         bridges: Values that the model received for the guide's draws, by site name, each
             with its number of event dimensions (for gradients that scale the path).
         shared: Summed dimensions that the draws do not depend on.
+        padding: Minus log of the number of values of each label where the model masks it: a
+            label that is not there then adds nothing to a log of a sum over its values.
     """
 
     terms: Mapping[str, list[Term]]
@@ -69,6 +71,7 @@ class Weights:
     model: poutine.Trace
     bridges: list[tuple[Tensor, int]] = field(default_factory=list)
     shared: tuple[int, ...] = ()
+    padding: list[Term] = field(default_factory=list)
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -130,12 +133,13 @@ class Weights:
 
     def log_evidence(self, backend: Backend) -> Tensor:
         r""":math:`D_K = \log \sum_y \frac1K \sum_k w_{y,k}`, ``(B,)``."""
-        return self._log_evidence([*self.terms["p"], *_minus(self.terms["q"])], backend)
+        terms = [*self.terms["p"], *_minus(self.terms["q"]), *self.padding]
+        return self._log_evidence(terms, backend)
 
     def log_w_labels(self, backend: Backend) -> Tensor:
         r""":math:`\ell_y` with all that the guide does not enumerate summed, ``(E..., K, B)``."""
         summed = frozenset(d for d, label in self.labels.items() if not label.in_guide)
-        terms = [*self.terms["p"], *_minus(self.terms["q"])]
+        terms = [*self.terms["p"], *_minus(self.terms["q"]), *self.padding]
         total = self._joint(log_sum(terms, summed, self.labels, backend))
         assert isinstance(total, Tensor)
         return total
@@ -146,7 +150,7 @@ class Weights:
         :math:`-\sum_y \mathrm{sg}(\pi_y) \log q(y)`, factor by factor: :math:`\pi` over the
         labels of a factor is the gradient of :math:`D_K` with respect to that factor's log.
         """
-        held = [*self.terms["p"], *_minus(self.terms["q"])]
+        held = [*self.terms["p"], *_minus(self.terms["q"]), *self.padding]
         held = [Term(t.name, t.value.detach(), t.labels, t.plates) for t in held]
         factors = self.terms["labels"]
         if not factors:
@@ -173,7 +177,10 @@ class Weights:
 
     def _model_terms(self, terms: list[Term], backend: Backend) -> list[Term]:
         summed = frozenset(d for d, label in self.labels.items() if not label.in_guide)
-        return log_sum(terms, summed, self.labels, backend) if summed else terms
+        if not summed:
+            return terms
+        padding = [term for term in self.padding if term.labels & summed]
+        return log_sum([*terms, *padding], summed, self.labels, backend)
 
     def _weighted(self, terms: list[Term], beta: float | Mapping[str, float]) -> list[Term]:
         if beta == 1:
@@ -229,6 +236,7 @@ class Collector:
         }
         self.terms: dict[str, list[Term]] = {"p": [], "q": [], "labels": [], "cut": []}
         self.factors: dict[int, Term] = {}
+        self.padding: list[Term] = []
         self.outside: Tensor | float = 0.0
         self.rescaled: str | None = None
         self.term_by_term = len(self.labels) > 1 or any(v.plates for v in self.labels.values())
@@ -249,11 +257,17 @@ class Collector:
             scale = 1.0
         term = self._term(name, site, scale_and_mask(log_prob, scale, mask))
         self.terms[kind].append(term)
+        if kind == "p" and isinstance(mask, Tensor):
+            size = next((v.size for v in self.labels.values() if v.name == name), 0)
+            if size:
+                padding = torch.zeros_like(log_prob).masked_fill(~mask, -math.log(size))
+                self.padding.append(self._term(name, site, padding))
         if kind == "labels":
             # A weight or mask changes what a label costs, never how probable it is.
             plain = isinstance(scale, float) and scale == 1.0 and mask is None
             self.term_by_term = self.term_by_term or not plain
-            if mask is not None and mask is not True:
+            # Labels of a plate are summed one by one, and padding makes up for their mask.
+            if mask is not None and mask is not True and not plates_within(site, self.nesting):
                 self.rescaled = name
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
@@ -284,6 +298,7 @@ class Collector:
             model=model,
             bridges=bridges or [],
             shared=shared,
+            padding=self.padding,
         )
 
     def _term(self, name: str, site: Any, value: Tensor) -> Term:

@@ -55,6 +55,8 @@ def explain(pair: nn.Module, step: int, run_again: Any, batches: tuple[Batch, ..
                     continue
                 log_prob = site["fn"].log_prob(site["value"])
                 bad = ~log_prob.isfinite()
+                if isinstance(site["mask"], Tensor):
+                    bad = bad & site["mask"]
                 if bool(bad.any()):
                     place = int(bad.reshape(-1, bad.shape[-1]).any(0).nonzero()[0])
                     row = int(batch.rows[place]) if bad.shape[-1] == batch.count else place

@@ -17,7 +17,7 @@ from ppl_models.data.streams.stream import Share
 from ppl_models.data.tables.seeds import PROCESS, generator
 from ppl_models.inference.objectives.loss_parts import LossByPart, parts_of
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import is_local, is_plate
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
@@ -172,7 +172,7 @@ class _Sites(Messenger):
         self.draws, self.share = draws, share
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None or is_plate(msg):
             return
         fn = msg["fn"]
         if not is_local(msg):

@@ -23,7 +23,7 @@ from ppl_models.inference import Evaluation, Objective
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import is_local, plates_within
 
 ROWS = 7
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
@@ -243,6 +243,29 @@ def enumerated(trace: poutine.Trace) -> dict[str, Any]:
     return {n: s for n, s in latent(trace).items() if "_enumerate_dim" in s["infer"]}
 
 
+def plate_sizes(site: Any) -> list[int]:
+    """Sizes of the plates within the rows that a site stands in, as its batch shape has them."""
+    return [frame.size for frame in reversed(plates_within(site))]
+
+
+def full_shape(rows: int, sites: Mapping[str, Any], labels: Mapping[str, Any]) -> list[int]:
+    """The batch shape that all sites broadcast to.
+
+    Args:
+        rows: Number of rows.
+        sites: The sites of a model.
+        labels: Those that are enumerated.
+    """
+    full = [1] * 8 + [rows]
+    for site in sites.values():
+        for frame in plates_within(site):
+            full[frame.dim] = frame.size
+    for site in labels.values():
+        dim = site["infer"]["_enumerate_dim"]
+        full[dim] = site["value"].shape[dim - site["fn"].event_dim]
+    return full
+
+
 def depends_on_itself(pair: Pair, batch: Batch) -> bool:
     """Whether the prior of an enumerated label depends on its value, through other sites."""
     w = Evaluation(pair.model, pair.guide, batch).weights()
@@ -275,7 +298,7 @@ def pick(
             if value.dim() >= -axis:
                 value = value.narrow(axis, place if value.shape[axis] > 1 else 0, 1)
         if labels:
-            value = value.reshape(value.shape[-1 - event_dim :])
+            value = value.reshape(value.shape[-len(site["cond_indep_stack"]) - event_dim :])
         if rows is not None and is_local(site):
             value = value.index_select(-1 - event_dim, torch.tensor(rows))
         values[name] = value.detach()
@@ -289,7 +312,8 @@ def log_density(sites: Mapping[str, Any]) -> Tensor:
         for s in sites.values()
         if is_local(s)
     ]
-    return sum(terms, torch.zeros(()))
+    # Plates within the rows stand left of them.
+    return sum((term.reshape(-1, term.shape[-1]).sum(0) for term in terms), torch.zeros(()))
 
 
 def subset(batch: Batch, rows: Sequence[int]) -> Batch:

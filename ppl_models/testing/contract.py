@@ -50,11 +50,13 @@ from ppl_models.testing.cases import (
     depends_on_itself,
     enumerated,
     foreign,
+    full_shape,
     gradients_by_row,
     kinds,
     label_priors,
     numbers,
     pick,
+    plate_sizes,
     sampled,
     small_settings,
     subset,
@@ -178,18 +180,16 @@ class PairContract:
         more = sampled(poutine.trace(subject.model).get_trace(some_rows(subject, ROWS)))
         events = {name: site["fn"].event_shape for name, site in more.items()}
         for name, site in prior.items():
-            shape = (rows,) if is_local(site) else more[name]["fn"].batch_shape
+            shape = (*plate_sizes(site), rows) if is_local(site) else more[name]["fn"].batch_shape
             assert site["fn"].batch_shape == shape, name
             assert site["value"].shape == (*shape, *events[name]), name
-        for batch, depth in itertools.product(kinds(subject, rows), (-2, -3)):
+        left = -1 - subject.plate_nesting
+        for batch, depth in itertools.product(kinds(subject, rows), (left, left - 1)):
             guide = poutine.trace(EnumMessenger(depth)(subject.guide)).get_trace(batch)
             model = poutine.trace(
                 EnumMessenger()(poutine.replay(subject.model, trace=guide))
             ).get_trace(batch)
-            full = [1] * 8 + [rows]
-            for site in (enumerated(guide) | enumerated(model)).values():
-                dim, value = site["infer"]["_enumerate_dim"], site["value"]
-                full[dim] = value.shape[dim - site["fn"].event_dim]
+            full = full_shape(rows, more, enumerated(guide) | enumerated(model))
             for name, site in [*sampled(guide).items(), *sampled(model).items()]:
                 assert site["fn"].event_shape == events[name], name
                 if not is_local(site):
@@ -214,8 +214,9 @@ class PairContract:
             for field in fields:
                 site = field.metadata.get("from_data") or field.metadata.get("shape_from")
                 if site in cls.card.data:
-                    shape = (ROWS, *prior.nodes[site]["fn"].event_shape)
-                    assert prior.nodes[site]["value"].shape == shape
+                    node = prior.nodes[site]
+                    shape = (*plate_sizes(node), ROWS, *node["fn"].event_shape)
+                    assert node["value"].shape == shape
                     assert not shape[1:] or shape[-1] == numbers(getattr(pair.config, field.name))
             for site in cls.card.data:
                 fn, value = prior.nodes[site]["fn"], prior.nodes[site]["value"]
@@ -311,8 +312,7 @@ class PairContract:
                 sites[label] = sites[label].masked_fill(hidden, garbage)
             table = Table("contract", sites, observed=dict.fromkeys(card.labels, mask))
             torch.manual_seed(0)
-            losses = [case.fresh_loss() for case in cases(subject, table.batches())]
-            total = torch.cat(losses).sum()
+            total = torch.cat([c.fresh_loss() for c in cases(subject, table.batches())]).sum()
             grads = torch.autograd.grad(total, list(subject.parameters()))
             results.append([total.detach(), *grads])
         for other in results[1:]:
@@ -355,12 +355,9 @@ class PairContract:
             fresh = gradients_by_row(case, trace, {})
             rows = case.loss(case.batch, draws)
             names, parameters = zip(*case.pair.named_parameters(), strict=True)
-            loop = [
-                torch.autograd.grad(row, parameters, retain_graph=True, allow_unused=True)
-                for row in rows
-            ]
-            by_name = zip(names, parameters, zip(*loop, strict=True), strict=True)
-            for name, parameter, found in by_name:
+            how: Any = {"retain_graph": True, "allow_unused": True}
+            loop = zip(*(torch.autograd.grad(row, parameters, **how) for row in rows), strict=True)
+            for name, parameter, found in zip(names, parameters, loop, strict=True):
                 zero = torch.zeros_like(parameter)
                 expected = torch.stack([zero if grad is None else grad for grad in found])
                 assert_close(grads[name], expected, rtol=1e-9, atol=1e-10)
@@ -372,7 +369,9 @@ class PairContract:
     def test_pyros_svi_trains_every_parameter(self, subject: Pair) -> None:
         """Plain Pyro, with its own objective and optimiser."""
         before = {n: p.detach().clone() for n, p in subject.named_parameters()}
-        loss = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+        loss = TraceEnum_ELBO(
+            max_plate_nesting=subject.plate_nesting, strict_enumeration_warning=False
+        )
         svi = SVI(subject.model, subject.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
         for batch in kinds(subject, ROWS):
             # Pyro's checks refuse an enumerated label whose prior hangs on a code that was
@@ -387,8 +386,8 @@ class PairContract:
         batch = some_rows(subject, ROWS)
         draws = Predictive(subject.model, num_samples=3)(batch)
         for name, site in sampled(poutine.trace(subject.model).get_trace(batch)).items():
-            rows = site["value"].shape if is_local(site) else (1, *site["value"].shape)
-            assert draws[name].shape == (3, *rows), name
+            wide = [1] * (subject.plate_nesting - len(site["fn"].batch_shape))
+            assert draws[name].shape == (3, *wide, *site["value"].shape), name
 
     def test_pyros_trace_formats_shapes(self, subject: Pair) -> None:
         """Every site has its line."""
@@ -397,5 +396,6 @@ class PairContract:
         trace.compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
-            rows = rf"{ROWS}\b" if is_local(site) else r"\|"
+            wide = [*map(str, plate_sizes(site)), rf"{ROWS}\b"]
+            rows = r"\s+".join(wide) if is_local(site) else r"\|"
             assert re.search(rf"^\s*{name} dist\s+{rows}", text, re.MULTILINE), text
