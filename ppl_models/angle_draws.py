@@ -40,7 +40,7 @@ def angle(concentration: Tensor, uniform: Tensor, dim: int) -> Tensor:
     mode, reach = _mode_and_reach(kappa, dim)
     low = (mode - reach).clamp_min(0)
     width = (mode + reach).clamp_max(math.pi) - low
-    edges, nodes, integrals = (kappa.new_tensor(part.tolist()) for part in _table())
+    edges, nodes, integrals = (torch.as_tensor(part, device=kappa.device) for part in _table())
     at_nodes = low[..., None] + width[..., None] * nodes
     density = _density(at_nodes, kappa[..., None], mode[..., None], dim)
     masses = density.unflatten(-1, (PANELS, NODES)) @ integrals  # in units of the width
@@ -59,7 +59,7 @@ def angle(concentration: Tensor, uniform: Tensor, dim: int) -> Tensor:
     share = torch.where(start == 0, share.pow(power), share)
     share = torch.where(stop >= math.pi, 1 - (1 - share).pow(power), share)
     found = start + (stop - start) * share
-    at, weights = (kappa.new_tensor(part.tolist()) for part in _gauss(INNER))
+    at, weights = (torch.as_tensor(part, device=kappa.device) for part in _gauss(INNER))
     for _ in range(STEPS):
         span = found - start
         inner = start[..., None] + span[..., None] * at
@@ -93,7 +93,7 @@ def angle_slope(concentration: Tensor, found: Tensor, ratio: Tensor, dim: int) -
     _, reach = _mode_and_reach(kappa, dim)
     above = found.cos() >= mean
     end = torch.where(above, (found - reach).clamp_min(0), (found + reach).clamp_max(math.pi))
-    at, weights = (kappa.new_tensor(part.tolist()) for part in _gauss(TAIL))
+    at, weights = (torch.as_tensor(part, device=kappa.device) for part in _gauss(TAIL))
     span = end - found
     t = found[..., None] + span[..., None] * at
     g = _density(t, kappa[..., None], found[..., None], dim)

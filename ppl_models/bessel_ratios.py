@@ -108,7 +108,7 @@ def _expanded(kappa: Tensor, order: float) -> tuple[Tensor, Tensor, Tensor]:
 def _polynomial(x: Tensor, coefficients: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Three polynomials ``(degree + 1, 3)`` at ``x``."""
     powers = x.unsqueeze(-1).expand(*x.shape, len(coefficients) - 1).cumprod(-1)
-    made = x.new_tensor(coefficients.tolist())
+    made = torch.as_tensor(coefficients, device=x.device)
     first, second, third = (powers @ made[1:] + made[0]).unbind(-1)
     return first, second, third
 

@@ -200,6 +200,18 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
         ValueError: If a row counts more than once, a site stands in plates within the rows,
             or a latent site is neither continuous nor a label whose values can be listed.
     """
+    sites, latent, outside = _sites_and_latents(pair, batch, guide, rows_alone)
+    transforms, shapes = {}, {}
+    for name, site in latent.items():
+        transforms[name] = _transform(name, site["fn"])
+        shapes[name] = tuple(transforms[name].inv(site["value"]).shape)
+    return Target(pair, batch, sites, outside, transforms, shapes)
+
+
+def _sites_and_latents(
+    pair: Pair, batch: Batch, guide: bool, rows_alone: bool
+) -> tuple[Sites, dict[str, Any], dict[str, Site]]:
+    """The sites of a row, the continuous latent ones in the trace, and those outside the plate."""
     with poutine.block(), torch.no_grad():
         latent = dict(latent_sites(poutine.trace(pair.model).get_trace(batch)))
     outside = {
@@ -216,12 +228,10 @@ def target(pair: Pair, batch: Batch, *, guide: bool = False, rows_alone: bool = 
     inner = poutine.block(pair.model, hide_fn=lambda site: site["name"] in outside)
     rows = Conditioned(pair, inner, pair.guide)
     sites = find_sites(pair, batch, guide=guide, program=rows)
-    transforms, shapes = {}, {}
-    for name, site in latent.items():
-        if name not in sites.labels:
-            transforms[name] = _transform(name, site["fn"], name in outside)
-            shapes[name] = tuple(transforms[name].inv(site["value"]).shape)
-    return Target(pair, batch, sites, outside, transforms, shapes)
+    continuous = {name: site for name, site in latent.items() if name not in sites.labels}
+    for name, site in continuous.items():
+        _check_not_discrete(name, site["fn"], name in outside)
+    return sites, continuous, outside
 
 
 def rows_of(table: Table, pair: Pair) -> Batch:
@@ -279,20 +289,22 @@ class _Fixed(Messenger):
             )
 
 
-def _transform(name: str, fn: Any, outside: bool) -> Transform:
-    support = fn.support
-    if support.is_discrete:
+def _check_not_discrete(name: str, fn: Any, outside: bool) -> None:
+    if fn.support.is_discrete:
         where = "outside the data plate" if outside else "and its values cannot be listed"
         raise ValueError(
             f"site {name!r} ({family(fn)}, {tuple(fn.event_shape)}) is discrete {where}; expected "
             "a continuous site, or a label with a finite support in every row"
         )
+
+
+def _transform(name: str, fn: Any) -> Transform:
     to_support: Callable[..., Transform] = biject_to
     try:
-        return to_support(support)
+        return to_support(fn.support)
     except NotImplementedError:
         raise ValueError(
-            f"site {name!r} ({family(fn)}) has the support {support}, which no transform of "
+            f"site {name!r} ({family(fn)}) has the support {fn.support}, which no transform of "
             "torch.distributions.biject_to leads to"
         ) from None
 
@@ -312,4 +324,4 @@ def sites_of_rows(pair: Pair, seen: Table, guide: bool = True) -> Sites:
         ValueError: If it does not, or a site stands outside the data plate.
     """
     few = seen.rows(torch.arange(min(PROBE, len(seen))))
-    return target(pair, rows_of(few, pair), guide=guide, rows_alone=True).sites
+    return _sites_and_latents(pair, rows_of(few, pair), guide, rows_alone=True)[0]

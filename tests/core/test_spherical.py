@@ -191,8 +191,8 @@ def test_gradients_of_draws_are_unbiased(dim, kappa):
     (to_mean,) = torch.autograd.grad(z[:, 1].sum(), raw, retain_graph=True)
     axis = torch.eye(dim, dtype=torch.float64)[1]
     mu = mean[0].detach()
-    turned = ratio * (axis - mu[1] * mu) / float(raw[0].norm())
-    for found, expected in (
+    turned = ratio * (axis - mu[1] * mu) / float(raw[0].detach().norm())
+    for found, expected in (  # each row a draw
         (slope(cosine, k), ratio_slope),
         (slope(cosine**2, k), square),
         (to_mean[:, 1], float(turned[1])),
@@ -261,7 +261,11 @@ def test_draws_trace_compile_and_map():
 def test_shapes_and_supports():
     d = VonMisesFisher(torch.eye(3)[:2], torch.ones(5, 1)).expand((4, 5, 2))
     assert (d.batch_shape, d.event_shape) == ((4, 5, 2), (3,))
-    assert d.rsample((7,)).shape == (7, 4, 5, 2, 3) and d.log_prob(torch.eye(3)[0]).shape == (4, 5, 2)
+    assert d.rsample((7,)).shape == (7, 4, 5, 2, 3) and d.log_prob(torch.eye(3)[0]).shape == (
+        4,
+        5,
+        2,
+    )
     uniform = HypersphericalUniform(3).expand((4,))
     assert uniform.sample((2,)).shape == (2, 4, 3) and uniform.entropy().shape == (4,)
     torch.testing.assert_close(mean_of(d), d.loc)
