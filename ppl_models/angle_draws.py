@@ -1,7 +1,7 @@
-"""Angles between a von Mises-Fisher direction and its mean, by inverting their distribution.
+r"""Angles between a von Mises-Fisher direction and its mean, by inverting their distribution.
 
-The angle has the density :math:`g(\\theta) / Z` on (0, pi), with
-:math:`g = \\sin^{m-2}\\theta\\, e^{\\kappa \\cos\\theta}`. Its distribution function is tabulated
+The angle has the density :math:`g(\theta) / Z` on (0, pi), with
+:math:`g = \sin^{m-2}\theta\, e^{\kappa \cos\theta}`. Its distribution function is tabulated
 for each concentration by Gauss-Legendre quadrature over all but 1e-15 of the mass, a uniform
 number is looked up, and a few steps of Halley's method end at rounding. The numbers of nodes and
 steps are fixed, so that draws compile, and run under ``vmap``.

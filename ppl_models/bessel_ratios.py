@@ -1,8 +1,8 @@
-"""Ratios of modified Bessel functions of any order, for densities on spheres.
+r"""Ratios of modified Bessel functions of any order, for densities on spheres.
 
-With :math:`v = m/2 - 1` and :math:`L(\\kappa) = \\log {}_0F_1(; m/2; \\kappa^2/4)
-= \\log I_v(\\kappa) + \\log\\Gamma(v+1) - v \\log(\\kappa/2)`, which is 0 at 0:
-:math:`L' = A = I_{m/2}(\\kappa) / I_{m/2-1}(\\kappa)`. Both are made of sums of a fixed number of
+With :math:`v = m/2 - 1` and :math:`L(\kappa) = \log {}_0F_1(; m/2; \kappa^2/4)
+= \log I_v(\kappa) + \log\Gamma(v+1) - v \log(\kappa/2)`, which is 0 at 0:
+:math:`L' = A = I_{m/2}(\kappa) / I_{m/2-1}(\kappa)`. Both are made of sums of a fixed number of
 terms, all tensor operations: the power series at small arguments, Debye's uniform expansion (NIST
 DLMF 10.41.3, its logarithm) where order or argument is large. No term of size m log m is left to
 cancel.

@@ -8,7 +8,7 @@ concentrations from 0 to 1e5, in float32 as in float64: normalisers are computed
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +31,7 @@ class _Sphere(constraints.Constraint):
 
     event_dim = 1
 
-    def check(self, value: Tensor) -> Tensor:
+    def check(self, value: Tensor) -> Any:
         """Whether each vector has length 1, to 1e-5."""
         close: Tensor = (value.norm(dim=-1) - 1).abs() < OFF
         return close
@@ -71,7 +71,7 @@ class HypersphericalUniform(TorchDistribution):
         """The same for another batch shape."""
         return HypersphericalUniform(self.dim, self.like, batch_shape, validate_args=False)
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Directions ``(sample_shape, batch_shape, m)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         return _direction(torch.randn(shape, dtype=self.like.dtype, device=self.like.device))
@@ -142,7 +142,7 @@ class VonMisesFisher(TorchDistribution):
             validate_args=False,
         )
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Directions ``(sample_shape, batch_shape, m)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         loc = self.loc.expand(shape)
@@ -203,12 +203,10 @@ def log_area(dim: int) -> float:
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
 
 
-@register_kl(VonMisesFisher, HypersphericalUniform)
 def _kl_uniform(p: VonMisesFisher, q: HypersphericalUniform) -> Tensor:
     return p._kl_to_uniform().to(p.loc.dtype)
 
 
-@register_kl(VonMisesFisher, VonMisesFisher)
 def _kl(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
     kappa, first, ratio = p._computed()
     other, second, _ = q._computed()
@@ -217,10 +215,18 @@ def _kl(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
     return found.to(p.loc.dtype)
 
 
-@register_kl(HypersphericalUniform, HypersphericalUniform)
 def _kl_uniforms(p: HypersphericalUniform, q: HypersphericalUniform) -> Tensor:
     shape = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
     return p.like.new_zeros(()).expand(shape)
+
+
+_KL: tuple[tuple[type, type, Callable[..., Tensor]], ...] = (
+    (VonMisesFisher, HypersphericalUniform, _kl_uniform),
+    (VonMisesFisher, VonMisesFisher, _kl),
+    (HypersphericalUniform, HypersphericalUniform, _kl_uniforms),
+)
+for _first, _second, _found in _KL:
+    register_kl(_first, _second)(_found)
 
 
 def _checked(dim: int) -> int:

@@ -165,7 +165,7 @@ def test_draws_have_the_law(dim, kappa, dtype):
     angles = 2 * (away / 2).asin().sort().values
     gap = distribution(dim, kappa, angles.numpy()) - (np.arange(n) + 0.5) / n
     assert math.sqrt(n) * (abs(gap).max() + 0.5 / n) < 2.2
-    # Around the mean all directions are alike: a second axis has a symmetric entry of known square.
+    # Around the mean all directions are alike: another axis has symmetric entries.
     other = torch.zeros_like(mean)
     other[1] = 1
     other = torch.nn.functional.normalize(other - (other @ mean) * mean, dim=0)
