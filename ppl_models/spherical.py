@@ -238,7 +238,8 @@ def _checked(dim: int) -> int:
 def _direction(noise: Tensor) -> Tensor:
     """Normal numbers ``(..., m)`` brought to length 1; all zero they are a corner."""
     noise = noise + (noise == 0).all(-1, keepdim=True)
-    return noise / noise.norm(dim=-1, keepdim=True)
+    length: Tensor = noise.norm(dim=-1, keepdim=True)
+    return noise / length
 
 
 def _turned(drawn: Tensor, loc: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.traces.sites import Program, Untraceable
-from ppl_models.inference.training.graph_draws import keep_draws, no_host_draws
 from ppl_models.inference.training.live_number import Live, Outcome
 from ppl_models.inference.training.sides import Side
 from ppl_models.quiet import quiet
@@ -160,7 +159,7 @@ class Compiled:
             used[:] = [p for p, g in zip(trained, gradients, strict=True) if g is not None]
             return loss.detach(), told.values, *_laid_out(gradients, leaves)
 
-        with self._unchanged(), no_host_draws():
+        with self._unchanged():
             stand_in = {i: t.clone() for i, t in zip(order, inputs, strict=False)}
             with _swapped(slots, stand_in):
                 self._look(batches)
@@ -169,7 +168,6 @@ class Compiled:
                 graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
             self.objective.at(progress)
             _check_nothing_changes(before)
-        keep_draws(graph)
         captured = _captured(graph)
         _copy_where_strides_differ(graph)
         run = self.compiler(graph, [*inputs, *captured])

@@ -138,7 +138,9 @@ def test_observed_directions_are_checked():
     z = torch.nn.functional.normalize(torch.randn(4, 2), dim=-1)
     check_data(pair, Table("t", {"x": x, "z": z}))
     z[2] = 0.5
-    with pytest.raises(ValueError, match=r"'z', row 2 of t.* expected vectors of length 1"):
+    with pytest.raises(
+        ValueError, match=r"'z', row 2 of t: the vector .* expected vectors of length 1"
+    ):
         check_data(pair, Table("t", {"x": x, "z": z}))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import re
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -66,26 +64,6 @@ class Checkpointed(EnumeratedELBO):
         return checkpoint(again, use_reentrant=False)
 
 
-class Drawing(EnumeratedELBO):
-    def rows(self, run):
-        return super().rows(run) * (1 + self.draw())
-
-
-class ByNumpy(Drawing):
-    def draw(self):
-        return float(np.random.rand())
-
-
-class ByPython(Drawing):
-    def draw(self):
-        return random.random()
-
-
-class ByGenerator(Drawing):
-    def draw(self):
-        return torch.rand((), generator=torch.Generator().manual_seed(3))
-
-
 def chunked():
     return EnumeratedELBO(chunk=4)
 
@@ -99,20 +77,13 @@ def chunked():
         (Shaped, "nonzero"),
         (chunked, "chunk=4 runs slices again in the backward pass"),
         (Checkpointed, "run twice with the same random numbers"),
-        (ByNumpy, "the step draws from numpy's random, expected draws of torch"),
-        (ByPython, "the step draws from Python's random, expected draws of torch"),
-        (ByGenerator, "draws from a generator of its own, expected torch's own"),
         (Elsewhere, r"parameter of shape \(64,\) is read past the modules"),
     ],
 )
 def test_what_stops_a_trace_is_named_once_and_training_goes_on(digits, make, reason):
     plain, fast = build("m2", digits), build("m2", digits)
     rows = digits.train.only("x")
-    random.seed(0)
-    np.random.seed(0)
     fit(plain, rows, objective=make(plain) if make is Elsewhere else make())
-    random.seed(0)
-    np.random.seed(0)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         fit(fast, rows, objective=make(fast) if make is Elsewhere else make(), compile=True)
