@@ -16,7 +16,26 @@ if TYPE_CHECKING:
     )
     from ppl_models.data.store.h5_store import open as open, write as write
     from ppl_models.data.store.row_blocks import Blocks as Blocks
+    from ppl_models.data.streams.colour_steps import (
+        Colour as Colour,
+        DropChannels as DropChannels,
+        Grey as Grey,
+        Solarise as Solarise,
+    )
+    from ppl_models.data.streams.image_steps import (
+        Affine as Affine,
+        Blur as Blur,
+        Crop as Crop,
+        CutOut as CutOut,
+        Flip as Flip,
+    )
+    from ppl_models.data.streams.row_steps import (
+        Dropout as Dropout,
+        Noise as Noise,
+        TimeJitter as TimeJitter,
+    )
     from ppl_models.data.streams.stream import Stream as Stream
+    from ppl_models.data.streams.views import Views as Views, views as views
     from ppl_models.data.tables.cells import from_anndata as from_anndata
     from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
     from ppl_models.data.tables.hiding import hide_labels as hide_labels
@@ -32,11 +51,24 @@ if TYPE_CHECKING:
     from ppl_models.data.tables.table import Dataset as Dataset, Table as Table
 
 _HOMES = {
+    "Affine": "streams.image_steps",
     "Blocks": "store.row_blocks",
+    "Blur": "streams.image_steps",
+    "Colour": "streams.colour_steps",
+    "Crop": "streams.image_steps",
+    "CutOut": "streams.image_steps",
     "Dataset": "tables.table",
+    "DropChannels": "streams.colour_steps",
+    "Dropout": "streams.row_steps",
+    "Flip": "streams.image_steps",
+    "Grey": "streams.colour_steps",
+    "Noise": "streams.row_steps",
     "Regime": "tables.regimes",
+    "Solarise": "streams.colour_steps",
     "Stream": "streams.stream",
     "Table": "tables.table",
+    "TimeJitter": "streams.row_steps",
+    "Views": "streams.views",
     "correlate": "tables.supervision",
     "factor_data": "catalogue",
     "from_anndata": "tables.cells",
@@ -54,6 +86,7 @@ _HOMES = {
     "sources": "catalogue",
     "supervise": "tables.supervision",
     "unpair": "tables.supervision",
+    "views": "streams.views",
     "weak_pairs": "tables.supervision",
     "write": "store.h5_store",
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ppl_models.guides.prior import Prior as Prior
     from ppl_models.guides.protocol import Guide as Guide
     from ppl_models.guides.simplex import Beta as Beta, Dirichlet as Dirichlet
+    from ppl_models.guides.spherical import VonMisesFisher as VonMisesFisher
     from ppl_models.guides.stopped import Stopped as Stopped
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "Present": "present",
     "Prior": "prior",
     "Stopped": "stopped",
+    "VonMisesFisher": "spherical",
     "dependencies": "inverse_guide",
     "faithful_inverse": "inverse_graph",
     "inverse": "inverse_guide",

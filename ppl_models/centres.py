@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Transform, transforms
 
 from ppl_models.sample_sites import base_of, is_plate
+from ppl_models.spherical import sphere
 
 NORMALS = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
 
@@ -21,11 +22,13 @@ def mean_of(fn: Any) -> Tensor | None:
     """The mean of a distribution; None if it has none, or none in closed form.
 
     Beyond those that PyTorch knows it takes that of what an exponential carries from a Normal.
+    The mean of directions lies inside the sphere: their mean direction stands for them.
     """
+    directions = fn.support is sphere
     try:
-        mean: Tensor | None = fn.mean
+        mean: Tensor | None = fn.mode if directions else fn.mean
     except NotImplementedError:
-        moments = carried_moments(base_of(fn))
+        moments = None if directions else carried_moments(base_of(fn))
         mean = None if moments is None else moments[0]
     if mean is None or not bool(mean.isfinite().all()):
         return None

@@ -112,6 +112,7 @@ def support_words(support: Any) -> str:
         "Real()": "finite numbers",
         "Simplex()": "shares that add up to 1",
         "OneHot()": "one 1 among zeros",
+        "Sphere()": "vectors of length 1",
     }
     return known.get(str(support), " ".join(str(support).split()))
 

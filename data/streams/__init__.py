@@ -1,1 +1,1 @@
-"""The order in which training sees the rows."""
+"""The order in which training sees the rows, and views of them."""

@@ -192,6 +192,7 @@ def _check_support(
     if surely_inside(values, base.support):
         return
     inside = base.support.check(values)
+    whole = inside.dim() < values.dim()  # vectors are right or wrong as a whole
     inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():
         inside = inside & values.isfinite()
@@ -204,12 +205,14 @@ def _check_support(
     if values.dim() > 2:
         element, column = divmod(column, values[0, 0].numel())
         where += f", element {element}"
-    if values.dim() > 1:
+    if values.dim() > 1 and not (whole and math.isfinite(value)):
         where += f", column {column}"
         if name in table.columns:
             where += f" ({table.columns[name][column]!r})"
+        whole = False
+    what = "vector" if whole else f"value {value:g}"
     raise ValueError(
-        f"site {name!r}, {where}: the value {value:g} is outside the support of "
+        f"site {name!r}, {where}: the {what} is outside the support of "
         f"{type(base).__name__}, expected {support_words(base.support)}"
     )
 

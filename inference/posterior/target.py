@@ -237,6 +237,28 @@ def target(
             and may not, or a latent site is neither continuous nor a label whose values can be
             listed.
     """
+    sites, latent, outside = _sites_and_latents(pair, batch, guide, rows_alone, plates_within)
+    transforms, shapes, masks = {}, {}, {}
+    for name, site in latent.items():
+        transforms[name] = _transform(name, site["fn"])
+        shape = tuple(transforms[name].inv(site["value"]).shape)
+        if name not in outside:
+            batch_dims = len(site["fn"].batch_shape)
+            shape = (1,) * (sites.nesting - batch_dims) + shape
+            mask = there(site, sites.nesting)
+            if mask is not None:
+                if shape != mask.shape:  # as of a simplex, one number less than its entries
+                    mask = mask.flatten(sites.nesting).any(-1)
+                masks[name] = mask
+                shape = (int(mask.sum()), *shape[mask.dim() :])
+        shapes[name] = shape
+    return Target(pair, batch, sites, outside, transforms, shapes, masks)
+
+
+def _sites_and_latents(
+    pair: Pair, batch: Batch, guide: bool, rows_alone: bool, plates_within: bool
+) -> tuple[Sites, dict[str, Any], dict[str, Site]]:
+    """The sites of a row, the continuous latent ones in the trace, and those outside the plate."""
     with poutine.block(), torch.no_grad():
         latent = dict(latent_sites(poutine.trace(pair.model).get_trace(batch)))
     outside = {
@@ -253,23 +275,10 @@ def target(
     sites = find_sites(pair, batch, guide=guide, program=rows)
     if not plates_within:
         _check_no_plates(pair, sites)
-    transforms, shapes, masks = {}, {}, {}
-    for name, site in latent.items():
-        if name in sites.labels:
-            continue
-        transforms[name] = _transform(name, site["fn"], name in outside)
-        shape = tuple(transforms[name].inv(site["value"]).shape)
-        if name not in outside:
-            batch_dims = len(site["fn"].batch_shape)
-            shape = (1,) * (sites.nesting - batch_dims) + shape
-            mask = there(site, sites.nesting)
-            if mask is not None:
-                if shape != mask.shape:  # as of a simplex, one number less than its entries
-                    mask = mask.flatten(sites.nesting).any(-1)
-                masks[name] = mask
-                shape = (int(mask.sum()), *shape[mask.dim() :])
-        shapes[name] = shape
-    return Target(pair, batch, sites, outside, transforms, shapes, masks)
+    continuous = {name: site for name, site in latent.items() if name not in sites.labels}
+    for name, site in continuous.items():
+        _check_not_discrete(name, site["fn"], name in outside)
+    return sites, continuous, outside
 
 
 def _check_no_plates(pair: Pair, sites: Sites) -> None:
@@ -342,20 +351,22 @@ class _Fixed(Messenger):
             )
 
 
-def _transform(name: str, fn: Any, outside: bool) -> Transform:
-    support = fn.support
-    if support.is_discrete:
+def _check_not_discrete(name: str, fn: Any, outside: bool) -> None:
+    if fn.support.is_discrete:
         where = "outside the data plate" if outside else "and its values cannot be listed"
         raise ValueError(
             f"site {name!r} ({family(fn)}, {tuple(fn.event_shape)}) is discrete {where}; expected "
             "a continuous site, or a label with a finite support in every row"
         )
+
+
+def _transform(name: str, fn: Any) -> Transform:
     to_support: Callable[..., Transform] = biject_to
     try:
-        return to_support(support)
+        return to_support(fn.support)
     except NotImplementedError:
         raise ValueError(
-            f"site {name!r} ({family(fn)}) has the support {support}, which no transform of "
+            f"site {name!r} ({family(fn)}) has the support {fn.support}, which no transform of "
             "torch.distributions.biject_to leads to"
         ) from None
 
@@ -379,4 +390,4 @@ def sites_of_rows(
             the rows where it may not.
     """
     few = rows_of(seen.rows(torch.arange(min(PROBE, len(seen)))), pair)
-    return target(pair, few, guide=guide, rows_alone=True, plates_within=plates_within).sites
+    return _sites_and_latents(pair, few, guide, rows_alone=True, plates_within=plates_within)[0]

@@ -1,0 +1,59 @@
+"""A factor whose draws are directions: von Mises-Fisher about a mean direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyro.distributions as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_models.config import at_least
+from ppl_models.guides.factors import Factor
+from ppl_models.spherical import VonMisesFisher as Distribution
+
+
+class VonMisesFisher(Factor):
+    r"""A vector of length 1; the network gives its mean direction and its concentration.
+
+    Of ``size + 1`` outputs the first are brought to length 1, and the concentration is
+    :math:`\mathrm{softplus}(\cdot) + floor`, as in Davidson et al. 2018 (arXiv 1804.00891). The
+    prior that has a closed KL with it is :class:`ppl_models.spherical.HypersphericalUniform`.
+
+    Args:
+        size: Entries m of the vector, at least 2; the sphere then has m - 1 dimensions.
+        given: Size by name of the values it conditions on.
+        hidden: Units of each hidden layer.
+        activation: Name of the activation.
+        net: A network of your own instead, with m + 1 outputs.
+        floor: Least concentration.
+
+    Raises:
+        ValueError: If the size is below 2 or the floor below 0.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        given: Mapping[str, int],
+        hidden: Sequence[int] = (),
+        activation: str = "softplus",
+        net: nn.Module | None = None,
+        floor: float = 1.0,
+    ) -> None:
+        at_least(size=(size, 2))
+        if not floor >= 0:
+            raise ValueError(f"floor is {floor}, expected a concentration of at least 0")
+        super().__init__(size, given, hidden, activation, net)
+        self.floor = floor
+
+    def outputs(self, size: int) -> int:
+        """A mean direction and one concentration."""
+        return size + 1
+
+    def distribution(self, raw: Tensor) -> dist.TorchDistribution:
+        """Batch shape ``(...)``, event shape ``(size,)``."""
+        mean = raw[..., :-1]
+        # The length of a direction is no matter, so a mean of zeros is one as any other.
+        mean = mean + (mean == 0).all(-1, keepdim=True)
+        return Distribution(F.normalize(mean, dim=-1), F.softplus(raw[..., -1]) + self.floor)

@@ -1,0 +1,166 @@
+"""Directions as codes: the contract, a whole life, and what needs no real line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from worlds.whole_life import whole_life
+
+import ppl_models as zoo
+from ppl_models import data, guides, inference
+from ppl_models.data import Stream, Table
+from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.training.process_noise import Draws
+from ppl_models.spherical import HypersphericalUniform
+from ppl_models.testing import PairContract
+
+PAIR = f"{Path(__file__).parents[1] / 'worlds' / 'stories' / 's_vae.py'}:SVAE"
+
+
+class TestSVAE(PairContract):
+    pair = PAIR
+
+
+def circle(rows: int = 120) -> data.Dataset:
+    """Pixels that light up where an angle passes."""
+    draw = torch.Generator().manual_seed(0)
+    at = torch.rand(rows, 1, generator=draw) * 6.2832
+    x = ((at - torch.arange(12) * 0.5236).cos() > 0.3).float()
+    return data.from_arrays(x, splits=(rows // 2, rows // 4, rows // 4))
+
+
+def small(**settings):
+    settings = {"latent": 2, "hidden": (8,)} | settings
+    return zoo.build(PAIR, circle(), **settings)
+
+
+@pytest.mark.parametrize("latent", [2, 5])
+def test_it_lives_wholly(latent, tmp_path):
+    _, posterior = whole_life(
+        lambda: small(latent=latent), circle(), tmp_path, epochs=3, batch_size=20
+    )
+    z = posterior["posterior"]["z"].values
+    assert z.shape[-1] == latent and abs((z**2).sum(-1) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("size", [20, 60])  # N / B of 3 and 1
+def test_the_analytic_bound_is_the_papers(size, dtype):
+    pair = small().to(dtype)
+    (batch,) = (b.to(dtype) for b in Stream(circle().train, size).step(0))
+    torch.manual_seed(0)
+    found = pair.objective().per_datum(pair.model, pair.guide, batch)
+    torch.manual_seed(0)
+    q = pair.guide.factor("z", batch)
+    z = q.rsample()
+    logits = pair.decoder(z=z)
+    log_p = torch.distributions.Bernoulli(logits=logits).log_prob(batch["x"]).sum(-1)
+    kl = q.concentration * q.mean_resultant_length - 0.0
+    kl = kl - torch.special.i0e(q.concentration).log() - q.concentration  # m = 2
+    assert_close(found, kl - log_p, rtol=1e-5, atol=1e-5)
+    bounds = []
+    for kind in ("sampled", "analytic"):  # on the same draws
+        torch.manual_seed(1)
+        bound = inference.EnumeratedELBO(particles=400, kl=kind)
+        bounds.append(bound.per_datum(pair.model, pair.guide, batch).detach())
+    assert float((bounds[0] - bounds[1]).abs().max()) < 0.2  # log q has a deviation of 0.7
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("latent", [2, 7])
+def test_processes_draw_what_one_would(count, latent):
+    pair, table = small(latent=latent).double(), circle().train
+    table = Table("t", {"x": table.sites["x"][:].double()})
+
+    def gradient(losses):
+        pair.zero_grad()
+        total = 0.0
+        for loss in losses():
+            loss.backward()
+            total += float(loss.detach())
+        return total, [p.grad.clone() for p in pair.parameters()]
+
+    def alone():
+        torch.manual_seed(1)
+        batches = Stream(table, 20).step(0)
+        yield pair.objective().differentiable_loss(pair.model, pair.guide, batches)
+
+    def shared():
+        for rank in range(count):
+            stream = Stream(table, 20, process=rank, processes=count)
+            draws = Draws(0, rank, count, torch.device("cpu"))
+            draws.shares = stream.shares
+            torch.manual_seed(1)
+            yield draws.loss(
+                pair.objective(), pair.model, pair.guide, stream.step(0), (0, 0)
+            ).total
+
+    (one, slopes), (other, summed) = gradient(alone), gradient(shared)
+    assert other == pytest.approx(one, rel=1e-12)
+    assert_close(summed, slopes, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["nuts", "hmc", "map"])
+def test_what_needs_a_real_line_refuses_in_one_line(method):
+    with pytest.raises(ValueError, match=r"'z' .*support Sphere\(\)") as caught:
+        getattr(inference, method)(small(), circle().test)
+    assert "\n" not in str(caught.value)
+
+
+def test_methods_tell_which_apply():
+    found = {m.name: m for m in inference.methods(small(), circle())}
+    assert not found["nuts"].applies and "Sphere()" in found["nuts"].reason
+    assert found["importance"].applies and found["enumerated"].applies
+
+
+def test_importance_needs_no_real_line():
+    """The evidence by the guide is that by the prior, which for m = 2 is an integral."""
+    torch.manual_seed(0)
+    pair = small()
+    rows = circle().test.rows(torch.arange(3))
+    by_guide = inference.log_evidence(pair, rows, draws=20_000, method="iw")
+    angles = (torch.arange(2000) + 0.5) / 2000 * 2 * torch.pi
+    with torch.no_grad():
+        logits = pair.decoder(z=torch.stack([angles.cos(), angles.sin()], -1))
+        log_p = torch.distributions.Bernoulli(logits=logits.unsqueeze(1))
+        log_p = log_p.log_prob(rows.sites["x"][:]).sum(-1)
+    exact = log_p.logsumexp(0) - torch.tensor(2000.0).log()
+    value = torch.as_tensor(by_guide["log_evidence"].values).float()
+    assert_close(value, exact, atol=0.05, rtol=0)
+
+
+def test_observed_directions_are_checked():
+    pair = small()
+    x = circle().train.sites["x"][:4]
+    z = torch.nn.functional.normalize(torch.randn(4, 2), dim=-1)
+    check_data(pair, Table("t", {"x": x, "z": z}))
+    z[2] = 0.5
+    with pytest.raises(
+        ValueError, match=r"'z', row 2 of t: the vector .* expected vectors of length 1"
+    ):
+        check_data(pair, Table("t", {"x": x, "z": z}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_factor(dtype):
+    factor = guides.VonMisesFisher(3, {"x": 4}, (5,), floor=0.5).to(dtype)
+    x = torch.randn(6, 4, dtype=dtype)
+    q, raw = factor(x=x), factor.net(x=x)
+    assert_close(q.loc, raw[:, :3] / raw[:, :3].norm(dim=-1, keepdim=True))
+    assert_close(q.concentration, 0.5 + (1 + raw[:, 3].exp()).log())
+    q = factor.distribution(torch.zeros(2, 4, dtype=dtype, requires_grad=True))
+    assert bool(q.support.check(q.rsample()).all())
+    uniform = HypersphericalUniform(3, x)
+    assert float(torch.distributions.kl_divergence(q, uniform)[0].detach()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"size": 1}, "size is 1"), ({"size": 3, "floor": -1.0}, "floor is -1.0")],
+)
+def test_options_of_the_factor(options, message):
+    with pytest.raises(ValueError, match=message):
+        guides.VonMisesFisher(given={"x": 4}, **options)
