@@ -46,7 +46,8 @@ def rows() -> list[dict[str, str]]:
 
 
 def _choices(function: Any) -> dict[str, list[Any]]:
-    target = function.__init__ if isinstance(function, type) else function
+    own = [vars(base) for base in getattr(function, "__mro__", ())]  # a term may inherit its own
+    target = next((members["__init__"] for members in own if "__init__" in members), function)
     hints = get_type_hints(target)
     return {
         name: [True, False] if hint is bool else list(get_args(hint))
