@@ -11,7 +11,6 @@ import pyro.distributions as dist
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
 from ppl_models.guides.protocol import offering
@@ -25,18 +24,23 @@ from ppl_models.inference.traces.drawn import (
     Piece,
     trace_guide,
 )
-from ppl_models.inference.traces.dry_run import Survey, evaluate_within, survey
+from ppl_models.inference.traces.dry_run import LargeGridError, Survey, evaluate_within, survey
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_differentiable,
     check_prior,
-    family,
     is_enumerated,
     latent_sites,
     model_only,
     random_sites,
 )
-from ppl_models.inference.traces.weights import Collector, Weights, plates_within
+from ppl_models.inference.traces.weights import (
+    Collector,
+    Weights,
+    closed_kl,
+    log_q_of,
+    plates_within,
+)
 
 Made = TypeVar("Made")
 
@@ -124,7 +128,8 @@ class Evaluation:
         run, w = self._lead()
         if w.as_drawn:
             return w
-        # A bound may scale the gradient of the model's draws, or combine them in other ways.
+        # A bound may scale the gradient of the model's draws, or combine them in other ways; and
+        # where none leads, only the guide has been run.
         return self.once("as drawn", lambda: run.collect(Drawn.of(w.guide, run.plate_nesting)))
 
     @property
@@ -187,9 +192,21 @@ class Evaluation:
 
     def _led(self) -> Lead:
         found = None if self.leads is None else self.leads(self)
-        if found is None or found.weights.terms["cut"]:
+        if found is not None and not found.weights.terms["cut"]:
+            return found
+        if (id(None), Ask()) in self._made:  # a run that is there anyway, and can be read
             return Lead(self, self.weights())
-        return found
+        try:
+            return Lead(self, self.guide_alone(self.draw_guide(Ask(), COMBINATIONS)))
+        except LargeGridError:
+            return Lead(self, self.weights())
+
+    def guide_alone(self, drawn: Drawn) -> Weights:
+        """The guide's side of a run, which the model has not seen yet."""
+        terms = Collector(self.batch.scale, self.plate_nesting, drawn.labels, {})
+        for name, site in drawn.labels.items():
+            terms.add("labels", name, site, site["fn"].log_prob(site["value"]))
+        return terms.weights(drawn.ask.cap, drawn.trace, poutine.Trace())
 
     def once(self, what: Hashable, make: Callable[[], Made], owner: object = None) -> Made:
         """What is made of this run, the first time that it is asked for.
@@ -353,13 +370,13 @@ class Evaluation:
                 log_q = drawn.log_mixture(name, replayed.nodes[name]["value"], moved[name])
                 terms.add("q", name, site, log_q + math.log(ask.particles))
             elif not ask.analytic_kl:
-                log_q = _log_q(site, score and score.nodes[name])
+                log_q = log_q_of(site, score and score.nodes[name])
                 terms.add("q", name, site, log_q)
                 if ask.cut == "all" or not site["fn"].has_rsample:
                     terms.add("cut", name, site, log_q)
         for name, site in random_sites(model):
             if ask.analytic_kl and name in drawn.sites and name not in drawn.labels:
-                kl = _kl(name, drawn.sites[name], site)
+                kl = closed_kl(name, drawn.sites[name], site)
                 check_prior(name, kl, summed)
                 terms.add("q", name, site, kl)
             else:
@@ -375,22 +392,3 @@ class Evaluation:
                 cut.nodes[name] = {**site, "value": site["value"].detach()}
         mark = Draw(drawn.ask, drawn.dim, drawn.limit)
         return poutine.trace(poutine.replay(mark(self.guide), trace=cut)).get_trace(self.batch)
-
-
-def _log_q(site: Any, score: Any) -> Tensor:
-    log_q: Tensor = site["fn"].log_prob(site["value"])
-    if score is not None:
-        direct = score["fn"].log_prob(score["value"])
-        log_q = log_q - direct + direct.detach()
-    return log_q
-
-
-def _kl(name: str, q: Any, p: Any) -> Tensor:
-    try:
-        kl: Tensor = kl_divergence(q["fn"], p["fn"])
-    except NotImplementedError:
-        raise UnhandledSite(
-            f"site {name!r} has no closed-form KL({family(q['fn'])} || {family(p['fn'])}); "
-            'use kl="sampled"'
-        ) from None
-    return kl

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ppl_models.inference.traces.contraction import (
     NONE,
@@ -25,7 +26,7 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
-from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
+from ppl_models.inference.traces.sites import UnhandledSite, family, latent_sites
 from ppl_models.sample_sites import DATA, is_local
 
 
@@ -108,8 +109,13 @@ class Weights:
     @property
     def as_drawn(self) -> bool:
         """Whether the model saw the draws as they are in the guide's trace."""
-        return not self.bridges and not any(
-            label.name in self.guide.nodes and not label.in_guide for label in self.labels.values()
+        return (
+            bool(self.model.nodes)
+            and not self.bridges
+            and not any(
+                label.name in self.guide.nodes and not label.in_guide
+                for label in self.labels.values()
+            )
         )
 
     @cached_property
@@ -336,6 +342,31 @@ def plates_within(site: Any, nesting: int) -> Dims:
     """Dimensions of the plates within the row that a site stands in."""
     frames = site["cond_indep_stack"]
     return frozenset(f.dim for f in frames if f.name != DATA and -nesting <= (f.dim or 0) < -1)
+
+
+def log_q_of(site: Any, score: Any = None) -> Tensor:
+    """Log density of a drawn site; with its score, without the direct gradient."""
+    log_q: Tensor = site["fn"].log_prob(site["value"])
+    if score is not None:
+        direct = score["fn"].log_prob(score["value"])
+        log_q = log_q - direct + direct.detach()
+    return log_q
+
+
+def closed_kl(name: str, q: Any, p: Any) -> Tensor:
+    """KL(q || p) of a site in closed form.
+
+    Raises:
+        UnhandledSite: If it has none.
+    """
+    try:
+        kl: Tensor = kl_divergence(q["fn"], p["fn"])
+    except NotImplementedError:
+        raise UnhandledSite(
+            f"site {name!r} has no closed-form KL({family(q['fn'])} || {family(p['fn'])}); "
+            'use kl="sampled"'
+        ) from None
+    return kl
 
 
 def _minus(terms: Iterable[Term]) -> list[Term]:

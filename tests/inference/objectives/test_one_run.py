@@ -21,7 +21,6 @@ from ppl_models.inference import (
     Renyi,
     ScoreELBO,
     StopGradient,
-    TotalCorrelation,
     UnhandledSite,
     WakeSleep,
 )
@@ -59,12 +58,13 @@ OF_MODEL = {"capacity", "emphasis", "of the model"}
 # their own, besides a look at what there is and the draws that they share; a dream is a run.
 ALONE = {"stl": (2, 1), "dreg": (2, 1), "chunk": (6, 6), "sleep": (2, 2)}
 # What a term adds to that. Wake-sleep cuts its draws from the gradient, and pieces are never all
-# there: a run for the terms. TMC and DReG show the model other tensors than the guide drew: the
-# model is run again, for those terms alone that read it.
+# there: the guide is run for the terms, the model for those that read it. TMC and DReG show the
+# model other tensors than the guide drew: it is run again, for those terms alone that read it.
+APART = {**dict.fromkeys(OF_CODES, (1, 0)), **dict.fromkeys(OF_MODEL, (1, 1))}
 MORE = {
-    "wake_sleep": {**dict.fromkeys(OF_CODES | OF_MODEL, (1, 1))},
-    "sleep": {**dict.fromkeys(OF_CODES | OF_MODEL, (1, 1))},
-    "chunk": {**dict.fromkeys(OF_CODES | OF_MODEL, (1, 1))},
+    "wake_sleep": APART,
+    "sleep": APART,
+    "chunk": APART,
     "tmc": dict.fromkeys(OF_MODEL, (0, 1)),
     "dreg": dict.fromkeys(OF_MODEL, (0, 1)),
 }
@@ -127,9 +127,10 @@ def test_a_bound_in_a_wrapper_leads_as_well(wrap, term):
 def test_a_stopped_gradient_has_a_run_of_its_own(term):
     """The graph of what it draws does not lead to the networks; that of the others does."""
     world, batch = TwoCodes(), rows("x")
+    more = APART[term]
     term, bound = TERMS_HERE[term], EnumeratedELBO(2)
     stopped = StopGradient(bound, world.guide)
-    assert step(stopped + term, world, batch)[0] == (2, 2)
+    assert step(stopped + term, world, batch)[0] == (1 + more[0], 1 + more[1])
     assert step(bound + StopGradient(term, world.guide), world, batch)[0] == (2, 2)
     only_in_labelled = StopGradient(bound, world.guide, observed="y")
     assert step(only_in_labelled + term, world, batch)[0] == (1, 1)
@@ -138,9 +139,11 @@ def test_a_stopped_gradient_has_a_run_of_its_own(term):
     assert any(bool(g.any()) for g in got)
 
 
-def test_a_term_alone_has_a_run_too():
-    world, batch = TwoCodes(given=True), rows("x")
-    assert step(TotalCorrelation("b"), world, batch)[0] == (1, 1)
+@pytest.mark.parametrize("term", sorted(APART))
+def test_a_term_alone_runs_what_it_reads(term):
+    """Such as the loss of a critic of codes, which needs no decoder."""
+    world, batch = TwoCodes(given=term != "distance_correlation"), rows("x")
+    assert step(TERMS_HERE[term], world, batch)[0] == APART[term]
 
 
 LED = {
