@@ -62,6 +62,7 @@ class Study(nn.Module):
 
 def again(run: Evaluation) -> torch.Tensor:
     apart = run.like()
+    apart.weights()  # guide and model
     return TotalCorrelation("a").rows(apart)
 
 
