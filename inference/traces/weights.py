@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ppl_models.inference.traces.contraction import (
     NONE,
@@ -25,7 +26,7 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
-from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.sites import UnhandledSite, family, latent_sites
 from ppl_models.sample_sites import DATA, is_local
 
 
@@ -96,6 +97,29 @@ class Weights:
         """The same before the mean over the draws, ``(E..., K or 1, B)``."""
         total = self._joint(self.terms["labels"])
         return total if isinstance(total, Tensor) else None
+
+    @cached_property
+    def log_q_given(self) -> Tensor | None:
+        """Log probability of the guide's labels, without masks, ``(E..., K or 1, B)``, or None."""
+        total = self._joint(self.factors.values())
+        return total if isinstance(total, Tensor) else None
+
+    @property
+    def draws(self) -> dict[str, Tensor]:
+        """Values of the guide's latent sites."""
+        return {name: site["value"] for name, site in latent_sites(self.guide)}
+
+    @property
+    def as_drawn(self) -> bool:
+        """Whether the model saw the draws as they are in the guide's trace."""
+        return (
+            bool(self.model.nodes)
+            and not self.bridges
+            and not any(
+                label.name in self.guide.nodes and not label.in_guide
+                for label in self.labels.values()
+            )
+        )
 
     @cached_property
     def log_q_cut(self) -> Tensor | float:
@@ -333,6 +357,31 @@ def plates_within(site: Any, nesting: int) -> Dims:
     """Dimensions of the plates within the row that a site stands in."""
     frames = site["cond_indep_stack"]
     return frozenset(f.dim for f in frames if f.name != DATA and -nesting <= (f.dim or 0) < -1)
+
+
+def log_q_of(site: Any, score: Any = None) -> Tensor:
+    """Log density of a drawn site; with its score, without the direct gradient."""
+    log_q: Tensor = site["fn"].log_prob(site["value"])
+    if score is not None:
+        direct = score["fn"].log_prob(score["value"])
+        log_q = log_q - direct + direct.detach()
+    return log_q
+
+
+def closed_kl(name: str, q: Any, p: Any) -> Tensor:
+    """KL(q || p) of a site in closed form.
+
+    Raises:
+        UnhandledSite: If it has none.
+    """
+    try:
+        kl: Tensor = kl_divergence(q["fn"], p["fn"])
+    except NotImplementedError:
+        raise UnhandledSite(
+            f"site {name!r} has no closed-form KL({family(q['fn'])} || {family(p['fn'])}); "
+            'use kl="sampled"'
+        ) from None
+    return kl
 
 
 def _minus(terms: Iterable[Term]) -> list[Term]:

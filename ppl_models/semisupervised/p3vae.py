@@ -111,8 +111,8 @@ class P3VAE(Pair):
         """Entropy of the drawn shares in labelled rows, as a mean over them."""
         if "y" not in run.batch:
             return self.like().new_zeros(run.batch.count)
-        drawn: Tensor = run.weights(analytic_kl=True).guide.nodes["z_A"]["value"]
-        return -run.batch.total / run.batch.observed["y"] * (drawn * drawn.log()).sum(-1)
+        share, z = run.batch.total / run.batch.observed["y"], run.codes("z_A")
+        return -share * z.mean((z.values * z.values.log()).sum(-1))
 
     def norms(self, run: inference.Evaluation) -> Tensor:
         """Mean length of the rows of the classifier's weights."""

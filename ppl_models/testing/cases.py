@@ -26,6 +26,8 @@ from ppl_models.prior_rows import draw_rows, some_rows
 from ppl_models.sample_sites import is_local, plates_within
 
 ROWS = 7
+# All rows in another order; then each once more in fewer others' company, or in none.
+COMPANIES = ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2])
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
 IMAGE = (4, 3)  # height and width of their images
 # A paper's file tells its story; loops, flags, plots, downloads and devices live elsewhere.
@@ -138,12 +140,12 @@ class Case:
         return self.objective.evaluation(run).weights().guide
 
     def fresh_loss(self) -> Tensor:
-        """The loss per row ``(B,)`` at fresh draws."""
-        return self.objective.per_datum(self.pair.model, self.pair.guide, self.batch)
+        """The loss per row ``(B,)`` at fresh draws, in the company of the others."""
+        return self.objective.by_row(self.pair.model, self.pair.guide, self.batch)
 
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
-        """The loss per row ``(B,)`` at given draws of the guide."""
-        return self.objective.per_datum(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+        """The same at given draws of the guide."""
+        return self.objective.by_row(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss of all rows and of the sites outside the plate, at given draws of the guide."""

@@ -13,6 +13,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from ppl_models import catalogue
+from ppl_models.inference import Penalty, TotalCorrelation
 from ppl_models.parts.label_prior import LabelPrior
 from ppl_models.semisupervised.m2 import M2
 from ppl_models.testing import PairContract
@@ -57,6 +58,31 @@ class Mixing(M2):
             lambda _, args, values: (args, {**values, "x": values["x"] - values["x"].mean(0)}),
             with_kwargs=True,
         )
+
+
+class Coupled(M2):
+    """Rows that look at each other, and an objective that says so."""
+
+    def objective(self, bound=None):
+        return super().objective(bound) + TotalCorrelation("z")
+
+
+class Silent(M2):
+    """Rows that look at each other, and an objective that does not say so."""
+
+    def objective(self, bound=None):
+        apart = Penalty("means", lambda run: run.factor("y").probs.mean(0).square().sum())
+        return super().objective(bound) + apart
+
+
+class Ordered(M2):
+    """Rows that look at each other and at their places in the batch."""
+
+    def objective(self, bound=None):
+        def by_place(run):
+            return run.factor("y").probs[0].square().sum() * torch.arange(run.batch.count)
+
+        return super().objective(bound) + Penalty("places", by_place, across_rows=True)
 
 
 class Unused(M2):
@@ -114,6 +140,9 @@ class Unsaved(M2):
     ("cls", "test", "words"),
     [
         (Mixing, "test_loss_per_row_depends_on_no_other_row", "not close"),
+        (Silent, "test_loss_per_row_depends_on_no_other_row", "not close"),
+        (Silent, "test_gradients_per_row_by_vmap_are_those_of_a_loop", "not close"),
+        (Ordered, "test_loss_per_row_depends_on_no_other_row", "not close"),
         (Unused, "test_every_parameter_gets_a_gradient", "spare"),
         (Unused, "test_pyros_svi_trains_every_parameter", "spare"),
         (TwoStories, "test_enumeration_is_the_loop_over_labels", "not close"),
@@ -136,6 +165,22 @@ def test_broken_pairs_are_caught(cls, test, words):
         pytest.raises((AssertionError, RuntimeError), match=words),
     ):
         getattr(PairContract(), test)(**{n: v for n, v in inputs.items() if n in asked})
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_loss_per_row_depends_on_no_other_row",
+        "test_gradients_per_row_by_vmap_are_those_of_a_loop",
+        "test_every_parameter_gets_a_gradient",
+        "test_hidden_labels_are_never_seen",
+        "test_single_precision_agrees_with_double",
+    ],
+)
+def test_rows_that_look_at_each_other_keep_the_contract(test):
+    subject = catalogue.build(f"{__name__}:Coupled", **small_settings(Coupled)).double()
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        getattr(PairContract(), test)(subject)
 
 
 def test_what_the_contract_costs(monkeypatch):
