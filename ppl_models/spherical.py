@@ -151,8 +151,10 @@ class VonMisesFisher(TorchDistribution):
         noise = torch.randn((*shape[:-1], self.dim - 1), dtype=loc.dtype, device=loc.device)
         with torch.no_grad():
             found = angle(kappa, share + 2.0**-54, self.dim)  # never 0
-            slope = angle_slope(kappa, found, ratio, self.dim)
-        found = found + slope * (kappa - kappa.detach())
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                slope = angle_slope(kappa, found, ratio, self.dim)
+            found = found + slope * (kappa - kappa.detach())
         cosine, sine = found.cos().to(loc.dtype), found.sin().to(loc.dtype)
         drawn = torch.cat([cosine.unsqueeze(-1), sine.unsqueeze(-1) * _direction(noise)], -1)
         return _turned(drawn, loc)
