@@ -18,6 +18,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import native_entry
 from ppl_models.inference.objectives.loss_parts import (
     BOUND,
+    GLOBAL_KL,
     LossByPart,
     added,
     distinct,
@@ -95,6 +96,17 @@ class Objective(PyroELBO, metaclass=Remembers):
         """The same by the names of its parts, which add up to it."""
         return {self.part_names[0]: self.rows(run)}
 
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """What the part ``bound`` of its loss per row is made of, for the training curve.
+
+        It costs no run of the pair: what an objective has not at hand it does not tell.
+
+        Returns:
+            ``reconstruction`` and ``kl(site)`` of each site of the guide inside the data plate,
+            ``(B,)`` without gradient, which add up to it; nothing where it is no such sum.
+        """
+        return {}
+
     def outside(self, run: Evaluation) -> Tensor | float:
         """The loss of sites outside the data plate, counted once per data set."""
         return 0.0
@@ -168,10 +180,14 @@ class Objective(PyroELBO, metaclass=Remembers):
         runs = []
         for batch in (batches,) if isinstance(batches, Batch) else batches:
             run = Evaluation(model, guide, batch, self.max_plate_nesting)
-            loss = LossByPart.of_rows(parts_of(self, "rows", run), batch.scale)
+            rows = parts_of(self, "rows", run)
+            breakdown = self.breakdown(run)
+            loss = LossByPart.of_rows(rows, batch.scale, breakdown)
             # Global sites are the same in every kind of batch: together they count once.
             share = batch.size / batch.total
-            loss = loss.plus_scalars(parts_of(self, "outside", run), share)
+            outside = parts_of(self, "outside", run)
+            of_bound = {GLOBAL_KL: outside[BOUND]} if breakdown and BOUND in outside else {}
+            loss = loss.plus_scalars(outside, share, of_bound)
             found = loss if found is None else found.plus(loss)
             runs.append(run)
         if found is None:
@@ -268,6 +284,11 @@ class Sum(Composed):
     def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
         """The terms' losses that span kinds of rows, times their weights."""
         return self._by_part("across", runs)
+
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """That of its bound, where it has one, exactly once."""
+        bounds = [term for w, term in self.parts if w == 1 and BOUND in term.part_names]
+        return bounds[0].breakdown(run) if len(bounds) == 1 else {}
 
     def _by_part(self, what: str, argument: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from ppl_models.batch import Batch
-from ppl_models.config import Config, names, native, setting, unknown, whole
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.config import Config, names, native, native_entry, setting, unknown, whole
+from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.sites import Program
 
 
@@ -53,6 +55,8 @@ class Stage:
         prepare: Turns each batch into the one that is trained on, without gradient.
         freeze: Prefixes of the names of parameters that stay as they are, by any of the names
             that ``state_dict`` prints.
+        rates: Learning rates of the stage's own side by such prefixes, ``{"graph": 1e-2}``; the
+            longest prefix counts, and all other parameters have ``training``'s.
         players: Further sides of a game, each with its own loss, parameters and optimiser.
         simultaneous: Take every side's gradient before any moves; by default they move in
             turn, the pair first, and each sees the others' last move.
@@ -70,9 +74,11 @@ class Stage:
     players: tuple[Player, ...] = ()
     simultaneous: bool = False
     training: Training = field(default_factory=Training)
+    rates: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Names become a tuple; a single text is none."""
+        object.__setattr__(self, "rates", _rates(f"rates of stage {self.name!r}", self.rates))
         for option in ("sites", "freeze"):
             found = names(f"{option} of stage {self.name!r}", getattr(self, option))
             object.__setattr__(self, option, found)
@@ -115,16 +121,25 @@ class Player:
     """One more side of a game, beside the one that trains the pair on the stage's objective.
 
     Its objective is called with the same model, guide and batches; whatever it does not train
-    counts as constant on its turn.
+    is constant on its turn, buffers included. It draws from random streams of its own, so that
+    the other sides draw what they would draw without it.
 
     Attributes:
-        name: Names it in errors and in the training curve.
+        name: Names it in errors, and its parts in the training curve.
         objective: What it makes large.
-        module: Networks outside the pair that it trains, e.g. a discriminator.
+        module: Networks outside the pair that it trains, e.g. a discriminator. They take the
+            device and the precision of the pair.
         parameters: Prefixes of the names of parameters of the pair that it trains instead of
             the stage's own side, e.g. ``("guide.factors.y",)`` for a max-min objective.
         steps: Gradient steps per step of the stage, each with fresh draws.
         learning_rate: In place of the stage's, if given.
+        betas: Decays of Adam's mean and square in place of the stage's, if given.
+        weight_decay: Of the weights, in place of what the stage's ``weight_prior`` comes to.
+        rates: Learning rates by prefix of the names that ``module.state_dict()`` prints, or, for
+            a player without a module, those of the pair; the longest prefix counts.
+        weights: Where the module's first weights come from: ``"seed"`` draws them anew from the
+            run's seed, by the ``reset_parameters`` of its layers (weights of a module that has
+            none stay); ``"given"`` takes them as they are, e.g. those of another run.
     """
 
     name: str
@@ -133,13 +148,59 @@ class Player:
     parameters: tuple[str, ...] = ()
     steps: int = 1
     learning_rate: float | None = None
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict, hash=False)
+    weights: Literal["seed", "given"] = "seed"
 
     def __post_init__(self) -> None:
-        """Check that there is something to train."""
-        parameters = names(f"parameters of player {self.name!r}", self.parameters)
+        """Check all that can be told without the pair."""
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w -]*", self.name):
+            raise ValueError(f"name of a player is {self.name!r}, expected letters and digits")
+        who = f"player {self.name!r}"
+        if not isinstance(self.objective, Objective):
+            raise ValueError(f"objective of {who} is {self.objective!r}, expected an Objective")
+        parameters = names(f"parameters of {who}", self.parameters)
         object.__setattr__(self, "parameters", parameters)
         if self.module is None and not self.parameters:
-            raise ValueError(
-                f"player {self.name!r} trains nothing, expected a module or names of parameters"
-            )
-        object.__setattr__(self, "steps", whole(f"steps of player {self.name!r}", self.steps, 1))
+            raise ValueError(f"{who} trains nothing, expected a module or names of parameters")
+        if self.module is not None:
+            if not isinstance(self.module, nn.Module):
+                raise ValueError(f"module of {who} is {self.module!r}, expected a torch module")
+            if next(self.module.parameters(), None) is None:
+                raise ValueError(f"module of {who} has no parameters, expected some to train")
+        object.__setattr__(self, "steps", whole(f"steps of {who}", self.steps, 1))
+        if self.betas is not None:
+            object.__setattr__(self, "betas", _betas(f"betas of {who}", self.betas))
+        for option in ("learning_rate", "weight_decay"):
+            if (value := getattr(self, option)) is not None:
+                object.__setattr__(self, option, _number(f"{option} of {who}", value))
+        object.__setattr__(self, "rates", _rates(f"rates of {who}", self.rates))
+        check_choice(f"weights of {who}", self.weights, ("seed", "given"))
+
+
+def _number(option: str, value: Any) -> float:
+    number = native_entry(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{option} is {value!r}, expected a number")
+    check_range(option, number, 0)
+    return float(number)
+
+
+def _rates(option: str, value: Any) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{option} is {value!r}, expected a mapping such as {{'name': 0.01}}")
+    for prefix in names(option, tuple(value)):
+        if not prefix:
+            raise ValueError(f"{option} has an empty name, expected a parameter's")
+    return {prefix: _number(f"{option}, {prefix!r},", rate) for prefix, rate in value.items()}
+
+
+def _betas(option: str, value: Any) -> tuple[float, float]:
+    values = native(value)
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise ValueError(f"{option} is {value!r}, expected two numbers such as (0.5, 0.9)")
+    first, second = (_number(option, entry) for entry in values)
+    if max(first, second) >= 1:
+        raise ValueError(f"{option} is {value!r}, expected numbers below 1")
+    return first, second

@@ -72,7 +72,7 @@ class Compiled:
     ) -> None:
         self.objective, self.pair, self.parameters = objective, pair, parameters
         self.compiler = compiler
-        self.terms = list(_terms(objective))
+        self.terms = list(terms_of(objective))
         roots: list[Program | nn.Module] = [pair, *modules]
         roots += [m for m in self.terms if isinstance(m, nn.Module)]
         self.modules = list({id(m): m for root in roots for m in root.modules()}.values())
@@ -244,17 +244,17 @@ def _rebuilt(batch: Batch, tensors: Iterator[Tensor]) -> Batch:
     return Batch(sites, rows, size=batch.size, total=batch.total, observed=batch.observed)
 
 
-def _terms(value: Any) -> Iterator[Any]:
+def terms_of(value: Any) -> Iterator[Any]:
     """The objectives inside an objective, and the modules they hold."""
     if isinstance(value, Objective):
         yield value
         for part in vars(value).values():
-            yield from _terms(part)
+            yield from terms_of(part)
     elif isinstance(value, nn.Module):
         yield value
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _terms(part)
+            yield from terms_of(part)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,10 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         distributed.check_modules(pair, processes)
+        for player in (player for stage in plan for player in stage.players):
+            if player.module is not None:
+                whose = f"player {player.name!r}: "
+                distributed.check_modules(player.module, processes, whose)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
@@ -178,12 +182,13 @@ def _check_names(pair: Pair, plan: tuple[Stage, ...]) -> None:
     """
     for stage in plan:
         trained(pair, stage)
-        for name in stage.objective.part_names:
+        told = [(f"stage {stage.name!r}", name) for name in stage.objective.part_names]
+        for player in stage.players:
+            told += [(f"player {player.name!r}", name) for name in player.objective.part_names]
+        for who, name in told:
             problem = "is a column of every training curve" if name in RESERVED else ""
             if problem := problem or name_problem(name):
-                raise ValueError(
-                    f"stage {stage.name!r} has an objective with a part {name!r}, which {problem}"
-                )
+                raise ValueError(f"{who} has an objective with a part {name!r}, which {problem}")
 
 
 def _carry_out(

@@ -23,6 +23,7 @@ from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, frozen, sides
 from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
+from ppl_models.inference.training.turns import draw_weights
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
 RECORDS = 400  # points of the training curve per stage
@@ -99,6 +100,8 @@ class Loop:
     def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
         """The stage's sides, as they were left, and who moves them."""
         self.draws.shares = stream.shares
+        if not self.state.step:
+            draw_weights(self.pair, self.job.plan, place, self.job.seed)
         self.sides = sides(self.pair, self.job.plan[place], rows)
         if self.state.step:
             self._restore_sides(stream)

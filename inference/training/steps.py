@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.inference.objectives.loss_parts import LossByPart
+from ppl_models.inference.objectives.loss_parts import LossByPart, prefixed
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training.compiled_step import compiled_sides
@@ -20,7 +20,8 @@ from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
-from ppl_models.inference.training.sides import Side, constant
+from ppl_models.inference.training.sides import Side
+from ppl_models.inference.training.turns import turns
 
 Batches = tuple[Batch, ...]
 Taken = tuple[Tensor | float, tuple[str, ...], Tensor]  # a loss per row, its parts' names and they
@@ -41,6 +42,7 @@ class Steps:
         self.job, self.place, self.sides, self.draws, self.rows = job, place, sides, draws, rows
         self.stage = job.plan[place]
         self.trained = self.stage.pair or job.run.pair
+        self.turns = turns(job.run.pair, self.stage, sides) if len(sides) > 1 else []
         self.compiled = {}
         if self.stage.training.compile:
             self.compiled = compiled_sides(sides, self.trained, job.processes.count)
@@ -66,7 +68,10 @@ class Steps:
         return bfloat16(networks_of(roots, run), self.job.device)
 
     def take(self, step: int, batches: Batches) -> Taken:
-        """Move every side; returns the first side's loss per row, and its parts.
+        """Move every side; returns the first side's loss per row, and every side's parts.
+
+        Those of a player stand behind the first side's, under its name: ``critic.hinge(y)``.
+        They are those of its last turn.
 
         Raises:
             NotFinite: If a loss is NaN or infinite, on a CPU.
@@ -84,17 +89,26 @@ class Steps:
             return loss
         taken: list[Taken] = []
         for place, side in enumerate(self.sides):
-            others = [p for s in self.sides if s is not side for p in s.parameters]
-            with constant(others):
+            with self.turns[place].taken():
                 for turn in range(side.steps):
-                    loss = self._gradient(side, step, batches, (place, turn))
+                    loss = self._turn(side, step, batches, (place, turn))
                     if not stage.simultaneous:
                         side.optimiser.step()
             taken.append(loss)
         if stage.simultaneous:  # every gradient was taken at the same point
             for side in self.sides:
                 side.optimiser.step()
-        return taken[0]
+        players = zip(self.sides[1:], taken[1:], strict=True)
+        names = [prefixed(side.name, names) for side, (_, names, _) in players]
+        every = torch.cat([parts for _, _, parts in taken])
+        return taken[0][0], sum(names, taken[0][1]), every
+
+    def _turn(self, side: Side, step: int, batches: Batches, turn: tuple[int, int]) -> Taken:
+        """A gradient of one side, which draws from its own stream unless it is the first."""
+        if not turn[0]:
+            return self._gradient(side, step, batches, turn)
+        with self.draws.turn(self.place, step, *turn):
+            return self._gradient(side, step, batches, turn)
 
     def _gradient(self, side: Side, step: int, batches: Batches, turn: tuple[int, int]) -> Taken:
         side.optimiser.zero_grad(set_to_none=True)
@@ -123,6 +137,11 @@ class Steps:
         else:
             told = compiled
         loss, parts = told.total, told.values
+        if compiled is None and not loss.requires_grad:
+            raise ValueError(
+                f"the loss of {side.name!r} in stage {self.stage.name!r} depends on nothing that "
+                "it trains"
+            )
         if processes.count > 1:
             loss.backward()
             stop = self.job.interrupted.is_set()
@@ -131,6 +150,11 @@ class Steps:
             value = loss.item()
             if not math.isfinite(value):
                 torch.set_rng_state(before)
+                if turn[0]:  # the pair's densities were finite when it moved
+                    raise NotFinite(
+                        f"step {step + 1}: the loss of player {side.name!r} is not finite; try a "
+                        "smaller learning rate for it"
+                    )
                 self.check(value, step, batches)
         if processes.count == 1 and compiled is None:
             loss.backward()
