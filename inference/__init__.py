@@ -65,6 +65,11 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
     from ppl_models.inference.objectives.tmc import TMC as TMC
+    from ppl_models.inference.objectives.total_correlation import (
+        KLParts as KLParts,
+        TotalCorrelation as TotalCorrelation,
+        kl_parts as kl_parts,
+    )
     from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
     from ppl_models.inference.posterior.prediction import (
@@ -94,6 +99,7 @@ if TYPE_CHECKING:
         refine as refine,
         replaced as replaced,
     )
+    from ppl_models.inference.traces.codes import Codes as Codes
     from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
     from ppl_models.inference.traces.global_posteriors import (
         global_posteriors as global_posteriors,
@@ -113,6 +119,7 @@ _HOMES = {
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
+    "Codes": "traces.codes",
     "DistanceCorrelation": "objectives.distance_correlation",
     "ELBO": "objectives.elbo",
     "Emphasis": "objectives.emphasis",
@@ -123,6 +130,7 @@ _HOMES = {
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
+    "KLParts": "objectives.total_correlation",
     "LeftOut": "objectives.moved",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
@@ -141,6 +149,7 @@ _HOMES = {
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
     "TMC": "objectives.tmc",
+    "TotalCorrelation": "objectives.total_correlation",
     "Training": "objectives.stage",
     "UnhandledSite": "traces.sites",
     "Verdict": "diagnostics.verdict",
@@ -171,6 +180,7 @@ _HOMES = {
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",
+    "kl_parts": "objectives.total_correlation",
     "label_calibration": "diagnostics.calibration",
     "label_probabilities": "posterior.prediction",
     "load": "training.run",

@@ -7,6 +7,7 @@ one loss per row. A loss is what is made small: minus the bound, in nats.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ from ppl_models.inference.objectives.loss_parts import (
     weighted,
 )
 from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead, WholeBatch
 from ppl_models.inference.traces.weights import Weights
 
 Batches = Batch | Iterable[Batch]
@@ -46,10 +47,13 @@ class Objective(PyroELBO, metaclass=Remembers):
 
     Attributes:
         kept_as: Names of attributes that hold an option of another name.
+        across_rows: Whether the loss of a row depends on the other rows of its batch. Such an
+            objective has no loss of a single row: :meth:`per_datum` refuses.
     """
 
     __array_ufunc__ = None  # numbers of numpy leave products to it
     kept_as: ClassVar[Mapping[str, str]] = {"plate_nesting": "max_plate_nesting"}
+    across_rows: bool = False
 
     def __init__(self, plate_nesting: int = 1) -> None:
         super().__init__(max_plate_nesting=plate_nesting)
@@ -116,7 +120,10 @@ class Objective(PyroELBO, metaclass=Remembers):
         return {self.part_names[0]: self.outside(run)}
 
     def across(self, runs: Sequence[Evaluation]) -> Tensor | float:
-        """The loss of statistics that span the kinds of rows of a step, for the data set."""
+        """The loss of statistics that span the kinds of rows of a step, for the data set.
+
+        What it reads of the draws of a run, :meth:`rows` has to have read before.
+        """
         return 0.0
 
     def across_by_part(self, runs: Sequence[Evaluation]) -> dict[str, Tensor | float]:
@@ -126,6 +133,27 @@ class Objective(PyroELBO, metaclass=Remembers):
     def evaluation(self, run: Evaluation) -> Evaluation:
         """The run whose draws it takes: this one, where it does not change story or rows."""
         return run
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """What it draws in a run and others may read; None for a term, which reads."""
+        return None
+
+    def run(
+        self,
+        model: Callable[[Batch], Any],
+        guide: Callable[[Batch], Any],
+        batch: Batch,
+        whole: WholeBatch | None = None,
+    ) -> Evaluation:
+        """A run of a pair that it leads; nothing is drawn before somebody asks.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            batch: Rows that share what is observed.
+            whole: The batch of which these are one process's rows.
+        """
+        return Evaluation(model, guide, batch, self.max_plate_nesting, self.lead, whole)
 
     def at(self, progress: float) -> None:
         """Set the share of training that is done, which schedules read."""
@@ -147,8 +175,16 @@ class Objective(PyroELBO, metaclass=Remembers):
 
         Returns:
             ``(B,)``, nats.
+
+        Raises:
+            ValueError: If its rows look at each other.
         """
-        return self.rows(Evaluation(model, guide, batch, self.max_plate_nesting))
+        if self.across_rows:
+            raise ValueError(
+                f"{self!r} has no loss of a single row, as its rows look at each other; expected "
+                "differentiable_loss of a batch, or the bound alone"
+            )
+        return self.rows(self.run(model, guide, batch))
 
     def differentiable_loss(
         self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
@@ -176,23 +212,23 @@ class Objective(PyroELBO, metaclass=Remembers):
         Raises:
             ValueError: If there is no batch.
         """
-        found: LossByPart | None = None
-        runs = []
-        for batch in (batches,) if isinstance(batches, Batch) else batches:
-            run = Evaluation(model, guide, batch, self.max_plate_nesting)
-            rows = parts_of(self, "rows", run)
-            breakdown = self.breakdown(run)
-            loss = LossByPart.of_rows(rows, batch.scale, breakdown)
-            # Global sites are the same in every kind of batch: together they count once.
-            share = batch.size / batch.total
-            outside = parts_of(self, "outside", run)
-            of_bound = {GLOBAL_KL: outside[BOUND]} if breakdown and BOUND in outside else {}
-            loss = loss.plus_scalars(outside, share, of_bound)
-            found = loss if found is None else found.plus(loss)
-            runs.append(run)
-        if found is None:
+        batches = (batches,) if isinstance(batches, Batch) else batches
+        runs = [self.run(model, guide, batch) for batch in batches]
+        if not runs:
             raise ValueError("no batch given, expected at least one")
-        return found.plus_scalars(parts_of(self, "across", runs))
+        loss = functools.reduce(LossByPart.plus, map(self.loss_of_kind, runs))
+        return loss.plus_scalars(parts_of(self, "across", runs))
+
+    def loss_of_kind(self, run: Evaluation) -> LossByPart:
+        """The loss of the rows that a batch stands for, and its share of what is outside them."""
+        batch = run.batch
+        rows = parts_of(self, "rows", run)
+        breakdown = self.breakdown(run)
+        loss = LossByPart.of_rows(rows, batch.scale, breakdown)
+        # Global sites are the same in every kind of batch: together they count once.
+        outside = parts_of(self, "outside", run)
+        of_bound = {GLOBAL_KL: outside[BOUND]} if breakdown and BOUND in outside else {}
+        return loss.plus_scalars(outside, batch.size / batch.total, of_bound)
 
     def loss(
         self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
@@ -211,7 +247,7 @@ class Objective(PyroELBO, metaclass=Remembers):
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         # Pyro's base class asks for it: one run of the pair, as (model trace, guide trace).
-        w = Evaluation(model, guide, args[0], self.max_plate_nesting).weights()
+        w = self.run(model, guide, args[0]).lead
         return w.model, w.guide
 
     def __add__(self, other: Objective) -> Sum:
@@ -254,6 +290,11 @@ class Sum(Composed):
         return " + ".join(
             f"{term!r}" if w == 1 else f"{text(w)} * {term!r}" for w, term in self.parts
         )
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether any of its terms is."""
+        return any(term.across_rows for _, term in self.parts)
 
     @property
     def formula(self) -> str:
@@ -303,6 +344,11 @@ class Sum(Composed):
         """The first part's, which is the bound."""
         return self.parts[0][1].evaluation(run)
 
+    def lead(self, run: Evaluation) -> Lead | None:
+        """Of the first of its terms that has one."""
+        found = (term.lead(run) for _, term in self.parts)
+        return next((lead for lead in found if lead is not None), None)
+
 
 def _parts(objective: Objective) -> list[tuple[float, Objective]]:
     return objective.parts if isinstance(objective, Sum) else [(1.0, objective)]
@@ -323,6 +369,10 @@ class Bound(Objective):
     def outside(self, run: Evaluation) -> Tensor | float:
         """Minus (log p - log q) of the sites outside the data plate."""
         return -self.weights(run).outside
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """Its own draws."""
+        return Lead(run, self.weights(run))
 
 
 def zero_loss(run: Evaluation) -> Tensor:

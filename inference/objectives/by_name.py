@@ -28,6 +28,7 @@ from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.score_function import ScoreELBO
 from ppl_models.inference.objectives.self_normalised import SelfNormalisedELBO
 from ppl_models.inference.objectives.tmc import TMC
+from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.wake_sleep import WakeSleep
 from ppl_models.inference.objectives.weighted import Weighted
 
@@ -53,6 +54,7 @@ TERMS: dict[str, type[Objective]] = {
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
+    "total_correlation": TotalCorrelation,
     "weighted": Weighted,
 }
 VALUES: dict[str, type] = {"anneal": Anneal, "free_bits": FreeBits}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from ppl_models.guides.protocol import listed, offering
-from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
+from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels
-from ppl_models.inference.traces.sites import latent_sites
+from ppl_models.inference.traces.per_row import mean_of_draws
 
 
 class Classification(Objective):
@@ -23,15 +22,13 @@ class Classification(Objective):
     arXiv 1406.5298, eq. 9, where 0.1 is used). Leaving out N / N_lab is a factor of 500 at 100
     labels. Rows without the label add nothing.
 
-    Where the guide samples what the label's factor is given, the term is taken at its draws, on
-    average over missing labels. They are those of a bound of one particle and the same ``kl``;
-    beside another bound they cost one more run of the pair.
+    Where the guide samples what the label's factor is given, the term is taken at the draws of
+    the bound beside it, on average over them and over missing labels.
 
     Args:
         site: The label site; the guide must have a factor for it.
         weight: The paper's :math:`\alpha`, at least 0.
         classes: Weight of each class, at least 0, where classes count differently.
-        kl: ``"analytic"`` beside a bound with its KL terms in closed form.
 
     Raises:
         ValueError: If an option is out of range, or ``classes`` has another length than there
@@ -43,15 +40,13 @@ class Classification(Objective):
         site: str,
         weight: float = 1.0,
         classes: Sequence[float] = (),
-        kl: Literal["sampled", "analytic"] = "sampled",
     ) -> None:
         super().__init__()
         if not weight >= 0:
             raise ValueError(f"weight of Classification({site!r}) is {weight}, expected >= 0")
         for number in classes:
             check_range(f"a class weight of Classification({site!r})", number, 0)
-        check_choice("kl", kl, ("sampled", "analytic"))
-        self.site, self.weight, self.classes, self.kl = site, weight, tuple(classes), kl
+        self.site, self.weight, self.classes = site, weight, tuple(classes)
 
     @property
     def formula(self) -> str:
@@ -78,15 +73,9 @@ class Classification(Objective):
             self._check_classes(q)
             log_q: Tensor = q.log_prob(batch[self.site])
             return log_q
-        w = run.weights(analytic_kl=self.kl == "analytic")
-        drawn = {name: site["value"] for name, site in latent_sites(w.guide)}
-        q = offering(run.guide, self.site).factor(self.site, {**drawn, **batch})
+        q = offering(run.guide, self.site).factor(self.site, {**run.drawn.draws, **batch})
         self._check_classes(q)
-        log_q = q.log_prob(batch[self.site])
-        if (labels := log_q_labels(run, w)) is not None:
-            log_q = labels.exp() * log_q
-            log_q = log_q.sum(label_dims(log_q))
-        return log_q.reshape(batch.count)
+        return mean_of_draws(run.drawn, q.log_prob(batch[self.site]))
 
     def _check_classes(self, q: Any) -> None:
         if not self.classes:

@@ -16,12 +16,14 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
+from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.sample_sites import is_local
 
 Points = Callable[[Evaluation], tuple[Tensor, ...]]
 
@@ -39,6 +41,41 @@ class _Sites:
         return f"{type(self).__name__}({', '.join(map(repr, self.sites))})"
 
 
+def code_of(run: Evaluation, site: str, whose: str) -> Tensor:
+    """One draw of a latent site per row: that of the bound beside a term, or a fresh one.
+
+    Where no bound leads the run, as on a critic's turn, the guide runs alone.
+
+    Args:
+        run: The run.
+        site: The site.
+        whose: Who asks, for the message.
+
+    Returns:
+        ``(B, *event)``.
+
+    Raises:
+        UnhandledSite: If the guide does not draw the site once in each of these rows.
+    """
+    if run.leads is not None and run.leads(run) is not None:
+        return run.codes(site).only(whose)
+    drawn = run.once("guide alone", lambda: run.draw_guide(Ask()))
+    local = {name: found for name, found in drawn.sites.items() if is_local(found)}
+    if site not in local:
+        raise UnhandledSite(
+            f"{whose} needs draws of site {site!r}, which the guide does not sample inside the "
+            f"data plate in these rows; it samples {list(local)}"
+        )
+    value: Tensor = local[site]["value"]
+    event = value.shape[value.dim() - local[site]["fn"].event_dim :]
+    if value.numel() != run.batch.count * event.numel():
+        raise UnhandledSite(
+            f"site {site!r} has draws of shape {tuple(value.shape)}, expected one per row: "
+            f"{whose} takes no site given a missing label"
+        )
+    return value.reshape(run.batch.count, *event)
+
+
 class Encoded(_Sites):
     """Rows as the guide completes them: what they observe, and draws of what they do not.
 
@@ -49,7 +86,7 @@ class Encoded(_Sites):
     def __call__(self, run: Evaluation) -> tuple[Tensor, ...]:
         """The values ``(B, *event)``, with their gradient."""
         return tuple(
-            run.batch[site] if site in run.batch else run.codes(site).only(repr(self))
+            run.batch[site] if site in run.batch else code_of(run, site, repr(self))
             for site in self.sites
         )
 
@@ -156,7 +193,7 @@ class DensityRatio(Objective):
         """The weighted log ratio per row."""
         weight = value_at(self.weight, self.progress)
         if weight == 0:
-            return run.batch.rows.new_zeros(run.batch.count, dtype=_dtype(self.critic))
+            return zero_loss(run)
         ratio = Logits(self.critic)(self.points(run))
         if self.tilt is not None:
             ratio = ratio.detach().exp().clamp(*self.tilt) * ratio
@@ -231,7 +268,3 @@ def density_ratio(
 def _told(points: Points) -> tuple[str, ...]:
     sites: tuple[str, ...] = getattr(points, "sites", ())
     return sites or (getattr(points, "__name__", type(points).__name__),)
-
-
-def _dtype(module: nn.Module) -> Any:
-    return next((p.dtype for p in module.parameters()), None)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import torch
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
-from ppl_models.sample_sites import is_local
+from ppl_models.inference.traces.sites import UnhandledSite
 
 
 def distance_correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -53,36 +50,35 @@ def _root(square: Tensor) -> Tensor:
 class DistanceCorrelation(Objective):
     r"""A penalty on the dependence between two latent sites: their distance correlation.
 
-    Of one draw per row, over the rows of the batch (CLSVAE, Eduardo et al. 2022,
+    Of the draws of the bound beside it, over the rows of the batch (CLSVAE, Eduardo et al. 2022,
     arXiv 2207.08050, whose weights refer to the square root in :func:`distance_correlation`).
     It counts per row of the data set, as a bound does, so that the weight is the paper's beside
-    a bound averaged over rows. Labelled and unlabelled rows each have their own. It looks at
-    rows together: it is no loss of a single row, and each of several processes sees its share.
+    a bound averaged over rows. Labelled and unlabelled rows each have their own. With several
+    particles it is the mean of that of each. It looks at rows together: it is no loss of a single
+    row.
 
     Args:
         first: A site that the guide draws in every row, a vector.
         second: Another.
         weight: :math:`\lambda`, a number or an :class:`Anneal`.
-        kl: ``"analytic"`` beside a bound with its KL terms in closed form; the draws are those
-            of a bound with one particle and the same ``kl``.
         plate_nesting: Number of plate dimensions, the data plate included.
 
     Raises:
         ValueError: If an option is out of range.
     """
 
+    across_rows = True
+
     def __init__(
         self,
         first: str,
         second: str,
         weight: float | Anneal = 1.0,
-        kl: Literal["sampled", "analytic"] = "sampled",
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of DistanceCorrelation({first!r}, {second!r})", weight, 0)
-        check_choice("kl", kl, ("sampled", "analytic"))
-        self.first, self.second, self.weight, self.kl = first, second, weight, kl
+        self.first, self.second, self.weight = first, second, weight
 
     @property
     def formula(self) -> str:
@@ -97,24 +93,20 @@ class DistanceCorrelation(Objective):
     def rows(self, run: Evaluation) -> Tensor:
         """The penalty, the same for every row."""
         weight, count = value_at(self.weight, self.progress), run.batch.count
-        guide = run.weights(analytic_kl=self.kl == "analytic").guide
-        first, second = (self._draw(name, guide, count) for name in (self.first, self.second))
         if weight == 0:
-            return first.new_zeros(count)
-        return weight * distance_correlation(first, second).expand(count)
+            return zero_loss(run)
+        first, second = (self._draws(run, name) for name in (self.first, self.second))
+        draws = max(len(first), len(second))
+        pairs = zip(first.expand(draws, -1, -1), second.expand(draws, -1, -1), strict=True)
+        found = torch.stack([distance_correlation(u, v) for u, v in pairs]).mean()
+        return weight * found.expand(count)
 
-    def _draw(self, name: str, guide: Any, count: int) -> Tensor:
-        drawn = {n: site for n, site in latent_sites(guide) if is_local(site)}
-        if name not in drawn:
+    def _draws(self, run: Evaluation, name: str) -> Tensor:
+        codes = run.codes(name)
+        if codes.labels or codes.q.event_dim != 1:
             raise UnhandledSite(
-                f"DistanceCorrelation needs draws of site {name!r}, which the guide does not "
-                f"sample inside the data plate in these rows; it samples {list(drawn)}"
+                f"site {name!r} has draws of shape {tuple(codes.values.shape)}, expected one "
+                "vector per particle and row; DistanceCorrelation takes no site given a missing "
+                "label"
             )
-        site = drawn[name]
-        value: Tensor = site["value"]
-        if site["fn"].event_dim != 1 or value.numel() != count * value.shape[-1]:
-            raise UnhandledSite(
-                f"site {name!r} has draws of shape {tuple(value.shape)}, expected one vector per "
-                f"row, ({count}, D); DistanceCorrelation takes no site given a missing label"
-            )
-        return value.reshape(count, -1)
+        return run.every_row(codes.values, 1)

@@ -24,7 +24,7 @@ from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, added, w
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead
 from ppl_models.inference.traces.label_chunks import elbo_in_pieces
 from ppl_models.inference.traces.weights import Weights
 
@@ -99,6 +99,11 @@ class ELBO(Bound):
             analytic_kl=self.kl == "analytic",
             path=self.grad == "stl",
         )
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether free bits compare the mean over a batch."""
+        return self.free_bits.across_rows
 
     def weights(self, run: Evaluation) -> Weights:
         """The draws of this bound."""
@@ -218,6 +223,10 @@ class EnumeratedELBO(ELBO):
         if pieces := self._in_pieces(run):
             return -pieces[1]
         return super().outside(run)
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """Its own draws; in pieces they are never all there at once."""
+        return None if self._in_pieces(run) else super().lead(run)
 
     def _in_pieces(self, run: Evaluation) -> tuple[Tensor, Tensor | float] | None:
         if not self.chunk:

@@ -7,7 +7,7 @@ from torch import Tensor
 from ppl_models.inference.objectives.base import Objective, zero_loss
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
+from ppl_models.inference.traces.per_row import mean_of_draws, row_density
 from ppl_models.inference.traces.sites import UnhandledSite
 
 
@@ -22,8 +22,7 @@ class Emphasis(Objective):
     log evidence, as log p(v | ...) is at most zero. At :math:`\lambda = 0` an ELBO forgets the
     site.
 
-    Takes one draw per row; labels that are missing are summed out. :class:`EnumeratedELBO` and
-    :class:`IWELBO` of one draw by default share it, other bounds cost one more run of the pair.
+    It is taken at the draws of the bound beside it, on average over them and over missing labels.
 
     Args:
         site: The site.
@@ -50,7 +49,7 @@ class Emphasis(Objective):
         batch, extra = run.batch, value_at(self.weight, self.progress) - 1
         if self.site not in batch or extra == 0:
             return zero_loss(run)
-        w = run.weights()
+        w = run.lead
         terms = {term.name: term for term in w.terms["p"]}
         if self.site not in terms:
             raise UnhandledSite(
@@ -64,8 +63,5 @@ class Emphasis(Objective):
                 "alone samples; give the guide a factor for it"
             )
         node = w.model.nodes[self.site]
-        value = row_density(run, node, node["fn"].log_prob(node["value"]))  # E x 1 x B
-        log_q = log_q_labels(run, w)
-        if log_q is not None:
-            value = (log_q.exp() * value).sum(label_dims(log_q, value), keepdim=True)
-        return -extra * value.reshape(batch.count)
+        value = row_density(run, node, node["fn"].log_prob(node["value"]))  # E x K x B
+        return -extra * mean_of_draws(w, value).expand(batch.count)

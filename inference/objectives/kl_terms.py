@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_models.config import at_least
-from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
 from ppl_models.inference.objectives.loss_parts import KL, RECONSTRUCTION, printed
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import label_dims, log_q_labels, row_density
+from ppl_models.inference.traces.per_row import mean_of_draws, row_density
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
     check_prior,
@@ -57,6 +56,11 @@ class FreeBits:
         check_range("nats of FreeBits", self.nats, 0)
         check_choice("per", self.per, ("dimension", "site"))
         check_choice("over", self.over, ("batch", "row"))
+
+    @property
+    def across_rows(self) -> bool:
+        """Whether a floor is under the mean of several rows."""
+        return self.nats != 0 and self.over == "batch"
 
     def __str__(self) -> str:
         """E.g. ``0.5 nats per dimension``."""
@@ -110,10 +114,18 @@ def site_kl(
         gap = q.log_prob(value) - p.log_prob(value)
     batch = gap.flatten(gap.dim() - event).select(-1, 0) if event else gap
     check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
-    labels = log_q_labels(run, w)
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
-    kl = torch.stack([_expected(row_density(run, q_site, part), labels) for part in parts])
+    kl = torch.stack([mean_of_draws(w, row_density(run, q_site, part)) for part in parts])
     return kl if dimensions else kl[0]
+
+
+def has_closed_kl(w: Weights, name: str) -> bool:
+    """Whether KL(q || p) of a site has a closed form."""
+    try:
+        kl_divergence(w.guide.nodes[name]["fn"], w.model.nodes[name]["fn"])
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _components(name: str, fn: Any) -> Any:
@@ -123,13 +135,6 @@ def _components(name: str, fn: Any) -> Any:
         f"site {name!r} ({type(fn).__name__}) has no independent components for free bits per "
         'dimension; use per="site"'
     )
-
-
-def _expected(value: Tensor, labels: Tensor | None) -> Tensor:
-    # (E..., K, B) to (B,): over labels by their probability, over draws equally.
-    if labels is not None:
-        value = labels.exp() * value
-    return value.mean(-2, keepdim=True).sum((*label_dims(value), -2))
 
 
 @torch.no_grad()
@@ -224,7 +229,9 @@ def reweighted(
         if weight != 1:
             change = change + (weight - 1) * kl.sum(0)
         if floored:
-            compared = kl.mean(-1, keepdim=True) if free_bits.over == "batch" else kl
+            compared = kl
+            if free_bits.over == "batch":
+                compared = run.every_row(kl).mean(-1, keepdim=True)
             change = change + weight * (floor - compared).clamp_min(0).sum(0)
     return change
 
@@ -233,9 +240,9 @@ class Capacity(Objective):
     r"""Holds the KL of a site at a capacity: :math:`\gamma\,|KL - C|` in place of the KL.
 
     Burgess et al. 2018 (arXiv 1804.03599, eq. 8). The bound beside it must leave the site's own
-    KL out: ``EnumeratedELBO(kl="analytic", beta={"z": 0}) + Capacity("z", 1000, Anneal(0, 25))``,
-    whose draws it shares at the same ``kl`` and ``particles``. Missing labels weigh the KL by
-    q(y | x). Rows that observe the site add nothing.
+    KL out: ``EnumeratedELBO(kl="analytic", beta={"z": 0}) + Capacity("z", 1000, Anneal(0, 25))``.
+    The KL has its closed form where there is one, and is else that of the bound's draws. Missing
+    labels weigh it by q(y | x). Rows that observe the site add nothing.
 
     Args:
         site: A site of the guide inside the data plate.
@@ -243,8 +250,6 @@ class Capacity(Objective):
         capacity: :math:`C` in nats, likewise.
         over: Compare the mean KL over the ``"batch"``, as published code does, or each
             ``"row"``'s. Either way the term counts once per row.
-        kl: ``"analytic"`` or ``"sampled"``.
-        particles: Draws.
         plate_nesting: Number of plate dimensions, the data plate included.
 
     Raises:
@@ -257,18 +262,19 @@ class Capacity(Objective):
         gamma: float | Anneal,
         capacity: float | Anneal,
         over: Literal["batch", "row"] = "batch",
-        kl: Literal["analytic", "sampled"] = "analytic",
-        particles: int = 1,
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"gamma of Capacity({site!r})", gamma, 0)
         check_range(f"capacity of Capacity({site!r})", capacity, 0)
         check_choice("over", over, ("batch", "row"))
-        check_choice("kl", kl, ("analytic", "sampled"))
-        at_least(particles=(particles, 1))
         self.site, self.gamma, self.capacity = site, gamma, capacity
-        self.over, self.kl, self.particles = over, kl, particles
+        self.over = over
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether the mean over a batch is compared."""
+        return self.over == "batch"
 
     @property
     def formula(self) -> str:
@@ -278,17 +284,17 @@ class Capacity(Objective):
 
     def rows(self, run: Evaluation) -> Tensor:
         """The term per row."""
-        w = run.weights(self.particles, analytic_kl=self.kl == "analytic")
         if self.site in run.batch:
-            return torch.zeros_like(w.log_p.flatten(0, -2)[0])
+            return zero_loss(run)
+        w = run.lead
         names = [name for name, site in latent_sites(w.guide) if is_local(site)]
         if self.site not in names:
             raise UnhandledSite(
                 f"Capacity holds site {self.site!r}, which the guide does not sample inside the "
                 f"data plate; it samples {names}"
             )
-        kl = site_kl(run, w, self.site, self.kl == "analytic")
+        kl = site_kl(run, w, self.site, has_closed_kl(w, self.site))
         if self.over == "batch":
-            kl = kl.mean().expand_as(kl)
+            kl = run.every_row(kl).mean().expand_as(kl)
         gamma, capacity = (value_at(n, self.progress) for n in (self.gamma, self.capacity))
         return gamma * (kl - capacity).abs()

@@ -142,7 +142,7 @@ class Balance(Objective):
     """Keeps class scores of unlabelled rows in the proportions of labelled ones.
 
     A statistic of the rows of a step, both kinds together: zero where a step has one kind, and
-    no part of a loss per row. In several processes each takes its own rows'.
+    no part of a loss per row.
 
     Args:
         site: The label; the guide has a ``guides.Categorical`` factor for it.
@@ -151,6 +151,8 @@ class Balance(Objective):
     Raises:
         ValueError: If the weight is out of range.
     """
+
+    across_rows = True
 
     def __init__(self, site: str, weight: float | Anneal = 1.0) -> None:
         super().__init__()
@@ -181,5 +183,6 @@ class Balance(Objective):
         sums = []
         for run in runs:
             scores = label_scores(run, self.site)
-            sums.append(run.batch.scale * (scores * label_or_best(run, self.site, scores)).sum(0))
+            known = run.every_row(scores * label_or_best(run, self.site, scores), 0)
+            sums.append(run.batch.size * known.mean(0))
         return torch.stack(sums).sum(0) / sum(run.batch.size for run in runs)

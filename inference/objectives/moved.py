@@ -14,7 +14,7 @@ from ppl_models.inference.objectives.base import Composed, Objective
 from ppl_models.inference.objectives.loss_parts import parts_of
 from ppl_models.inference.objectives.margins import label_or_best, label_scores
 from ppl_models.inference.objectives.schedule import check_range
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead
 
 
 class _Elsewhere(Composed):
@@ -36,6 +36,15 @@ class _Elsewhere(Composed):
     def evaluation(self, run: Evaluation) -> Evaluation:
         """Where the bound is taken instead, once per run."""
         return run.once("moved", lambda: self.move(run), owner=self)
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """What the bound draws where it is taken."""
+        return self.bound.lead(self.evaluation(run))
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether the bound is."""
+        return self.bound.across_rows
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -93,7 +102,7 @@ class Imputed(_Elsewhere):
         label = label_or_best(run, self.site, scores) + self.weight * (p - p.detach())
         batch = run.batch.replace({**run.batch, self.site: label})
         model = _AsVector(self.site)(run.model)
-        return Evaluation(model, run.guide, batch, run.plate_nesting)
+        return run.like(model, batch=batch, leads=self.bound.lead)
 
 
 class _AsVector(Messenger):
@@ -130,4 +139,4 @@ class LeftOut(_Elsewhere):
         if self.site not in batch:
             batch = batch.replace({**batch, self.site: batch.rows.new_zeros(batch.count)})
         model = poutine.block(run.model, hide=[self.site])
-        return Evaluation(model, run.guide, batch, run.plate_nesting)
+        return run.like(model, batch=batch, leads=self.bound.lead)

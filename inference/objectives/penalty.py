@@ -15,10 +15,11 @@ from ppl_models.inference.traces.evaluation import Evaluation
 class Penalty(Objective):
     """A loss of your own, e.g. a statistic of the guide's factors over the batch.
 
-    The function reads what the run offers: ``run.batch``; ``run.factor("z")``, the guide's
-    distribution for these rows, which all terms of a step share; ``run.weights()`` with the
-    traces of guide and model, whose draws are those of a bound that asks for the same. What
-    it returns is made small, with its gradient.
+    The function reads what the run offers: ``run.batch``; ``run.codes("z")``, the guide's
+    distribution of a site and its draws, which are those of the bound beside it;
+    ``run.likelihood("x")``, the model's distribution at them; ``run.lead``, all of that run;
+    ``run.factor("z")``, the guide's distribution outside of it. What it returns is made small,
+    with its gradient.
 
     It counts per row of the data set, as a bound does: a ``(B,)`` result is each row's own loss,
     and a scalar, a statistic of the batch, is taken as the loss of every row. Either way the
@@ -30,6 +31,9 @@ class Penalty(Objective):
         function: From the run on a batch to a scalar or ``(B,)``, in nats times the weight's
             unit.
         weight: Its weight, a number or an :class:`Anneal`.
+        across_rows: Whether the function looks at several rows together. It then takes what it
+            compares from ``run.every_row(...)``, so that several processes see all rows, and
+            there is no loss of a single row.
         plate_nesting: Number of plate dimensions, the data plate included.
 
     Raises:
@@ -41,11 +45,13 @@ class Penalty(Objective):
         name: str,
         function: Callable[[Evaluation], Tensor],
         weight: float | Anneal = 1.0,
+        across_rows: bool = False,
         plate_nesting: int = 1,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of Penalty({name!r})", weight)
         self.name, self.function, self.weight = name, function, weight
+        self.across_rows = across_rows
 
     @property
     def formula(self) -> str:

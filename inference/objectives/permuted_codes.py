@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, Logits
+from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, Logits, code_of
 from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -83,7 +83,7 @@ class PermutedCritic(Objective):
 
     def rows(self, run: Evaluation) -> Tensor:
         """The loss at each row's points; that of a half counts for all rows."""
-        own = run.codes(self.site).only("permuted_codes").detach()
+        own = code_of(run, self.site, "permuted_codes").detach()
         if own.dim() != 2:
             raise UnhandledSite(
                 f"site {self.site!r} has draws of shape {tuple(own.shape)}, expected one vector "

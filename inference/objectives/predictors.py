@@ -8,6 +8,7 @@ predictor, the conditional mean, that covariance is its variance, 0 only where i
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.density_ratio import code_of
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
@@ -43,8 +45,7 @@ class Predictors(nn.Module):
         self.size, self.hidden = size, hidden
         widths = (size, *hidden, 1)
         self.weights = nn.ParameterList(
-            torch.empty(size, before, after)
-            for before, after in zip(widths, widths[1:], strict=False)
+            torch.empty(size, before, after) for before, after in itertools.pairwise(widths)
         )
         self.biases = nn.ParameterList(torch.empty(size, 1, after) for after in widths[1:])
         self.register_buffer("seen", 1 - torch.eye(size).unsqueeze(1), persistent=False)
@@ -167,7 +168,7 @@ def predictors_of(
 
 
 def _codes(run: Evaluation, site: str, predictors: nn.Module) -> Tensor:
-    codes = run.codes(site).only(type(predictors).__name__)
+    codes = code_of(run, site, type(predictors).__name__)
     if codes.dim() != 2:
         raise UnhandledSite(
             f"site {site!r} has draws of shape {tuple(codes.shape)}, expected one vector per row "

@@ -18,7 +18,7 @@ from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected
 from ppl_models.inference.objectives.loss_parts import ESTIMATE
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead
 from ppl_models.inference.traces.sites import UnhandledSite
 from ppl_models.inference.traces.weights import Weights
 
@@ -82,14 +82,18 @@ class RelaxedELBO(Bound):
 
     def weights(self, run: Evaluation) -> Weights:
         """The relaxed draws of this bound, apart from the other terms' of a sum."""
-        relaxed = run.once("relaxed", lambda: self._relaxed(run), owner=self)
-        return relaxed.weights(self.particles, enumerate_labels=False)
+        return self._where(run).weights(self.particles, enumerate_labels=False)
+
+    def _where(self, run: Evaluation) -> Evaluation:
+        return run.once("relaxed", lambda: self._relaxed(run), owner=self)
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """Its relaxed draws."""
+        return Lead(self._where(run), self.weights(run))
 
     def _relaxed(self, run: Evaluation) -> Evaluation:
         relax = _Relax(value_at(self.temperature, self.progress), self.hard, self.prior)
-        return Evaluation(
-            relax.model(run.model), relax.guide(run.guide), run.batch, run.plate_nesting
-        )
+        return run.like(relax.model(run.model), relax.guide(run.guide))
 
     def rows(self, run: Evaluation) -> Tensor:
         """Minus the bound per row."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_models.inference.objectives.base import Composed, Objective
 from ppl_models.inference.objectives.loss_parts import parts_of
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead
 
 
 @contextlib.contextmanager
@@ -73,6 +73,15 @@ class StopGradient(Composed):
         super().at(progress)
         self.objective.at(progress)
 
+    def lead(self, run: Evaluation) -> Lead | None:
+        """What the objective draws in rows that it does not stop; else terms have their own."""
+        return None if self._stops(run) else self.objective.lead(run)
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether the objective is."""
+        return self.objective.across_rows
+
     @property
     def part_names(self) -> tuple[str, ...]:
         """The objective's."""
@@ -108,6 +117,11 @@ class StopGradient(Composed):
         # Traced by itself: the graph of the other terms' traces leads to the networks.
         return run.once(
             "stopped",
-            lambda: Evaluation(run.model, run.guide, run.batch, run.plate_nesting),
+            lambda: run.like(leads=lambda apart: self._leading(run, apart)),
             owner=self,
         )
+
+    def _leading(self, run: Evaluation, apart: Evaluation) -> Lead | None:
+        # A term alone reads what the bound beside it would draw here.
+        own = self.objective.lead(apart)
+        return run.leads(apart) if own is None and run.leads is not None else own

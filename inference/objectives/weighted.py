@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_models.inference.objectives.base import Composed, Objective
 from ppl_models.inference.objectives.loss_parts import parts_of, weighted
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.evaluation import Evaluation, Lead
 
 
 class Weighted(Composed):
@@ -51,6 +51,15 @@ class Weighted(Composed):
         """Hand the progress to the bound."""
         super().at(progress)
         self.bound.at(progress)
+
+    def lead(self, run: Evaluation) -> Lead | None:
+        """What the bound draws."""
+        return self.bound.lead(run)
+
+    @property
+    def across_rows(self) -> bool:  # type: ignore[override]
+        """Whether the bound is."""
+        return self.bound.across_rows
 
     @property
     def part_names(self) -> tuple[str, ...]:

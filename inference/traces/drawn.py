@@ -21,6 +21,7 @@ from ppl_models.inference.traces.sites import (
     combinations,
     enumerable,
     is_enumerated,
+    latent_sites,
 )
 from ppl_models.sample_sites import is_local, is_plate
 
@@ -74,6 +75,13 @@ class Drawn:
     trace: poutine.Trace
     sites: Mapping[str, Any]
     labels: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, trace: poutine.Trace, plate_nesting: int) -> Drawn:
+        """What a trace of a guide has drawn, for a model to be run on."""
+        sites = dict(latent_sites(trace))
+        labels = {name: site for name, site in sites.items() if is_enumerated(site)}
+        return cls(Ask(), math.inf, -1 - plate_nesting, trace, sites, labels)
 
     def moved(self, dims: Mapping[str, int]) -> poutine.Trace:
         """The trace with the draws of some sites in dimensions of their own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import pyro.distributions as dist
 from pyro import poutine
@@ -15,6 +15,7 @@ from torch.distributions import kl_divergence
 
 from ppl_models.batch import Batch
 from ppl_models.guides.protocol import offering
+from ppl_models.inference.traces.codes import Codes, codes_of
 from ppl_models.inference.traces.contraction import Summed
 from ppl_models.inference.traces.drawn import (
     COMBINATIONS,
@@ -40,14 +41,42 @@ from ppl_models.inference.traces.weights import Collector, Weights, plates_withi
 Made = TypeVar("Made")
 
 
+class WholeBatch(Protocol):
+    """Where the rows of a process stand in a batch that several processes share.
+
+    Attributes:
+        start: Place of its first row.
+        of: Number of rows of the whole batch.
+    """
+
+    start: int
+    of: int
+
+    def __call__(self, value: Tensor, dim: int) -> Tensor:
+        """A tensor of all rows, made of those of each process, with its gradient."""
+
+
+class Lead(NamedTuple):
+    """What the bound of a step has drawn, and where."""
+
+    run: Evaluation
+    weights: Weights
+
+
 class Evaluation:
     """A pair on a batch whose rows share what is observed.
+
+    Terms read what the bound that leads the step has drawn: :meth:`codes`,
+    :meth:`likelihood`, and in full :attr:`drawn` and :attr:`lead`.
 
     Args:
         model: A model, called with the batch.
         guide: Its guide, called with the batch.
         batch: The batch.
         plate_nesting: Number of plate dimensions, the data plate (dimension -1) included.
+        leads: Gives what the leading bound draws in a run, or None where it draws nothing that
+            others may read. They then read one draw per row and label, with labels summed out.
+        whole: The batch of which these are one process's rows; without, they are all rows.
     """
 
     def __init__(
@@ -56,10 +85,111 @@ class Evaluation:
         guide: Callable[[Batch], Any],
         batch: Batch,
         plate_nesting: int = 1,
+        leads: Callable[[Evaluation], Lead | None] | None = None,
+        whole: WholeBatch | None = None,
     ) -> None:
         self.model, self.guide, self.batch = model, guide, batch
         self.plate_nesting = plate_nesting
+        self.leads, self.whole = leads, whole
         self._made: dict[tuple[int, Hashable], tuple[object, Any]] = {}
+
+    def like(
+        self,
+        model: Callable[[Batch], Any] | None = None,
+        guide: Callable[[Batch], Any] | None = None,
+        batch: Batch | None = None,
+        leads: Callable[[Evaluation], Lead | None] | None = None,
+    ) -> Evaluation:
+        """A fresh run with another model, guide or batch of the same rows.
+
+        Args:
+            model: The model, if another.
+            guide: The guide, if another.
+            batch: The batch, if another.
+            leads: What leads it, if anything: draws are not those of the run that it is like.
+        """
+        model = self.model if model is None else model
+        guide = self.guide if guide is None else guide
+        batch = self.batch if batch is None else batch
+        return Evaluation(model, guide, batch, self.plate_nesting, leads, self.whole)
+
+    @property
+    def lead(self) -> Weights:
+        """The bound's own run, with the model at the draws of the guide's trace.
+
+        A term that reads the model's side takes this: any number of draws, labels that are
+        missing summed out or not, KL terms in closed form or not. No draw is cut from the graph:
+        beside a bound that cuts them, or runs the pair apart or in pieces, this is one more run.
+        """
+        run, w = self._lead()
+        if w.as_drawn:
+            return w
+        # A bound may scale the gradient of the model's draws, or combine them in other ways.
+        return self.once("as drawn", lambda: run.collect(Drawn.of(w.guide, run.plate_nesting)))
+
+    @property
+    def drawn(self) -> Weights:
+        """The bound's own run; a term that reads the guide's side alone takes this.
+
+        As :attr:`lead`, but beside some bounds the model saw the draws in another form.
+        """
+        return self._lead().weights
+
+    def codes(self, site: str) -> Codes:
+        """A latent site in the bound's own run: the guide's distribution, draws and weights.
+
+        Args:
+            site: A site that the guide samples in these rows, one value for each.
+
+        Raises:
+            UnhandledSite: If it does not.
+        """
+        w = self.drawn
+        return self.once(("codes", site), lambda: codes_of(w, site, self.batch.count))
+
+    def likelihood(self, site: str) -> dist.TorchDistribution:
+        """The model's distribution of a site at the draws of the bound's own run.
+
+        Args:
+            site: A site of the model, observed or latent.
+
+        Returns:
+            Batch shape ``(E..., K, B)``, any of the first of size 1.
+
+        Raises:
+            UnhandledSite: If the model has no such site.
+        """
+        nodes = dict(random_sites(self.lead.model))
+        if site not in nodes:
+            raise UnhandledSite(f"the model has no site {site!r}; it has {list(nodes)}")
+        found: dist.TorchDistribution = nodes[site]["fn"]
+        return found
+
+    def every_row(self, value: Tensor, dim: int = -1) -> Tensor:
+        """A tensor of the rows of the whole batch, those of other processes included.
+
+        Gradients flow to the rows of all processes, so that the sum of what these make of it
+        has the gradient that one process would have. Every process has to call it alike.
+
+        Args:
+            value: Of the rows here.
+            dim: The dimension of the rows.
+        """
+        return value if self.whole is None else self.whole(value, dim)
+
+    @property
+    def first_row(self) -> int:
+        """Place of the first row here in :meth:`every_row`."""
+        return 0 if self.whole is None else self.whole.start
+
+    def _lead(self) -> Lead:
+        return self.once("lead", self._led)
+
+    def _led(self) -> Lead:
+        found = None if self.leads is None else self.leads(self)
+        if found is None or found.weights.terms["cut"]:
+            return Lead(self, self.weights())
+        return found
 
     def once(self, what: Hashable, make: Callable[[], Made], owner: object = None) -> Made:
         """What is made of this run, the first time that it is asked for.

@@ -44,6 +44,20 @@ def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
     return sum(parts[1:], parts[0])
 
 
+def mean_of_draws(w: Weights, value: Tensor) -> Tensor:
+    """The mean over a row's draws, and over missing labels by their probability, ``(B,)``.
+
+    Args:
+        w: The run.
+        value: ``(E..., K, B)``, any of the first of size 1 or missing.
+    """
+    if value.dim() < 2:
+        value = value.unsqueeze(0)
+    if (log_q := w.log_q_given) is not None:
+        value = log_q.exp() * value
+    return value.mean(-2, keepdim=True).sum((*label_dims(value), -2))
+
+
 def label_dims(*tensors: Tensor) -> tuple[int, ...]:
     """Dimensions left of ``(K, B)``, counted from the right so that they fit every tensor."""
     return tuple(range(-max(t.dim() for t in tensors), -2))

@@ -25,7 +25,7 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
-from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
 from ppl_models.sample_sites import DATA, is_local
 
 
@@ -93,6 +93,24 @@ class Weights:
         """The same before the mean over the draws, ``(E..., K or 1, B)``."""
         total = self._joint(self.terms["labels"])
         return total if isinstance(total, Tensor) else None
+
+    @cached_property
+    def log_q_given(self) -> Tensor | None:
+        """Log probability of the guide's labels, without masks, ``(E..., K or 1, B)``, or None."""
+        total = self._joint(self.factors.values())
+        return total if isinstance(total, Tensor) else None
+
+    @property
+    def draws(self) -> dict[str, Tensor]:
+        """Values of the guide's latent sites."""
+        return {name: site["value"] for name, site in latent_sites(self.guide)}
+
+    @property
+    def as_drawn(self) -> bool:
+        """Whether the model saw the draws as they are in the guide's trace."""
+        return not self.bridges and not any(
+            label.name in self.guide.nodes and not label.in_guide for label in self.labels.values()
+        )
 
     @cached_property
     def log_q_cut(self) -> Tensor | float:

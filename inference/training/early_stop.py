@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ppl_models.batch import Batch
+from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -39,6 +40,10 @@ class Watch:
     def loss(self, pair: Pair, stage: Stage, table: Table, step: int, tell: bool = True) -> float:
         """The stage's loss per row; training's own random state stays as it is.
 
+        Where rows look at each other, each is looked at in a batch of the size that the stage's
+        steps have of its kind: what is left of a kind is filled up with its first rows, which
+        count once. Statistics that span kinds of rows, and sites outside the rows, are left out.
+
         Args:
             pair: The whole pair.
             stage: The stage.
@@ -49,11 +54,12 @@ class Watch:
         trained, like = stage.pair or pair, pair.like()
         with quiet(like.device, self.seed):
             total = 0.0
-            for batch in table.batches(limit=LOOK_ROWS):
+            for batch, counted in looks(stage, table):
                 batch = batch.to(like.device, like.dtype)
                 if stage.prepare is not None:
                     batch = stage.prepare(batch)
-                rows = stage.objective.per_datum(trained.model, trained.guide, batch)
+                run = stage.objective.run(trained.model, trained.guide, batch)
+                rows = stage.objective.rows(run)[:counted]
                 part = float(rows.sum())
                 if tell and not self.told and not math.isfinite(part):
                     self._tell(pair, stage, batch, rows, step)
@@ -81,6 +87,20 @@ class Watch:
             NotFiniteLook(f"{LOOK} counts neither as the best nor for patience, {problem}"),
             stacklevel=2,
         )
+
+
+def looks(stage: Stage, table: Table) -> Iterator[tuple[Batch, int]]:
+    """The batches in which validation rows are looked at, and how many rows of each count."""
+    if not stage.objective.across_rows:
+        for batch in table.batches(limit=LOOK_ROWS):
+            yield batch, batch.count
+        return
+    options = stage.training
+    stream = Stream(table, options.batch_size, options.labelled_batch_size or None)
+    for regime, size in zip(table.regimes(), stream.sizes, strict=True):
+        for index in regime.index.split(size):
+            filled = torch.cat((index, regime.index[: size - len(index)]))
+            yield table.gather(regime, filled), len(index)
 
 
 def better_of(best: dict[str, Any], loss: float, pair: Pair) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Share
 from ppl_models.data.tables.seeds import PROCESS, TURN, generator
 from ppl_models.inference.objectives.loss_parts import LossByPart, parts_of
-from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.training.gathered_rows import AllRows
 from ppl_models.sample_sites import is_local
 
 if TYPE_CHECKING:
@@ -89,14 +89,15 @@ class Draws:
         """
         if self.count == 1:
             return objective.loss_by_part(model, guide, batches)
-        losses = []
+        losses, runs = [], []
         with self.own(*key):
             for batch, share in zip(batches, self.shares, strict=True):
+                run = objective.run(model, guide, batch, AllRows(share))
                 with self.sites(share):
-                    loss = objective.loss_by_part(model, guide, (batch,))
+                    loss = objective.loss_of_kind(run)
                 losses.append(loss.times(share.weight))
-            # Of its own rows: what spans all rows of a step is averaged over the processes.
-            runs = [Evaluation(model, guide, b, objective.max_plate_nesting) for b in batches]
+                runs.append(run)
+            # Every process looks at all rows here, and so each counts for its part.
             across = parts_of(objective, "across", runs)
         return functools.reduce(LossByPart.plus, losses).plus_scalars(across, 1 / self.count)
 

@@ -91,7 +91,7 @@ class Processes:
             if dtype == loss.dtype:
                 sent += [told, loss.detach(), vote]
             flat = torch.cat([part.reshape(-1) for part in sent])
-            with self._reached():
+            with reached():
                 dist.all_reduce(flat)
             pieces = flat.split([part.numel() for part in sent])
             for parameter, piece in zip(own, pieces, strict=False):
@@ -118,7 +118,7 @@ class Processes:
         if self.count == 1:
             return flag
         flags = torch.tensor(int(flag))
-        with self._reached():
+        with reached():
             dist.all_reduce(flags, group=self.control)
         return bool(flags > 0)
 
@@ -161,7 +161,7 @@ class Processes:
         """Overwrite tensors by the first process's."""
         if self.count > 1:
             for tensor in tensors:
-                with self._reached():
+                with reached():
                     held = tensor.detach().contiguous()
                     dist.broadcast(held, 0)
                     tensor.detach().copy_(held)
@@ -174,7 +174,7 @@ class Processes:
         data = text.encode()[:NOTE]
         own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         received = [torch.zeros_like(own) for _ in range(self.count)]
-        with self._reached():
+        with reached():
             dist.all_gather(received, own, group=self.control)
         return [bytes(t.tolist()).rstrip(b"\0").decode(errors="ignore") for t in received]
 
@@ -182,27 +182,33 @@ class Processes:
         buffer = io.BytesIO()
         torch.save(value, buffer)
         data = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-        with self._reached():
+        with reached():
             dist.broadcast(torch.tensor(len(data)), 0, group=self.control)
             dist.broadcast(data, 0, group=self.control)
 
     def _receive(self) -> Any:
         length = torch.tensor(0)
-        with self._reached():
+        with reached():
             dist.broadcast(length, 0, group=self.control)
             data = torch.zeros(int(length), dtype=torch.uint8)
             dist.broadcast(data, 0, group=self.control)
         return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
 
-    @contextlib.contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:  # gloo raises no other kind
-            raise LostProcess(
-                f"process {self.rank} of {self.count} stopped: another one has died, or did "
-                f"not answer for {TIMEOUT.seconds} s; resume the run from its last checkpoint"
-            ) from error
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Around a message to the other processes of the group.
+
+    Raises:
+        LostProcess: If it does not reach them.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no other kind
+        raise LostProcess(
+            f"process {dist.get_rank()} of {dist.get_world_size()} stopped: another one has died, "
+            f"or did not answer for {TIMEOUT.seconds} s; resume the run from its last checkpoint"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
+from ppl_models.inference.training.processes import LostProcess
 from ppl_models.inference.training.sides import Side
 from ppl_models.inference.training.turns import turns
 
@@ -129,6 +130,8 @@ class Steps:
             with pyro.validation_enabled(first):
                 try:
                     told = run()
+                except LostProcess:
+                    raise
                 except (ValueError, RuntimeError):
                     torch.set_rng_state(before)
                     if (not_a_number := self._overflown(run, step)) is None:

@@ -115,6 +115,6 @@ class CLSVAE(Pair):
         c = self.config
         moments = c.delay, c.delay + c.ramp * (1 - c.delay)
         beta, weight = (inference.Anneal(0, last, *moments) for last in (1, c.dependence))
-        labels = inference.Classification("y", c.beta, (c.outlier, 1.0), kl="analytic")
-        apart = inference.DistanceCorrelation("z_c", "z_d", weight, kl="analytic")
+        labels = inference.Classification("y", c.beta, (c.outlier, 1.0))
+        apart = inference.DistanceCorrelation("z_c", "z_d", weight)
         return (bound or inference.EnumeratedELBO(kl="analytic", beta=beta)) + labels + apart

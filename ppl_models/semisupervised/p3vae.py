@@ -111,8 +111,9 @@ class P3VAE(Pair):
         """Entropy of the drawn shares in labelled rows, as a mean over them."""
         if "y" not in run.batch:
             return self.like().new_zeros(run.batch.count)
-        drawn: Tensor = run.weights(analytic_kl=True).guide.nodes["z_A"]["value"]
-        return -run.batch.total / run.batch.observed["y"] * (drawn * drawn.log()).sum(-1)
+        drawn = run.codes("z_A")
+        entropy = -drawn.mean((drawn.values * drawn.values.log()).sum(-1))
+        return run.batch.total / run.batch.observed["y"] * entropy
 
     def norms(self, run: inference.Evaluation) -> Tensor:
         """Mean length of the rows of the classifier's weights."""

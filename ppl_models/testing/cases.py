@@ -122,11 +122,15 @@ class Case:
 
     def fresh_loss(self) -> Tensor:
         """The loss per row ``(B,)`` at fresh draws."""
-        return self.objective.per_datum(self.pair.model, self.pair.guide, self.batch)
+        return self._rows(self.pair.guide, self.batch)
 
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss per row ``(B,)`` at given draws of the guide."""
-        return self.objective.per_datum(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+        return self._rows(FixedDraws(self.pair.guide, draws), batch)
+
+    def _rows(self, guide: Any, batch: Batch) -> Tensor:
+        # Not per_datum: where rows look at each other, each still has its part of the loss.
+        return self.objective.rows(self.objective.run(self.pair.model, guide, batch))
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss of all rows and of the sites outside the plate, at given draws of the guide."""

@@ -226,13 +226,14 @@ class PairContract:
     # ---- the loss -------------------------------------------------------------------------
 
     def test_loss_per_row_depends_on_no_other_row(self, subject: Pair) -> None:
-        """Not on their number, nor on their order."""
+        """Not on their number, nor on their order; on this alone where rows look at each other."""
         for case in cases(subject):
             trace = case.draws()
             whole = case.loss(case.batch, pick(trace))
             assert whole.shape == (ROWS,)
             # In another order, then every row once more in fewer others' company or in none.
-            for rows in ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2]):
+            companies = ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2])
+            for rows in companies[:1] if case.objective.across_rows else companies:
                 part = case.loss(subset(case.batch, rows), pick(trace, rows))
                 assert_close(part, whole[torch.tensor(rows)], rtol=1e-9, atol=1e-10)
 
@@ -347,6 +348,8 @@ class PairContract:
     def test_gradients_per_row_by_vmap_are_those_of_a_loop(self, subject: Pair) -> None:
         """``vmap(grad(...))`` over rows, at the same draws; with fresh draws it runs, too."""
         for case in cases(subject):
+            if case.objective.across_rows:
+                continue
             trace = case.draws()
             draws = pick(trace)
             grads = gradients_by_row(case, trace, draws)

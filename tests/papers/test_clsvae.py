@@ -159,7 +159,7 @@ def test_the_noise_cancels_and_both_branches_share_z_c(pair, analytic):
 
 def test_the_classifier_shapes_the_dirty_code_alone(pair):
     (batch,) = batches("labelled", 1)
-    term = inference.Classification("y", kl="analytic")
+    term = inference.Classification("y")
     loss = term.differentiable_loss(pair.model, pair.guide, batch)
     reached = {n for n, g in gradients(loss, pair).items() if g is not None and bool(g.any())}
     assert {n.split(".")[2] for n in reached} == {"z_d", "y"}

@@ -75,11 +75,11 @@ def batch(*labels, scale=1):
 @pytest.mark.parametrize("labels", [("t",), ("y", "t")], ids=["y missing", "y known"])
 def test_a_label_given_draws_is_scored_at_those_of_the_bound(pair, labels, kl, scale):
     rows = batch(*labels, scale=scale)
-    objective = EnumeratedELBO(kl=kl) + Classification("t", 0.5, kl=kl)
+    objective = EnumeratedELBO(kl=kl) + Classification("t", 0.5)
     torch.manual_seed(2)
     loss = objective.differentiable_loss(pair.model, pair.guide, rows)
     torch.manual_seed(2)
-    run = Evaluation(pair.model, pair.guide, rows)
+    run = objective.run(pair.model, pair.guide, rows)
     bound = EnumeratedELBO(kl=kl).rows(run)
     z = run.weights(analytic_kl=kl == "analytic").guide.nodes["z"]["value"].reshape(-1, B, 2)
     term = torch.zeros(B, dtype=torch.float64)
@@ -93,7 +93,7 @@ def test_a_label_given_draws_is_scored_at_those_of_the_bound(pair, labels, kl, s
     assert_close(loss, scale * (bound - 0.5 * 4 * term).sum(), rtol=1e-10, atol=0)
     for other in (pair.guide.factors["t"], pair.guide.factors["z"]):
         grad = torch.autograd.grad(term.sum(), other.parameters(), retain_graph=True)
-        again = Classification("t", 0.5, kl=kl).rows(run).sum() / (-0.5 * 4)
+        again = Classification("t", 0.5).rows(run).sum() / (-0.5 * 4)
         found = torch.autograd.grad(again, other.parameters(), retain_graph=True)
         assert_close(found, grad)
 
@@ -116,8 +116,8 @@ def test_rows_without_the_label_add_nothing(pair):
 
 
 def test_prints_what_it_weighs():
-    term = Classification("y", 2.0, (1.5, 1.0), kl="analytic")
-    assert repr(term) == "Classification('y', weight=2, classes=(1.5, 1), kl='analytic')"
+    term = Classification("y", 2.0, (1.5, 1.0))
+    assert repr(term) == "Classification('y', weight=2, classes=(1.5, 1))"
     assert str(term) == "2 (N / N_labelled) c(y) log q(y | ...)"
 
 
@@ -125,7 +125,6 @@ def test_prints_what_it_weighs():
     ("make", "message"),
     [
         (lambda: Classification("y", classes=(1.0, -1.0)), "a class weight .* is -1.0"),
-        (lambda: Classification("y", kl="exact"), "kl is 'exact', expected one of sampled"),
     ],
 )
 def test_bad_options_are_named(make, message):

@@ -109,7 +109,7 @@ def batch_of(labelled, scale, rows=6):
 def test_the_term_counts_per_row_of_the_data_set(labelled, scale):
     pair, batches = clsvae(), [batch_of(seen, scale) for seen in labelled]
     bound = EnumeratedELBO(kl="analytic")
-    term = DistanceCorrelation("z_c", "z_d", Anneal(0, 8, 0.2, 0.6), kl="analytic")
+    term = DistanceCorrelation("z_c", "z_d", Anneal(0, 8, 0.2, 0.6))
     for progress, weight in ((0.1, 0), (0.5, 6), (1.0, 8)):
         both = bound + term
         both.at(progress)
