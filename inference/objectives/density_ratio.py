@@ -122,7 +122,8 @@ class Logits:
     """A critic asked for one number per row.
 
     Attributes:
-        critic: Called with one tensor per site; gives ``(B,)`` or ``(B, 1)``.
+        critic: Called with one tensor per site, by name if it has names for its inputs, as a
+            :class:`ppl_models.networks.Net` has; gives ``(B,)`` or ``(B, 1)``.
     """
 
     critic: nn.Module
@@ -133,7 +134,9 @@ class Logits:
         Raises:
             ValueError: If the critic gives something else.
         """
-        logits: Tensor = self.critic(*points)
+        named = getattr(self.critic, "given", None)
+        by_name = dict(zip(named, points, strict=True)) if isinstance(named, tuple) else {}
+        logits: Tensor = self.critic(**by_name) if by_name else self.critic(*points)
         rows = len(points[0])
         if logits.shape not in ((rows,), (rows, 1)):
             raise ValueError(

@@ -32,7 +32,7 @@ def permuted(values: Tensor, noise: Tensor) -> Tensor:
         noise: ``(B, D)``, independent and of one continuous distribution: every order of a
             column is then equally likely, whatever those of the others are.
     """
-    return values.gather(0, noise.argsort(0, stable=True))
+    return values.gather(0, noise.argsort(dim=0, stable=True))
 
 
 def row_noise(run: Evaluation, size: int, like: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def permuted_codes(
     name: str = "critic",
     **options: Any,
 ) -> tuple[DensityRatio, Player]:
-    """A term that makes the total correlation of a code small, and the critic's player.
+    r"""A term that makes the total correlation of a code small, and the critic's player.
 
     Beside a bound, ``Stage(ELBO() + term, players=(player,))``, is FactorVAE. With weight 0 the
     pair is trained as by the bound alone, bit for bit.
@@ -122,7 +122,7 @@ def permuted_codes(
     Args:
         critic: The network: ``(B, D)`` to one number per row, without BatchNorm or dropout.
         site: A site that the guide draws once in each row, a vector.
-        weight: :math:`\\gamma`, a number or an :class:`Anneal`.
+        weight: :math:`\gamma`, a number or an :class:`Anneal`.
         halves: As in :class:`PermutedCritic`.
         name: Of the player.
         options: Of :class:`Player`: ``steps``, ``learning_rate``, ``betas``, ...

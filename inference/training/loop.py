@@ -23,7 +23,7 @@ from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, frozen, sides
 from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
-from ppl_models.inference.training.turns import draw_weights
+from ppl_models.inference.training.turns import draw_weights, modules_before
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
 RECORDS = 400  # points of the training curve per stage
@@ -158,6 +158,7 @@ class Loop:
             "run": run_folder.digest_of(job.description["identity"]),
             **self._weights(status),
             "sides": [side.state() for side in self.sides],
+            "players": [m.state_dict() for m in modules_before(job.plan, self.state.stage)],
             "history": job.run.history,
             "validation": job.run.validation,
             "rng": torch.get_rng_state(),
@@ -180,6 +181,9 @@ class Loop:
             self.state = State.load(saved, len(self.job.plan))
             if "last" in saved:
                 self.state.best = {**self.state.best, "model": saved["model"]}
+            earlier = modules_before(self.job.plan, self.state.stage)
+            for module, held in zip(earlier, saved.get("players", ()), strict=False):
+                module.load_state_dict(held)
             run.history, run.validation = curves(saved)
             torch.set_rng_state(saved["rng"])
             if self.job.device.type == "cuda" and saved["cuda_rng"] is not None:

@@ -122,6 +122,12 @@ def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> 
                     _reset(module)
 
 
+def modules_before(stages: Sequence[Stage], place: int) -> list[nn.Module]:
+    """The modules of players of the stages before one, which it may still look at."""
+    players = [player for stage in stages[:place] for player in stage.players]
+    return [player.module for player in players if player.module is not None]
+
+
 def _parts(player: Player) -> list[nn.Module]:
     return [] if player.module is None else list(player.module.modules())
 
