@@ -310,7 +310,7 @@ def _gradient(
     kind = ", ".join(batch) or "nothing observed"
     names = {n: p for n, p in whole.named_parameters() if p.requires_grad}
     try:
-        loss = objective.per_datum(trained.model, trained.guide, batch)
+        loss = objective.by_row(trained.model, trained.guide, batch)
         if loss.shape != (batch.count,):
             text = f"a loss of shape {tuple(loss.shape)}, expected ({batch.count},)"
             yield Check("loss", kind, text)

@@ -186,6 +186,22 @@ class Objective(PyroELBO, metaclass=Remembers):
             )
         return self.rows(self.run(model, guide, batch))
 
+    def by_row(
+        self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batch: Batch
+    ) -> Tensor:
+        """Each row's part of the loss of its batch ``(B,)``, also where rows look at each other.
+
+        Where they do not, it is :meth:`per_datum`; where they do, it says nothing of a row alone.
+
+        Args:
+            model: The model.
+            guide: The guide.
+            batch: Rows that share what is observed.
+        """
+        if not self.across_rows:
+            return self.per_datum(model, guide, batch)
+        return self.rows(self.run(model, guide, batch))
+
     def differentiable_loss(
         self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
     ) -> Tensor:

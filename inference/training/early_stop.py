@@ -58,8 +58,7 @@ class Watch:
                 batch = batch.to(like.device, like.dtype)
                 if stage.prepare is not None:
                     batch = stage.prepare(batch)
-                run = stage.objective.run(trained.model, trained.guide, batch)
-                rows = stage.objective.rows(run)[:counted]
+                rows = stage.objective.by_row(trained.model, trained.guide, batch)[:counted]
                 part = float(rows.sum())
                 if tell and not self.told and not math.isfinite(part):
                     self._tell(pair, stage, batch, rows, step)

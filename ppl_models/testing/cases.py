@@ -121,16 +121,12 @@ class Case:
         return self.objective.evaluation(run).weights().guide
 
     def fresh_loss(self) -> Tensor:
-        """The loss per row ``(B,)`` at fresh draws."""
-        return self._rows(self.pair.guide, self.batch)
+        """The loss per row ``(B,)`` at fresh draws, in the company of the others."""
+        return self.objective.by_row(self.pair.model, self.pair.guide, self.batch)
 
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
-        """The loss per row ``(B,)`` at given draws of the guide."""
-        return self._rows(FixedDraws(self.pair.guide, draws), batch)
-
-    def _rows(self, guide: Any, batch: Batch) -> Tensor:
-        # Not per_datum: where rows look at each other, each still has its part of the loss.
-        return self.objective.rows(self.objective.run(self.pair.model, guide, batch))
+        """The same at given draws of the guide."""
+        return self.objective.by_row(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss of all rows and of the sites outside the plate, at given draws of the guide."""

@@ -13,6 +13,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from ppl_models import catalogue
+from ppl_models.inference import Penalty, TotalCorrelation
 from ppl_models.parts.label_prior import LabelPrior
 from ppl_models.semisupervised.m2 import M2
 from ppl_models.testing import PairContract
@@ -32,6 +33,14 @@ class TestOneClass(PairContract):
 
     pair = M2
     settings = {"latent": 1, "likelihood": "normal"}  # noqa: RUF012
+
+
+class TestRowsThatLookAtEachOther(PairContract):
+    """They keep all of it but what is said of a row alone."""
+
+    @pytest.fixture
+    def entry(self):
+        return Coupled
 
 
 class TestExampleOfTheGuide(PairContract):
@@ -57,6 +66,31 @@ class Mixing(M2):
             lambda _, args, values: (args, {**values, "x": values["x"] - values["x"].mean(0)}),
             with_kwargs=True,
         )
+
+
+class Coupled(M2):
+    """Rows that look at each other, and an objective that says so."""
+
+    def objective(self, bound=None):
+        return super().objective(bound) + TotalCorrelation("z")
+
+
+class Silent(M2):
+    """Rows that look at each other, and an objective that does not say so."""
+
+    def objective(self, bound=None):
+        apart = Penalty("means", lambda run: run.factor("y").probs.mean(0).square().sum())
+        return super().objective(bound) + apart
+
+
+class Ordered(M2):
+    """Rows that look at each other and at their places in the batch."""
+
+    def objective(self, bound=None):
+        def by_place(run):
+            return run.factor("y").probs[0].square().sum() * torch.arange(run.batch.count)
+
+        return super().objective(bound) + Penalty("places", by_place, across_rows=True)
 
 
 class Unused(M2):
@@ -114,6 +148,9 @@ class Unsaved(M2):
     ("cls", "test", "words"),
     [
         (Mixing, "test_loss_per_row_depends_on_no_other_row", "not close"),
+        (Silent, "test_loss_per_row_depends_on_no_other_row", "not close"),
+        (Silent, "test_gradients_per_row_by_vmap_are_those_of_a_loop", "not close"),
+        (Ordered, "test_loss_per_row_depends_on_no_other_row", "not close"),
         (Unused, "test_every_parameter_gets_a_gradient", "spare"),
         (Unused, "test_pyros_svi_trains_every_parameter", "spare"),
         (TwoStories, "test_enumeration_is_the_loop_over_labels", "not close"),

@@ -23,7 +23,6 @@ from ppl_models.inference import (
     Weighted,
 )
 from ppl_models.inference.objectives.margins import multiclass_hinge
-from ppl_models.inference.training.process_noise import Draws
 from ppl_models.networks import Label
 
 SMALL = {"data_dim": 6, "classes": 3, "latent": 2, "hidden": (5,)}
@@ -133,22 +132,6 @@ def test_what_spans_the_rows_can_be_stopped():
     # Beside a term that has scored the same rows with gradient.
     got, hinge = loss(Hinge("y") + stopped, pair, parts), loss(Hinge("y"), pair, parts)
     same(got, hinge + loss(Balance("y"), pair, parts).detach(), pair)
-
-
-def test_processes_share_what_spans_the_rows():
-    pair, parts = built(), batches("mixed")
-    whole = loss(Balance("y"), pair, parts)
-
-    class Alone(Draws):
-        """One of two processes, both of which hold these rows."""
-
-        parts = ()
-
-    draws = Alone(0, 0, 2, torch.device("cpu"))
-    draws.shares = [type("P", (), {"weight": 0.5})() for _ in parts]
-    draws.sites = lambda part: torch.no_grad()
-    half = draws.loss(Balance("y"), pair.model, pair.guide, tuple(parts), (0, 0))
-    torch.testing.assert_close(2 * half.total, whole)
 
 
 def test_weights_follow_their_schedule():

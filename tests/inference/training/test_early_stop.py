@@ -127,3 +127,58 @@ def test_the_command_line_says_it(tmp_path):
     line += f" --hidden 8 --latent 2 --epochs 3 --patience 2 --quiet --draws 9 --out {tmp_path}/r"
     with pytest.warns(NotFiniteLook, match="though every site's density is, at row 109$"):
         assert main(line.split()) == 0
+
+
+class Company(inference.EnumeratedELBO):
+    """What a row loses is how many rows it is looked at with, and each row is told."""
+
+    across_rows = True
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def rows(self, run):
+        self.seen.append(run.batch.rows.tolist())
+        return torch.full((run.batch.count,), float(run.batch.count))
+
+
+@pytest.mark.parametrize(
+    ("validation", "batch_size", "labelled_batch_size", "expected"),
+    [
+        (50, 20, 0, {20: [20, 20, 10]}),  # filled up to 20
+        (50, 50, 0, {50: [50]}),
+        (7, 20, 0, {7: [7]}),  # all there is
+    ],
+)
+def test_rows_that_look_at_each_other_have_company_as_in_training(
+    digits, validation, batch_size, labelled_batch_size, expected
+):
+    objective = Company()
+    options = inference.Training(
+        batch_size=batch_size, labelled_batch_size=labelled_batch_size, epochs=1
+    )
+    stage = inference.Stage(objective, training=options)
+    pair = zoo.build("m2", digits, **SMALL)
+    table = digits.validation.without("y").rows(slice(0, validation))
+    loss = early_stop.Watch(0).loss(pair, stage, table, 0)
+    ((size, counted),) = expected.items()
+    assert [len(rows) for rows in objective.seen] == [size] * len(counted)
+    assert all(len(set(rows)) == size for rows in objective.seen)  # nobody meets itself
+    first = [row for rows, c in zip(objective.seen, counted, strict=True) for row in rows[:c]]
+    assert first == table.numbers.tolist()  # each counts once
+    assert loss == size
+
+
+def test_each_kind_of_rows_has_its_share_of_a_step(digits):
+    objective = Company()
+    stage = inference.Stage(objective, training=inference.Training(batch_size=20, epochs=1))
+    table = digits.train  # 30 of its rows have labels
+    pair = zoo.build("m2", digits, **SMALL)
+    loss = early_stop.Watch(0).loss(pair, stage, table, 0)
+    sizes = data.Stream(table, 20).sizes
+    kinds = [len(regime.index) for regime in table.regimes()]
+    looks = [size for size, rows in zip(sizes, kinds, strict=True) for _ in range(-(-rows // size))]
+    assert [len(rows) for rows in objective.seen] == looks
+    mean = sum(size * rows for size, rows in zip(sizes, kinds, strict=True)) / len(table)
+    assert loss == pytest.approx(mean)
