@@ -164,11 +164,8 @@ class Player:
         object.__setattr__(self, "parameters", parameters)
         if self.module is None and not self.parameters:
             raise ValueError(f"{who} trains nothing, expected a module or names of parameters")
-        if self.module is not None:
-            if not isinstance(self.module, nn.Module):
-                raise ValueError(f"module of {who} is {self.module!r}, expected a torch module")
-            if next(self.module.parameters(), None) is None:
-                raise ValueError(f"module of {who} has no parameters, expected some to train")
+        if self.module is not None and not isinstance(self.module, nn.Module):
+            raise ValueError(f"module of {who} is {self.module!r}, expected a torch module")
         object.__setattr__(self, "steps", whole(f"steps of {who}", self.steps, 1))
         if self.betas is not None:
             object.__setattr__(self, "betas", _betas(f"betas of {who}", self.betas))

@@ -151,6 +151,8 @@ def trained(pair: Pair, stage: Stage) -> tuple[list[nn.Parameter], list[list[nn.
                     f"{what} trains {name!r}, which {taken[id(parameter)]} already has"
                 )
             theirs[id(parameter)] = parameter
+        if not theirs:
+            raise ValueError(f"module of {what} has no parameters, expected some to train")
         taken |= dict.fromkeys(theirs, what)
         others.append(list(theirs.values()))
     if stage.simultaneous and (several := [p for p in stage.players if p.steps > 1]):

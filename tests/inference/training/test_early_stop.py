@@ -178,7 +178,9 @@ def test_each_kind_of_rows_has_its_share_of_a_step(digits):
     loss = early_stop.Watch(0).loss(pair, stage, table, 0)
     sizes = data.Stream(table, 20).sizes
     kinds = [len(regime.index) for regime in table.regimes()]
-    looks = [size for size, rows in zip(sizes, kinds, strict=True) for _ in range(-(-rows // size))]
+    looks = [
+        size for size, rows in zip(sizes, kinds, strict=True) for _ in range(-(-rows // size))
+    ]
     assert [len(rows) for rows in objective.seen] == looks
     mean = sum(size * rows for size, rows in zip(sizes, kinds, strict=True)) / len(table)
     assert loss == pytest.approx(mean)

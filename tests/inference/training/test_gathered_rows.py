@@ -94,7 +94,9 @@ def test_processes_add_up_to_one(count, tmp_path):
     def work(rank):
         with group("cpu"):
             return [
-                gradients(TwoCodes(name != "distance"), name, table_of(labelled), size, rank, count)
+                gradients(
+                    TwoCodes(name != "distance"), name, table_of(labelled), size, rank, count
+                )
                 for name, labelled, size in asked
             ]
 
