@@ -97,7 +97,7 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
     """
     like = pair.like()
     first = table.gather(regime, regime.index[:2])
-    with poutine.block(), torch.no_grad(), quiet(like.device):
+    with poutine.block(), torch.no_grad(), quiet(like.device, None, pair):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
     supports: dict[str, Any] = {}
     for name in regime.sites:

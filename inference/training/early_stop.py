@@ -15,7 +15,7 @@ from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.training.not_finite import explain
 from ppl_models.pair import Pair
-from ppl_models.quiet import quiet
+from ppl_models.quiet import evaluating, quiet
 
 LOOK_ROWS = 1000  # validation rows at a time
 LOOK = "validation loss"  # what warnings of this kind begin with
@@ -37,7 +37,7 @@ class Watch:
 
     @torch.no_grad()
     def loss(self, pair: Pair, stage: Stage, table: Table, step: int, tell: bool = True) -> float:
-        """The stage's loss per row; training's own random state stays as it is.
+        """The stage's loss per row, in eval mode; training's own random state stays as it is.
 
         Args:
             pair: The whole pair.
@@ -47,7 +47,7 @@ class Watch:
             tell: Whether this process is the one that speaks.
         """
         trained, like = stage.pair or pair, pair.like()
-        with quiet(like.device, self.seed):
+        with quiet(like.device, self.seed), evaluating(pair):
             total = 0.0
             for batch in table.batches(limit=LOOK_ROWS):
                 batch = batch.to(like.device, like.dtype)
