@@ -82,7 +82,7 @@ def kept_buffers(*programs: Any) -> Callable[[], None]:
     seen: set[int] = set()
     modules = {id(m): m for program in programs for m in _modules(program, seen)}
     kept = [
-        (module._buffers, name, buffer, buffer.clone(), buffer._version)
+        (module._buffers, name, buffer, buffer.clone())
         for module in modules.values()
         for name, buffer in module._buffers.items()
         if buffer is not None
@@ -90,10 +90,9 @@ def kept_buffers(*programs: Any) -> Callable[[], None]:
 
     def put_back() -> None:
         with torch.no_grad():
-            for held, name, buffer, before, version in kept:
+            for held, name, buffer, before in kept:
                 held[name] = buffer
-                if buffer._version != version:
-                    buffer.copy_(before)
+                buffer.copy_(before)
 
     return put_back
 
