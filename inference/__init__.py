@@ -49,10 +49,14 @@ if TYPE_CHECKING:
         Hinge as Hinge,
     )
     from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.moving_average import (
+        moving_average as moving_average,
+        target_of as target_of,
+    )
     from ppl_models.inference.objectives.penalty import Penalty as Penalty
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
-    from ppl_models.inference.objectives.schedule import Anneal as Anneal
+    from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
     from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
     from ppl_models.inference.objectives.self_normalised import (
         SelfNormalisedELBO as SelfNormalisedELBO,
@@ -130,6 +134,7 @@ _HOMES = {
     "Objective": "objectives.base",
     "Penalty": "objectives.penalty",
     "Player": "objectives.stage",
+    "Progress": "objectives.schedule",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
     "Report": "diagnostics.debug",
@@ -178,12 +183,14 @@ _HOMES = {
     "loss_per_row": "posterior.prediction",
     "map": "sampling.maximum",
     "methods": "diagnostics.methods",
+    "moving_average": "objectives.moving_average",
     "nuts": "sampling.mcmc",
     "refine": "sampling.refine",
     "replaced": "sampling.refine",
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
 }
 __all__ = list(_HOMES)

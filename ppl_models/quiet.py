@@ -10,7 +10,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_models.config import check_seed
 from ppl_models.devices import check_device
@@ -85,7 +85,7 @@ def kept_buffers(*programs: Any) -> Callable[[], None]:
         (module._buffers, name, buffer, buffer.clone())
         for module in modules.values()
         for name, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not _is_expanded(buffer)
     ]
 
     def put_back() -> None:
@@ -95,6 +95,11 @@ def kept_buffers(*programs: Any) -> Callable[[], None]:
                 buffer.copy_(before)
 
     return put_back
+
+
+def _is_expanded(buffer: Tensor) -> bool:
+    # Several entries are one number in memory: nothing is written into it.
+    return buffer.layout is torch.strided and buffer.numel() > 1 and 0 in buffer.stride()
 
 
 def _modules(program: Any, seen: set[int]) -> Iterator[nn.Module]:

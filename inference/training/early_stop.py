@@ -51,8 +51,8 @@ class Watch:
             total = 0.0
             for batch in table.batches(limit=LOOK_ROWS):
                 batch = batch.to(like.device, like.dtype)
-                if stage.prepare is not None:
-                    batch = stage.prepare(batch)
+                if (prepare := stage.prepare_validation or stage.prepare) is not None:
+                    batch = prepare(batch)
                 rows = stage.objective.per_datum(trained.model, trained.guide, batch)
                 part = float(rows.sum())
                 if tell and not self.told and not math.isfinite(part):

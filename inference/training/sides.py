@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ppl_models.inference.training.optimisers import check_state, optimiser_of
+
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
-    from ppl_models.inference.objectives.stage import Stage, Training
+    from ppl_models.inference.objectives.stage import Stage
     from ppl_models.pair import Pair
 
 
@@ -40,15 +42,7 @@ class Side:
             ValueError: If it is the state of other parameters.
         """
         moments = state["optimiser"]["state"]
-        for place, held in moments.items():
-            # Adam's own kernel reads as many numbers as the parameter has.
-            for name, value in held.items():
-                shape = self.parameters[place].shape if name != "step" else ()
-                if value.shape != shape:
-                    raise ValueError(
-                        f"{name} of parameter {place} of {self.name!r} has shape "
-                        f"{tuple(value.shape)}, expected {tuple(shape)}"
-                    )
+        check_state(self.optimiser, moments, self.name)
         own = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": own})
         if self.module is not None:
@@ -67,12 +61,14 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
         ValueError: As :func:`trained`.
     """
     own, others = trained(pair, stage)
-    found = [Side("pair", stage.objective, own, _adam(own, stage.training, rows))]
+    options = stage.training
+    found = [Side("pair", stage.objective, own, optimiser_of([{"params": own}], options, rows))]
     for player, theirs in zip(stage.players, others, strict=True):
         if player.module is not None:
             player.module.to(own[0].device)
             theirs += list(player.module.parameters())
-        optimiser = _adam(theirs, stage.training, rows, player.learning_rate)
+        rate = options.learning_rate if player.learning_rate is None else player.learning_rate
+        optimiser = optimiser_of([{"params": theirs, "lr": rate}], options, rows)
         found.append(
             Side(player.name, player.objective, theirs, optimiser, player.steps, player.module)
         )
@@ -152,23 +148,6 @@ def _nearest(prefix: str, known: Iterable[str]) -> str:
     alike = [name for name in known if name.split(".")[-1] == prefix.split(".")[-1]]
     near = difflib.get_close_matches(prefix, sorted(alike), n=1, cutoff=0.0)
     return (near or difflib.get_close_matches(prefix, sorted(known), n=1) or [""])[0]
-
-
-def _adam(
-    parameters: list[nn.Parameter],
-    options: Training,
-    rows: int,
-    learning_rate: float | None = None,
-) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        parameters,
-        lr=options.learning_rate if learning_rate is None else learning_rate,
-        betas=(options.beta1, options.beta2),
-        # Adam adds weight_decay * w to the gradient of the mean loss per row, which is the
-        # gradient of the prior's -log density / N.
-        weight_decay=options.weight_prior / rows,
-        fused=True,
-    )
 
 
 def under(name: str, prefix: str) -> bool:

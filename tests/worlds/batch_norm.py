@@ -28,7 +28,9 @@ class NormedConfig(Config):
 class _Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2 * L))
+        self.net = nn.Sequential(
+            nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2 * L)
+        )
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +48,9 @@ class Normed(Pair):
 
     def __init__(self, config: NormedConfig) -> None:
         super().__init__(config)
-        self.decoder = nn.Sequential(nn.Linear(L, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, D))
+        self.decoder = nn.Sequential(
+            nn.Linear(L, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, D)
+        )
         factors = {f"b{n}": guides.Bernoulli({"x": D}) for n in range(config.bits)}
         z = guides.Normal(L, {"x": D}, net=_Encoder())
         self.guide = guides.Factored(z=z, **factors)
