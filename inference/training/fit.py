@@ -113,7 +113,7 @@ def fit(
         folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
-            fixed = {n for n, stage in enumerate(plan) if _follows_progress(stage)}
+            fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
             claimed = run_folder.claimed(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
@@ -256,10 +256,14 @@ def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
     return rows if stage.observed else rows.without(*pair.card.labels)
 
 
-def _follows_progress(stage: Stage) -> bool:
-    """Whether the length of a stage says how each of its steps is taken."""
-    return (
-        any(map(follows_progress, (stage.objective, *(p.objective for p in stage.players))))
-        or any(map(change_follows_progress, stage.changes))
-        or rates_follow_share(stage.training.schedule)
-    )
+def _that_follows(stage: Stage) -> str:
+    """What of a stage changes with the share of its steps that is done; an empty text if nothing.
+
+    Its length then says how each of its steps is taken.
+    """
+    objectives = (stage.objective, *(player.objective for player in stage.players))
+    if any(map(follows_progress, objectives)):
+        return "objective"
+    if any(map(change_follows_progress, stage.changes)):
+        return "change after each step"
+    return "learning rate" if rates_follow_share(stage.training.schedule) else ""

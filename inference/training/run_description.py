@@ -128,7 +128,11 @@ def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_same(
-    folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], stage: int, fixed: set[int]
+    folder: Path,
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    stage: int,
+    fixed: Mapping[int, str],
 ) -> None:
     """Refuse to go on with a run under other settings.
 
@@ -140,7 +144,8 @@ def check_same(
         there: Its identity.
         here: The identity of what is to go on.
         stage: The place of the stage that it has come to.
-        fixed: Places of stages whose length says how each step is taken.
+        fixed: By the place of a stage whose length says how each step is taken, what of it
+            changes with the share of steps that is done.
 
     Raises:
         RunFolderError: Naming the setting, and both values.
@@ -161,8 +166,8 @@ def check_same(
         elif place == stage and longer:
             raise RunFolderError(
                 f"{folder} holds a run whose stage {now['name']!r} has {lengths[0]} {unit}, not "
-                f"{lengths[1]}, and cannot be prolonged: its objective or learning rate changes "
-                f"with the share of the {unit} that is done"
+                f"{lengths[1]}, and cannot be prolonged: its {fixed[place]} changes with the "
+                f"share of the {unit} that is done"
             )
     for key, value in new.items():
         if differing := _difference(old.get(key), value, key):

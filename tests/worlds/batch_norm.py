@@ -25,12 +25,14 @@ class NormedConfig(Config):
     bits: int = setting(0, "bits b in a chain, the first of which shifts x")
 
 
+def normalising(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, outputs))
+
+
 class _Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2 * L)
-        )
+        self.net = normalising(D, 2 * L)
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,9 +50,7 @@ class Normed(Pair):
 
     def __init__(self, config: NormedConfig) -> None:
         super().__init__(config)
-        self.decoder = nn.Sequential(
-            nn.Linear(L, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, D)
-        )
+        self.decoder = normalising(L, D)
         factors = {f"b{n}": guides.Bernoulli({"x": D}) for n in range(config.bits)}
         z = guides.Normal(L, {"x": D}, net=_Encoder())
         self.guide = guides.Factored(z=z, **factors)
