@@ -5,12 +5,11 @@ from __future__ import annotations
 import dis
 import functools
 import math
+import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from ppl_models.config import whole
 
 _NOTHING = compile("", "", "exec")
 SHAPES = ("linear", "cosine")
@@ -56,7 +55,9 @@ class Anneal:
 
     def __post_init__(self) -> None:
         """Check moments, steps and shape."""
-        object.__setattr__(self, "steps", whole("steps of Anneal", self.steps, 0))
+        if not hasattr(self.steps, "__index__") or self.steps < 0:
+            raise ValueError(f"steps of Anneal is {self.steps!r}, expected a whole number >= 0")
+        object.__setattr__(self, "steps", operator.index(self.steps))
         if self.shape not in SHAPES:
             raise ValueError(f"shape of Anneal is {self.shape!r}, expected {' or '.join(SHAPES)}")
         if not 0 <= self.start <= self.end <= 1:

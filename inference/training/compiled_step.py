@@ -156,6 +156,7 @@ class Compiled:
                 self.objective.at(live_progress(progress, next(data), outcomes))  # type: ignore[arg-type]
                 told = self.objective.loss_by_part(self.pair.model, self.pair.guide, seen)
                 told = told.per(rows)
+                _check_slots(slots, stand_in)
                 loss, names[:] = told.total, told.names
                 leaves = [stand_in[id(p)] for p in trained]
                 gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -285,6 +286,15 @@ def _no_second_draws() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state = original
+
+
+def _check_slots(
+    slots: list[tuple[dict[str, Any], str, Tensor]], stand_in: dict[int, Tensor]
+) -> None:
+    # A graph changes the tensors that it is given, and sets no others in their place.
+    for held, name, tensor in slots:
+        if held.get(name) is not stand_in[id(tensor)]:
+            raise Untraceable(f"buffer {name!r} is set anew in each step; change it in place")
 
 
 def _check_nothing_changes(before: list[tuple[Any, dict[str, Any]]]) -> None:
