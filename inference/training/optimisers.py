@@ -139,10 +139,12 @@ def mover(
     return move
 
 
-def check_state(optimiser: torch.optim.Optimizer, moments: Mapping[Any, Any], name: str) -> None:
-    """Refuse a saved state that an optimiser would not have: its kernels check no sizes.
+def restore_state(optimiser: torch.optim.Optimizer, moments: Mapping[Any, Any], name: str) -> None:
+    """Give an optimiser a saved state, if it is one that it would have.
 
-    What it would have is found out by a step of its twin, on parameters that are zero.
+    Its kernels check no sizes, and torch's own loading casts numbers that are no moments, such as
+    NAdam's product, to the type of the parameters. What the optimiser would have is found out by
+    a step of its twin, on parameters that are zero.
 
     Args:
         optimiser: The optimiser.
@@ -153,6 +155,7 @@ def check_state(optimiser: torch.optim.Optimizer, moments: Mapping[Any, Any], na
         ValueError: Naming the entry and the place of its parameter.
     """
     expected = _after_a_step(optimiser)
+    restored: dict[int, dict[str, Any]] = {}
     for place, held in moments.items():
         if type(place) is not int or not 0 <= place < len(expected):
             raise ValueError(f"{name!r} has no parameter {place!r}, expected {len(expected)}")
@@ -174,6 +177,12 @@ def check_state(optimiser: torch.optim.Optimizer, moments: Mapping[Any, Any], na
                 )
             elif value.dtype.is_floating_point != like.dtype.is_floating_point:
                 raise ValueError(f"{entry} of {whose} is {value.dtype}, expected {like.dtype}")
+            else:
+                value = torch.empty_like(like).copy_(value)  # laid out as the kernels want it
+            restored.setdefault(place, {})[entry] = value
+    own = [p for group in optimiser.param_groups for p in group["params"]]
+    optimiser.state.clear()
+    optimiser.state.update({own[place]: held for place, held in restored.items()})
 
 
 def _listed(entries: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ppl_models.inference.training.optimisers import check_state, optimiser_of
+from ppl_models.inference.training.optimisers import optimiser_of, restore_state
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
@@ -42,9 +42,7 @@ class Side:
             ValueError: If it is the state of other parameters.
         """
         moments = state["optimiser"]["state"]
-        check_state(self.optimiser, moments, self.name)
-        own = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": own})
+        restore_state(self.optimiser, moments, self.name)
         if self.module is not None:
             self.module.load_state_dict(state["module"])
 

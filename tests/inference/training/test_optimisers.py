@@ -46,7 +46,7 @@ def fit(pair, table, **options):
 def by_hand(pair, table, make, steps=STEPS, clip=0.0, rate=lambda t: RATE):
     """The same steps of a loop over torch's own optimiser."""
     (batch,) = table.batches()
-    optimiser = make([p for p in pair.parameters()])
+    optimiser = make(list(pair.parameters()))
     pair.train()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -157,7 +157,7 @@ def test_a_folder_of_another_optimiser_s_state(tmp_path):
         held[0]["momentum_buffer"] = torch.zeros(10**6)
 
     run_files.restate(out, change)
-    with pytest.raises(inference.RunFolderError, match="state.pt does not fit this run: moment"):
+    with pytest.raises(inference.RunFolderError, match=r"state.pt does not fit this run: moment"):
         fit(linear(), table, out=out, optimiser="sgd(momentum=0.9)", steps=9, resume=True)
     with pytest.raises(inference.RunFolderError, match=r"its stages.fit.optimiser is sgd.*, not"):
         fit(linear(), table, out=out, optimiser="sgd(momentum=0.8)", steps=9, resume=True)
@@ -334,7 +334,7 @@ def test_numbers_that_change_by_steps_are_those_of_the_formula(compiled, shape):
             bound = EnumeratedELBO(beta=anneal(inference.Progress(t / 7, t)))
             loss = bound.differentiable_loss(theirs.model, theirs.guide, batch) / ROWS
             loss.backward()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             optimiser.step()
     close(ours, theirs, rtol=1e-9)
 
