@@ -59,6 +59,10 @@ if TYPE_CHECKING:
         max_min as max_min,
     )
     from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.moving_average import (
+        moving_average as moving_average,
+        target_of as target_of,
+    )
     from ppl_models.inference.objectives.penalty import Penalty as Penalty
     from ppl_models.inference.objectives.permuted_codes import (
         PermutedCritic as PermutedCritic,
@@ -72,7 +76,7 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
-    from ppl_models.inference.objectives.schedule import Anneal as Anneal
+    from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
     from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
     from ppl_models.inference.objectives.self_normalised import (
         SelfNormalisedELBO as SelfNormalisedELBO,
@@ -166,6 +170,7 @@ _HOMES = {
     "Predictability": "objectives.predictors",
     "PredictionError": "objectives.predictors",
     "Predictors": "objectives.predictors",
+    "Progress": "objectives.schedule",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
     "Report": "diagnostics.debug",
@@ -218,6 +223,7 @@ _HOMES = {
     "map": "sampling.maximum",
     "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
+    "moving_average": "objectives.moving_average",
     "nuts": "sampling.mcmc",
     "permuted_codes": "objectives.permuted_codes",
     "predictors_of": "objectives.predictors",
@@ -226,6 +232,7 @@ _HOMES = {
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
 }
 __all__ = list(_HOMES)

@@ -57,7 +57,7 @@ def global_posterior(pair: Program, name: str) -> dist.TorchDistribution:
 
 def _traced(pair: Program) -> dict[str, dist.TorchDistribution]:
     device = next(iter(pair.parameters())).device
-    with quiet(device), torch.no_grad():
+    with quiet(device, None, pair), torch.no_grad():
         story = poutine.trace(pair.model).get_trace(Batch({}, torch.arange(2, device=device)))
         rows = {name: site["value"] for name, site in random_sites(story) if is_local(site)}
         first, second = (_shared(pair, Batch(rows)) for _ in range(2))

@@ -238,18 +238,11 @@ def describe_run(
     }
 
 
-LATER: dict[str, Any] = {"betas": None, "weight_decay": None, "rates": {}, "weights": "seed"}
-
-
 def _identity(stage: Stage, names: Mapping[int, str]) -> dict[str, Any]:
     told: dict[str, Any] = options.identity(stage, names)
     training = told.pop("training")
-    # Options that are younger than runs, as these were without.
-    told = {key: value for key, value in told.items() if key != "rates" or value}
-    told["players"] = [
-        {key: value for key, value in player.items() if (key, value) not in LATER.items()}
-        for player in told["players"]
-    ]
+    if stage.training.steps:
+        training.pop("epochs")  # say nothing then
     return {key: value for key, value in {**told, **training}.items() if key != "class"}
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ppl_models.inference.training.optimisers import optimiser_of, restore_state
 from ppl_models.inference.training.parameter_names import below, by_rate
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
-    from ppl_models.inference.objectives.stage import Player, Stage, Training
+    from ppl_models.inference.objectives.stage import Player, Stage
     from ppl_models.pair import Pair
 
 
@@ -41,17 +42,7 @@ class Side:
             ValueError: If it is the state of other parameters.
         """
         moments = state["optimiser"]["state"]
-        for place, held in moments.items():
-            # Adam's own kernel reads as many numbers as the parameter has.
-            for name, value in held.items():
-                shape = self.parameters[place].shape if name != "step" else ()
-                if value.shape != shape:
-                    raise ValueError(
-                        f"{name} of parameter {place} of {self.name!r} has shape "
-                        f"{tuple(value.shape)}, expected {tuple(shape)}"
-                    )
-        own = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": own})
+        restore_state(self.optimiser, moments, self.name)
         if self.module is not None:
             self.module.load_state_dict(state["module"])
 
@@ -68,13 +59,13 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
         ValueError: As :func:`trained`.
     """
     own, others = trained(pair, stage)
-    groups = by_rate(own, stage.rates, pair, f"stage {stage.name!r}")
-    found = [_side("pair", stage.objective, groups, _adam(groups, stage.training, rows))]
+    groups, options = by_rate(own, stage.rates, pair, f"stage {stage.name!r}"), stage.training
+    found = [_side("pair", stage.objective, groups, optimiser_of(groups, options, rows))]
     for player, theirs in zip(stage.players, others, strict=True):
         if player.module is not None:
             player.module.to(pair.like().device, pair.like().dtype)
         groups = player_groups(pair, player, theirs)
-        optimiser = _adam(groups, stage.training, rows, player.learning_rate)
+        optimiser = optimiser_of(groups, options, rows)
         found.append(
             _side(player.name, player.objective, groups, optimiser, player.steps, player.module)
         )
@@ -98,8 +89,13 @@ def player_groups(
     if player.module is not None:
         named = (player.module, "its module")
     groups = by_rate(parameters, player.rates, named[0], f"player {player.name!r}", named[1])
-    own = {"betas": player.betas, "weight_decay": player.weight_decay}
-    return [{**group, **{k: v for k, v in own.items() if v is not None}} for group in groups]
+    options = {
+        "lr": player.learning_rate,
+        "betas": player.betas,
+        "weight_decay": player.weight_decay,
+    }
+    own = {option: value for option, value in options.items() if value is not None}
+    return [{**own, **group} for group in groups]
 
 
 def _side(
@@ -180,23 +176,6 @@ def frozen(pair: Pair, stage: Stage) -> list[nn.Parameter]:
     """
     found = [below(pair, prefix, f"stage {stage.name!r} freezes") for prefix in stage.freeze]
     return list({id(p): p for named in found for _, p in named}.values())
-
-
-def _adam(
-    parameters: list[dict[str, Any]],
-    options: Training,
-    rows: int,
-    learning_rate: float | None = None,
-) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        parameters,
-        lr=options.learning_rate if learning_rate is None else learning_rate,
-        betas=(options.beta1, options.beta2),
-        # Adam adds weight_decay * w to the gradient of the mean loss per row, which is the
-        # gradient of the prior's -log density / N.
-        weight_decay=options.weight_prior / rows,
-        fused=True,
-    )
 
 
 @contextlib.contextmanager

@@ -304,7 +304,7 @@ def test_what_holds_itself_comes_to_an_end():
 )  # fmt: skip
 def test_every_option_of_a_player_tells_runs_apart(pair, table, changed):
     options = {"name": "p", "objective": inference.ELBO(), "module": nn.Linear(2, 2)}
-    others = "parameters steps learning_rate betas weight_decay rates weights".split()
+    others = ["parameters", "steps", "learning_rate", "betas", "weight_decay", "rates", "weights"]
     assert {f.name for f in dataclasses.fields(Player)} == {*options, *others}
     one, same, other = (Player(**o) for o in (options, options, {**options, **changed}))
     told = [
