@@ -33,5 +33,4 @@ def max_min(
         name: Of the player.
         options: Of :class:`Player`: ``steps``, ``learning_rate``, ``betas``, ...
     """
-    player = Player(name, -1.0 * value, module, parameters, **options)
-    return weight * value, player
+    return value * weight, Player(name, value * -1.0, module, parameters, **options)

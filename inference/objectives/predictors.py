@@ -39,6 +39,8 @@ class Predictors(nn.Module):
         ValueError: If there are fewer than two dimensions.
     """
 
+    seen: Tensor
+
     def __init__(self, size: int, hidden: tuple[int, ...] = (40, 40)) -> None:
         super().__init__()
         at_least(size=(size, 2))
@@ -93,7 +95,8 @@ class PredictionError(Objective):
     def rows(self, run: Evaluation) -> Tensor:
         """The error of each row."""
         codes = _codes(run, self.site, self.predictors).detach()
-        return 0.5 * (self.predictors(codes) - codes).square().mean(-1)
+        told: Tensor = self.predictors(codes)
+        return 0.5 * (told - codes).square().mean(-1)
 
 
 class Predictability(Objective):

@@ -62,7 +62,7 @@ def turns(pair: Pair, stage: Stage, sides: Sequence[Side]) -> list[Turn]:
     objectives = [_modules(side.objective) for side in sides]
     roots: list[nn.Module] = [pair, *(m for held in objectives for m in held)]
     roots += [side.module for side in sides if side.module is not None]
-    every = _by_id(p for root in roots for p in root.parameters())
+    every = {id(p): p for root in roots for p in root.parameters()}
     buffers = _by_id(b for root in roots for b in root.buffers())
     players = [_buffers(pair, player) for player in stage.players]
     claimed = {i for own in players for i in own}

@@ -254,7 +254,7 @@ class Critic(inference.Objective):
 def test_each_side_of_a_game_has_its_own_norm_and_rate(simultaneous):
     table, net = rows(torch.float64), nn.Linear(3, 2).double()
     start = [p.detach().clone() for p in net.parameters()]
-    player = Player("critic", Critic(net), net, learning_rate=0.5)
+    player = Player("critic", Critic(net), net, learning_rate=0.5, weights="given")
     training = Training(steps=1, optimiser="sgd", clip_norm=0.1, warmup=2, batch_size=ROWS)
     stage = Stage(
         EnumeratedELBO(), players=(player,), training=training, simultaneous=simultaneous
