@@ -1,7 +1,8 @@
-"""Which objectives and algorithms apply to a pair, found out by trying each on a few rows."""
+"""Which objectives, terms and algorithms apply to a pair, found out by trying each on few rows."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,17 @@ from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.objectives.classification import Classification
+from ppl_models.inference.objectives.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.emphasis import Emphasis
+from ppl_models.inference.objectives.kl_terms import Capacity
+from ppl_models.inference.objectives.margins import Balance, Hat, Hinge
+from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
+from ppl_models.sample_sites import is_local
 
 ROWS = 3  # of each kind, that a method is tried on
 
@@ -33,6 +41,17 @@ ALGORITHMS: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "log_evidence": (evidence.log_evidence, {"draws": 2, "temperatures": 2}),
     "map": (maximum.map, {"iterations": 1}),
 }
+# By name what makes a term of sites, of the guide's or, for an emphasis, the model's data.
+TERMS_OF: Mapping[str, tuple[Callable[..., Objective], int]] = {
+    "balance": (Balance, 1),
+    "capacity": (lambda site: Capacity(site, 1.0, 1.0), 1),
+    "classification": (Classification, 1),
+    "distance_correlation": (DistanceCorrelation, 2),
+    "emphasis": (lambda site: Emphasis(site, 2.0), 1),
+    "hat": (Hat, 1),
+    "hinge": (Hinge, 1),
+    "total_correlation": (TotalCorrelation, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,7 @@ class Method:
 
     Attributes:
         name: Of an objective as ``parse_objective`` takes it, or a function of ``inference``.
-        kind: ``"objective"`` or ``"algorithm"``.
+        kind: ``"objective"``, ``"term"`` or ``"algorithm"``.
         reason: Why it does not apply; empty where it does.
     """
 
@@ -70,11 +89,13 @@ class Methods(tuple[Method, ...]):
 
 
 def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods:
-    """Try every objective and algorithm on a few rows of each kind.
+    """Try every objective, term and algorithm on a few rows of each kind.
 
     An objective applies if its loss is finite on every kind of rows, and its gradient reaches
-    on some kind every parameter that the guide's latent sites depend on. An algorithm applies if
-    it runs. Options are left at their defaults, but for the number of draws.
+    on some kind every parameter that the guide's latent sites depend on. A term applies if it
+    adds something finite, of some site, to the first objective that does; rows whose label is
+    missing are then tried with one of the guide's, too. An algorithm applies if it runs. Options
+    are left at their defaults, but for the number of draws.
 
     Args:
         pair: The pair; left as it was.
@@ -88,15 +109,72 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
     batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(pair, data, ROWS)]
     with _quiet(pair, seed):
         asked = _asked(pair, batches)
-        objectives = (
+        objectives = [
             Method(name, "objective", _reason(_objective, make, pair, batches, asked))
             for name, make in BOUNDS.items()
+        ]
+        bound = next((BOUNDS[m.name] for m in objectives if m.applies), None)
+        terms = (
+            Method(name, "term", _reason(lambda name=name: _term(name, bound, pair, batches)[1]))
+            for name in TERMS_OF
         )
         algorithms = (
             Method(name, "algorithm", _reason(lambda name=name: _attempt(name, pair, batches[-1])))
             for name in ALGORITHMS
         )
-        return Methods((*objectives, *algorithms))
+        return Methods((*objectives, *terms, *algorithms))
+
+
+def term_of(name: str, pair: Pair, batches: Sequence[Batch], bound: Objective) -> Objective | None:
+    """A term of the first sites of a pair that it applies to, or None.
+
+    Args:
+        name: Of the term.
+        pair: The pair.
+        batches: Some rows of each kind.
+        bound: The bound beside it.
+    """
+    with _quiet(pair, 0):
+        return _term(name, lambda: bound, pair, batches)[0]
+
+
+def _term(
+    name: str, bound: Callable[[], Objective] | None, pair: Pair, batches: Sequence[Batch]
+) -> tuple[Objective | None, str]:
+    # The term, and why there is none.
+    if bound is None:
+        return None, "no objective applies that it could be added to"
+    make, count = TERMS_OF[name]
+    seen, latent = _with_labels(pair, batches)
+    sites = list(batches[0]) if name == "emphasis" else latent
+    reason = f"it needs {count} sites of the guide, which has {len(sites)}"
+    for chosen, rows in itertools.product(itertools.permutations(sites, count), (batches, seen)):
+        term = make(*chosen)
+        try:
+            told = (bound() + term).loss_by_part(pair.model, pair.guide, rows)
+        except Exception as error:  # of a site that the term does not take
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
+        if not bool(told.total.isfinite()):
+            return None, f"it is not finite of {', '.join(chosen)}"
+        if dict(zip(told.names, told.values.tolist(), strict=True))[term.part_names[0]] != 0:
+            return term, ""
+        reason = f"it says nothing of {', '.join(chosen)}"
+    return None, reason
+
+
+def _with_labels(pair: Pair, batches: Sequence[Batch]) -> tuple[list[Batch], list[str]]:
+    # The same rows, and once more with labels that the guide draws; and its latent sites.
+    seen, latent = list(batches), []
+    for batch in batches:
+        for site, node in latent_sites(poutine.trace(pair.guide).get_trace(batch)):
+            if not is_local(node):
+                continue
+            latent.append(site)
+            if node["fn"].has_enumerate_support and node["fn"].event_dim == 0:
+                known = {**batch, site: node["value"].detach()}
+                seen.append(Batch(known, batch.rows))
+    return seen, list(dict.fromkeys(latent))
 
 
 def _attempt(name: str, pair: Pair, batch: Batch) -> str:

@@ -72,6 +72,11 @@ _LABEL = {"y": (_class, Label(CLASSES))}
 
 KINDS: dict[str, Kind] = {
     "code": Kind("a continuous vector", _CODE, lambda: {"z": Normal(CODE, X)}),
+    "codes": Kind(
+        "two continuous vectors",
+        {"a": _CODE["z"], "b": _CODE["z"]},
+        lambda: {"a": Normal(CODE, X), "b": Normal(CODE, X)},
+    ),
     "label": Kind(
         "a class and a continuous vector",
         {**_LABEL, **_CODE},

@@ -259,7 +259,7 @@ def bound_per_row(pair: Pair, table: Table, objective: Objective, seed: int = 0)
         )
 
     def of(batch: Batch) -> Tensor:
-        run = Evaluation(pair.model, pair.guide, batch, objective.max_plate_nesting)
+        run = objective.run(pair.model, pair.guide, batch)
         bound: Tensor = -parts_of(objective, "rows", run)[BOUND]
         return bound
 

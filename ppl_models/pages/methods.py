@@ -1,4 +1,4 @@
-"""The docs page of objectives and algorithms: what each takes, found out by trying it.
+"""The docs page of objectives, terms and algorithms: what each takes, found out by trying it.
 
 Written with the other pages by ``python -m ppl_models.pages.describe docs/``.
 """
@@ -10,35 +10,44 @@ import warnings
 from typing import Any, get_args, get_type_hints
 
 from ppl_models import inference
-from ppl_models.inference.diagnostics.methods import methods
+from ppl_models.inference.diagnostics.methods import methods, term_of
 from ppl_models.inference.diagnostics.tiny_pairs import KINDS, probe, probe_table
-from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.objectives.by_name import BOUNDS, TERMS
+from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.pages.tables import table
 
-ESTIMATORS = ("grad", "baseline", "inside", "logq", "prior")  # options that choose an estimator
+ESTIMATORS = (
+    "grad",
+    "baseline",
+    "inside",
+    "logq",
+    "prior",
+    "estimator",
+)  # options that choose an estimator
 
 
 def rows() -> list[dict[str, str]]:
-    """One row per objective and algorithm; the values are cells of the table."""
+    """One row per objective, term and algorithm; the values are cells of the table."""
     found: dict[str, dict[str, str]] = {}
     for kind in KINDS:
         for method in methods(probe(kind), probe_table()):
             row = found.setdefault(method.name, {"method": method.name, "kind": method.kind})
             row[kind] = "yes" if method.applies else ""
     for name, row in found.items():
-        taken = BOUNDS.get(name) or getattr(inference, name)
+        taken = BOUNDS.get(name) or TERMS.get(name) or getattr(inference, name)
         options = _choices(taken)
         row["estimators"] = "; ".join(
             f"{o}: {', '.join(map(str, options[o]))}" for o in ESTIMATORS if o in options
         )
         row["backends"] = ", ".join(options.get("backend", ["torch"]))
         row["chunks"] = "yes" if "chunk" in inspect.signature(taken).parameters else ""
-        row["compiles"] = "yes" if name in BOUNDS and _compiles(name, row) else ""
+        row["compiles"] = "yes" if row["kind"] != "algorithm" and _compiles(name, row) else ""
     return list(found.values())
 
 
 def _choices(function: Any) -> dict[str, list[Any]]:
-    target = vars(function)["__init__"] if isinstance(function, type) else function
+    own = [vars(base) for base in getattr(function, "__mro__", ())]  # a term may inherit its own
+    target = next((members["__init__"] for members in own if "__init__" in members), function)
     hints = get_type_hints(target)
     return {
         name: [True, False] if hint is bool else list(get_args(hint))
@@ -53,9 +62,15 @@ def _compiles(name: str, row: dict[str, str]) -> bool:
 
     pair = probe(next(kind for kind in KINDS if row[kind]))
     (batch,) = probe_table().batches()
+    bound = BOUNDS.get(name, EnumeratedELBO)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        step = Compiled(BOUNDS[name](), pair, list(pair.parameters()), (), lambda graph, _: graph)
+        objective = bound()
+        if name not in BOUNDS:
+            term = term_of(name, pair, (batch,), objective)
+            assert term is not None  # the row says so
+            objective = objective + term
+        step = Compiled(objective, pair, list(pair.parameters()), (), lambda graph, _: graph)
         return step.gradient((batch,), batch.count) is not None
 
 
@@ -64,11 +79,12 @@ def page(found: list[dict[str, str]]) -> str:
     heads = ["method", "kind", *KINDS, "estimators", "backends", "chunks", "compiles"]
     cells = [[f"`{row['method']}`", *(row[head] for head in heads[1:])] for row in found]
     kinds = "\n".join(f"- *{name}*: {kind.about}" for name, kind in KINDS.items())
-    return f"""# Objectives and algorithms
+    return f"""# Objectives, terms and algorithms
 
 What each takes, by kind of latent sites. A cell says *yes* where the method ran on a pair with
-such sites and, for an objective, its gradient reached every parameter of the guide; for a pair of
-your own ask `inference.methods(pair, data)`, which also says why the others do not apply.
+such sites and, for an objective, its gradient reached every parameter of the guide; a term
+added something, of some site, to an objective. For a pair of your own ask
+`inference.methods(pair, data)`, which also says why the others do not apply.
 
 {kinds}
 

@@ -25,6 +25,8 @@ from ppl_models.prior_rows import draw_rows
 from ppl_models.sample_sites import is_local
 
 ROWS = 7
+# All rows in another order; then each once more in fewer others' company, or in none.
+COMPANIES = ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2])
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
 # A paper's file tells its story; loops, flags, plots, downloads and devices live elsewhere.
 FOREIGN_IMPORTS = {"argparse", "matplotlib", "pooch", "requests", "tqdm", "urllib"}

@@ -44,6 +44,7 @@ from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
 from ppl_models.sample_sites import is_local
 from ppl_models.testing.cases import (
+    COMPANIES,
     ROWS,
     Case,
     bound_by_loop,
@@ -231,9 +232,7 @@ class PairContract:
             trace = case.draws()
             whole = case.loss(case.batch, pick(trace))
             assert whole.shape == (ROWS,)
-            # In another order, then every row once more in fewer others' company or in none.
-            companies = ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2])
-            for rows in companies[:1] if case.objective.across_rows else companies:
+            for rows in COMPANIES[: 1 if case.objective.across_rows else None]:
                 part = case.loss(subset(case.batch, rows), pick(trace, rows))
                 assert_close(part, whole[torch.tensor(rows)], rtol=1e-9, atol=1e-10)
 
@@ -347,9 +346,7 @@ class PairContract:
 
     def test_gradients_per_row_by_vmap_are_those_of_a_loop(self, subject: Pair) -> None:
         """``vmap(grad(...))`` over rows, at the same draws; with fresh draws it runs, too."""
-        for case in cases(subject):
-            if case.objective.across_rows:
-                continue
+        for case in (c for c in cases(subject) if not c.objective.across_rows):
             trace = case.draws()
             draws = pick(trace)
             grads = gradients_by_row(case, trace, draws)

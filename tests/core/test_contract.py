@@ -35,14 +35,6 @@ class TestOneClass(PairContract):
     settings = {"latent": 1, "likelihood": "normal"}  # noqa: RUF012
 
 
-class TestRowsThatLookAtEachOther(PairContract):
-    """They keep all of it but what is said of a row alone."""
-
-    @pytest.fixture
-    def entry(self):
-        return Coupled
-
-
 class TestExampleOfTheGuide(PairContract):
     """The file printed in CONTRIBUTING.md."""
 
@@ -173,6 +165,22 @@ def test_broken_pairs_are_caught(cls, test, words):
         pytest.raises((AssertionError, RuntimeError), match=words),
     ):
         getattr(PairContract(), test)(**{n: v for n, v in inputs.items() if n in asked})
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_loss_per_row_depends_on_no_other_row",
+        "test_gradients_per_row_by_vmap_are_those_of_a_loop",
+        "test_every_parameter_gets_a_gradient",
+        "test_hidden_labels_are_never_seen",
+        "test_single_precision_agrees_with_double",
+    ],
+)
+def test_rows_that_look_at_each_other_keep_the_contract(test):
+    subject = catalogue.build(f"{__name__}:Coupled", **small_settings(Coupled)).double()
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        getattr(PairContract(), test)(subject)
 
 
 def test_what_the_contract_costs(monkeypatch):

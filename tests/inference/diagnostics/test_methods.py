@@ -12,9 +12,9 @@ import ppl_models as zoo
 from ppl_models import inference
 from ppl_models.catalogue import PAPERS
 from ppl_models.data import Table
-from ppl_models.inference.diagnostics.methods import ALGORITHMS
+from ppl_models.inference.diagnostics.methods import ALGORITHMS, TERMS_OF
 from ppl_models.inference.diagnostics.tiny_pairs import KINDS
-from ppl_models.inference.objectives.by_name import BOUNDS
+from ppl_models.inference.objectives.by_name import BOUNDS, TERMS
 from ppl_models.pages import methods
 from ppl_models.prior_rows import draw_rows
 from ppl_models.testing.cases import small_settings
@@ -28,9 +28,9 @@ def rows() -> dict[str, dict[str, str]]:
 
 
 # What theory says that a method can do, beside what was found by trying.
-SUMMED = {"code", "label", "two labels", "label of the model"}
+SUMMED = {"code", "codes", "label", "two labels", "label of the model"}
 TAKES = {
-    "elbo": {"code", "global"},
+    "elbo": {"code", "codes", "global"},
     "enumerated": SUMMED | {"global"},
     "iwelbo": SUMMED | {"global"},
     "tmc": SUMMED | {"global"},
@@ -39,7 +39,7 @@ TAKES = {
     "characteristic": SUMMED,
     "wake_sleep": set(KINDS) - {"global"},
     "score": set(KINDS),
-    "relaxed": {"code", "label", "two labels", "many bits", "global"},
+    "relaxed": {"code", "codes", "label", "two labels", "many bits", "global"},
 }
 
 
@@ -48,12 +48,31 @@ def test_an_objective_takes_the_sites_that_theory_says(rows, name: str) -> None:
     assert {kind for kind in KINDS if rows[name][kind]} == TAKES[name]
 
 
+OF_TERMS = {
+    "balance": {"label", "two labels"},
+    "capacity": {"code", "codes", "label", "two labels", "label of the model", "global"},
+    "classification": {"label", "two labels"},
+    "distance_correlation": {"codes"},
+    "emphasis": {"code", "codes", "label", "two labels", "global"},
+    "hat": {"label", "two labels"},
+    "hinge": {"label", "two labels"},
+    "total_correlation": {"code", "codes", "label", "label of the model", "global"},
+}
+
+
+@pytest.mark.parametrize("name", list(TERMS_OF))
+def test_a_term_takes_the_sites_that_theory_says(rows, name: str) -> None:
+    assert {kind for kind in KINDS if rows[name][kind]} == OF_TERMS[name]
+
+
 def test_every_method_has_its_row(rows) -> None:
-    assert list(rows) == [*BOUNDS, *ALGORITHMS]
+    assert list(rows) == [*BOUNDS, *TERMS_OF, *ALGORITHMS]
+    assert set(TERMS_OF) | {"imputed", "left_out", "weighted"} == set(TERMS)
     assert rows["enumerated"]["chunks"] == "yes"
     assert rows["enumerated"]["backends"] == "torch, funsor"
     assert "dreg" in rows["iwelbo"]["estimators"]
-    assert all(rows[name]["compiles"] for name in BOUNDS)
+    assert all(rows[name]["compiles"] for name in (*BOUNDS, *TERMS_OF))
+    assert rows["total_correlation"]["estimators"] == "estimator: batch, mws, mss"
 
 
 def test_the_table_in_the_docs_is_current(rows) -> None:
@@ -84,7 +103,7 @@ def test_reasons_are_told_and_nothing_is_left_behind() -> None:
     assert all(p.grad is None for p in pair.parameters())
     assert not list(pyro.get_param_store().keys())
     lines = str(found).splitlines()
-    assert len(lines) == len(BOUNDS) + len(ALGORITHMS)
+    assert len(lines) == len(BOUNDS) + len(TERMS_OF) + len(ALGORITHMS)
     assert lines[0].startswith("elbo") and "no: site 'y' is discrete" in lines[0]
     assert lines[1].split() == ["enumerated", "objective", "yes"]
 

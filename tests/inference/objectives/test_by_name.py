@@ -19,6 +19,7 @@ from ppl_models.inference import (
     Hinge,
     Imputed,
     LeftOut,
+    TotalCorrelation,
     WakeSleep,
     Weighted,
 )
@@ -107,6 +108,8 @@ def test_mistakes_are_answered_by_name(text, words):
         ("left_out(bound=elbo, site=y)", LeftOut(ELBO(), "y")),
         ("elbo + distance_correlation(a, b, weight=anneal(0, 8, end=0.5))",
          ELBO() + DistanceCorrelation("a", "b", Anneal(0, 8, end=0.5))),
+        ("elbo(kl=analytic) + total_correlation(z, weight=3, estimator=mss)",
+         ELBO(kl="analytic") + TotalCorrelation("z", 3, "mss")),
         ("elbo(beta={z: 0}) + capacity(z, 1000, anneal(0, 25))",
          ELBO(beta={"z": 0}) + Capacity("z", 1000, Anneal(0, 25))),
         ("elbo(free_bits=free_bits(0.5, per=site)) + emphasis(y, weight=10) + balance(y)",

@@ -37,6 +37,7 @@ from ppl_models.inference import (
     ScoreELBO,
     SelfNormalisedELBO,
     StopGradient,
+    TotalCorrelation,
     WakeSleep,
     Weighted,
 )
@@ -85,6 +86,8 @@ OBJECTIVES = {
                "weighted_bound distillation weighted_bound_2 bound"),
     "capacity": (EnumeratedELBO(beta={"z": 0.0}, kl="analytic") + Capacity("z", 5.0, 1.0),
                  "bound extra_kl capacity(z)"),
+    "total correlation": (IWELBO(2, lam=0.5) + 2 * TotalCorrelation("z"),
+                          "bound distillation total_correlation(z)"),
     "penalty": (EnumeratedELBO() + Penalty("a/b", lambda run: run.factor("y").probs[:, 0]),
                 "bound penalty(a_b)"),
 }  # fmt: skip
@@ -102,7 +105,7 @@ def test_the_parts_add_up_to_the_loss(name, regime, scale, dtype):
     objective.at(0.7)
     assert objective.part_names == tuple(names.split())
     for batch in seen:
-        run = Evaluation(pair.model, pair.guide, batch)
+        run = objective.run(pair.model, pair.guide, batch)
         parts = parts_of(objective, "rows", run)
         assert tuple(parts) == objective.part_names
         assert all(part.shape == (batch.count,) for part in parts.values())
@@ -110,7 +113,7 @@ def test_the_parts_add_up_to_the_loss(name, regime, scale, dtype):
         torch.manual_seed(3)
         told = objective.loss_by_part(pair.model, pair.guide, batch)
         torch.manual_seed(3)
-        run = Evaluation(pair.model, pair.guide, batch)
+        run = objective.run(pair.model, pair.guide, batch)
         by_hand = {n: scale * p.sum() for n, p in parts_of(objective, "rows", run).items()}
         values = addends(told).values()
         assert_close(
