@@ -179,8 +179,9 @@ def _mean_of_rows(value: Tensor, labels: Tensor | None) -> Tensor:
     rows = value.shape[-1]
     if value.numel() == rows:
         return value.reshape(rows)
-    value = value.mean(-2)
-    return value.reshape(-1, rows).sum(0)
+    # Draws are averaged over, labels have been weighed.
+    total = value.reshape(-1, rows).sum(0)
+    return total if value.shape[-2] == 1 else total / value.shape[-2]
 
 
 def reweighted(

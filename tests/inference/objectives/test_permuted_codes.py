@@ -91,6 +91,28 @@ def test_at_the_best_critic_the_term_is_the_total_correlation(dtype, scale, size
     assert_close(found.double(), 2 * rows * scale * exact, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bound", [ELBO(), ELBO(2), ELBO(kl="analytic")])
+def test_the_pair_runs_once_and_the_critic_asks_the_guide_alone(bound) -> None:
+    pair, calls = GivenCodes(2), []
+    model = lambda batch: (calls.append("model"), pair.model(batch))  # noqa: E731
+    guide = lambda batch: (calls.append("guide"), pair.guide(batch))  # noqa: E731
+    batch = Batch({"x": torch.rand(6, 2).double()})
+    term, player = permuted_codes(nn.Linear(2, 1).double(), "z")
+    player.objective.differentiable_loss(model, guide, batch)
+    assert calls == ["guide"]
+    calls.clear()
+    objective = bound + term
+    if bound.particles > 1:
+        with pytest.raises(UnhandledSite, match="has 2 draws per row, expected one"):
+            objective.differentiable_loss(model, guide, batch)
+    elif bound.kl == "sampled":
+        objective.differentiable_loss(model, guide, batch)
+    else:  # a point has no KL in closed form
+        with pytest.raises(UnhandledSite, match="closed-form"):
+            objective.differentiable_loss(model, guide, batch)
+    assert calls == ["guide", "model"]
+
+
 def test_its_rows_look_at_each_other_but_those_of_the_term_do_not() -> None:
     term, player = permuted_codes(nn.Linear(2, 1), "z", steps=3, betas=(0.5, 0.9))
     assert player.objective.across_rows and not term.across_rows
