@@ -101,13 +101,10 @@ class Objective(PyroELBO, metaclass=Remembers):
         return {self.part_names[0]: self.rows(run)}
 
     def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
-        """What the part ``bound`` of its loss per row is made of, for the training curve.
+        """What the part ``bound`` of its rows is made of, ``(B,)`` without gradient, at no run.
 
-        It costs no run of the pair: what an objective has not at hand it does not tell.
-
-        Returns:
-            ``reconstruction`` and ``kl(site)`` of each site of the guide inside the data plate,
-            ``(B,)`` without gradient, which add up to it; nothing where it is no such sum.
+        ``reconstruction`` and ``kl(site)`` of each of the guide's sites in the rows, which add
+        up to it; nothing where it is no such sum.
         """
         return {}
 
@@ -238,8 +235,7 @@ class Objective(PyroELBO, metaclass=Remembers):
     def loss_of_kind(self, run: Evaluation) -> LossByPart:
         """The loss of the rows that a batch stands for, and its share of what is outside them."""
         batch = run.batch
-        rows = parts_of(self, "rows", run)
-        breakdown = self.breakdown(run)
+        rows, breakdown = parts_of(self, "rows", run), self.breakdown(run)
         loss = LossByPart.of_rows(rows, batch.scale, breakdown)
         # Global sites are the same in every kind of batch: together they count once.
         outside = parts_of(self, "outside", run)
@@ -402,12 +398,3 @@ def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError where an option is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{option} is {value!r}, expected one of {', '.join(allowed)}")
-
-
-def check_unscaled(w: Weights) -> None:
-    """Raise a ValueError where a site has a weight, or a label a mask, inside a log."""
-    if w.rescaled is not None:
-        raise ValueError(
-            f"site {w.rescaled!r} carries a weight or mask of its own inside the log, which is "
-            "no bound; expected only the plate's N / B"
-        )

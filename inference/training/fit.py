@@ -106,11 +106,7 @@ def fit(
     watched = [_watched(stage, pair, validation) for stage in plan]
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
-        distributed.check_modules(pair, processes)
-        for player in (player for stage in plan for player in stage.players):
-            if player.module is not None:
-                whose = f"player {player.name!r}: "
-                distributed.check_modules(player.module, processes, whose)
+        _check_modules(pair, plan, processes)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
@@ -215,6 +211,14 @@ def _check_plan(pair: Pair, plan: tuple[Stage, ...]) -> None:
             problem = "is a column of every training curve" if name in RESERVED else ""
             if problem := problem or name_problem(name):
                 raise ValueError(f"{who} has an objective with a part {name!r}, which {problem}")
+
+
+def _check_modules(pair: Pair, plan: tuple[Stage, ...], processes: distributed.Processes) -> None:
+    """Refuse networks of any side that normalise over the rows of one process."""
+    distributed.check_modules(pair, processes)
+    for player in (player for stage in plan for player in stage.players):
+        if player.module is not None:
+            distributed.check_modules(player.module, processes, f"player {player.name!r}: ")
 
 
 def _carry_out(
