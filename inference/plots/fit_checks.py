@@ -42,10 +42,10 @@ def training_curve(
 ) -> Axes:
     """Training loss against steps, a line per chain, and the validation loss if there is one.
 
-    Where the loss has several parts each has a thin line: those of the bound and of the
-    reconstruction in it on the axes of the loss, the others, which are smaller, on axes of their
-    own at the right, those of players besides, whose losses are no part of it. The first tenth of
-    the points may lie above the axes: the early fall would hide the rest.
+    Each part of the loss has a thin line: those of the bound and of the reconstruction in it on
+    the axes of the loss, the others, which are smaller, on axes of their own at the right, and so
+    have the losses of players, which are no part of it. The first tenth of the points may lie
+    above the axes: the early fall would hide the rest.
 
     Args:
         source: A run, or a posterior with the group ``training``.
