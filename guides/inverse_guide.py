@@ -115,7 +115,7 @@ def dependencies(model: Model, batch: Batch) -> dict[str, tuple[str, ...]]:
 
 
 def _read(model: Model, batch: Batch) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    with quiet(batch.rows.device), torch.no_grad():
+    with quiet(batch.rows.device, None, model), torch.no_grad():
         trace = _sites(poutine.trace(model).get_trace(batch))
         covariates = [name for name in batch if name not in trace]
         names = [*covariates, *trace]

@@ -56,7 +56,7 @@ class Globals(nn.Module):
         auto: Callable[[Callable[[Batch], Any]], Any] = AutoNormal,
     ) -> None:
         super().__init__()
-        with quiet(batch.rows.device), torch.no_grad():
+        with quiet(batch.rows.device, None, model), torch.no_grad():
             trace = poutine.trace(poutine.block(model, hide_fn=_not_global)).get_trace(batch)
             self.sites = {
                 name: _Site(trace.nodes[name]["value"], support_of(name, trace.nodes[name]["fn"]))

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
         CharacteristicELBO as CharacteristicELBO,
     )
     from ppl_models.inference.objectives.classification import Classification as Classification
+    from ppl_models.inference.objectives.density_ratio import (
+        DensityRatio as DensityRatio,
+        Encoded as Encoded,
+        Generated as Generated,
+        LogisticCritic as LogisticCritic,
+        density_ratio as density_ratio,
+    )
     from ppl_models.inference.objectives.distance_correlation import (
         DistanceCorrelation as DistanceCorrelation,
     )
@@ -53,11 +60,28 @@ if TYPE_CHECKING:
         Hat as Hat,
         Hinge as Hinge,
     )
+    from ppl_models.inference.objectives.max_min import (
+        max_min as max_min,
+    )
     from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.moving_average import (
+        moving_average as moving_average,
+        target_of as target_of,
+    )
     from ppl_models.inference.objectives.penalty import Penalty as Penalty
+    from ppl_models.inference.objectives.permuted_codes import (
+        PermutedCritic as PermutedCritic,
+        permuted_codes as permuted_codes,
+    )
+    from ppl_models.inference.objectives.predictors import (
+        Predictability as Predictability,
+        PredictionError as PredictionError,
+        Predictors as Predictors,
+        predictors_of as predictors_of,
+    )
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
-    from ppl_models.inference.objectives.schedule import Anneal as Anneal
+    from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
     from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
     from ppl_models.inference.objectives.self_normalised import (
         SelfNormalisedELBO as SelfNormalisedELBO,
@@ -125,24 +149,33 @@ _HOMES = {
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
     "Codes": "traces.codes",
+    "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.distance_correlation",
     "ELBO": "objectives.elbo",
     "Emphasis": "objectives.emphasis",
+    "Encoded": "objectives.density_ratio",
     "EnumeratedELBO": "objectives.elbo",
     "Evaluation": "traces.evaluation",
     "FreeBits": "objectives.kl_terms",
+    "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
     "KLParts": "objectives.total_correlation",
     "LeftOut": "objectives.moved",
+    "LogisticCritic": "objectives.density_ratio",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
     "NotFinite": "training.not_finite",
     "Objective": "objectives.base",
     "Penalty": "objectives.penalty",
+    "PermutedCritic": "objectives.permuted_codes",
     "Player": "objectives.stage",
+    "Predictability": "objectives.predictors",
+    "PredictionError": "objectives.predictors",
+    "Predictors": "objectives.predictors",
+    "Progress": "objectives.schedule",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
     "Report": "diagnostics.debug",
@@ -176,6 +209,7 @@ _HOMES = {
     "code_features": "posterior.second_classifier",
     "code_spread": "diagnostics.density_checks",
     "debug": "diagnostics.debug",
+    "density_ratio": "objectives.density_ratio",
     "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
     "errors": "posterior.prediction",
@@ -194,14 +228,19 @@ _HOMES = {
     "log_evidence": "sampling.evidence",
     "loss_per_row": "posterior.prediction",
     "map": "sampling.maximum",
+    "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
+    "moving_average": "objectives.moving_average",
     "nuts": "sampling.mcmc",
+    "permuted_codes": "objectives.permuted_codes",
+    "predictors_of": "objectives.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
     "replaced": "sampling.refine",
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
 }
 __all__ = list(_HOMES)

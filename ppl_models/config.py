@@ -29,6 +29,7 @@ def setting(
     choices: Iterable[str] | None = None,
     minimum: float | None = None,
     prior_of: str | None = None,
+    added: bool = False,
 ) -> Any:
     """A field of a config dataclass.
 
@@ -44,6 +45,8 @@ def setting(
         prior_of: Name of the label site whose prior this is, or of another field, which lists
             such sites: a name of ``choices``, or probabilities as a tuple. See
             :func:`ppl_models.parts.label_prior.label_prior`.
+        added: Runs of older versions have no such field; see
+            :func:`ppl_models.inference.objectives.options.options`.
     """
     metadata = {
         "doc": doc,
@@ -52,6 +55,7 @@ def setting(
         "choices": tuple(choices) if choices is not None else None,
         "minimum": minimum,
         "prior_of": prior_of,
+        "added": added,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -27,6 +27,7 @@ from ppl_models.covariates import covariate_value, covariates_of, emptied, empty
 from ppl_models.devices import check_device
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.inference.traces.sites import random_sites
+from ppl_models.quiet import evaluating
 from ppl_models.sample_sites import in_plates, is_local, plates_within, rows_first
 from ppl_models.site_values import site_value
 
@@ -190,13 +191,8 @@ def _or_sampled(centre: Tensor | None, fn: Any) -> Tensor:
 @contextlib.contextmanager
 def _evaluating(pair: Pair) -> Iterator[None]:
     check_device("the pair", pair.like().device)
-    training = pair.training
-    pair.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        pair.train(training)
+    with evaluating(pair), torch.no_grad():
+        yield
 
 
 def _intervene(

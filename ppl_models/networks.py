@@ -54,13 +54,19 @@ class SumLinear(nn.Module):
         if not given:
             raise ValueError("SumLinear needs at least one input")
         self.given = dict(given)
-        # The bound of torch.nn.Linear on the concatenated input.
-        bound = 1.0 / math.sqrt(sum(given.values()))
         self.weights = nn.ParameterDict()
         for name, size in given.items():
             shape = (size, units) if isinstance(size, Label) else (units, size)
-            self.weights[name] = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(units).uniform_(-bound, bound))
+            self.weights[name] = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.empty(units))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as :class:`torch.nn.Linear` does on the concatenated inputs."""
+        bound = 1.0 / math.sqrt(sum(self.given.values()))
+        with torch.no_grad():
+            for parameter in (*(self.weights[name] for name in self.given), self.bias):
+                parameter.uniform_(-bound, bound)
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., units)``."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import types
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
+from torch import Tensor, nn
 
 from ppl_models.config import check_seed
 from ppl_models.devices import check_device
 
 
 @contextmanager
-def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Run without Pyro's checks; the random state is afterwards what it was.
+def quiet(device: torch.device, seed: int | None = None, *programs: Any) -> Iterator[None]:
+    """Run without Pyro's checks; random state and buffers are afterwards what they were.
 
     Args:
         device: Where random numbers are drawn, besides the CPU.
         seed: Seed to begin with; by default the random state goes on from where it is.
+        programs: What is run; see :func:`unmoved`.
 
     Raises:
         ValueError: If the device is not supported.
@@ -27,7 +32,95 @@ def quiet(device: torch.device, seed: int | None = None) -> Iterator[None]:
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         pyro.validation_enabled(False),
+        unmoved(*programs),
     ):
         if seed is not None:
             torch.manual_seed(check_seed(seed, derived=True))
         yield
+
+
+@contextmanager
+def evaluating(pair: nn.Module) -> Iterator[None]:
+    """Run in eval mode; each module's own mode, and the buffers, are afterwards what they were.
+
+    Args:
+        pair: The pair.
+    """
+    modes = {module: module.training for module in pair.modules()}
+    pair.eval()
+    try:
+        with unmoved(pair):
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def unmoved(*programs: Any) -> Iterator[None]:
+    """Buffers are afterwards what they were: BatchNorm's statistics, and all that is kept so.
+
+    Args:
+        programs: As :func:`kept_buffers`.
+    """
+    put_back = kept_buffers(*programs)
+    try:
+        yield
+    finally:
+        put_back()
+
+
+def kept_buffers(*programs: Any) -> Callable[[], None]:
+    """Note all buffers as they are now.
+
+    Args:
+        programs: Modules or pairs; also their methods, and functions that hold any of them.
+
+    Returns:
+        Called without arguments, it makes the buffers what they were.
+    """
+    seen: set[int] = set()
+    modules = {id(m): m for program in programs for m in _modules(program, seen)}
+    kept = [
+        (module._buffers, name, buffer, buffer.clone())
+        for module in modules.values()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not _is_expanded(buffer)
+    ]
+
+    def put_back() -> None:
+        with torch.no_grad():
+            for held, name, buffer, before in kept:
+                held[name] = buffer
+                buffer.copy_(before)
+
+    return put_back
+
+
+def _is_expanded(buffer: Tensor) -> bool:
+    # Several entries are one number in memory: nothing is written into it.
+    return buffer.layout is torch.strided and buffer.numel() > 1 and 0 in buffer.stride()
+
+
+def _modules(program: Any, seen: set[int]) -> Iterator[nn.Module]:
+    if id(program) in seen:
+        return
+    seen.add(id(program))
+    parts: tuple[Any, ...] = ()
+    if not isinstance(program, type) and callable(getattr(program, "modules", None)):
+        yield from program.modules()
+    elif isinstance(program, types.MethodType):
+        parts = (program.__self__,)
+    elif isinstance(program, functools.partial):
+        parts = (program.func, *program.args, *program.keywords.values())
+    elif isinstance(program, types.FunctionType):
+        parts = tuple(map(_content, program.__closure__ or ()))
+    for part in parts:
+        yield from _modules(part, seen)
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is not bound yet
+        return None

@@ -7,7 +7,9 @@ import torch
 
 from ppl_models.config import check_seed
 
-MASK, SPLIT, ORDER, PROCESS, DRAW = range(5)  # purposes: equal seeds must not give related draws
+MASK, SPLIT, ORDER, PROCESS, DRAW, TURN, START = range(
+    7
+)  # purposes: equal seeds must not give related draws
 
 
 def generator(seed: int, *key: int) -> torch.Generator:

@@ -109,7 +109,7 @@ def debug(
     found: list[Check] = []
     reached: set[str] = set()
     with (
-        quiet(like.device, seed),
+        quiet(like.device, seed, pair),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -192,7 +192,7 @@ def _attempt(name: str, pair: Pair, batch: Batch) -> str:
 def _quiet(pair: Pair, seed: int) -> Iterator[None]:
     like = pair.like()
     with (
-        quiet(like.device, seed),
+        quiet(like.device, seed, pair),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

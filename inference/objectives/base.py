@@ -19,6 +19,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import native_entry
 from ppl_models.inference.objectives.loss_parts import (
     BOUND,
+    GLOBAL_KL,
     LossByPart,
     added,
     distinct,
@@ -99,6 +100,14 @@ class Objective(PyroELBO, metaclass=Remembers):
     def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
         """The same by the names of its parts, which add up to it."""
         return {self.part_names[0]: self.rows(run)}
+
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """What the part ``bound`` of its rows is made of, ``(B,)`` without gradient, at no run.
+
+        ``reconstruction`` and ``kl(site)`` of each of the guide's sites in the rows, which add
+        up to it; nothing where it is no such sum.
+        """
+        return {}
 
     def outside(self, run: Evaluation) -> Tensor | float:
         """The loss of sites outside the data plate, counted once per data set."""
@@ -227,9 +236,12 @@ class Objective(PyroELBO, metaclass=Remembers):
     def loss_of_kind(self, run: Evaluation) -> LossByPart:
         """The loss of the rows that a batch stands for, and its share of what is outside them."""
         batch = run.batch
-        loss = LossByPart.of_rows(parts_of(self, "rows", run), batch.scale)
+        rows, breakdown = parts_of(self, "rows", run), self.breakdown(run)
+        loss = LossByPart.of_rows(rows, batch.scale, breakdown)
         # Global sites are the same in every kind of batch: together they count once.
-        return loss.plus_scalars(parts_of(self, "outside", run), batch.size / batch.total)
+        outside = parts_of(self, "outside", run)
+        of_bound = {GLOBAL_KL: outside[BOUND]} if breakdown and BOUND in outside else {}
+        return loss.plus_scalars(outside, batch.size / batch.total, of_bound)
 
     def loss(
         self, model: Callable[[Batch], Any], guide: Callable[[Batch], Any], batches: Batches
@@ -327,6 +339,11 @@ class Sum(Composed):
         """The terms' losses that span kinds of rows, times their weights."""
         return self._by_part("across", runs)
 
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """That of its bound, where it has one, exactly once."""
+        bounds = [term for w, term in self.parts if w == 1 and BOUND in term.part_names]
+        return bounds[0].breakdown(run) if len(bounds) == 1 else {}
+
     def _by_part(self, what: str, argument: Any) -> dict[str, Any]:
         found: dict[str, Any] = {}
         names = iter(self.part_names)
@@ -387,12 +404,3 @@ def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError where an option is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{option} is {value!r}, expected one of {', '.join(allowed)}")
-
-
-def check_unscaled(w: Weights) -> None:
-    """Raise a ValueError where a site has a weight, or a label a mask, inside a log."""
-    if w.rescaled is not None:
-        raise ValueError(
-            f"site {w.rescaled!r} carries a weight or mask of its own inside the log, which is "
-            "no bound; expected only the plate's N / B"
-        )

@@ -13,7 +13,13 @@ from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import mean_bound
 from ppl_models.inference.objectives.base import Bound, check_choice, zero_loss
 from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
-from ppl_models.inference.objectives.kl_terms import Beta, FreeBits, check_beta, reweighted
+from ppl_models.inference.objectives.kl_terms import (
+    Beta,
+    FreeBits,
+    by_site,
+    check_beta,
+    reweighted,
+)
 from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, added, weighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
@@ -119,6 +125,10 @@ class ELBO(Bound):
             parts[EXTRA_KL] = extra.expand(run.batch.count)
         return parts
 
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """The bound's addends, where no more than one label is summed out, and in the guide."""
+        return by_site(self.weights(run))
+
     def _reweighs(self) -> bool:
         plain = isinstance(self.beta, float | int) and self.beta == 1
         return not plain or self.free_bits.nats != 0
@@ -191,6 +201,10 @@ class EnumeratedELBO(ELBO):
             return {self.part_names[0]: -pieces[0]}
         parts = self._at_once(run)
         return parts if len(self.part_names) > 1 else {self.part_names[0]: added(parts)}
+
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """As in :class:`ELBO`; nothing in pieces, or by named dimensions."""
+        return {} if self.chunk or self.backend != "torch" else super().breakdown(run)
 
     def _at_once(self, run: Evaluation) -> dict[str, Tensor]:
         w = self.weights(run)

@@ -15,14 +15,14 @@ from ppl_models.inference.objectives.arithmetic import (
     log_mean_weight,
     plain_coefficients,
 )
-from ppl_models.inference.objectives.base import Bound, check_choice, check_unscaled
+from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
 from ppl_models.inference.objectives.schedule import Anneal, check_range, smallest, value_at
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.weights import Weights
+from ppl_models.inference.traces.weights import Weights, check_unscaled
 
 
 class IWELBO(Bound):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
+from ppl_models.inference.objectives.loss_parts import KL, RECONSTRUCTION, printed
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import mean_of_draws, row_density
@@ -134,6 +135,53 @@ def _components(name: str, fn: Any) -> Any:
         f"site {name!r} ({type(fn).__name__}) has no independent components for free bits per "
         'dimension; use per="site"'
     )
+
+
+@torch.no_grad()
+def by_site(w: Weights) -> dict[str, Tensor]:
+    """What minus a bound with its draws averaged outside the log is made of, per row.
+
+    Args:
+        w: The weights that the bound was made from.
+
+    Returns:
+        Minus log p of what is observed, and log q - log p of each site of the guide, ``(B,)``,
+        averaged over draws and labels; nothing where the labels are summed term by term, or in
+        the model alone, so that the bound forms no such numbers.
+    """
+    if w.term_by_term or any(not label.in_guide for label in w.labels.values()):
+        return {}
+    costs: dict[str, Tensor] = {}
+    for kind in ("labels", "q"):
+        for term in w.terms[kind]:
+            if term.plates:
+                return {}
+            costs[f"{KL}({printed(term.name)})"] = term.value
+    observed: Tensor | None = None
+    for term in w.terms["p"]:
+        if term.plates:
+            return {}
+        name = f"{KL}({printed(term.name)})"
+        if name in costs:
+            costs[name] = costs[name] - term.value
+        else:
+            observed = -term.value if observed is None else observed - term.value
+    if observed is not None:
+        costs = {RECONSTRUCTION: observed, **costs}
+    log_q = w.log_q_labels_by_draw
+    labels = None if log_q is None else log_q.exp()
+    return {name: _mean_of_rows(cost, labels) for name, cost in costs.items()}
+
+
+def _mean_of_rows(value: Tensor, labels: Tensor | None) -> Tensor:
+    if labels is not None:
+        value = labels * value
+    rows = value.shape[-1]
+    if value.numel() == rows:
+        return value.reshape(rows)
+    # Draws are averaged over, labels have been weighed.
+    total = value.reshape(-1, rows).sum(0)
+    return total if value.shape[-2] == 1 else total / value.shape[-2]
 
 
 def reweighted(

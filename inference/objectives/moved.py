@@ -55,6 +55,10 @@ class _Elsewhere(Composed):
         """The bound's loss per row."""
         return parts_of(self.bound, "rows", self.evaluation(run))
 
+    def breakdown(self, run: Evaluation) -> dict[str, Tensor]:
+        """The bound's."""
+        return self.bound.breakdown(self.evaluation(run))
+
     def outside_by_part(self, run: Evaluation) -> dict[str, Tensor | float]:
         """The bound's loss outside the data plate."""
         return parts_of(self.bound, "outside", self.evaluation(run))

@@ -159,6 +159,19 @@ def _has_options(value: Any) -> bool:
     )
 
 
+def _is_as_before(thing: Any, option: str, value: Any) -> bool:
+    """Whether a dataclass's field that was ``added`` since the first versions is at its default.
+
+    It is not told of then, so that the runs of older versions are the same runs.
+    """
+    field = getattr(thing, "__dataclass_fields__", {}).get(option)
+    if field is None or not field.metadata.get("added"):
+        return False
+    made = field.default_factory
+    default: Any = field.default if made is dataclasses.MISSING else made()
+    return bool(value == default)
+
+
 def _digest(*parts: Any) -> str:
     found = hashlib.sha256()
     for part in parts:
@@ -208,7 +221,11 @@ class _Teller:
 
     def _tell(self, value: Any) -> Any:
         if _has_options(value):
-            given = {name: self.tell(entry) for name, entry in options(value).items()}
+            given = {
+                name: self.tell(entry)
+                for name, entry in options(value).items()
+                if not _is_as_before(value, name, entry)
+            }
             return {"class": _name(type(value)), **given}
         if isinstance(value, Mapping):
             return {

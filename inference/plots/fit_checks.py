@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from ppl_models.inference.diagnostics import row_scores
-from ppl_models.inference.objectives.loss_parts import BOUND, COLUMNS, ESTIMATE
+from ppl_models.inference.objectives.loss_parts import BOUND, COLUMNS, ESTIMATE, RECONSTRUCTION
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.posterior.groups import Array, groups_of
 from ppl_models.inference.posterior.importance_weights import khat_threshold
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.training.run import Run
 
 # What parts of a loss that are the size of the loss are called, or begin with.
-BOUNDS = (BOUND, ESTIMATE, f"weighted_{BOUND}", f"weighted_{ESTIMATE}")
+BOUNDS = (BOUND, ESTIMATE, f"weighted_{BOUND}", f"weighted_{ESTIMATE}", RECONSTRUCTION)
 TEXT = 9  # points: titles of small axes
 
 
@@ -42,9 +42,10 @@ def training_curve(
 ) -> Axes:
     """Training loss against steps, a line per chain, and the validation loss if there is one.
 
-    Where the loss has several parts each has a thin line: that of the bound on the axes of the
-    loss, the others, which are smaller, on axes of their own at the right. The first tenth of
-    the points may lie above the axes: the early fall would hide the rest.
+    Each part of the loss has a thin line: those of the bound and of the reconstruction in it on
+    the axes of the loss, the others, which are smaller, on axes of their own at the right, and so
+    have the losses of players, which are no part of it. The first tenth of the points may lie
+    above the axes: the early fall would hide the rest.
 
     Args:
         source: A run, or a posterior with the group ``training``.
@@ -82,7 +83,7 @@ def training_curve(
         right = ax.twinx()
         _draw_parts(right, step, others, chosen, 2 + len(bounds))
         _frame(right, list(others.values()), chosen)
-        right.set_ylabel("parts beside the bound, nats per row" if bounds else "parts")
+        right.set_ylabel("smaller parts, nats per row" if bounds else "parts")
         told |= dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
     if len(told) > 1:
         ax.legend(told.values(), told.keys(), fontsize=TEXT - 1)

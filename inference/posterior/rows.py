@@ -20,7 +20,7 @@ from ppl_models.inference.posterior.density import check_evidence
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
 from ppl_models.pair import Pair
-from ppl_models.quiet import quiet
+from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import is_local, plates_within, there
 
 # Numbers in the widest layer of a network at a time: 16 MB in single precision. Tensors above
@@ -147,14 +147,8 @@ class Sites:
 @contextmanager
 def undisturbed(pair: Pair, seed: int) -> Iterator[None]:
     """Run with a seed, in eval mode and without Pyro's checks; then all is as it was."""
-    like, modes = pair.like(), {module: module.training for module in pair.modules()}
-    pair.eval()
-    try:
-        with quiet(like.device, seed):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with quiet(pair.like().device, seed), evaluating(pair):
+        yield
 
 
 def chosen(pair: Pair, table: Table, rows: Sequence[int] | Tensor | None) -> tuple[Table, Tensor]:

@@ -25,6 +25,7 @@ from ppl_models.sample_sites import (
     there,
 )
 
+Prepare = Callable[[Batch], Batch]
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
 
@@ -96,18 +97,30 @@ def check_alike(pairs: Sequence[Pair]) -> None:
         )
 
 
-def check_data(pair: Pair, table: Table) -> None:
+def check_data(
+    pair: Pair,
+    table: Table,
+    *,
+    prepare: Prepare | None = None,
+    makers: Sequence[Prepare] = (),
+) -> None:
     """Compare every observed value with the support of its site in the model.
 
     Args:
         pair: The pair.
         table: The rows.
+        prepare: What turns batches of rows into those that the model sees, as a stage's does;
+            random numbers and buffers stay as they were.
+        makers: The same, of which only the names of the sites that they make are asked for.
 
     Raises:
         ValueError: Naming the site, row, value and what was expected.
     """
     table = as_fitted(pair, table)
     missing = [site for site in pair.card.data if site not in table.sites]
+    if missing and (makers or prepare is not None):
+        made = {s for make in (*makers, prepare) if make for s in _sites_made(pair, table, make)}
+        missing = [site for site in missing if site not in made]
     if missing:
         raise ValueError(
             f"{table.name} lacks the site {missing[0]!r} of {pair.card.name}; "
@@ -117,18 +130,34 @@ def check_data(pair: Pair, table: Table) -> None:
         check_device(f"site {site!r} of {table.name}", values.device)
     check_device("the pair", pair.like().device)
     for regime in table.regimes():
-        check = checker(pair, table, regime)
+        check = checker(pair, table, regime, prepare)
         for part in regime.index.split(CHECKED_ROWS):
             check(table.gather(regime, part))
 
 
-def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]:
+def _sites_made(pair: Pair, table: Table, prepare: Prepare) -> set[str]:
+    first = [table.gather(regime, regime.index[:2]) for regime in table.regimes()]
+    return {site for batch in first for site in _prepared(pair, batch, prepare)}
+
+
+def _prepared(pair: Pair, batch: Batch, prepare: Prepare | None) -> Batch:
+    if prepare is None:
+        return batch
+    like = pair.like()
+    with torch.no_grad(), quiet(like.device, 0, pair, prepare):
+        return prepare(batch.to(like.device, like.dtype))
+
+
+def checker(
+    pair: Pair, table: Table, regime: Regime, prepare: Prepare | None = None
+) -> Callable[[Batch], None]:
     """What compares batches of a regime's rows with the supports of their sites.
 
     Args:
         pair: The pair.
         table: The rows.
         regime: Which of them.
+        prepare: As in :func:`check_data`.
 
     Returns:
         Called with a batch as the table has it, it raises as :func:`check_data`.
@@ -137,12 +166,12 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
         ValueError: If the rows have another shape than the model's sites.
     """
     like = pair.like()
-    first = table.gather(regime, regime.index[:2])
-    with poutine.block(), torch.no_grad(), quiet(like.device):
+    first = _prepared(pair, table.gather(regime, regime.index[:2]), prepare)
+    with poutine.block(), torch.no_grad(), quiet(like.device, None, pair):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
     supports: dict[str, Any] = {}
     ragged: list[str] = []
-    for name in regime.sites:
+    for name in first:
         site = trace.nodes.get(name)
         if site is not None and site["is_observed"]:
             _check_shape(name, table, first[name], site)
@@ -151,6 +180,7 @@ def checker(pair: Pair, table: Table, regime: Regime) -> Callable[[Batch], None]
                 ragged.append(name)
 
     def check(batch: Batch) -> None:
+        batch = _prepared(pair, batch, prepare)
         kept = _elements(pair, batch.to(like.device, like.dtype), ragged) if ragged else {}
         for name, base in supports.items():
             _check_support(name, table, batch, base, kept.get(name))

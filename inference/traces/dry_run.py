@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import types
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ppl_models.inference.traces.contraction import Dims, Summed
 from ppl_models.inference.traces.sites import UnhandledSite, is_enumerated, latent_sites
 from ppl_models.inference.traces.weights import Weights, too_many
+from ppl_models.quiet import kept_buffers, unmoved
 
 
 class LargeGridError(Exception):
@@ -38,16 +40,37 @@ class Survey:
     draws: Mapping[str, Dims]
 
 
-# By guide, then by what a run depends on; None where an ordinary run met no large grid.
-_known: WeakKeyDictionary[Any, dict[Hashable, Survey | None]] = WeakKeyDictionary()
+Surveys = dict[Hashable, Survey | None]  # None where an ordinary run met no large grid
+
+# By the address of a guide's owner, as long as that lives, and by the function of a method.
+_known: dict[int, tuple[weakref.ref[Any], dict[Any, Surveys]]] = {}
 
 
-def survey(guide: Any, key: Hashable, evaluate: Callable[[], Weights]) -> Survey:
+def _surveys(guide: Any) -> Surveys:
+    """What is known of a guide.
+
+    A method is made anew each time that it is read: it is known by the object that it is bound
+    to, and its function.
+    """
+    bound = isinstance(guide, types.MethodType)
+    owner, function = (guide.__self__, guide.__func__) if bound else (guide, None)
+    place = id(owner)
+    if place not in _known:
+        try:
+            alive = weakref.ref(owner, lambda _: _known.pop(place, None))
+        except TypeError:  # nothing tells when it goes, and its address is given again
+            return {}
+        _known[place] = alive, {}
+    return _known[place][1].setdefault(function, {})
+
+
+def survey(model: Any, guide: Any, key: Hashable, evaluate: Callable[[], Weights]) -> Survey:
     """Run on tensors that have shapes and no values; answered from the first time by key.
 
-    No random number is used and no memory taken, whatever the number of labels.
+    No random number is used, no buffer moved and no memory taken, whatever the number of labels.
 
     Args:
+        model: The model.
         guide: The guide, whose surveys are kept as long as it lives.
         key: What else the run depends on.
         evaluate: The run.
@@ -55,15 +78,21 @@ def survey(guide: Any, key: Hashable, evaluate: Callable[[], Weights]) -> Survey
     Raises:
         UnhandledSite: If the pair cannot run so.
     """
-    known = _known.setdefault(guide, {})
+    known = _surveys(guide)
     found = known.get(key)
     if found is None:
-        found = known[key] = _look(evaluate)
+        with unmoved(model, guide):
+            found = known[key] = _look(evaluate)
     return found
 
 
 def evaluate_within(
-    guide: Any, key: Hashable, cap: int, device: torch.device, evaluate: Callable[[float], Weights]
+    model: Any,
+    guide: Any,
+    key: Hashable,
+    cap: int,
+    device: torch.device,
+    evaluate: Callable[[float], Weights],
 ) -> Weights:
     """Run, but refuse to form a joint grid of labels larger than a cap.
 
@@ -71,6 +100,7 @@ def evaluate_within(
     a chain of labels is summed out however long it is, labels that all feed one network are not.
 
     Args:
+        model: The model.
         guide: The guide.
         key: What else the run depends on.
         cap: The cap.
@@ -80,14 +110,15 @@ def evaluate_within(
     Raises:
         UnhandledSite: Naming the sites and the cap.
     """
-    known = _known.setdefault(guide, {})
+    known = _surveys(guide)
     if key not in known:
-        states = _random_states(device)
+        states, put_back = _random_states(device), kept_buffers(model, guide)
         try:
             weights = evaluate(cap)
         except LargeGridError:
-            survey(guide, key, lambda: evaluate(math.inf))
             # The broken run may have drawn: a resumed training must see the same numbers.
+            put_back()
+            survey(model, guide, key, lambda: evaluate(math.inf))
             _set_random_states(device, states)
         else:
             known[key] = None

@@ -302,13 +302,12 @@ class Evaluation:
             drawn = self.draw_guide(ask, limit, piece)
             return self.collect(drawn, moved(drawn) if moved else {})
 
-        return evaluate_within(self.guide, key, ask.cap, device, go)
+        return evaluate_within(self.model, self.guide, key, ask.cap, device, go)
 
     def survey(self, ask: Ask) -> Survey:
         """What a run would form, found out without values or random numbers."""
-        return survey(
-            self.guide, self._key(ask, "survey"), lambda: self.collect(self.draw_guide(ask))
-        )
+        key = self._key(ask, "survey")
+        return survey(self.model, self.guide, key, lambda: self.collect(self.draw_guide(ask)))
 
     def _key(self, *what: Hashable) -> Hashable:
         return (frozenset(self.batch), self.plate_nesting, *what)

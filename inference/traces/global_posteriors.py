@@ -58,7 +58,7 @@ def global_posterior(pair: Program, name: str) -> dist.TorchDistribution:
 
 def _traced(pair: Program) -> dict[str, dist.TorchDistribution]:
     device = next(iter(pair.parameters())).device
-    with quiet(device), torch.no_grad():
+    with quiet(device, None, pair), torch.no_grad():
         some: dict[str, Tensor] = getattr(pair, "some_covariates", lambda rows: {})(2)
         nothing = Batch(
             {name: value.to(device) for name, value in some.items()},

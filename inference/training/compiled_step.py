@@ -23,8 +23,9 @@ from torch import Tensor, fx, nn
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import LossByPart
+from ppl_models.inference.objectives.schedule import Progress, as_progress
 from ppl_models.inference.traces.sites import Program, Untraceable
-from ppl_models.inference.training.live_number import Live, Outcome
+from ppl_models.inference.training.live_number import Outcome, live_progress
 from ppl_models.inference.training.sides import Side
 from ppl_models.quiet import quiet
 
@@ -72,11 +73,12 @@ class Compiled:
     ) -> None:
         self.objective, self.pair, self.parameters = objective, pair, parameters
         self.compiler = compiler
-        self.terms = list(_terms(objective))
+        self.terms = list(terms_of(objective))
         roots: list[Program | nn.Module] = [pair, *modules]
         roots += [m for m in self.terms if isinstance(m, nn.Module)]
         self.modules = list({id(m): m for root in roots for m in root.modules()}.values())
-        self.progress = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+        self.progress = torch.zeros(2, dtype=torch.float64, device=parameters[0].device)
+        self.share, self.steps = self.progress.unbind()
         self.graphs: dict[Any, list[_Graph]] = {}
         self.broken = False
 
@@ -95,7 +97,7 @@ class Compiled:
             return None
         key = (rows, *map(_signature, batches), *self._modes())
         known = self.graphs.setdefault(key, [])
-        progress = float(self.objective.progress)
+        progress = as_progress(self.objective.progress)
         graph = next((g for g in known if g.holds(progress)), None)
         if graph is None:
             try:
@@ -107,7 +109,8 @@ class Compiled:
                 warnings.warn(NotCompiled(_reason(error)), stacklevel=2)
                 return None
             known.append(graph)
-        self.progress.fill_(progress)
+        self.share.fill_(progress)
+        self.steps.fill_(progress.steps)
         with torch.no_grad():
             results: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.captured)
         loss, values, *gradients = results
@@ -133,7 +136,7 @@ class Compiled:
         data = [t for batch in batches for t in (batch.rows, *batch.values())]
         return [*own.values(), *data, self.progress]
 
-    def _trace(self, batches: tuple[Batch, ...], rows: int, progress: float) -> _Graph:
+    def _trace(self, batches: tuple[Batch, ...], rows: int, progress: Progress) -> _Graph:
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         inputs = [t.detach() for t in self._inputs(batches)]
@@ -150,9 +153,10 @@ class Compiled:
             data = iter(tensors[len(order) :])
             seen = tuple(_rebuilt(batch, data) for batch in batches)
             with _swapped(slots, stand_in), pyro.validation_enabled(False), torch.enable_grad():
-                self.objective.at(Live(progress, next(data), outcomes))  # type: ignore[arg-type]
+                self.objective.at(live_progress(progress, next(data), outcomes))  # type: ignore[arg-type]
                 told = self.objective.loss_by_part(self.pair.model, self.pair.guide, seen)
                 told = told.per(rows)
+                _check_slots(slots, stand_in)
                 loss, names[:] = told.total, told.names
                 leaves = [stand_in[id(p)] for p in trained]
                 gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -228,7 +232,7 @@ class _Graph:
         self.run, self.trained, self.captured, self.outcomes = run, trained, captured, outcomes
         self.names = names
 
-    def holds(self, progress: float) -> bool:
+    def holds(self, progress: Progress) -> bool:
         """Whether every comparison with the progress comes out as it did in the trace."""
         return all(test(progress) == outcome for test, outcome in self.outcomes)
 
@@ -244,17 +248,17 @@ def _rebuilt(batch: Batch, tensors: Iterator[Tensor]) -> Batch:
     return Batch(sites, rows, size=batch.size, total=batch.total, observed=batch.observed)
 
 
-def _terms(value: Any) -> Iterator[Any]:
+def terms_of(value: Any) -> Iterator[Any]:
     """The objectives inside an objective, and the modules they hold."""
     if isinstance(value, Objective):
         yield value
         for part in vars(value).values():
-            yield from _terms(part)
+            yield from terms_of(part)
     elif isinstance(value, nn.Module):
         yield value
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _terms(part)
+            yield from terms_of(part)
 
 
 @contextlib.contextmanager
@@ -282,6 +286,15 @@ def _no_second_draws() -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state = original
+
+
+def _check_slots(
+    slots: list[tuple[dict[str, Any], str, Tensor]], stand_in: dict[int, Tensor]
+) -> None:
+    # A graph changes the tensors that it is given, and sets no others in their place.
+    for held, name, tensor in slots:
+        if held.get(name) is not stand_in[id(tensor)]:
+            raise Untraceable(f"buffer {name!r} is set anew in each step; change it in place")
 
 
 def _check_nothing_changes(before: list[tuple[Any, dict[str, Any]]]) -> None:

@@ -16,7 +16,7 @@ from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.training.not_finite import explain
 from ppl_models.pair import Pair
-from ppl_models.quiet import quiet
+from ppl_models.quiet import evaluating, quiet
 
 LOOK_ROWS = 1000  # validation rows at a time
 LOOK = "validation loss"  # what warnings of this kind begin with
@@ -38,7 +38,7 @@ class Watch:
 
     @torch.no_grad()
     def loss(self, pair: Pair, stage: Stage, table: Table, step: int, tell: bool = True) -> float:
-        """The stage's loss per row; training's own random state stays as it is.
+        """The stage's loss per row, in eval mode; training's own random state stays as it is.
 
         Where rows look at each other, each is looked at in a batch of the size that the stage's
         steps have of its kind: what is left of a kind is filled up with its first rows, which
@@ -52,12 +52,12 @@ class Watch:
             tell: Whether this process is the one that speaks.
         """
         trained, like = stage.pair or pair, pair.like()
-        with quiet(like.device, self.seed):
+        with quiet(like.device, self.seed), evaluating(pair):
             total = 0.0
             for batch, counted in looks(stage, table):
                 batch = batch.to(like.device, like.dtype)
-                if stage.prepare is not None:
-                    batch = stage.prepare(batch)
+                if (prepare := stage.prepare_validation or stage.prepare) is not None:
+                    batch = prepare(batch)
                 rows = stage.objective.by_row(trained.model, trained.guide, batch)[:counted]
                 part = float(rows.sum())
                 if tell and not self.told and not math.isfinite(part):

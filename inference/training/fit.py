@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,18 @@ from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.learning_rate import rates_follow_share
 from ppl_models.inference.objectives.loss_parts import RESERVED
-from ppl_models.inference.objectives.schedule import follows_progress
+from ppl_models.inference.objectives.schedule import change_follows_progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
 from ppl_models.inference.posterior.support import check_covariates, check_data
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
+from ppl_models.inference.training.optimisers import optimiser_of
 from ppl_models.inference.training.run import Run, describe_run
-from ppl_models.inference.training.sides import trained
+from ppl_models.inference.training.sides import player_groups, trained
 from ppl_models.pair import Pair
 
 
@@ -70,14 +72,15 @@ def fit(
         out: Folder for the run: its description and a state that can be resumed, written
             every ``checkpoint_seconds`` and when interrupted. Nothing is written if None.
         resume: Continue the run in ``out``: the result equals that of an uninterrupted run. It
-            may have more epochs than before, unless the objective changes with the share of
-            them that is done; the curve keeps the points it has.
+            may be longer than before, unless objective, learning rate or what comes after a step
+            change with the share of the steps that is done; the curve keeps the points it has.
         overwrite: Start over where there is a run in ``out``; its files are removed first.
         checkpoint_seconds: Seconds between two writes of the state.
         progress: Show a progress bar with loss per row and steps per second.
         callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
         training: Fields of :class:`Training` that differ from the paper's; a tuple gives one
-            value per stage. ``compile=True`` compiles the steps (see
+            value per stage. ``steps`` and ``epochs`` take each other's place. ``compile=True``
+            compiles the steps (see
             :mod:`ppl_models.inference.training.compiled_step`; it takes up to a minute per stage
             to start with), ``precision="bf16"`` runs the networks in bfloat16.
 
@@ -96,21 +99,21 @@ def fit(
         raise ValueError("resume and overwrite are both on, expected one of them")
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
-    _check_names(pair, plan)
+    _check_plan(pair, plan)
     watching = any(stage.training.patience for stage in plan)
-    schema, table, validation = _checked(pair, data, watching)
+    schema, table, validation = _checked(pair, data, plan, watching)
     tables = [_rows_of(pair, stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
-        distributed.check_modules(pair, processes)
+        _check_modules(pair, plan, processes)
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
         folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
-            fixed = {n for n, stage in enumerate(plan) if _follows_progress(stage)}
+            fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
             claimed = run_folder.claimed(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
@@ -136,7 +139,7 @@ def fit(
 
 
 def _checked(
-    pair: Pair, data: Dataset | Table, watching: bool
+    pair: Pair, data: Dataset | Table, plan: tuple[Stage, ...], watching: bool
 ) -> tuple[Schema, Table, Table | None]:
     """The pair's schema with what is new in the data, and training and validation rows by it."""
     table, validation, roles = (
@@ -146,13 +149,32 @@ def _checked(
     )
     schema = pair.schema_with(table, roles)
     table = schema.bring(table)
-    check_data(pair, table)
+    _check_rows(pair, plan, table)
     if validation is not None:
         validation = schema.bring(validation)
         check_covariates(pair, validation)
         if watching:
-            check_data(pair, validation)
+            _check_rows(pair, [_as_validated(stage) for stage in plan], validation)
     return schema, table, validation
+
+
+def _check_rows(pair: Pair, plan: Sequence[Stage], table: Table) -> None:
+    """Compare rows with the support of their sites, as the stages see them.
+
+    What a later stage prepares may come from networks that are not trained yet, and what one with
+    a ``start`` does may wait for it: only the first stage's prepared rows are looked at.
+    """
+    first = plan[0]
+    if any(stage.prepare is None for stage in plan):
+        makers = [stage.prepare for stage in plan if stage.prepare is not None]
+        check_data(pair, table, makers=makers)
+    if first.prepare is not None and first.start is None:
+        program = first.pair if isinstance(first.pair, Pair) else pair
+        check_data(program, _rows_of(first, table), prepare=first.prepare)
+
+
+def _as_validated(stage: Stage) -> Stage:
+    return dataclasses.replace(stage, prepare=stage.prepare_validation or stage.prepare)
 
 
 def _plan(
@@ -171,20 +193,33 @@ def _plan(
     return plan
 
 
-def _check_names(pair: Pair, plan: tuple[Stage, ...]) -> None:
-    """Refuse parameters that are none, and parts of a loss whose names no curve can have.
+def _check_plan(pair: Pair, plan: tuple[Stage, ...]) -> None:
+    """Refuse what no stage can do, before any work.
 
     Raises:
-        ValueError: Naming what a stage freezes or trains, or the stage and the part.
+        ValueError: Naming parameters that are none, an optimiser that is none or does not take
+            its options or parameters, or a part of a loss whose name no curve can have.
     """
     for stage in plan:
-        trained(pair, stage)
-        for name in stage.objective.part_names:
+        own, others = trained(pair, stage)
+        optimiser_of([{"params": own}], stage.training, 1)
+        for player, theirs in zip(stage.players, others, strict=True):
+            optimiser_of(player_groups(pair, player, theirs), stage.training, 1)
+        told = [(f"stage {stage.name!r}", name) for name in stage.objective.part_names]
+        for player in stage.players:
+            told += [(f"player {player.name!r}", name) for name in player.objective.part_names]
+        for who, name in told:
             problem = "is a column of every training curve" if name in RESERVED else ""
             if problem := problem or name_problem(name):
-                raise ValueError(
-                    f"stage {stage.name!r} has an objective with a part {name!r}, which {problem}"
-                )
+                raise ValueError(f"{who} has an objective with a part {name!r}, which {problem}")
+
+
+def _check_modules(pair: Pair, plan: tuple[Stage, ...], processes: distributed.Processes) -> None:
+    """Refuse networks of any side that normalise over the rows of one process."""
+    distributed.check_modules(pair, processes)
+    for player in (player for stage in plan for player in stage.players):
+        if player.module is not None:
+            distributed.check_modules(player.module, processes, f"player {player.name!r}: ")
 
 
 def _carry_out(
@@ -230,5 +265,14 @@ def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
     return rows if stage.observed else rows.without(*pair.card.labels)
 
 
-def _follows_progress(stage: Stage) -> bool:
-    return any(map(follows_progress, (stage.objective, *(p.objective for p in stage.players))))
+def _that_follows(stage: Stage) -> str:
+    """What of a stage changes with the share of its steps that is done; an empty text if nothing.
+
+    Its length then says how each of its steps is taken.
+    """
+    objectives = (stage.objective, *(player.objective for player in stage.players))
+    if any(map(follows_progress, objectives)):
+        return "objective"
+    if any(map(change_follows_progress, stage.changes)):
+        return "change after each step"
+    return "learning rate" if rates_follow_share(stage.training.schedule) else ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-Outcome = tuple[Callable[[float], bool], bool]
+from ppl_models.inference.objectives.schedule import Progress
+
+Outcome = tuple[Callable[[Any], bool], bool]  # of the progress
 
 
 class Live:
@@ -24,14 +28,19 @@ class Live:
         tensor: The graph's tensor for it, a float64 scalar.
         outcomes: Gets a test of the progress and its outcome per comparison.
         at: The number as a function of the progress; the progress itself by default.
+
+    Attributes:
+        steps: How many steps are done, where it stands for the progress itself.
     """
+
+    steps: Live
 
     def __init__(
         self,
         value: float,
         tensor: Tensor,
         outcomes: list[Outcome],
-        at: Callable[[float], float] = float,
+        at: Callable[[Any], float] = float,
     ) -> None:
         self.value, self.tensor, self.outcomes, self.at = value, tensor, outcomes, at
 
@@ -61,6 +70,11 @@ class Live:
             self.outcomes,
             lambda p: f(mine(p), theirs(p)),
         )
+
+    def cos(self) -> Live:
+        """Its cosine."""
+        mine, tensor = self.at, torch.cos(self.tensor)
+        return Live(math.cos(self.value), tensor, self.outcomes, lambda p: math.cos(mine(p)))
 
     def _compare(self, f: Callable[[Any, Any], Any], other: Any) -> bool:
         theirs, number, _ = _parts(other)
@@ -127,6 +141,19 @@ class Live:
         raise TypeError("a schedule's value is read as a plain number, which would freeze it")
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def live_progress(progress: Progress, tensor: Tensor, outcomes: list[Outcome]) -> Live:
+    """The progress of training, and its steps, in a trace.
+
+    Args:
+        progress: It at the moment of the trace.
+        tensor: The graph's tensor of both numbers ``(2,)``, float64.
+        outcomes: See :class:`Live`.
+    """
+    made = Live(float(progress), tensor[0], outcomes)
+    made.steps = Live(float(progress.steps), tensor[1], outcomes, lambda p: p.steps)
+    return made
 
 
 def _parts(other: Any) -> tuple[Callable[[float], float], float, Any]:

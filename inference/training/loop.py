@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.confusion import labelled_rows
 from ppl_models.inference.training import run_folder
@@ -23,9 +24,20 @@ from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, frozen, sides
 from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
+from ppl_models.inference.training.turns import draw_weights, modules_before
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
 RECORDS = 400  # points of the training curve per stage
+
+
+def steps_of(stage: Stage, stream: Stream) -> int:
+    """Steps of a stage.
+
+    Args:
+        stage: The stage.
+        stream: Its rows in order.
+    """
+    return stage.training.steps or stage.training.epochs * stream.steps_per_epoch
 
 
 class Loop:
@@ -51,8 +63,8 @@ class Loop:
             with torch.no_grad():
                 stage.start(next(table.without(*self.pair.card.labels).batches(limit=START_ROWS)))
         stream = self._stream(place, table)
-        steps = self._steps(place, stream, len(table))
-        total = options.epochs * stream.steps_per_epoch
+        total = steps_of(stage, stream)
+        steps = self._steps(place, stream, len(table), total)
         job.run.planned = state.done_before + total
         every = max(1, total // RECORDS)
         began = time.monotonic()
@@ -64,7 +76,7 @@ class Loop:
             stale = bool(options.patience) and state.best.get("age", 0) >= options.patience
             while state.step < total and not stale:
                 for side in self.sides:
-                    side.objective.at(state.step / total)
+                    side.objective.at(Progress(state.step / total, state.step))
                 batches = stream.step(state.step)
                 state.add(*steps.take(state.step, batches))
                 if state.step % every == 0 or state.step == total:
@@ -96,14 +108,16 @@ class Loop:
             processes=processes.count,
         )
 
-    def _steps(self, place: int, stream: Stream, rows: int) -> Steps:
+    def _steps(self, place: int, stream: Stream, rows: int, total: int) -> Steps:
         """The stage's sides, as they were left, and who moves them."""
         self.draws.shares = stream.shares
+        if not self.state.step:
+            draw_weights(self.pair, self.job.plan, place, self.job.seed)
         self.sides = sides(self.pair, self.job.plan[place], rows)
         if self.state.step:
-            self._restore_sides(stream)
+            self._restore_sides(total)
         self.job.processes.alike(self._tensors())
-        return Steps(self.job, place, self.sides, self.draws, rows)
+        return Steps(self.job, place, self.sides, self.draws, rows, total)
 
     def _bar(self, stage: Stage, total: int) -> Any:
         return tqdm(
@@ -155,6 +169,7 @@ class Loop:
             "run": run_folder.digest_of(job.description["identity"]),
             **self._weights(status),
             "sides": [side.state() for side in self.sides],
+            "players": [m.state_dict() for m in modules_before(job.plan, self.state.stage)],
             "history": job.run.history,
             "validation": job.run.validation,
             "rng": torch.get_rng_state(),
@@ -177,15 +192,17 @@ class Loop:
             self.state = State.load(saved, len(self.job.plan))
             if "last" in saved:
                 self.state.best = {**self.state.best, "model": saved["model"]}
+            earlier = modules_before(self.job.plan, self.state.stage)
+            for module, held in zip(earlier, saved.get("players", ()), strict=False):
+                module.load_state_dict(held)
             run.history, run.validation = curves(saved)
             torch.set_rng_state(saved["rng"])
             if self.job.device.type == "cuda" and saved["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(saved["cuda_rng"])
 
-    def _restore_sides(self, stream: Stream) -> None:
+    def _restore_sides(self, total: int) -> None:
         """Optimisers and players as they were in the midst of the stage."""
         state, stage = self.state, self.job.plan[self.state.stage]
-        total = stage.training.epochs * stream.steps_per_epoch
         with self._fitting():
             if state.step > total:
                 raise ValueError(f"it is at step {state.step} of {total} of stage {stage.name!r}")

@@ -11,6 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_models.inference.traces.sites import Program
+from ppl_models.quiet import unmoved
 
 
 @contextlib.contextmanager
@@ -72,21 +73,20 @@ def networks_of(roots: Iterable[Program | nn.Module], run: Callable[[], Any]) ->
             for call in calls:
                 call.samples = True
 
+    roots = list(roots)
     modules = list({id(m): m for root in roots for m in root.modules()}.values())
-    buffers = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False)]
     devices = list({p.device for m in modules for p in m.parameters(False) if p.is_cuda})
     with (
         contextlib.ExitStack() as stack,
         torch.no_grad(),
         torch.random.fork_rng(devices=devices),
         Watch(),
+        unmoved(*roots),
     ):
         for module in modules:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         run()
-    for buffer, before in buffers:
-        buffer.copy_(before)
     return list(networks.values())
 
 

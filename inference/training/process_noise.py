@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Share
-from ppl_models.data.tables.seeds import PROCESS, generator
+from ppl_models.data.tables.seeds import PROCESS, TURN, generator
 from ppl_models.inference.objectives.loss_parts import LossByPart, parts_of
 from ppl_models.inference.training.gathered_rows import AllRows
 from ppl_models.sample_sites import is_local, is_plate
@@ -125,6 +125,26 @@ class Draws:
             return
         with self.own(*key), self.sites(self.shares[place]):
             yield
+
+    @contextlib.contextmanager
+    def turn(self, *key: int) -> Iterator[None]:
+        """A player's stream in place of the run's, which is then where it was.
+
+        It is a function of the run's seed and the key alone, the same in all processes: no
+        checkpoint has to hold it, and no other side sees that it was drawn from.
+
+        Args:
+            key: Stage, step, place of the player and its turn.
+        """
+        start = generator(self.seed, TURN, *key).initial_seed()
+        before = {kind: default.get_state() for kind, default in self.default.items()}
+        for default in self.default.values():
+            default.manual_seed(start)
+        try:
+            yield
+        finally:
+            for kind, default in self.default.items():
+                default.set_state(before[kind])
 
     @contextlib.contextmanager
     def own(self, *key: int) -> Iterator[None]:

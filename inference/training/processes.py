@@ -287,8 +287,13 @@ def _processes() -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size(), control)
 
 
-def check_modules(modules: nn.Module, processes: Processes) -> None:
+def check_modules(modules: nn.Module, processes: Processes, whose: str = "") -> None:
     """Refuse networks that normalise over the rows of one process.
+
+    Args:
+        modules: The networks.
+        processes: Who shares the run.
+        whose: Begins the message, where they are not the pair's.
 
     Raises:
         ValueError: Naming the first one.
@@ -300,6 +305,6 @@ def check_modules(modules: nn.Module, processes: Processes) -> None:
             module, nn.SyncBatchNorm
         ):
             raise ValueError(
-                f"{name} is a {type(module).__name__}, which would see the rows of one process; "
-                "expected torch.nn.SyncBatchNorm, or a layer that treats rows alone"
+                f"{whose}{name or 'it'} is a {type(module).__name__}, which would see the rows of "
+                "one process; expected torch.nn.SyncBatchNorm, or a layer that treats rows alone"
             )

@@ -241,6 +241,8 @@ def describe_run(
 def _identity(stage: Stage, names: Mapping[int, str]) -> dict[str, Any]:
     told: dict[str, Any] = options.identity(stage, names)
     training = told.pop("training")
+    if stage.training.steps:
+        training.pop("epochs")  # say nothing then
     return {key: value for key, value in {**told, **training}.items() if key != "class"}
 
 

@@ -44,6 +44,7 @@ OPTIONAL: dict[str, type] = {
     "identity.stages.*": dict,
     "identity.stages.*.name": str,
 }
+LENGTHS = ("epochs", "steps")  # of a stage
 WORDS = {str: "a text", int: "a whole number", dict: "a table", list: "a list"}
 
 
@@ -116,29 +117,35 @@ def digest_of(identity: Mapping[str, Any]) -> str:
 
 
 def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity without what may change on resuming: where its data are, and epochs."""
+    """An identity without what may change on resuming: where its data are, and its length."""
     lasting = copy.deepcopy(dict(identity))
     if isinstance(data := lasting.get("data"), dict) and "digest" in data:
         data.pop("name", None)
     for stage in lasting.get("stages", ()):
-        stage.pop("epochs", None)
+        for unit in LENGTHS:
+            stage.pop(unit, None)
     return lasting
 
 
 def check_same(
-    folder: Path, there: Mapping[str, Any], here: Mapping[str, Any], stage: int, fixed: set[int]
+    folder: Path,
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    stage: int,
+    fixed: Mapping[int, str],
 ) -> None:
     """Refuse to go on with a run under other settings.
 
-    Stages that are not over may become longer, and those that have not begun have any number of
-    epochs.
+    Stages that are not over may become longer, in the unit that they are told in, and those that
+    have not begun have any length.
 
     Args:
         folder: The run's.
         there: Its identity.
         here: The identity of what is to go on.
         stage: The place of the stage that it has come to.
-        fixed: Places of stages whose number of epochs says how each step is taken.
+        fixed: By the place of a stage whose length says how each step is taken, what of it
+            changes with the share of steps that is done.
 
     Raises:
         RunFolderError: Naming the setting, and both values.
@@ -149,15 +156,18 @@ def check_same(
         was_of["name"] = is_of.get("name")  # the same rows, wherever they are now
     stages = [side.get("stages", []) for side in (old, new)]
     for place, (was, now) in enumerate(zip(*stages, strict=False)):
-        epochs = was.get("epochs"), now.get("epochs")
-        longer = all(isinstance(n, int) for n in epochs) and epochs[1] > epochs[0]
+        unit = "steps" if "steps" in now else "epochs"
+        lengths = was.get(unit), now.get(unit)
+        longer = all(isinstance(n, int) for n in lengths) and lengths[1] > lengths[0]
         if place > stage or (place == stage and longer and place not in fixed):
-            was["epochs"] = now.get("epochs")
+            for name in LENGTHS:
+                was.pop(name, None)
+                was.update({name: now[name]} if name in now else {})
         elif place == stage and longer:
             raise RunFolderError(
-                f"{folder} holds a run whose stage {now['name']!r} has {epochs[0]} epochs, not "
-                f"{epochs[1]}, and cannot be prolonged: its objective changes with the share of "
-                "the epochs that is done"
+                f"{folder} holds a run whose stage {now['name']!r} has {lengths[0]} {unit}, not "
+                f"{lengths[1]}, and cannot be prolonged: its {fixed[place]} changes with the "
+                f"share of the {unit} that is done"
             )
     for key, value in new.items():
         if differing := _difference(old.get(key), value, key):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ppl_models.files import remove_stale
@@ -36,7 +37,7 @@ def claimed(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    fixed: Set[int] = frozenset(),
+    fixed: Mapping[int, str] = MappingProxyType({}),
 ) -> Iterator[dict[str, Any] | None]:
     """Take a folder for a run before any work is done, and hold it meanwhile.
 
@@ -65,7 +66,7 @@ def claimed(
     try:
         with locked(folder):
             remove_stale(folder)
-            new, saved = _enter(folder, description, resume, overwrite, set(fixed))
+            new, saved = _enter(folder, description, resume, overwrite, fixed)
             try:
                 yield saved
             except BaseException:
@@ -87,7 +88,11 @@ def _check_empty(folder: Path) -> None:
 
 
 def _enter(
-    folder: Path, description: Mapping[str, Any], resume: bool, overwrite: bool, fixed: set[int]
+    folder: Path,
+    description: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    fixed: Mapping[int, str],
 ) -> tuple[bool, dict[str, Any] | None]:
     """Whether the run is a new one, and the state of one that is not."""
     if (folder / DESCRIPTION).exists() and not overwrite:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ppl_models.inference.training.optimisers import optimiser_of, restore_state
+from ppl_models.inference.training.parameter_names import below, by_rate
+
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.base import Objective
-    from ppl_models.inference.objectives.stage import Stage, Training
+    from ppl_models.inference.objectives.stage import Player, Stage
     from ppl_models.pair import Pair
 
 
@@ -40,17 +42,7 @@ class Side:
             ValueError: If it is the state of other parameters.
         """
         moments = state["optimiser"]["state"]
-        for place, held in moments.items():
-            # Adam's own kernel reads as many numbers as the parameter has.
-            for name, value in held.items():
-                shape = self.parameters[place].shape if name != "step" else ()
-                if value.shape != shape:
-                    raise ValueError(
-                        f"{name} of parameter {place} of {self.name!r} has shape "
-                        f"{tuple(value.shape)}, expected {tuple(shape)}"
-                    )
-        own = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": own})
+        restore_state(self.optimiser, moments, self.name)
         if self.module is not None:
             self.module.load_state_dict(state["module"])
 
@@ -67,16 +59,56 @@ def sides(pair: Pair, stage: Stage, rows: int) -> list[Side]:
         ValueError: As :func:`trained`.
     """
     own, others = trained(pair, stage)
-    found = [Side("pair", stage.objective, own, _adam(own, stage.training, rows))]
+    groups, options = by_rate(own, stage.rates, pair, f"stage {stage.name!r}"), stage.training
+    found = [_side("pair", stage.objective, groups, optimiser_of(groups, options, rows))]
     for player, theirs in zip(stage.players, others, strict=True):
         if player.module is not None:
-            player.module.to(own[0].device)
-            theirs += list(player.module.parameters())
-        optimiser = _adam(theirs, stage.training, rows, player.learning_rate)
+            player.module.to(pair.like().device, pair.like().dtype)
+        groups = player_groups(pair, player, theirs)
+        optimiser = optimiser_of(groups, options, rows)
         found.append(
-            Side(player.name, player.objective, theirs, optimiser, player.steps, player.module)
+            _side(player.name, player.objective, groups, optimiser, player.steps, player.module)
         )
     return found
+
+
+def player_groups(
+    pair: Pair, player: Player, parameters: list[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """A player's parameters as an optimiser takes them, with the options that are its own.
+
+    Args:
+        pair: The pair.
+        player: The player.
+        parameters: All that it trains.
+
+    Raises:
+        ValueError: As :func:`by_rate`.
+    """
+    named: tuple[nn.Module, str] = (pair, "the pair")
+    if player.module is not None:
+        named = (player.module, "its module")
+    groups = by_rate(parameters, player.rates, named[0], f"player {player.name!r}", named[1])
+    options = {
+        "lr": player.learning_rate,
+        "betas": player.betas,
+        "weight_decay": player.weight_decay,
+    }
+    own = {option: value for option, value in options.items() if value is not None}
+    return [{**own, **group} for group in groups]
+
+
+def _side(
+    name: str,
+    objective: Objective,
+    groups: list[dict[str, Any]],
+    optimiser: torch.optim.Optimizer,
+    steps: int = 1,
+    module: nn.Module | None = None,
+) -> Side:
+    # In the order of the optimiser, by which its state is counted.
+    parameters = [p for group in groups for p in group["params"]]
+    return Side(name, objective, parameters, optimiser, steps, module)
 
 
 def trained(pair: Pair, stage: Stage) -> tuple[list[nn.Parameter], list[list[nn.Parameter]]]:
@@ -88,17 +120,35 @@ def trained(pair: Pair, stage: Stage) -> tuple[list[nn.Parameter], list[list[nn.
     """
     held = {id(p) for p in frozen(pair, stage)}
     taken = dict.fromkeys(held, f"stage {stage.name!r}")
+    in_pair = {id(p): name for name, p in pair.named_parameters()}
     others = []
+    called = {"pair"}
     for player in stage.players:
         what = f"player {player.name!r}"
+        if player.name in called:
+            raise ValueError(f"stage {stage.name!r} has two sides named {player.name!r}")
+        called.add(player.name)
         theirs: dict[int, nn.Parameter] = {}
         for prefix in player.parameters:
-            for name, parameter in _below(pair, prefix, f"{what} trains"):
+            for name, parameter in below(pair, prefix, f"{what} trains"):
                 if id(parameter) in taken:
                     raise ValueError(
                         f"{what} trains {name!r}, which {taken[id(parameter)]} already has"
                     )
                 theirs[id(parameter)] = parameter
+        for name, parameter in player.module.named_parameters() if player.module else ():
+            if id(parameter) in in_pair:
+                raise ValueError(
+                    f"module of {what} holds {in_pair[id(parameter)]!r} of the pair; expected "
+                    f"networks outside it, or parameters=({in_pair[id(parameter)]!r},)"
+                )
+            if id(parameter) in taken:
+                raise ValueError(
+                    f"{what} trains {name!r}, which {taken[id(parameter)]} already has"
+                )
+            theirs[id(parameter)] = parameter
+        if not theirs:
+            raise ValueError(f"module of {what} has no parameters, expected some to train")
         taken |= dict.fromkeys(theirs, what)
         others.append(list(theirs.values()))
     if stage.simultaneous and (several := [p for p in stage.players if p.steps > 1]):
@@ -109,6 +159,9 @@ def trained(pair: Pair, stage: Stage) -> tuple[list[nn.Parameter], list[list[nn.
     own = [p for p in (stage.pair or pair).parameters() if id(p) not in taken]
     if not own:
         raise ValueError(f"stage {stage.name!r} freezes every parameter, expected one to train")
+    by_rate(own, stage.rates, pair, f"stage {stage.name!r}")  # a name that fits none is told now
+    for player, parameters in zip(stage.players, others, strict=True):
+        player_groups(pair, player, parameters)
     return own, others
 
 
@@ -121,59 +174,8 @@ def frozen(pair: Pair, stage: Stage) -> list[nn.Parameter]:
     Raises:
         ValueError: If the stage freezes a name that the pair has no parameter of.
     """
-    found = [_below(pair, prefix, f"stage {stage.name!r} freezes") for prefix in stage.freeze]
+    found = [below(pair, prefix, f"stage {stage.name!r} freezes") for prefix in stage.freeze]
     return list({id(p): p for named in found for _, p in named}.values())
-
-
-def _below(pair: Pair, prefix: str, what: str) -> list[tuple[str, nn.Parameter]]:
-    """The parameters under a prefix, by every name that ``state_dict`` prints."""
-    every = list(pair.named_parameters(remove_duplicate=False))
-    found = [(name, p) for name, p in every if under(name, prefix)]
-    if found:
-        return found
-    if any(under(name, prefix) for name, _ in pair.named_buffers(remove_duplicate=False)):
-        raise ValueError(
-            f"{what} {prefix!r}, which holds buffers alone, and no gradient moves them; expected "
-            "a name of parameters"
-        )
-    parts = [name.split(".") for name, _ in every]
-    known = {".".join(path[:n]) for path in parts for n in range(1, len(path) + 1)}
-    near = _nearest(prefix, known)
-    hint = f"did you mean {near!r}? " if near else ""
-    first = ", ".join(sorted({path[0] for path in parts}))
-    raise ValueError(
-        f"{what} {prefix!r}, which is no parameter of the pair: {hint}expected one of {first}, "
-        "or a name below it, as pair.state_dict() prints them"
-    )
-
-
-def _nearest(prefix: str, known: Iterable[str]) -> str:
-    """The name that is most like a prefix; one that ends alike goes first."""
-    alike = [name for name in known if name.split(".")[-1] == prefix.split(".")[-1]]
-    near = difflib.get_close_matches(prefix, sorted(alike), n=1, cutoff=0.0)
-    return (near or difflib.get_close_matches(prefix, sorted(known), n=1) or [""])[0]
-
-
-def _adam(
-    parameters: list[nn.Parameter],
-    options: Training,
-    rows: int,
-    learning_rate: float | None = None,
-) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        parameters,
-        lr=options.learning_rate if learning_rate is None else learning_rate,
-        betas=(options.beta1, options.beta2),
-        # Adam adds weight_decay * w to the gradient of the mean loss per row, which is the
-        # gradient of the prior's -log density / N.
-        weight_decay=options.weight_prior / rows,
-        fused=True,
-    )
-
-
-def under(name: str, prefix: str) -> bool:
-    """Whether a parameter's name lies under a prefix, at a dot."""
-    return name == prefix or name.startswith(prefix + ".")
 
 
 @contextlib.contextmanager

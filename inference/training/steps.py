@@ -12,16 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
-from ppl_models.inference.objectives.loss_parts import LossByPart
+from ppl_models.inference.objectives.loss_parts import LossByPart, prefixed
+from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
 from ppl_models.inference.training.compiled_step import compiled_sides
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
+from ppl_models.inference.training.optimisers import mover
 from ppl_models.inference.training.precision import bfloat16, networks_of
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.processes import LostProcess
-from ppl_models.inference.training.sides import Side, constant
+from ppl_models.inference.training.sides import Side
+from ppl_models.inference.training.turns import turns
+from ppl_models.quiet import unmoved
 
 Batches = tuple[Batch, ...]
 Taken = tuple[Tensor | float, tuple[str, ...], Tensor]  # a loss per row, its parts' names and they
@@ -36,12 +40,18 @@ class Steps:
         sides: The stage's sides, the pair's own first.
         draws: Random numbers, the same however many processes share them.
         rows: Rows of the stage's data.
+        total: Steps of the stage.
     """
 
-    def __init__(self, job: Job, place: int, sides: list[Side], draws: Draws, rows: int) -> None:
+    def __init__(
+        self, job: Job, place: int, sides: list[Side], draws: Draws, rows: int, total: int
+    ) -> None:
         self.job, self.place, self.sides, self.draws, self.rows = job, place, sides, draws, rows
-        self.stage = job.plan[place]
+        self.stage, self.total = job.plan[place], total
+        options = self.stage.training
+        self.move = {s.name: mover(s.optimiser, s.parameters, options, total) for s in sides}
         self.trained = self.stage.pair or job.run.pair
+        self.turns = turns(job.run.pair, self.stage, sides) if len(sides) > 1 else []
         self.compiled = {}
         if self.stage.training.compile:
             self.compiled = compiled_sides(sides, self.trained, job.processes.count)
@@ -67,7 +77,10 @@ class Steps:
         return bfloat16(networks_of(roots, run), self.job.device)
 
     def take(self, step: int, batches: Batches) -> Taken:
-        """Move every side; returns the first side's loss per row, and its parts.
+        """Move every side; returns the first side's loss per row, and every side's parts.
+
+        Those of a player stand behind the first side's, under its name: ``critic.hinge(y)``.
+        They are those of its last turn.
 
         Raises:
             NotFinite: If a loss is NaN or infinite, on a CPU.
@@ -80,22 +93,42 @@ class Steps:
         if self.compiled and self.job.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # gradients are kept until the next one
         if len(self.sides) == 1:
-            loss = self._gradient(self.sides[0], step, batches, (0, 0))
-            self.sides[0].optimiser.step()
-            return loss
+            taken = self._gradient(self.sides[0], step, batches, (0, 0))
+            self.move[self.sides[0].name](step)
+        else:
+            taken = self._play(step, batches)
+        if stage.changes:
+            progress = Progress(step / self.total, step)
+            with torch.no_grad():
+                for change in stage.changes:
+                    change(progress)
+        return taken
+
+    def _play(self, step: int, batches: Batches) -> Taken:
+        """Move the sides of a game, in turn or at once."""
+        stage = self.stage
         taken: list[Taken] = []
         for place, side in enumerate(self.sides):
-            others = [p for s in self.sides if s is not side for p in s.parameters]
-            with constant(others):
+            with self.turns[place].taken():
                 for turn in range(side.steps):
-                    loss = self._gradient(side, step, batches, (place, turn))
+                    loss = self._turn(side, step, batches, (place, turn))
                     if not stage.simultaneous:
-                        side.optimiser.step()
+                        self.move[side.name](step)
             taken.append(loss)
         if stage.simultaneous:  # every gradient was taken at the same point
             for side in self.sides:
-                side.optimiser.step()
-        return taken[0]
+                self.move[side.name](step)
+        players = zip(self.sides[1:], taken[1:], strict=True)
+        names = [prefixed(side.name, names) for side, (_, names, _) in players]
+        every = torch.cat([parts for _, _, parts in taken])
+        return taken[0][0], sum(names, taken[0][1]), every
+
+    def _turn(self, side: Side, step: int, batches: Batches, turn: tuple[int, int]) -> Taken:
+        """A gradient of one side, which draws from its own stream unless it is the first."""
+        if not turn[0]:
+            return self._gradient(side, step, batches, turn)
+        with self.draws.turn(self.place, step, *turn):
+            return self._gradient(side, step, batches, turn)
 
     def _gradient(self, side: Side, step: int, batches: Batches, turn: tuple[int, int]) -> Taken:
         side.optimiser.zero_grad(set_to_none=True)
@@ -126,6 +159,11 @@ class Steps:
         else:
             told = compiled
         loss, parts = told.total, told.values
+        if compiled is None and not loss.requires_grad:
+            raise ValueError(
+                f"the loss of {side.name!r} in stage {self.stage.name!r} depends on nothing that "
+                "it trains"
+            )
         if processes.count > 1:
             loss.backward()
             stop = self.job.interrupted.is_set()
@@ -134,6 +172,11 @@ class Steps:
             value = loss.item()
             if not math.isfinite(value):
                 torch.set_rng_state(before)
+                if turn[0]:  # the pair's densities were finite when it moved
+                    raise NotFinite(
+                        f"step {step + 1}: the loss of player {side.name!r} is not finite; try a "
+                        "smaller learning rate for it"
+                    )
                 self.check(value, step, batches)
         if processes.count == 1 and compiled is None:
             loss.backward()
@@ -147,7 +190,11 @@ class Steps:
         """
         if (name := not_finite(self.job.run.pair.named_parameters())) is not None:
             raise exploded(name, step)
-        with contextlib.suppress(ValueError, RuntimeError), pyro.validation_enabled(False):
+        with (
+            contextlib.suppress(ValueError, RuntimeError),
+            pyro.validation_enabled(False),
+            unmoved(self.job.run.pair),
+        ):
             told = run()
             return None if bool(told.total.isfinite()) else told
         return None
@@ -170,7 +217,8 @@ class Steps:
             nesting = self.stage.objective.max_plate_nesting
             kind = next(i for i, b in enumerate(batches) if b is batch)
             draws = self.draws.again(kind, self.place, step, 0, 0)
-            with torch.no_grad(), pyro.validation_enabled(False), draws:
+            still = unmoved(self.job.run.pair)
+            with torch.no_grad(), pyro.validation_enabled(False), still, draws:
                 run = Evaluation(self.trained.model, self.trained.guide, batch, nesting)
                 weights = run.weights()
             yield weights.guide

@@ -299,12 +299,13 @@ def test_what_holds_itself_comes_to_an_end():
 @pytest.mark.parametrize(
     "changed",
     [{"name": "q"}, {"objective": inference.ELBO(beta=2.0)}, {"module": nn.Linear(2, 3)},
-     {"parameters": ("decoder",)}, {"steps": 2}, {"learning_rate": 0.1}],
+     {"parameters": ("decoder",)}, {"steps": 2}, {"learning_rate": 0.1}, {"betas": (0.5, 0.9)},
+     {"weight_decay": 0.0}, {"rates": {"weight": 0.1}}, {"weights": "given"}],
 )  # fmt: skip
 def test_every_option_of_a_player_tells_runs_apart(pair, table, changed):
     options = {"name": "p", "objective": inference.ELBO(), "module": nn.Linear(2, 2)}
-    assert {f.name for f in dataclasses.fields(Player)} == {*options, "parameters", "steps",
-                                                           "learning_rate"}  # fmt: skip
+    others = ["parameters", "steps", "learning_rate", "betas", "weight_decay", "rates", "weights"]
+    assert {f.name for f in dataclasses.fields(Player)} == {*options, *others}
     one, same, other = (Player(**o) for o in (options, options, {**options, **changed}))
     told = [
         run_identity(pair, table, inference.ELBO(), players=(player,))
@@ -317,6 +318,7 @@ def test_every_option_of_a_player_tells_runs_apart(pair, table, changed):
     "changed",
     [{"name": "s"}, {"pair": "guide"}, {"sites": ("x",)}, {"observed": "y"}, {"start": print},
      {"prepare": lambda batch: batch}, {"freeze": ("decoder",)}, {"simultaneous": True},
+     {"rates": {"decoder": 0.1}},
      {"training": inference.Training(epochs=3)}],
 )  # fmt: skip
 def test_every_option_of_a_stage_tells_runs_apart(pair, table, changed):

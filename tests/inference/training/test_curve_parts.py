@@ -9,12 +9,14 @@ import signal
 import numpy as np
 import pytest
 import torch
-from worlds import run_files
+from worlds import bayesian, run_files
 from worlds.processes import together
 
 import ppl_models as zoo
 from ppl_models import data, inference
+from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.loss_parts import is_addend
 from ppl_models.inference.posterior.groups import groups_of
 from ppl_models.inference.training.state import State
 
@@ -75,9 +77,86 @@ def test_a_point_is_the_mean_over_its_steps(digits):
 
 
 def test_a_bound_alone_is_there_by_its_name(digits):
+    """And behind it what it is made of, which is no addend of the loss."""
     run = fit(m2(digits), digits, objective=inference.EnumeratedELBO())
-    assert list(run.history)[4:] == ["bound"]
+    names = list(run.history)[4:]
+    assert names[0] == "bound" and set(names[1:]) == {"reconstruction", "kl(y)", "kl(z)"}
+    assert [is_addend(name) for name in names] == [True, False, False, False]
     np.testing.assert_allclose(run.history["bound"], run.history["loss"], rtol=1e-6)
+    made_of = np.sum([run.history[name] for name in names[1:]], axis=0)
+    np.testing.assert_allclose(made_of, run.history["bound"], rtol=1e-5)
+
+
+BOUNDS = {
+    "sampled": inference.ELBO(),
+    "particles": inference.ELBO(3),
+    "analytic": inference.ELBO(kl="analytic"),
+    "beta": inference.ELBO(kl="analytic", beta=4.0),
+    "free bits": inference.ELBO(free_bits=0.5),
+    "enumerated": inference.EnumeratedELBO(2),
+    "with a term": inference.EnumeratedELBO() + inference.Classification("y", 2.0),
+    "moved": inference.LeftOut(inference.EnumeratedELBO(), "y"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1, 10])
+@pytest.mark.parametrize("name", list(BOUNDS))
+def test_what_the_bound_is_made_of_is_that_of_its_sites(digits, dtype, scale, name):
+    """Against the log densities of the traces, site by site."""
+    labels = name in ("enumerated", "with a term", "moved")
+    pair = (m2(digits) if labels else zoo.build("vae", digits, hidden=(8,), latent=2)).to(dtype)
+    x = next(digits.train.only("x").batches(limit=20))["x"].to(dtype)
+    batch = Batch({"x": x}, size=len(x) * scale)
+    objective = BOUNDS[name]
+    run = objective.run(pair.model, pair.guide, batch)
+    with torch.no_grad():
+        told = objective.loss_of_kind(run)
+    found = dict(zip(told.names, told.values.tolist(), strict=True))
+    addends = sum(value for part, value in found.items() if is_addend(part))
+    assert addends == pytest.approx(float(told.total), rel=1e-5)
+    made_of = [part for part in found if not is_addend(part)]
+    assert sum(found[part] for part in made_of) == pytest.approx(found["bound"], rel=1e-5)
+    w = objective.evaluation(run).lead
+    labels = "y" in w.guide.nodes
+    log_q = w.guide.nodes["y"]["fn"].log_prob(w.guide.nodes["y"]["value"]) if labels else None
+    for part in made_of:
+        site = "x" if part == "reconstruction" else part.removeprefix("kl(").removesuffix(")")
+        p = w.model.nodes[site]
+        value = -p["fn"].log_prob(p["value"])
+        if site != "x":
+            q = w.guide.nodes[site]
+            value = value + q["fn"].log_prob(q["value"])
+            if name in ("analytic", "beta"):
+                value = torch.distributions.kl_divergence(q["fn"], p["fn"])
+        if labels:
+            value = (value * log_q.exp()).sum(0)
+        value = value.reshape(-1, len(x)).mean(0).sum() * scale
+        assert found[part] == pytest.approx(float(value), rel=1e-4), part
+
+
+def test_sites_outside_the_rows_are_told_too():
+    """The KL of a global site is its share of the bound's, once per data set."""
+    pair = bayesian.small()
+    x = torch.randn(12, bayesian.D, generator=torch.Generator().manual_seed(0)).double()
+    table = data.Table("rows", {"x": x})
+    run = fit(pair, table, objective=inference.EnumeratedELBO(), batch_size=4)
+    made_of = [name for name in list(run.history)[4:] if not is_addend(name)]
+    assert "kl(global sites)" in made_of and len(made_of) >= 2
+    total = np.sum([run.history[name] for name in made_of], axis=0)
+    np.testing.assert_allclose(total, run.history["bound"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "addend"),
+    [
+        ("bound", True), ("extra_kl", True), ("penalty(a.b)", True), ("weighted_bound", True),
+        ("reconstruction", False), ("kl(z)", False), ("critic.bound", False),
+        ("critic.kl(z)", False), ("kl(z.a)", False), ("klx(z)", True),
+    ],
+)  # fmt: skip
+def test_addends_are_told_by_their_names(name, addend):
+    assert is_addend(name) == addend
 
 
 def test_stages_without_a_part_have_nan_there(digits):
@@ -87,7 +166,10 @@ def test_stages_without_a_part_have_nan_there(digits):
     assert set(stage) == {0, 1}
     for name in list(run.history)[4:]:
         lacks = np.isnan(run.history[name])
-        assert not lacks.any() if name == "bound" else np.array_equal(lacks, stage == 0), name
+        if name in ("bound", "reconstruction"):
+            assert not lacks.any(), name
+        else:
+            assert np.array_equal(lacks, stage == (1 if name == "kl(z)" else 0)), name
     assert len(run.history) > 5
 
 

@@ -1,0 +1,147 @@
+"""The turns of a game: what stays as it is while one side moves, and what players start from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ppl_models.data.tables.seeds import START, generator
+from ppl_models.inference.training.compiled_step import terms_of
+from ppl_models.inference.training.parameter_names import under
+from ppl_models.inference.training.sides import Side, constant
+
+if TYPE_CHECKING:
+    from ppl_models.inference.objectives.stage import Player, Stage
+    from ppl_models.pair import Pair
+
+
+class Turn:
+    """A side's turn: all that is not its own is constant, parameters and buffers alike.
+
+    Buffers of others, such as the running statistics of BatchNorm, have their old values again
+    after it. Which of them move is found out on the first turn, so that constants cost nothing.
+
+    Args:
+        parameters: Parameters of the other sides, and of nobody.
+        buffers: Their buffers.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor]) -> None:
+        self.parameters, self.buffers = parameters, buffers
+        self.seen = False
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """While the side moves."""
+        before = [buffer.clone() for buffer in self.buffers]
+        with constant(self.parameters):
+            yield
+        if not self.seen:
+            held = zip(self.buffers, before, strict=True)
+            moved = [(b, old) for b, old in held if not torch.equal(b, old)]
+            self.buffers, before = [b for b, _ in moved], [old for _, old in moved]
+            self.seen = True
+        with torch.no_grad():
+            for buffer, old in zip(self.buffers, before, strict=True):
+                buffer.copy_(old)
+
+
+def turns(pair: Pair, stage: Stage, sides: Sequence[Side]) -> list[Turn]:
+    """The turns of a stage's sides.
+
+    Args:
+        pair: The pair.
+        stage: The stage.
+        sides: Its sides, the pair's own first.
+    """
+    objectives = [_modules(side.objective) for side in sides]
+    roots: list[nn.Module] = [pair, *(m for held in objectives for m in held)]
+    roots += [side.module for side in sides if side.module is not None]
+    every = {id(p): p for root in roots for p in root.parameters()}
+    buffers = _by_id(b for root in roots for b in root.buffers())
+    players = [_buffers(pair, player) for player in stage.players]
+    claimed = {i for own in players for i in own}
+    whole = {i for i in _by_id(pair.buffers()) if i not in claimed}
+    claimed |= whole
+    found = []
+    for side, owned, held in zip(sides, [whole, *players], objectives, strict=True):
+        # A moving average that an objective keeps goes with the side that is trained on it.
+        loose = {i for i in _by_id(b for m in held for b in m.buffers()) if i not in claimed}
+        mine = {id(p) for p in side.parameters}
+        found.append(
+            Turn(
+                [p for i, p in every.items() if i not in mine],
+                [b for i, b in buffers.items() if i not in owned | loose],
+            )
+        )
+    return found
+
+
+def _buffers(pair: Pair, player: Player) -> set[int]:
+    named = pair.named_buffers(remove_duplicate=False)
+    own = [b for name, b in named if any(under(name, prefix) for prefix in player.parameters)]
+    return {id(b) for b in (*own, *(player.module.buffers() if player.module else ()))}
+
+
+def _modules(objective: object) -> list[nn.Module]:
+    return [part for part in terms_of(objective) if isinstance(part, nn.Module)]
+
+
+def _by_id(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
+    return {id(tensor): tensor for tensor in tensors}
+
+
+def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> None:
+    """Give the modules of a stage's players their first weights, by the run's seed.
+
+    Those that an earlier stage has trained go on with its weights.
+
+    Args:
+        pair: The pair, whose precision they have.
+        stages: The plan.
+        place: Place of the stage in it.
+        seed: The run's.
+    """
+    known = {id(m) for stage in stages[:place] for p in stage.players for m in _parts(p)}
+    for number, player in enumerate(stages[place].players):
+        if player.weights == "given" or player.module is None:
+            continue
+        player.module.to("cpu", pair.like().dtype)  # the same numbers, wherever it is trained
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(
+                generator(seed, START, place, number).initial_seed()
+            )
+            # Inner layers first: a module that knows better then has the last word.
+            for module in reversed(_parts(player)):
+                if id(module) not in known:
+                    _reset(module)
+
+
+def modules_before(stages: Sequence[Stage], place: int) -> list[nn.Module]:
+    """The modules of players of the stages before one, which it may still look at."""
+    players = [player for stage in stages[:place] for player in stage.players]
+    return [player.module for player in players if player.module is not None]
+
+
+def _parts(player: Player) -> list[nn.Module]:
+    return [] if player.module is None else list(player.module.modules())
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+    if not callable(reset):
+        return
+    if not parametrize.is_parametrized(module):
+        reset()
+        return
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    with parametrize.cached():  # the layer fills what it is shown, and that is then kept
+        shown = {name: getattr(module, name) for name in names}
+        reset()
+    for name, value in shown.items():
+        setattr(module, name, value.detach().clone())
