@@ -46,7 +46,7 @@ def setting(
             such sites: a name of ``choices``, or probabilities as a tuple. See
             :func:`ppl_models.parts.label_prior.label_prior`.
         added: Runs of older versions have no such field; see
-            :func:`ppl_models.inference.objectives.options.options`.
+            :func:`ppl_models.inference.objectives.options.identity`.
     """
     metadata = {
         "doc": doc,
@@ -55,8 +55,9 @@ def setting(
         "choices": tuple(choices) if choices is not None else None,
         "minimum": minimum,
         "prior_of": prior_of,
-        "added": added,
     }
+    if added:
+        metadata["added"] = True
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -40,16 +40,17 @@ def quiet(device: torch.device, seed: int | None = None, *programs: Any) -> Iter
 
 
 @contextmanager
-def evaluating(pair: nn.Module) -> Iterator[None]:
+def evaluating(*roots: nn.Module) -> Iterator[None]:
     """Run in eval mode; each module's own mode, and the buffers, are afterwards what they were.
 
     Args:
-        pair: The pair.
+        roots: A pair, and networks beside it.
     """
-    modes = {module: module.training for module in pair.modules()}
-    pair.eval()
+    modes = {module: module.training for root in roots for module in root.modules()}
+    for root in roots:
+        root.eval()
     try:
-        with unmoved(pair):
+        with unmoved(*roots):
             yield
     finally:
         for module, mode in modes.items():

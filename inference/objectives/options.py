@@ -138,7 +138,8 @@ def text(value: Any) -> str:
 def identity(value: Any, names: Mapping[int, str] = NAMELESS) -> Any:
     """Plain values, such as JSON holds, that are equal where two things do the same.
 
-    Objectives and dataclasses become mappings of their class and all their options.
+    Objectives and dataclasses become mappings of their class and all their options; but fields
+    of dataclasses that were ``added`` since the first versions only where they are set.
 
     Args:
         value: Anything that may be an option.

@@ -138,8 +138,8 @@ def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tu
     Args:
         stages: The stages.
         overrides: Fields of :class:`Training`; a tuple gives one value per stage. ``epochs`` take
-            the place of a stage's steps, and ``steps`` of its epochs; of both the 0 in steps is
-            that of a stage that goes by epochs.
+            the place of a stage's steps, and ``steps`` of its epochs; where both are given, one
+            of the steps is 0, and that stage goes by epochs.
 
     Raises:
         ValueError: If an option does not exist, is out of range or has another number of
@@ -156,18 +156,20 @@ def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tu
                 f"{key} has {len(value)} values, expected one or {len(stages)}, one per stage "
                 f"({', '.join(s.name for s in stages)})"
             )
+    lengths = overrides.get("steps")
+    mixed = isinstance(lengths, tuple | list) and 0 in lengths
     for place, stage in enumerate(stages):
         own = {
             key: (value[place % len(value)] if isinstance(value, tuple | list) else value)
             for key, value in overrides.items()
         }
-        if own.get("steps") and "epochs" in own:
+        if own.get("steps") and "epochs" in own and not mixed:
             raise ValueError(
                 f"stage {stage.name!r} is given steps={own['steps']} and epochs={own['epochs']}, "
                 "expected one of them"
             )
         if "epochs" in own:
-            own["steps"] = 0
+            own.setdefault("steps", 0)
         training = dataclasses.replace(stage.training, **own)
         changed.append(dataclasses.replace(stage, training=training))
     return tuple(changed)

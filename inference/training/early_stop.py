@@ -52,7 +52,8 @@ class Watch:
             tell: Whether this process is the one that speaks.
         """
         trained, like = stage.pair or pair, pair.like()
-        with quiet(like.device, self.seed), evaluating(pair):
+        players = [player.module for player in stage.players if player.module is not None]
+        with quiet(like.device, self.seed), evaluating(pair, *players):
             total = 0.0
             for batch, counted in looks(stage, table):
                 batch = batch.to(like.device, like.dtype)

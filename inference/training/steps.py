@@ -52,6 +52,7 @@ class Steps:
         self.move = {s.name: mover(s.optimiser, s.parameters, options, total) for s in sides}
         self.trained = self.stage.pair or job.run.pair
         self.turns = turns(job.run.pair, self.stage, sides) if len(sides) > 1 else []
+        self.modules = [job.run.pair, *(side.module for side in sides if side.module is not None)]
         self.compiled = {}
         if self.stage.training.compile:
             self.compiled = compiled_sides(sides, self.trained, job.processes.count)
@@ -193,7 +194,7 @@ class Steps:
         with (
             contextlib.suppress(ValueError, RuntimeError),
             pyro.validation_enabled(False),
-            unmoved(self.job.run.pair),
+            unmoved(*self.modules),
         ):
             told = run()
             return None if bool(told.total.isfinite()) else told
@@ -217,7 +218,7 @@ class Steps:
             nesting = self.stage.objective.max_plate_nesting
             kind = next(i for i, b in enumerate(batches) if b is batch)
             draws = self.draws.again(kind, self.place, step, 0, 0)
-            still = unmoved(self.job.run.pair)
+            still = unmoved(*self.modules)
             with torch.no_grad(), pyro.validation_enabled(False), still, draws:
                 run = Evaluation(self.trained.model, self.trained.guide, batch, nesting)
                 weights = run.weights()

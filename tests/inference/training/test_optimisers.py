@@ -276,6 +276,8 @@ def test_steps_in_place_of_epochs():
     assert by_epochs.training.length == ("epochs", 3)
     (by_steps,) = inference.objectives.stage.with_training((paper,), {"steps": 9})
     assert by_steps.training.length == ("steps", 9)
+    plan = inference.objectives.stage.with_training((paper, paper), {"steps": (0, 9), "epochs": 3})
+    assert [stage.training.length for stage in plan] == [("epochs", 3), ("steps", 9)]
     run = fit(linear(), rows(torch.float64, 50), steps=7)
     assert run.history["step"][-1] == run.planned == 7
 

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from worlds.batch_norm import buffers, normed, rows
+from worlds.batch_norm import buffers, normalising, normed, rows
 from worlds.processes import together
 
 from ppl_models import inference
@@ -87,6 +87,33 @@ def test_each_step_moves_them_once(options):
         fit(plain, data)
         same(buffers(plain), seen)
         assert len(run.validation["loss"]) == STEPS // 2
+
+
+class Critic(inference.Objective):
+    formula = "c"
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def rows(self, run):
+        return self.net(run.batch["x"]).square().sum(-1)
+
+
+def test_a_network_beside_the_pair_is_moved_by_its_steps_alone():
+    nets = []
+    for patience in (0, 50):
+        torch.manual_seed(0)
+        net, pair = normalising(3, 2), normed()
+        data = Dataset("normed", rows(), rows(12), rows(12), {"name": "normed"})
+        player = inference.Player("critic", Critic(net), net)
+        objective = pair.objective() + Critic(net)
+        stage = inference.Stage(objective, players=(player,))
+        fit(pair, data, stages=(stage,), patience=patience)
+        nets.append(net)
+    assert int(nets[0][1].num_batches_tracked) == 2 * STEPS  # the pair's side reads it, too
+    same(buffers(nets[1]), buffers(nets[0]))
+    assert nets[1].training
 
 
 def test_validation_is_in_eval_mode():
