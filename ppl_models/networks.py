@@ -45,7 +45,9 @@ class SumLinear(nn.Module):
 
     Args:
         given: Size by input name; a plain integer is the size of a vector's last dimension,
-            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension.
+            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension. A name
+            that ends in a question mark may be left out of a call; a learnt vector of its own
+            then stands in the place of its product.
         units: Size of the output.
     """
 
@@ -53,7 +55,9 @@ class SumLinear(nn.Module):
         super().__init__()
         if not given:
             raise ValueError("SumLinear needs at least one input")
-        self.given = dict(given)
+        optional = [name[:-1] for name in given if name.endswith("?")]
+        given = {name.removesuffix("?"): size for name, size in given.items()}
+        self.given = given
         # The bound of torch.nn.Linear on the concatenated input.
         bound = 1.0 / math.sqrt(sum(given.values()))
         self.weights = nn.ParameterDict()
@@ -61,12 +65,16 @@ class SumLinear(nn.Module):
             shape = (size, units) if isinstance(size, Label) else (units, size)
             self.weights[name] = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(units).uniform_(-bound, bound))
+        self.missing = nn.ParameterDict({n: nn.Parameter(torch.zeros(units)) for n in optional})
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., units)``."""
         bias: Tensor | None = self.bias
         total: Tensor | None = None
         for name, size in self.given.items():
+            if name not in values and name in self.missing:
+                total = self.missing[name] if total is None else total + self.missing[name]
+                continue
             value, weight = values[name], self.weights[name]
             if isinstance(size, Label):
                 relaxed = value.is_floating_point()
@@ -111,6 +119,11 @@ class Net(nn.Module):
     def given(self) -> tuple[str, ...]:
         """Names of the inputs."""
         return tuple(self.first.given)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Names of the inputs that may be left out of a call."""
+        return frozenset(self.first.missing.keys())
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""

@@ -246,7 +246,7 @@ def test_a_term_that_permutes():
     ("draw", "reason"),
     [
         (random.random, "draws from random, whose numbers a graph would repeat"),
-        (lambda: float(np.random.rand()), "draws from numpy.random, whose numbers"),  # noqa: NPY002
+        (lambda: float(np.random.rand()), "draws from numpy.random, whose numbers"),
         (
             lambda: F.rrelu(torch.zeros(3), training=True).sum(),
             "rrelu_with_noise.default draws random numbers that a graph cannot keep",
