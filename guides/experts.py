@@ -139,7 +139,10 @@ class MixtureOfNormals(dist.MixtureSameFamily):
         """Vectors ``(sample_shape, ..., size)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
         q = base_of(self.component_distribution)
-        which = self.mixture_distribution.sample(sample_shape)
+        # From plain noise, which runs under vmap and is shared out among processes.
+        noise = torch.rand(shape[:-1], dtype=q.loc.dtype, device=q.loc.device)
+        count = q.loc.shape[-2]
+        which = (noise * count).long().clamp(max=count - 1)
         index = which[..., None, None].expand(*which.shape, 1, shape[-1])
         loc, scale = (
             v.expand(*which.shape, *v.shape[-2:]).gather(-2, index).squeeze(-2)

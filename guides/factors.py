@@ -50,7 +50,7 @@ class Factor(Conditional):
         size: Size of the site; of the network's output, where :meth:`outputs` says no more.
         given: Size by name of the values it conditions on, as in
             :class:`ppl_models.networks.SumLinear`. ``{"x": 6, "y?": Label(3)}`` also reads y
-            where the batch has it; in its place then stands a learnt vector.
+            where it is there, and learns a vector that says so.
         hidden: Units of each hidden layer.
         activation: Name of the activation.
         net: A network of your own instead, called with the given values by keyword, those that

@@ -46,8 +46,8 @@ class SumLinear(nn.Module):
     Args:
         given: Size by input name; a plain integer is the size of a vector's last dimension,
             ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension. A name
-            that ends in a question mark may be left out of a call; a learnt vector of its own
-            then stands in the place of its product.
+            that ends in a question mark may be left out of a call: its product is then 0, and
+            so is the vector that marks it as there.
         units: Size of the output.
     """
 
@@ -65,16 +65,17 @@ class SumLinear(nn.Module):
             shape = (size, units) if isinstance(size, Label) else (units, size)
             self.weights[name] = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(units).uniform_(-bound, bound))
-        self.missing = nn.ParameterDict({n: nn.Parameter(torch.zeros(units)) for n in optional})
+        self.there = nn.ParameterDict({n: nn.Parameter(torch.zeros(units)) for n in optional})
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., units)``."""
         bias: Tensor | None = self.bias
         total: Tensor | None = None
         for name, size in self.given.items():
-            if name not in values and name in self.missing:
-                total = self.missing[name] if total is None else total + self.missing[name]
-                continue
+            if name in self.there:
+                if name not in values:
+                    continue
+                total = self.there[name] if total is None else total + self.there[name]
             value, weight = values[name], self.weights[name]
             if isinstance(size, Label):
                 relaxed = value.is_floating_point()
@@ -86,7 +87,8 @@ class SumLinear(nn.Module):
                 part = F.linear(value, weight, bias)
                 bias = None
             total = part if total is None else total + part
-        assert total is not None
+        if total is None:  # nothing is there
+            return self.bias
         return total if bias is None else total + bias
 
 
@@ -123,7 +125,7 @@ class Net(nn.Module):
     @property
     def optional(self) -> frozenset[str]:
         """Names of the inputs that may be left out of a call."""
-        return frozenset(self.first.missing.keys())
+        return frozenset(self.first.there.keys())
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""

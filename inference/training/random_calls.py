@@ -29,7 +29,7 @@ FRESH = {
     torch.ops.aten.empty_like.default,
     torch.ops.aten.new_empty.default,
 }
-FROM = getattr(torch.ops.aten.random_, "from")  # noqa: B009  # a graph cannot write this name
+FROM = getattr(torch.ops.aten.random_, "from")  # a graph cannot write this name
 LAYOUT = "int[] size, int[] stride, ScalarType dtype, Device device"
 LIBRARY = torch.library.Library("ppl_models", "FRAGMENT")
 EXACT = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
@@ -98,7 +98,7 @@ def only_torch_draws() -> Iterator[None]:
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    name, key, *rest = np.random.get_state()  # noqa: NPY002  # a model may use it
+    name, key, *rest = np.random.get_state()  # a model may use it
     return (name, key.tobytes(), *rest)  # type: ignore[union-attr]
 
 

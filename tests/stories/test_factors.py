@@ -1,0 +1,72 @@
+"""A small story under each kind of factor: the contract, and all that is done with a pair."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from worlds.stories.factors import KINDS
+from worlds.whole_life import whole_life
+
+import ppl_models as zoo
+from ppl_models import Batch
+from ppl_models.data import Dataset, Table
+from ppl_models.inference import EnumeratedELBO
+from ppl_models.prior_rows import draw_rows
+from ppl_models.testing import PairContract
+
+FILE = Path(__file__).parents[1] / "worlds" / "stories" / "factors.py"
+
+
+class _Kind(PairContract):
+    pair = f"{FILE}:Factors"
+
+
+TestLadder = type("TestLadder", (_Kind,), {"settings": {"kind": "ladder"}})
+TestProduct = type("TestProduct", (_Kind,), {"settings": {"kind": "product"}})
+TestMixture = type("TestMixture", (_Kind,), {"settings": {"kind": "mixture"}})
+TestBoth = type("TestBoth", (_Kind,), {"settings": {"kind": "both"}})
+TestPoint = type("TestPoint", (_Kind,), {"settings": {"kind": "point"}})
+del _Kind
+
+
+def world(rows=60):
+    torch.manual_seed(4)
+    table = Table(
+        "world", {n: v for n, v in draw_rows(make("ladder"), rows).items() if n in "aby"}
+    )
+    return Dataset("world", table, table, table, {"name": "world", "options": {}})
+
+
+def make(kind):
+    return zoo.build(f"{FILE}:Factors", kind=kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_life(kind, tmp_path):
+    _, idata = whole_life(lambda: make(kind), world(), tmp_path, epochs=2, batch_size=20)
+    told = set(idata.sample_stats)
+    assert ("log_weight" in told) == (kind != "point")
+    assert ("diagnostics" in idata.groups()) == (kind != "point")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_every_subset_particles_labels_in_front_and_means(kind, dtype):
+    torch.manual_seed(5)
+    pair = make(kind).to(dtype)
+    full = {n: v.to(dtype) if n != "y" else v for n, v in draw_rows(pair, 6).items() if n in "aby"}
+    for seen in (("a",), ("b",), ("a", "b"), ("a", "b", "y")):
+        if kind in ("ladder", "point") and "a" not in seen:
+            continue
+        batch = Batch({n: full[n] for n in seen}, size=60)
+        for particles, rows in itertools.product((1, 3), (6, 60)):
+            scaled = Batch(dict(batch), size=rows)
+            loss = EnumeratedELBO(particles=particles).per_datum(pair.model, pair.guide, scaled)
+            assert loss.shape == (6,) and loss.dtype == dtype and bool(loss.isfinite().all())
+        known = {**batch, "y": full["y"]}
+        found = pair.guide.upstream("top" if kind == "point" else "z", known)
+        z = pair.guide.factor("z", found)
+        assert z.event_shape == (2,) and bool(z.mean.isfinite().all())
