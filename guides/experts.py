@@ -43,7 +43,7 @@ class _Experts(Conditional):
                 q = base_of(expert(**values))
                 found.append((q.loc, q.scale.pow(-2)))
         if not found:
-            have = [list(e.given) for e in self.experts]  # type: ignore[union-attr,arg-type]
+            have = [list(e.given) for e in self.experts]  # type: ignore[arg-type]
             raise ValueError(f"no expert has what it reads: they read {have}, none is there")
         means, precisions = zip(*found, strict=True)
         return tuple(  # type: ignore[return-value]
@@ -148,7 +148,8 @@ class MixtureOfNormals(dist.MixtureSameFamily):
             v.expand(*which.shape, *v.shape[-2:]).gather(-2, index).squeeze(-2)
             for v in (q.loc, q.scale)
         )
-        return loc + scale * torch.randn_like(loc)
+        drawn: Tensor = loc + scale * torch.randn_like(loc)
+        return drawn
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """As :meth:`rsample`, without gradient."""

@@ -34,8 +34,8 @@ class PointPerRow(Conditional):
     """q(site) = a vector of its own for each row of the training table, looked up by number.
 
     Its gradient is dense: Adam's moments move every row in each step, which costs rows x size per
-    step and gives the same numbers whatever the batch is. It stands for the rows that it was
-    trained on and for no others, not even for a validation table.
+    step. It stands for the rows that it was trained on and for no others, not even for a
+    validation table; exports and proposals, which take rows out of their table, refuse it.
 
     Args:
         size: Size of the vector.
@@ -65,12 +65,12 @@ class PointPerRow(Conditional):
             values: A batch.
 
         Raises:
-            ValueError: If it stands for another number of rows, or tells no row numbers.
+            IndexError: If it stands for another number of rows, or tells no row numbers.
         """
         total, known = getattr(values, "total", None), len(self.table)
         if total != known:
             what = "values without row numbers" if total is None else f"a table of {total} rows"
-            raise ValueError(
+            raise IndexError(  # no ValueError, to which Pyro's traces add lines
                 f"site {site!r} has a point for each of the {known} rows it was trained on, got "
                 f"{what}; expected batches of the training table"
             )

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
 from ppl_models.inference.traces.sites import Untraceable
 
+OpOverload = type(torch.ops.aten.rand.default)
 FRESH = {
     torch.ops.aten.empty.memory_format,
     torch.ops.aten.empty_like.default,
@@ -31,7 +31,8 @@ FRESH = {
 }
 FROM = getattr(torch.ops.aten.random_, "from")  # a graph cannot write this name
 LAYOUT = "int[] size, int[] stride, ScalarType dtype, Device device"
-LIBRARY = torch.library.Library("ppl_models", "FRAGMENT")
+NAMESPACE = "kept_draws"
+LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 EXACT = getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order)
 TAGS = (torch.Tag.nondeterministic_seeded, EXACT)
 
@@ -97,9 +98,8 @@ def only_torch_draws() -> Iterator[None]:
             )
 
 
-def _numpy_state() -> tuple[Any, ...]:
-    name, key, *rest = np.random.get_state()  # a model may use it
-    return (name, key.tobytes(), *rest)  # type: ignore[union-attr]
+def _numpy_state() -> str:
+    return repr(np.random.get_state(legacy=False))  # position and keys, as far as they are shown
 
 
 def _is_random(node: fx.Node) -> bool:
@@ -121,7 +121,7 @@ def _is_fresh(node: Any) -> bool:
 
 
 @functools.cache
-def _kept(op: OpOverload) -> OpOverload:
+def _kept(op: Any) -> Any:
     """The operation that runs another one as it is, given the draw before it."""
     schema = op._schema
     written = str(schema)
@@ -130,10 +130,10 @@ def _kept(op: OpOverload) -> OpOverload:
     whole = all(str(r.type) == "Tensor" for r in schema.returns)
     if not whole or not (in_place or not changed):
         raise Untraceable(f"{op} draws random numbers that a graph cannot keep in their order")
-    name = re.sub(r"\W", "_", f"drawn_{op}")
+    name = re.sub(r"\W", "_", str(op))
     arguments = re.sub(r"\(\w+!?\)", "", written[written.index("(") :])
     arguments = re.sub(r"\bfrom\b", "low", arguments)  # Python has another use for the word
-    call = op
+    call: Callable[..., Any] = op
     if in_place:  # drawn into memory of its own, which is filled in the order it lies in
         arguments = arguments.replace("Tensor self", LAYOUT, 1)
         call = _into_new_memory(op)
@@ -143,12 +143,12 @@ def _kept(op: OpOverload) -> OpOverload:
         return _contiguous(call(*args, **kwargs))
 
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"ppl_models::{name}", run, lib=LIBRARY)
-    found: OpOverload = getattr(torch.ops.ppl_models, name).default
+    torch.library.register_fake(f"{NAMESPACE}::{name}", run, lib=LIBRARY)
+    found = getattr(getattr(torch.ops, NAMESPACE), name).default
     return found
 
 
-def _into_new_memory(op: OpOverload) -> Callable[..., Tensor]:
+def _into_new_memory(op: Any) -> Callable[..., Tensor]:
     def run(
         size: list[int],
         stride: list[int],

@@ -96,7 +96,7 @@ def test_what_a_point_gives_is_handed_on():
 def test_other_rows_are_one_line(values, told):
     guide = guides.Factored(z=guides.PointPerRow(2, 10))
     message = f"site 'z' has a point for each of the 10 rows it was trained on, got {told}; "
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(IndexError, match=message) as error:
         guide.factor("z", values)
     assert "\n" not in str(error.value)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 from worlds.stories.factors import KINDS
-from worlds.whole_life import whole_life
+from worlds.whole_life import compiled, resumed, whole_life
 
 import ppl_models as zoo
-from ppl_models import Batch
+from ppl_models import Batch, inference
 from ppl_models.data import Dataset, Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.prior_rows import draw_rows
@@ -50,6 +51,38 @@ def test_whole_life(kind, tmp_path):
     told = set(idata.sample_stats)
     assert ("log_weight" in told) == (kind != "point")
     assert ("diagnostics" in idata.groups()) == (kind != "point")
+
+
+def test_a_point_has_no_weights_and_says_so():
+    reason = "site 'z' is a point in the guide, which has no density: rows have no importance"
+    with pytest.raises(ValueError, match=reason) as error:
+        inference.importance(make("point"), world().train, draws=5)
+    assert "\n" not in str(error.value)
+
+
+def test_points_by_row_are_trained_resumed_and_compiled(tmp_path):
+    rows = world().train
+    options = {"epochs": 4, "batch_size": 20, "progress": False, "device": "cpu"}
+    run = inference.fit(make("row"), rows, **options)
+    start = make("row").guide.factors["z"].table
+    points = run.pair.guide.factors["z"].table
+    assert bool(((points - start).abs() > 1e-4).any(-1).all())  # every row moved
+    for twin in (
+        resumed(lambda: make("row"), rows, tmp_path, **options),
+        compiled(lambda: make("row"), rows, **options),
+    ):
+        assert_close(twin.pair.state_dict(), run.pair.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_another_table_are_one_line():
+    fewer = world().train.rows(torch.arange(50))
+    for ask in (
+        lambda: inference.fit(make("row"), fewer, epochs=1, progress=False),
+        lambda: inference.importance(make("row"), fewer, draws=5),
+    ):
+        with pytest.raises(IndexError, match="for each of the 60 rows it was trained on") as error:
+            ask()
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
