@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
+    from ppl_models.guides.experts import Mixture as Mixture, Product as Product
     from ppl_models.guides.factored import Factored as Factored
     from ppl_models.guides.factors import (
         Bernoulli as Bernoulli,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ppl_models.guides.inverse_graph import faithful_inverse as faithful_inverse
     from ppl_models.guides.inverse_guide import dependencies as dependencies, inverse as inverse
     from ppl_models.guides.mixed import Globals as Globals, Mixed as Mixed
+    from ppl_models.guides.points import Point as Point, PointPerRow as PointPerRow
     from ppl_models.guides.present import Present as Present
     from ppl_models.guides.prior import Prior as Prior
     from ppl_models.guides.protocol import Guide as Guide
@@ -39,10 +41,14 @@ _HOMES = {
     "Globals": "mixed",
     "Guide": "protocol",
     "Mixed": "mixed",
+    "Mixture": "experts",
     "Normal": "factors",
     "OneHotCategorical": "factors",
+    "Point": "points",
+    "PointPerRow": "points",
     "Present": "present",
     "Prior": "prior",
+    "Product": "experts",
     "Stopped": "stopped",
     "VonMisesFisher": "spherical",
     "dependencies": "inverse_guide",

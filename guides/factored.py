@@ -26,7 +26,8 @@ class Factored(nn.Module):
     Args:
         shared: Networks that several factors have in common, by the name that these are given
             them under; each is run once per batch. A network lists its own inputs as ``given``,
-            as :class:`ppl_models.networks.Net` does.
+            as :class:`ppl_models.networks.Net` does: sites, or networks before it, so that a
+            trunk has heads at several depths.
         factors: A factor by site name, each given only values from the data or from sites
             before it, or what a shared network makes of them.
 
@@ -41,6 +42,13 @@ class Factored(nn.Module):
         super().__init__()
         self.shared = nn.ModuleDict(shared)
         self.factors = nn.ModuleDict(factors)
+        for place, (name, net) in enumerate((shared or {}).items()):
+            later = set(list(shared or {})[place:]) & set(_given(net))
+            if later:
+                raise ValueError(
+                    f"shared network {name!r} is given {sorted(later)}, expected sites or "
+                    "networks before it"
+                )
         self.given = {name: self._sites(factor.given) for name, factor in factors.items()}
         taken = sorted(set(self.shared) & ({*factors}.union(*self.given.values())))
         if taken:
@@ -70,7 +78,7 @@ class Factored(nn.Module):
             for name, factor in self.factors.items():
                 if name in values:
                     continue
-                q = factor(**self._inputs(name, values, made))
+                q = factor(**self._inputs(name, values, made), **self._rows(name, batch))
                 infer = {"enumerate": "parallel"} if q.has_enumerate_support else {}
                 mask = factor.mask(values)
                 with nullcontext() if mask is None else poutine.mask(mask=mask):
@@ -89,7 +97,8 @@ class Factored(nn.Module):
         """
         if name not in self.factors:
             raise ValueError(f"the guide has no factor {name!r}; it has {list(self.factors)}")
-        q: dist.TorchDistribution = self.factors[name](**self._inputs(name, values, {}))
+        inputs = self._inputs(name, values, {})
+        q: dist.TorchDistribution = self.factors[name](**inputs, **self._rows(name, values))
         return q
 
     def scores(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
@@ -126,14 +135,15 @@ class Factored(nn.Module):
             ValueError: If a missing value has no mean to stand for it: it is discrete, or its
                 factor (a flow) has none in closed form.
         """
-        known = dict(values)
+        known: dict[str, Tensor] = dict(values)
 
         def fill(site: str) -> None:
             for parent in self.given.get(site, ()):  # a site without factor needs nothing
                 if parent in known or parent not in self.factors:
                     continue
                 fill(parent)
-                q = self.factor(parent, known)
+                by_row = getattr(self.factors[parent], "by_row", False)
+                q = self.factor(parent, values if by_row else known)
                 if draw:
                     known[parent] = q.rsample() if q.has_rsample else q.sample()
                 else:
@@ -147,25 +157,53 @@ class Factored(nn.Module):
         found: list[str] = []
         nets: Any = self.shared
         for name in given:
-            found += nets[name].given if name in nets else [name]
+            found += self._sites(_given(nets[name])) if name in nets else [name]
         return tuple(dict.fromkeys(found))
+
+    def _needed(self, owner: Any) -> set[str]:
+        """The sites that a factor or shared network cannot do without."""
+        found: set[str] = set()
+        nets: Any = self.shared
+        for name in set(_given(owner)) - getattr(owner, "optional", frozenset()):
+            found |= self._needed(nets[name]) if name in nets else {name}
+        return found
+
+    def _rows(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The row numbers, for a factor that asks for them."""
+        factor: Any = self.factors[name]
+        if not getattr(factor, "by_row", False):
+            return {}
+        factor.check(name, values)
+        assert isinstance(values, Batch)
+        return {"rows": values.rows}
 
     def _inputs(
         self, name: str, values: Mapping[str, Tensor], made: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        given = self.given[name]
-        missing = [g for g in given if g not in values]
+        factor: Any = self.factors[name]
+        given, needed = self.given[name], self._needed(factor)
+        missing = [g for g in given if g in needed and g not in values]
         if missing:
             raise ValueError(
                 f"factor {name!r} is given {list(given)}, but {missing} "
                 "is neither in the batch nor sampled before it"
             )
-        factor: Any = self.factors[name]
-        for g in factor.given:
-            if g in self.shared and g not in made:
-                net: Any = self.shared[g]
-                made[g] = net(**{site: values[site] for site in net.given})
-        return {g: made[g] if g in self.shared else values[g] for g in factor.given}
+        return self._read(factor, values, made)
+
+    def _read(
+        self, owner: Any, values: Mapping[str, Tensor], made: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What a factor or shared network is given, of what is there; networks run once."""
+        nets: Any = self.shared
+        for g in _given(owner):
+            if g in nets and g not in made and values.keys() >= self._needed(nets[g]):
+                made[g] = nets[g](**self._read(nets[g], values, made))
+        found = {g: (made if g in nets else values).get(g) for g in _given(owner)}
+        return {g: value for g, value in found.items() if value is not None}
+
+
+def _given(owner: Any) -> tuple[str, ...]:
+    return tuple(owner.given)
 
 
 def _mean(name: str, parent: str, q: dist.TorchDistribution) -> Tensor:

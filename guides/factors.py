@@ -19,12 +19,17 @@ class Conditional(nn.Module):
     need.
 
     Args:
-        given: Names of the values that it conditions on.
+        given: Names of the values that it conditions on; a question mark at the end of a name
+            marks one that it can do without.
     """
+
+    by_row = False  # whether it is also given the row numbers, as ``rows``
 
     def __init__(self, given: Iterable[str] = ()) -> None:
         super().__init__()
-        self.given = tuple(given)
+        names = tuple(given)
+        self.given = tuple(name.removesuffix("?") for name in names)
+        self.optional = frozenset(name[:-1] for name in names if name.endswith("?"))
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor | None:
         """The rows in which the site counts, given all values; None for all of them."""
@@ -44,11 +49,12 @@ class Factor(Conditional):
     Args:
         size: Size of the site; of the network's output, where :meth:`outputs` says no more.
         given: Size by name of the values it conditions on, as in
-            :class:`ppl_models.networks.SumLinear`.
+            :class:`ppl_models.networks.SumLinear`. ``{"x": 6, "y?": Label(3)}`` also reads y
+            where it is there, and learns a vector that says so.
         hidden: Units of each hidden layer.
         activation: Name of the activation.
-        net: A network of your own instead, called with the given values by keyword and
-            returning ``(..., outputs)``.
+        net: A network of your own instead, called with the given values by keyword, those that
+            are there, and returning ``(..., outputs)``.
     """
 
     def __init__(
@@ -60,8 +66,10 @@ class Factor(Conditional):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(given)
-        self.scalar = isinstance(size, Scalar)
-        self.net = Net(given, hidden, self.outputs(size), activation) if net is None else net
+        self.size, self.scalar = int(size), isinstance(size, Scalar)
+        if net is None:
+            net = Net(given, hidden, self.outputs(size), activation)
+        self.net = net
 
     def outputs(self, size: int) -> int:
         """How many numbers the network gives for a site of a size."""
@@ -73,7 +81,8 @@ class Factor(Conditional):
 
     def raw(self, **values: Tensor) -> Tensor:
         """The network's output ``(..., outputs)``; values other than ``given`` are ignored."""
-        out: Tensor = self.net(**{name: values[name] for name in self.given})
+        there = (n for n in self.given if n in values or n not in self.optional)
+        out: Tensor = self.net(**{name: values[name] for name in there})
         return out
 
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
@@ -85,7 +94,35 @@ class Normal(Factor):
     """A diagonal Normal over vectors of ``size``; the network gives mean and log-variance.
 
     With ``Scalar()`` for the size it is one number per row, without event dimension.
+
+    Args:
+        size: Size of the vector.
+        given: Size by name of the values it conditions on.
+        hidden: Units of each hidden layer.
+        activation: Name of the activation.
+        net: A network of your own instead, with two outputs per number.
+        scale: Least and largest scale, between which a sigmoid of the network's output goes, as
+            deep stacks of layers want it; any scale by default.
+
+    Raises:
+        ValueError: If the scales are not 0 or more and rising.
     """
+
+    def __init__(
+        self,
+        size: int,
+        given: Mapping[str, int],
+        hidden: Sequence[int] = (),
+        activation: str = "softplus",
+        net: nn.Module | None = None,
+        scale: tuple[float, float] | None = None,
+    ) -> None:
+        if scale is not None and not 0 <= scale[0] < scale[1] < float("inf"):
+            raise ValueError(
+                f"scale is {scale}, expected two finite numbers, 0 <= least < largest"
+            )
+        super().__init__(size, given, hidden, activation, net)
+        self.bounds = scale
 
     def outputs(self, size: int) -> int:
         """A mean and a log-variance each."""
@@ -93,8 +130,12 @@ class Normal(Factor):
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, event shape ``(size,)`` or ``()``."""
-        loc, log_variance = raw.chunk(2, -1)
-        scale = (0.5 * log_variance).exp()
+        loc, free = raw.chunk(2, -1)
+        if self.bounds is None:
+            scale = (0.5 * free).exp()
+        else:
+            least, largest = self.bounds
+            scale = least + (largest - least) * free.sigmoid()
         if self.scalar:
             return dist.Normal(loc.squeeze(-1), scale.squeeze(-1))
         return dist.Normal(loc, scale).to_event(1)

@@ -24,7 +24,8 @@ class Present(Conditional):
     """
 
     def __init__(self, factor: Conditional, count: str, place: int) -> None:
-        super().__init__((*factor.given, count))
+        given = [f"{n}?" if n in factor.optional else n for n in factor.given]
+        super().__init__((*given, count))
         self.net, self.count, self.place = factor, count, place
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor:

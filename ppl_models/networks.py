@@ -45,7 +45,9 @@ class SumLinear(nn.Module):
 
     Args:
         given: Size by input name; a plain integer is the size of a vector's last dimension,
-            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension.
+            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension. A name
+            that ends in a question mark may be left out of a call: its product is then 0, and
+            so is the vector that marks it as there.
         units: Size of the output.
     """
 
@@ -53,26 +55,38 @@ class SumLinear(nn.Module):
         super().__init__()
         if not given:
             raise ValueError("SumLinear needs at least one input")
-        self.given = dict(given)
+        optional = [name[:-1] for name in given if name.endswith("?")]
+        given = {name.removesuffix("?"): size for name, size in given.items()}
+        self.given = given
         self.weights = nn.ParameterDict()
         for name, size in given.items():
             shape = (size, units) if isinstance(size, Label) else (units, size)
             self.weights[name] = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(units))
+        self.there = nn.ParameterDict({n: nn.Parameter(torch.empty(units)) for n in optional})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, as :class:`torch.nn.Linear` does on the concatenated inputs."""
+        """Draw the weights anew, as :class:`torch.nn.Linear` does on the concatenated inputs.
+
+        What is added where an optional input is there begins at 0.
+        """
         bound = 1.0 / math.sqrt(sum(self.given.values()))
         with torch.no_grad():
             for parameter in (*(self.weights[name] for name in self.given), self.bias):
                 parameter.uniform_(-bound, bound)
+            for parameter in self.there.values():
+                parameter.zero_()
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., units)``."""
         bias: Tensor | None = self.bias
         total: Tensor | None = None
         for name, size in self.given.items():
+            if name in self.there:
+                if name not in values:
+                    continue
+                total = self.there[name] if total is None else total + self.there[name]
             value, weight = values[name], self.weights[name]
             if isinstance(size, Label):
                 relaxed = value.is_floating_point()
@@ -84,7 +98,8 @@ class SumLinear(nn.Module):
                 part = F.linear(value, weight, bias)
                 bias = None
             total = part if total is None else total + part
-        assert total is not None
+        if total is None:  # nothing is there
+            return self.bias
         return total if bias is None else total + bias
 
 
@@ -117,6 +132,11 @@ class Net(nn.Module):
     def given(self) -> tuple[str, ...]:
         """Names of the inputs."""
         return tuple(self.first.given)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Names of the inputs that may be left out of a call."""
+        return frozenset(self.first.there.keys())
 
     def forward(self, **values: Tensor) -> Tensor:
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""

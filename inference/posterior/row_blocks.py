@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,13 +173,18 @@ class Rows:
         log_p = joint.marginal()
         places |= joint.draw()
         weights = log_p - q.log_q
-        parts.weights.append(host(weights))
+        parts.dtype = host(weights[:0]).dtype
+        if not q.points:
+            parts.weights.append(host(weights))
         for label, probs in q.probs.items():
             parts.probs[label] = parts.probs.get(label, 0) + count * host(probs)
         if not self.kept["posterior"]:
             parts.draw += count
             return
-        for name, value in (("log_p", log_p), ("log_q", q.log_q), ("log_weight", weights)):
+        told = {"log_p": log_p}
+        if not q.points:  # the density at a point of the guide's is no weight
+            told |= {"log_q": q.log_q, "log_weight": weights}
+        for name, value in told.items():
             parts.put("sample_stats", name, value)
         for name, site in sites.latents.items():
             stored = site.by_row(places[name]) if name in places else site.stored(q.values[name])
@@ -211,10 +217,10 @@ class Rows:
             if has_event and name in there:
                 whole = host(with_gaps(torch.from_numpy(whole), there[name]))
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
-        if not self.reason:
+        if not self.reason and parts.weights:
             found = importance_weights.per_row(np.concatenate(parts.weights))
             groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}
-        dtype = parts.weights[0].dtype
+        dtype = parts.dtype
         probs: Variables = {}
         for label, total in parts.probs.items():
             mean = with_gaps(torch.from_numpy(total / self.draws), there.get(label), 1)
@@ -255,6 +261,7 @@ class _Parts:
         self.arrays: dict[tuple[str, str], list[Array]] = {}
         self.probs: dict[str, Array] = {}
         self.weights: list[Array] = []
+        self.dtype: Any = np.float32
 
     def put(self, group: str, name: str, value: Tensor) -> None:
         """Values ``(S', B, ...)`` of the next draws."""

@@ -26,6 +26,7 @@ from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.objectives.schedule import Progress, as_progress
 from ppl_models.inference.traces.sites import Program, Untraceable
 from ppl_models.inference.training.live_number import Outcome, live_progress
+from ppl_models.inference.training.random_calls import DECOMPOSED, keep_draws, only_torch_draws
 from ppl_models.inference.training.sides import Side
 from ppl_models.quiet import quiet
 
@@ -113,9 +114,9 @@ class Compiled:
         self.steps.fill_(progress.steps)
         with torch.no_grad():
             results: tuple[Tensor, ...] = graph.run(*self._inputs(batches), *graph.captured)
-        loss, values, *gradients = results
-        for parameter, gradient in zip(graph.trained, gradients, strict=True):
-            parameter.grad = gradient
+        loss, values = results[:2]
+        for parameter, gradient in zip(graph.trained, results[2:], strict=False):
+            parameter.grad = gradient  # beyond the gradients there may be a draw
         return LossByPart(loss, graph.names, values)
 
     def _modes(self) -> Iterator[Any]:
@@ -168,12 +169,13 @@ class Compiled:
             with _swapped(slots, stand_in):
                 self._look(batches)
             before = self._attributes()
-            with _no_second_draws():
-                graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+            with _no_second_draws(), only_torch_draws():
+                graph = make_fx(step, DECOMPOSED, "fake", _allow_non_fake_inputs=True)(*inputs)
             self.objective.at(progress)
             _check_nothing_changes(before)
         captured = _captured(graph)
         _copy_where_strides_differ(graph)
+        keep_draws(graph)
         run = self.compiler(graph, [*inputs, *captured])
         return _Graph(run, used, captured, outcomes, tuple(names))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -23,7 +24,7 @@ from ppl_models.inference import Evaluation, Objective
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
-from ppl_models.sample_sites import is_local, plates_within
+from ppl_models.sample_sites import base_of, is_local, plates_within
 
 ROWS = 7
 # All rows in another order; then each once more in fewer others' company, or in none.
@@ -293,8 +294,8 @@ def pick(
     values = {}
     for name, site in latent(trace).items():
         value, event_dim = site["value"], site["fn"].event_dim
-        if name in enumerated(trace):
-            continue
+        if name in enumerated(trace) or isinstance(base_of(site["fn"]), dist.Delta):
+            continue  # a point is no draw: it follows from what it is given
         for label, place in (labels or {}).items():
             axis = trace.nodes[label]["infer"]["_enumerate_dim"] - event_dim
             if value.dim() >= -axis:

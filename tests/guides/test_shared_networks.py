@@ -6,11 +6,12 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from torch import nn
 from torch.testing import assert_close
 
 from ppl_models import guides
 from ppl_models.batch import Batch
-from ppl_models.networks import Net, Part
+from ppl_models.networks import Label, Net, Part, Scalar, SumLinear
 
 SIZES = {"u": 2, "v": 1}
 
@@ -62,3 +63,71 @@ def test_a_network_may_read_sites_sampled_before_and_not_those_after():
         guides.Factored(shared, v=v, u=u)
     with pytest.raises(ValueError, match=r"shared networks \['u'\] are called as sites are"):
         guides.Factored({"u": Net({"x": 3}, (), 2)}, u=u)
+
+
+# ---- trunks and what may be missing -----------------------------------------------------
+
+
+def ladder(dtype=torch.float32):
+    torch.manual_seed(0)
+    trunk = {
+        "low": Net({"x": 6, "y?": Label(3)}, (), 5),
+        "high": Net({"low": 5}, (4,), 4),
+    }
+    top = guides.Normal(2, {"high": 4}, scale=(0.1, 2.0))
+    z = guides.Normal(3, {"low": 5, "top": 2}, (7,))
+    return guides.Factored(trunk, top=top, z=z).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_trunk_with_heads_at_two_depths_runs_once(dtype, labelled):
+    guide = ladder(dtype)
+    runs = dict.fromkeys(guide.shared, 0)
+    for name, net in guide.shared.items():
+        net.register_forward_hook(lambda *_, n=name: runs.__setitem__(n, runs[n] + 1))
+    sites = {"x": torch.randn(4, 6, dtype=dtype)}
+    if labelled:
+        sites["y"] = torch.tensor([0, 2, 1, 0])
+    values = guide(Batch(sites))
+    assert runs == {"low": 1, "high": 1}
+    assert guide.given == {"top": ("x", "y"), "z": ("x", "y", "top")}
+    low = guide.shared["low"](**sites)
+    expected = guide.factors["top"](high=guide.shared["high"](low=low))
+    assert_close(guide.factor("top", sites).mean, expected.mean)
+    z = guide.factors["z"](low=low, top=values["top"])
+    assert_close(guide.factor("z", {**sites, "top": values["top"]}).mean, z.mean)
+
+
+@pytest.mark.parametrize("seen", [(), ("a",), ("y",), ("a", "y")], ids="".join)
+def test_an_input_that_may_be_missing_is_an_indicator_and_a_product(seen):
+    torch.manual_seed(0)
+    net = SumLinear({"x": 2, "a?": Scalar(), "y?": Label(3)}, 4).double()
+    for mark in net.there.values():
+        nn.init.normal_(mark)
+    every = {"a": torch.randn(5).double(), "y": torch.tensor([0, 1, 2, 0, 1])}
+    x = torch.randn(5, 2).double()
+    expected = x @ net.weights["x"].T + net.bias
+    if "a" in seen:
+        expected = expected + every["a"][:, None] @ net.weights["a"].T + net.there["a"]
+    if "y" in seen:
+        expected = expected + net.weights["y"][every["y"]] + net.there["y"]
+    assert_close(net(x=x, **{n: every[n] for n in seen}), expected)
+
+
+def test_a_network_of_nothing_but_what_may_be_missing():
+    net = SumLinear({"a?": 2}, 3)
+    assert_close(net(), net.bias)
+
+
+def test_what_is_required_is_still_required():
+    guide = ladder()
+    with pytest.raises(ValueError, match=r"factor 'top' .* \['x'\] is neither in the batch"):
+        guide.factor("top", {"y": torch.zeros(2, dtype=torch.long)})
+
+
+def test_a_network_before_the_one_it_is_given_is_one_line():
+    nets = {"high": Net({"low": 5}, (), 4), "low": Net({"x": 6}, (), 5)}
+    message = r"shared network 'high' is given \['low'\], expected sites or networks before it"
+    with pytest.raises(ValueError, match=message):
+        guides.Factored(nets, z=guides.Normal(2, {"high": 4}))
