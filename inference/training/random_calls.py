@@ -29,6 +29,11 @@ FRESH = {
     torch.ops.aten.empty_like.default,
     torch.ops.aten.new_empty.default,
 }
+PLAIN = {
+    torch.ops.aten.normal_.default,
+    torch.ops.aten.rand.default,
+    torch.ops.aten.randn.default,
+}
 FROM = getattr(torch.ops.aten.random_, "from")  # a graph cannot write this name
 LAYOUT = "int[] size, int[] stride, ScalarType dtype, Device device"
 NAMESPACE = "kept_draws"
@@ -56,7 +61,10 @@ def keep_draws(graph: fx.GraphModule) -> None:
     """
     before: fx.Node | None = None
     nodes = graph.graph
-    for node in [n for n in nodes.nodes if _is_random(n)]:
+    found = [n for n in nodes.nodes if _is_random(n)]
+    if len(found) == 1 and found[0].target in PLAIN:
+        return  # nothing to be in order with, and compilers leave it as it is
+    for node in found:
         call, arguments = _kept(node.target), node.args
         if node.target._schema.is_mutable:
             filled = arguments[0].meta["val"]

@@ -224,6 +224,29 @@ def test_compiled_draws_are_those_of_the_calls(world, dtype):
         assert_same_draws(world, like, run)
 
 
+def lone_normal(like):
+    yield like + torch.empty_like(like).normal_()
+
+
+def lone_randn(like):
+    yield like * torch.randn(40, 3, dtype=like.dtype)
+
+
+def lone_rand(like):
+    torch.rand(5)
+    yield like * 2
+
+
+@pytest.mark.parametrize("world", [lone_normal, lone_randn, lone_rand], ids=lambda w: w.__name__)
+def test_a_call_that_is_alone_is_left_as_it_is(world):
+    like = torch.rand(40, 3, dtype=torch.float64)
+    graph = graph_of(world, like)
+    before = [n.target for n in graph.graph.nodes]
+    keep_draws(graph)
+    assert [n.target for n in graph.graph.nodes] == before
+    assert_same_draws(world, like, inductor(graph, [like]))
+
+
 class Permuted(EnumeratedELBO):
     """Its term compares codes with those of other rows; some of its draws nothing needs."""
 
