@@ -16,11 +16,11 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Dataset, Table
-from ppl_models.inference.objectives.base import Objective, widest
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.traces.drawn import COMBINATIONS
-from ppl_models.inference.traces.nesting import nesting_of
+from ppl_models.inference.traces.nesting import nesting_of, widest
 from ppl_models.inference.traces.sites import (
     Program,
     combinations,

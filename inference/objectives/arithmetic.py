@@ -22,6 +22,9 @@ import math
 import torch
 from torch import Tensor
 
+from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.weights import Weights
+
 PARTICLE_DIM = -2  # dimension of the K draws in a weight tensor; rows are -1
 
 
@@ -140,3 +143,19 @@ def dreg_coefficients(
 def _labels(*tensors: Tensor) -> tuple[int, ...]:
     # Dimensions left of (K, B), counted from the right so that they fit every tensor.
     return tuple(range(-max(t.dim() for t in tensors), PARTICLE_DIM))
+
+
+def check_unscaled(w: Weights) -> None:
+    """Raise a ValueError where a site has a weight, or a label a mask, inside a log."""
+    if w.rescaled is not None:
+        raise ValueError(
+            f"site {w.rescaled!r} carries a weight or mask of its own inside the log, which is "
+            "no bound; expected only the plate's N / B"
+        )
+
+
+def zero_loss(run: Evaluation) -> Tensor:
+    """A loss of zero for each row ``(B,)``, of the kind and on the device of the data."""
+    batch = run.batch
+    like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
+    return like.new_zeros(batch.count)

@@ -29,6 +29,7 @@ from ppl_models.inference.objectives.loss_parts import (
 )
 from ppl_models.inference.objectives.options import Remembers, as_written, identity, text
 from ppl_models.inference.traces.evaluation import Evaluation, Lead, WholeBatch
+from ppl_models.inference.traces.nesting import widest
 from ppl_models.inference.traces.weights import Weights
 
 Batches = Batch | Iterable[Batch]
@@ -363,11 +364,6 @@ class Sum(Composed):
         return next((lead for lead in found if lead is not None), None)
 
 
-def widest(nestings: Iterable[int | None]) -> int | None:
-    """The largest number of plate dimensions that was said; None if none was."""
-    return max((nesting for nesting in nestings if nesting is not None), default=None)
-
-
 def _parts(objective: Objective) -> list[tuple[float, Objective]]:
     return objective.parts if isinstance(objective, Sum) else [(1.0, objective)]
 
@@ -391,13 +387,6 @@ class Bound(Objective):
     def lead(self, run: Evaluation) -> Lead | None:
         """Its own draws."""
         return Lead(run, self.weights(run))
-
-
-def zero_loss(run: Evaluation) -> Tensor:
-    """A loss of zero for each row ``(B,)``, of the kind and on the device of the data."""
-    batch = run.batch
-    like = next((v for v in batch.values() if v.is_floating_point()), batch.rows)
-    return like.new_zeros(batch.count)
 
 
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.guides.protocol import listed
+from ppl_models.inference.objectives.arithmetic import check_unscaled
 from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.elbo import EnumeratedELBO
 from ppl_models.inference.objectives.loss_parts import ESTIMATE
@@ -26,7 +27,7 @@ from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import check_inside_plate
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 FEWEST = 32  # draws from which on the value was at most 0.1 nats above log p, see the table below
 

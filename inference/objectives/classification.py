@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ppl_models.guides.protocol import listed, offering
-from ppl_models.inference.objectives.base import Objective, zero_loss
+from ppl_models.inference.objectives.arithmetic import zero_loss
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import mean_of_draws

@@ -16,7 +16,8 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppl_models.inference.objectives.base import Objective, zero_loss
+from ppl_models.inference.objectives.arithmetic import zero_loss
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
-from ppl_models.inference.objectives.arithmetic import mean_bound
-from ppl_models.inference.objectives.base import Bound, check_choice, zero_loss
+from ppl_models.inference.objectives.arithmetic import mean_bound, zero_loss
+from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected, expected_analytic, over_labels
 from ppl_models.inference.objectives.kl_terms import (
     Beta,

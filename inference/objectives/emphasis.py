@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ppl_models.inference.objectives.base import Objective, zero_loss
+from ppl_models.inference.objectives.arithmetic import zero_loss
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import mean_of_draws, row_density

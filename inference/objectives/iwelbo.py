@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.inference.objectives.arithmetic import (
+    check_unscaled,
     dreg_coefficients,
     label_posterior,
     lambda_bound,
@@ -22,7 +23,7 @@ from ppl_models.inference.objectives.schedule import Anneal, check_range, smalle
 from ppl_models.inference.traces.backends import BACKENDS, backend
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 
 class IWELBO(Bound):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_models.inference.objectives.base import Objective, check_choice, zero_loss
+from ppl_models.inference.objectives.arithmetic import zero_loss
+from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.loss_parts import KL, RECONSTRUCTION, printed
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ppl_models.guides.protocol import offering
-from ppl_models.inference.objectives.base import Objective, zero_loss
+from ppl_models.inference.objectives.arithmetic import zero_loss
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
-from ppl_models.inference.objectives.arithmetic import mean_bound
+from ppl_models.inference.objectives.arithmetic import check_unscaled, mean_bound
 from ppl_models.inference.objectives.base import Bound
 from ppl_models.inference.objectives.formulas import expected, over_labels
 from ppl_models.inference.objectives.loss_parts import BOUND, ESTIMATE
@@ -21,7 +21,7 @@ from ppl_models.inference.objectives.schedule import (
 )
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import at_every_label, label_dims
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 NEAR_ONE = 1e-3  # closer to alpha = 1 the difference of logs loses its digits
 

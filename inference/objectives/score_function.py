@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import at_least
-from ppl_models.inference.objectives.arithmetic import log_mean_weight
+from ppl_models.inference.objectives.arithmetic import check_unscaled, log_mean_weight
 from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.formulas import expected, mean_weight, over_labels
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.per_row import check_inside_plate, label_dims, log_q_labels
 from ppl_models.inference.traces.sites import UnhandledSite
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 
 class ScoreELBO(Bound):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_models.config import at_least
 from ppl_models.guides.protocol import offering
+from ppl_models.inference.objectives.arithmetic import check_unscaled
 from ppl_models.inference.objectives.base import Bound, check_choice
 from ppl_models.inference.objectives.loss_parts import BOUND, CLASSIFICATION, weighted
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
@@ -22,7 +23,7 @@ from ppl_models.inference.traces.per_row import (
     log_q_labels,
 )
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 
 class SelfNormalisedELBO(Bound):

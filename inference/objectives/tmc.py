@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ppl_models.config import at_least
-from ppl_models.inference.objectives.arithmetic import lambda_bound
+from ppl_models.inference.objectives.arithmetic import check_unscaled, lambda_bound
 from ppl_models.inference.objectives.base import Bound
 from ppl_models.inference.objectives.iwelbo import names_with_distillation
 from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
@@ -13,7 +13,7 @@ from ppl_models.inference.objectives.schedule import Anneal, check_range, value_
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.drawn import COMBINATIONS, Ask, Drawn
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 from ppl_models.sample_sites import is_local
 
 

@@ -9,6 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_models.config import at_least
+from ppl_models.inference.objectives.arithmetic import check_unscaled
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.loss_parts import BOUND
@@ -22,7 +23,7 @@ from ppl_models.inference.traces.per_row import (
     row_density,
 )
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites, random_sites
-from ppl_models.inference.traces.weights import Weights, check_unscaled
+from ppl_models.inference.traces.weights import Weights
 
 
 class WakeSleep(Objective):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ppl_models.inference.traces.sites import UnhandledSite
@@ -30,6 +30,11 @@ def nesting_of(model: Callable[..., Any], given: int | None = None) -> int:
             f"{type(owner).__name__}; leave the option out"
         )
     return given
+
+
+def widest(nestings: Iterable[int | None]) -> int | None:
+    """The largest number of plate dimensions that was said; None if none was."""
+    return max((nesting for nesting in nestings if nesting is not None), default=None)
 
 
 def check_nesting(site: Any, nesting: int) -> None:

@@ -337,15 +337,6 @@ class Collector:
         return over_plates(term, term.plates)
 
 
-def check_unscaled(w: Weights) -> None:
-    """Raise a ValueError where a site has a weight, or a label a mask, inside a log."""
-    if w.rescaled is not None:
-        raise ValueError(
-            f"site {w.rescaled!r} carries a weight or mask of its own inside the log, which is "
-            "no bound; expected only the plate's N / B"
-        )
-
-
 def too_many(labels: Iterable[Summed], cap: int) -> UnhandledSite:
     """The error for labels whose joint grid is larger than the cap."""
     told = [f"{label.name!r} ({label.size} values)" for label in labels]

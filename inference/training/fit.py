@@ -170,7 +170,7 @@ def _check_rows(pair: Pair, plan: Sequence[Stage], table: Table) -> None:
         check_data(pair, table, makers=makers)
     if first.prepare is not None and first.start is None:
         program = first.pair if isinstance(first.pair, Pair) else pair
-        check_data(program, _rows_of(first, table), prepare=first.prepare)
+        check_data(program, _rows_of(pair, first, table), prepare=first.prepare)
 
 
 def _as_validated(stage: Stage) -> Stage:

@@ -396,6 +396,5 @@ class PairContract:
         trace.compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
-            wide = [*map(str, plate_sizes(site)), rf"{ROWS}\b"]
-            rows = r"\s+".join(wide) if is_local(site) else r"\|"
-            assert re.search(rf"^\s*{name} dist\s+{rows}", text, re.MULTILINE), text
+            rows = [*map(str, plate_sizes(site)), rf"{ROWS}\b"] if is_local(site) else [r"\|"]
+            assert re.search(rf"^\s*{name} dist\s+" + r"\s+".join(rows), text, re.MULTILINE), text
