@@ -86,28 +86,30 @@ def _made_hint(pair: Pair, table: Table, makers: Sequence[Prepare], name: str) -
     return ""
 
 
-def check_unprepared(pair: Pair, table: Table, prepare: Prepare) -> None:
+def check_unprepared(pair: Pair, table: Table, seen: Table, prepare: Prepare) -> None:
     """Make sure that a pair trained on views also takes rows as the table has them.
 
-    So all who ask the pair itself give them: exports, checks, predictions. Stages that make sites
-    of the story, such as codes of an earlier stage, are not asked.
+    So all who ask the pair itself give them: exports, checks, predictions. A stage that makes
+    sites of the story, such as codes of an earlier stage, is not asked.
 
     Args:
         pair: The pair.
         table: The rows.
-        prepare: What prepares batches in training.
+        seen: The rows and sites that the stage sees.
+        prepare: What prepares their batches.
 
     Raises:
         ValueError: If it makes sites besides the story's, and model or guide fail without.
     """
     card = pair.card
-    made = _sites_made(pair, table, prepare)
-    more = sorted(made.difference(table.sites, card.given, card.labels, card.latents))
-    if not more:
+    rows = table.only(*(name for name in card.given if name in table.sites))
+    told = {*table.sites, *card.given, *card.labels, *card.latents}
+    more = sorted(_sites_made(pair, seen, prepare) - told)
+    if not more or not rows.sites:
         return
     like = pair.like()
-    for regime in table.regimes():
-        batch = table.gather(regime, regime.index[:2]).to(like.device, like.dtype)
+    for regime in rows.regimes():
+        batch = rows.gather(regime, regime.index[:2]).to(like.device, like.dtype)
         try:
             with poutine.block(), torch.no_grad(), quiet(like.device, 0, pair):
                 pair.guide(batch)
@@ -117,7 +119,7 @@ def check_unprepared(pair: Pair, table: Table, prepare: Prepare) -> None:
                 f"{card.name} takes {more[0]!r}, which a stage's prepare makes in training alone, "
                 f"and does not run on rows as {table.name} has them, as exports do: "
                 f"{str(error).splitlines()[0]}; take it where the batch has it, as in "
-                f"batch.get({more[0]!r}, batch[{next(iter(table.sites))!r}])"
+                f"batch.get({more[0]!r}, batch[{next(iter(rows.sites))!r}])"
             ) from None
 
 

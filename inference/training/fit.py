@@ -152,8 +152,9 @@ def _checked(
     makers = [stage.prepare for stage in plan if stage.prepare is not None]
     check_covariates(pair, table, makers)
     _check_rows(pair, plan, table)
-    if plan[0].prepare is not None and plan[0].start is None:
-        check_unprepared(pair, table, plan[0].prepare)
+    first = plan[0]
+    if first.prepare is not None and first.start is None:
+        check_unprepared(pair, table, _rows_of(pair, first, table), first.prepare)
     if validation is not None:
         validation = schema.bring(validation)
         check_covariates(pair, validation, makers)

@@ -18,7 +18,7 @@ from worlds.whole_life import QUIET, whole_life
 import ppl_models as zoo
 from ppl_models import Batch, data, guides, inference
 from ppl_models.commands.main import main
-from ppl_models.spherical import direction
+from ppl_models.spherical import VonMisesFisher, direction
 from ppl_models.testing import PairContract
 
 NAME = f"{Path(__file__).parents[1] / 'worlds' / 'stories' / 'two_views.py'}:TwoViews"
@@ -127,6 +127,24 @@ def test_validation_rows_are_seen_in_views(contrast, same):
         assert torch.equal(batch["x"], rows.validation.sites["x"][:]) == same
 
 
+def test_labels_that_the_story_does_not_know_split_no_batch():
+    x, y = halves().train.sites["x"][:].numpy(), np.arange(75) % 2
+    some = data.from_arrays(x=x.reshape(-1, 6, 5), y=y, labelled=10, roles={"x": "covariate"})
+    pair, counts = zoo.build(NAME, some, **SMALL), set()
+    (stage,) = pair.stages()
+
+    def see(batch):
+        if pair.training:
+            counts.add((batch.count, batch.size))
+        return stage.prepare(batch)
+
+    seeing = dataclasses.replace(stage, prepare=see)
+    inference.fit(pair, some, stages=(seeing,), **{**OPTIONS, "batch_size": 20}, **QUIET)
+    rows = len(some.train)
+    assert len(some.train.regimes()) == 2 and (20, rows) in counts
+    assert {size for _, size in counts} == {rows}
+
+
 @torch.no_grad()
 def by_loops(pair, batch, draws):
     """-log softmax of kappa mu_i.z_j over all rows j, averaged over draws."""
@@ -160,6 +178,24 @@ def test_the_term_is_its_loops(particles, size, dtype):
     assert_close(found.detach(), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("bound", [inference.ELBO, inference.EnumeratedELBO])
+@pytest.mark.parametrize("size", [25, 250])  # N / B of 1 and 10
+def test_a_closed_kl_is_all_there_is(size, bound, dtype):
+    """Nothing is observed, so that log p(x | ...) has no term."""
+    pair, rows = small().to(dtype), next(halves().validation.batches()).to(dtype)
+    batch = Batch(rows, rows.rows, size=size)
+    loc = direction(pair.predictor(code=pair.net(x=batch["x"])))
+    p = VonMisesFisher(loc, loc.new_tensor(pair.config.kappa))
+    expected = torch.distributions.kl_divergence(pair.guide.factor("z", batch), p)
+    told = bound(kl="analytic").loss_by_part(pair.model, pair.guide, batch)
+    assert_close(told.total, size * expected.mean())
+    found = dict(zip(told.names, told.values, strict=True))
+    assert_close(found["kl(z)"], told.total.detach())
+    sampled = bound(particles=500).per_datum(pair.model, pair.guide, batch)
+    assert float((sampled - expected).abs().max().detach()) < 0.5
+
+
 def test_what_applies():
     pair = small(contrast=1.0)
     assert inference.debug(pair, halves()).ok
@@ -168,6 +204,8 @@ def test_what_applies():
     for name in ("nuts", "importance", "log_evidence"):
         assert "density of codes" in found[name].reason
     assert found["emphasis"].reason == "no site of the data is scored"
+    with pytest.raises(ValueError, match="density of codes"):
+        inference.sbc(pair, 50, covariates=next(halves().test.batches()))
     assert pair.objective().across_rows
     with pytest.raises(ValueError, match="its rows look at each other"):
         pair.objective().per_datum(pair.model, pair.guide, next(halves().train.batches()))

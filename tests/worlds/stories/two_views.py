@@ -103,6 +103,7 @@ class TwoViews(Pair):
         return (
             inference.Stage(
                 self.objective(bound),
+                sites=("x",),  # labels split no batch
                 prepare=data.views("x", ("x", "other"), STEPS, self.config.shape),
                 after=inference.moving_average(target, self.net, decay),
             ),
