@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_models.config import at_least
 from ppl_models.guides.factors import Factor
-from ppl_models.spherical import VonMisesFisher as Distribution
+from ppl_models.spherical import VonMisesFisher as Distribution, direction
 
 
 class VonMisesFisher(Factor):
@@ -53,7 +53,4 @@ class VonMisesFisher(Factor):
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, event shape ``(size,)``."""
-        mean = raw[..., :-1]
-        # The length of a direction is no matter, so a mean of zeros is one as any other.
-        mean = mean + (mean == 0).all(-1, keepdim=True)
-        return Distribution(F.normalize(mean, dim=-1), F.softplus(raw[..., -1]) + self.floor)
+        return Distribution(direction(raw[..., :-1]), F.softplus(raw[..., -1]) + self.floor)

@@ -11,6 +11,15 @@ from torch import Tensor
 from ppl_models.sample_sites import DATA
 
 
+class MissingSite(KeyError):
+    """A site that is asked of a batch which does not have it."""
+
+    def __str__(self) -> str:
+        """What was asked for, and what there is: made only when somebody reads it."""
+        name, there = self.args
+        return f"the batch has no site {name!r}, it has {list(there)}"
+
+
 class Batch(Mapping[str, Tensor]):
     """Observed values by site name, for rows that share what is observed.
 
@@ -60,7 +69,10 @@ class Batch(Mapping[str, Tensor]):
         self.observed = dict.fromkeys(self._sites, self.size) if observed is None else observed
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._sites[name]
+        try:
+            return self._sites[name]
+        except KeyError:
+            raise MissingSite(name, self._sites) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sites)

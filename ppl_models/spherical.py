@@ -74,7 +74,7 @@ class HypersphericalUniform(TorchDistribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Directions ``(sample_shape, batch_shape, m)``."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        return _direction(torch.randn(shape, dtype=self.like.dtype, device=self.like.device))
+        return direction(torch.randn(shape, dtype=self.like.dtype, device=self.like.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Minus the logarithm of the sphere's area."""
@@ -156,7 +156,7 @@ class VonMisesFisher(TorchDistribution):
                 slope = angle_slope(kappa, found, ratio, self.dim)
             found = found + slope * (kappa - kappa.detach())
         cosine, sine = found.cos().to(loc.dtype), found.sin().to(loc.dtype)
-        drawn = torch.cat([cosine.unsqueeze(-1), sine.unsqueeze(-1) * _direction(noise)], -1)
+        drawn = torch.cat([cosine.unsqueeze(-1), sine.unsqueeze(-1) * direction(noise)], -1)
         return _turned(drawn, loc)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -200,6 +200,17 @@ class VonMisesFisher(TorchDistribution):
         return kappa * ratio - normaliser
 
 
+def direction(numbers: Tensor) -> Tensor:
+    """Numbers ``(..., m)`` brought to length 1; where all are 0 they are a corner.
+
+    Args:
+        numbers: Such as a network's output.
+    """
+    numbers = numbers + (numbers == 0).all(-1, keepdim=True)
+    length: Tensor = numbers.norm(dim=-1, keepdim=True)
+    return numbers / length
+
+
 def log_area(dim: int) -> float:
     """Logarithm of the area of the sphere of vectors with ``dim`` entries."""
     return math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
@@ -235,13 +246,6 @@ def _checked(dim: int) -> int:
     if dim < 2:
         raise ValueError(f"a direction has {dim} entries, expected at least 2")
     return dim
-
-
-def _direction(noise: Tensor) -> Tensor:
-    """Normal numbers ``(..., m)`` brought to length 1; all zero they are a corner."""
-    noise = noise + (noise == 0).all(-1, keepdim=True)
-    length: Tensor = noise.norm(dim=-1, keepdim=True)
-    return noise / length
 
 
 def _turned(drawn: Tensor, loc: Tensor) -> Tensor:

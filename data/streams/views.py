@@ -92,8 +92,8 @@ def views(
         site: The site that is seen.
         into: Names of the views; the site's own name replaces it.
         steps: Steps of every view, each with draws of its own; or a list for each view.
-        shape: (H, W, C) of images that are stored flat, such as ``table.shapes["x"]``; None for
-            rows of any other kind.
+        shape: (H, W, C) of images that are stored flat, or (H, W), such as ``table.shapes["x"]``;
+            None for rows of any other kind.
         keep: Whether the site itself stays in the batch, beside its views.
 
     Raises:
@@ -110,7 +110,7 @@ def views(
             f"{', '.join(named)}, or steps that all share"
         )
     each = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
-    sides = None if shape is None else tuple(shape)
+    sides = None if shape is None else (*shape, 1) if len(shape) == 2 else tuple(shape)
     if sides is not None and (len(sides) != 3 or min(sides) < 1):
         raise ValueError(f"shape of site {site!r} is {sides}, expected (H, W, C)")
     for step in (s for part in each for s in part):

@@ -35,6 +35,7 @@ from ppl_models.config import at_least, unknown
 from ppl_models.covariates import empty
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.diagnostics import uniform_bands
+from ppl_models.inference.posterior.density import check_evidence
 from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
 from ppl_models.inference.posterior.groups import Array, entry_name, host
 from ppl_models.inference.posterior.prediction import label_probabilities
@@ -89,13 +90,15 @@ def sbc(
         ``seed``.
 
     Raises:
-        ValueError: If an option is out of range, or a site stands outside the data plate.
+        ValueError: If an option is out of range, a site stands outside the data plate, or rows
+            have no evidence, so that no posterior is there to be compared with.
     """
     rows, draws = at_least(rows=(rows, LEAST_ROWS), draws=(draws, 1))
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
     with undisturbed(pair, seed), torch.no_grad():
         table, truth = simulated(pair, rows, given, covariates)
+        check_evidence(pair, rows_of(table, pair))
         sites = sites_of_rows(pair, table)
         step = rows_at_a_time(pair, sites, sites.labels, draws)
         parts = [

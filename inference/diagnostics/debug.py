@@ -155,7 +155,7 @@ def _check(
     yield Check("runs", kind, "", "model, guide and prior")
     traces = {"model": model, "guide": guide}
     checks: dict[str, Callable[[], tuple[list[str], str]]] = {
-        "sites": lambda: _sites(model, guide),
+        "sites": lambda: _sites(model, guide, pair.card.density),
         "plate": lambda: _plate({**traces, "prior": prior}, batch, -2 - first_dim),
         "support": lambda: _support(model),
         "enumeration": lambda: _enumeration(guide, model),
@@ -182,7 +182,7 @@ class _Enumerate(poutine.messenger.Messenger):
             msg["infer"] = {**msg["infer"], "enumerate": "parallel"}
 
 
-def _sites(model: poutine.Trace, guide: poutine.Trace) -> tuple[list[str], str]:
+def _sites(model: poutine.Trace, guide: poutine.Trace, density: str) -> tuple[list[str], str]:
     wanted = dict(latent_sites(model))
     given = dict(latent_sites(guide))
     problems = [
@@ -196,9 +196,10 @@ def _sites(model: poutine.Trace, guide: poutine.Trace) -> tuple[list[str], str]:
                 f"nobody samples {name!r}: the guide lacks it, it cannot be enumerated"
             )
     observed = [name for name, site in random_sites(model) if site["is_observed"]]
-    if not observed:
+    if not observed and density == "data":
         problems.append("the model observes nothing")
-    return problems, f"latent {', '.join(wanted) or 'none'}; observed {', '.join(observed)}"
+    told = ", ".join(observed) or "none"
+    return problems, f"latent {', '.join(wanted) or 'none'}; observed {told}"
 
 
 def _plate(traces: dict[str, Any], batch: Batch, nesting: int) -> tuple[list[str], str]:

@@ -150,8 +150,13 @@ def _term(
         return None, "no objective applies that it could be added to"
     make, count = TERMS_OF[name]
     seen, latent = _with_labels(pair, batches)
-    sites = list(batches[0]) if name == "emphasis" else latent
-    reason = f"it needs {count} sites of the guide, which has {len(sites)}"
+    if name == "emphasis":
+        scored = {*pair.card.data, *pair.card.labels}
+        sites = [site for site in batches[0] if site in scored]
+        reason = "no site of the data is scored"
+    else:
+        sites = latent
+        reason = f"it needs {count} sites of the guide, which has {len(sites)}"
     for chosen, rows in itertools.product(itertools.permutations(sites, count), (batches, seen)):
         term = make(*chosen)
         try:

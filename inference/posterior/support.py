@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_models.batch import Batch
+from ppl_models.batch import Batch, MissingSite
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
@@ -45,8 +46,14 @@ def as_fitted(pair: Pair, table: Table) -> Table:
     return table if pair.schema is None else pair.schema.bring(table)
 
 
-def check_covariates(pair: Pair, table: Table) -> None:
+def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -> None:
     """Make sure that every row has the pair's covariates, of the kind that the pair takes.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        makers: What prepares batches in training, for the message: a covariate that it alone
+            makes would be there in no export.
 
     Raises:
         ValueError: Naming the covariate, and the row where it is hidden.
@@ -57,7 +64,7 @@ def check_covariates(pair: Pair, table: Table) -> None:
         if name not in table.sites:
             raise ValueError(
                 f"{table.name} lacks the covariate {name!r} of {pair.card.name} ({meaning}); "
-                f"it has {sorted(table.sites)}"
+                f"it has {sorted(table.sites)}{_made_hint(pair, table, makers, name)}"
             )
         if name in table.observed:
             row = int(table.numbers[~table.observed[name]][0])
@@ -67,6 +74,53 @@ def check_covariates(pair: Pair, table: Table) -> None:
             )
         if name in known:
             _check_kind(f"covariate {name!r} of {table.name}", table.sites[name], known[name])
+
+
+def _made_hint(pair: Pair, table: Table, makers: Sequence[Prepare], name: str) -> str:
+    with contextlib.suppress(Exception):  # what a maker lacks is not what is told here
+        if any(name in _sites_made(pair, table, make) for make in makers):
+            return (
+                "; a stage's prepare makes it, in training alone: declare what it is made of, "
+                f"and take {name!r} where the batch has it"
+            )
+    return ""
+
+
+def check_unprepared(pair: Pair, table: Table, seen: Table, prepare: Prepare) -> None:
+    """Make sure that a pair trained on views also takes rows as the table has them.
+
+    So all who ask the pair itself give them: exports, checks, predictions. A stage that makes
+    sites of the story, such as codes of an earlier stage, is not asked.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        seen: The rows and sites that the stage sees.
+        prepare: What prepares their batches.
+
+    Raises:
+        ValueError: If it makes sites besides the story's, and model or guide fail without.
+    """
+    card = pair.card
+    rows = table.only(*(name for name in card.given if name in table.sites))
+    told = {*table.sites, *card.given, *card.labels, *card.latents}
+    more = sorted(_sites_made(pair, seen, prepare) - told)
+    if not more or not rows.sites:
+        return
+    like = pair.like()
+    for regime in rows.regimes():
+        batch = rows.gather(regime, regime.index[:2]).to(like.device, like.dtype)
+        try:
+            with poutine.block(), torch.no_grad(), quiet(like.device, 0, pair):
+                pair.guide(batch)
+                pair.model(batch)
+        except (MissingSite, ValueError) as error:
+            raise ValueError(
+                f"{card.name} takes {more[0]!r}, which a stage's prepare makes in training alone, "
+                f"and does not run on rows as {table.name} has them, as exports do: "
+                f"{str(error).splitlines()[0]}; take it where the batch has it, as in "
+                f"batch.get({more[0]!r}, batch[{next(iter(rows.sites))!r}])"
+            ) from None
 
 
 def _check_kind(where: str, values: Any, like: Tensor) -> None:

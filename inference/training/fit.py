@@ -21,7 +21,7 @@ from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import change_follows_progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
-from ppl_models.inference.posterior.support import check_covariates, check_data
+from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
@@ -149,10 +149,15 @@ def _checked(
     )
     schema = pair.schema_with(table, roles)
     table = schema.bring(table)
+    makers = [stage.prepare for stage in plan if stage.prepare is not None]
+    check_covariates(pair, table, makers)
     _check_rows(pair, plan, table)
+    first = plan[0]
+    if first.prepare is not None and first.start is None:
+        check_unprepared(pair, table, _rows_of(pair, first, table), first.prepare)
     if validation is not None:
         validation = schema.bring(validation)
-        check_covariates(pair, validation)
+        check_covariates(pair, validation, makers)
         if watching:
             _check_rows(pair, [_as_validated(stage) for stage in plan], validation)
     return schema, table, validation

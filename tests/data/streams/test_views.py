@@ -326,6 +326,8 @@ def test_sites_of_the_batch():
     assert torch.equal(made["b"], flipped) and not torch.equal(made["a"], images())
     alone = data.views("x", ("x",), weak, SHAPE)(batch)
     assert list(alone) == ["x", "y"] and torch.equal(alone["x"], flipped)
+    grey = data.views("x", ("x",), weak, (6, 2))  # as a table has it
+    assert grey == data.views("x", ("x",), weak, (6, 2, 1))
     kept = data.views("x", ("x", "other"), [[], weak], SHAPE)(batch)
     assert torch.equal(kept["x"], images()) and torch.equal(kept["other"], flipped)
 
@@ -341,7 +343,7 @@ BATCH = Batch({"x": torch.rand(2, 12), "y": torch.arange(2)})
         (lambda: data.views("x", ("a", "b"), [[data.Noise()]]), "1 lists of steps, expected one"),
         (lambda: data.views("x", ("a",), [data.Crop()]), "Crop of site 'x': expected images"),
         (lambda: data.views("x", ("a",), [data.Grey()]), "Grey of site 'x': expected images"),
-        (lambda: data.views("x", ("a",), [], (4, 3)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [], (4,)), r"expected \(H, W, C\)"),
         (lambda: data.views("x", ("a",), [data.Colour()], (4, 3, 1)), "hue=0, or three channels"),
         (lambda: data.views("x", ("a",), [data.DropChannels()], (4, 3, 1)), "most < 1"),
         (lambda: data.views("x", ("a",), [data.TimeJitter()], (4, 3, 1)), "expected series"),
