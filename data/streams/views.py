@@ -92,8 +92,8 @@ def views(
         site: The site that is seen.
         into: Names of the views; the site's own name replaces it.
         steps: Steps of every view, each with draws of its own; or a list for each view.
-        shape: (H, W, C) of images that are stored flat, such as ``table.shapes["x"]``; None for
-            rows of any other kind.
+        shape: (H, W, C) of images that are stored flat, such as ``table.shapes["x"]``, or (H, W)
+            of grey ones; None for rows of any other kind.
         keep: Whether the site itself stays in the batch, beside its views.
 
     Raises:
@@ -111,8 +111,10 @@ def views(
         )
     each = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
     sides = None if shape is None else tuple(shape)
-    if sides is not None and (len(sides) != 3 or min(sides) < 1):
+    if sides is not None and (len(sides) not in (2, 3) or min(sides) < 1):
         raise ValueError(f"shape of site {site!r} is {sides}, expected (H, W, C)")
+    if sides is not None and len(sides) == 2:
+        sides = (*sides, 1)
     for step in (s for part in each for s in part):
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if refusal:
