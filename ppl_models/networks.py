@@ -108,7 +108,15 @@ class SumLinear(nn.Module):
                 if isinstance(size, Scalar):
                     value = value.unsqueeze(-1)
                 # The bias rides on the first product, which saves a pass over the sum.
-                part = F.linear(value, weight, bias)
+                try:
+                    part = F.linear(value, weight, bias)
+                except RuntimeError:
+                    if value.dim() and value.shape[-1] == size:
+                        raise
+                    raise ValueError(
+                        f"input {name!r} of a network has shape {tuple(value.shape)}, expected "
+                        f"(..., {size})"
+                    ) from None
                 bias = None
             total = part if total is None else total + part
         if total is None:  # nothing is there

@@ -161,6 +161,12 @@ def test_a_layer_without_inputs_is_an_error():
         SumLinear({}, H)
 
 
+def test_an_input_of_another_size_is_named():
+    net = Net({"y": Label(C), "x": D}, (3,), L)
+    with pytest.raises(ValueError, match=rf"^input .x. of a network .* expected \(\.\.\., {D}\)$"):
+        net(y=torch.zeros(B, dtype=torch.long), x=torch.ones(B, D + 1))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -183,3 +183,12 @@ def test_the_command_line(fitted, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["posterior"] == str(out)
     assert load(out).attrs["predicted_at"] == "batch, library"
+
+
+def test_a_covariate_that_is_called_batch_can_be_set(cells):
+    pair = zoo.build(COUNTS, cells)
+    rows = next(cells.test.batches())
+    for code, name in enumerate(LIBRARY):
+        made = pair.intervene(rows, codes="mean", batch=name)
+        shares = pair.shares(z=made["z"], batch=torch.full((rows.count,), code)).softmax(-1)
+        assert_close(made["x"], rows["library"] * shares)
