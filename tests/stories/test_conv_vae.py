@@ -123,6 +123,7 @@ def test_the_command_line_takes_a_shape(tmp_path, capsys):
     assert "H, W, C of x (default that of the data)" in capsys.readouterr().out
     page = describe.page(NAME)
     assert "taken from the shape of the data's `x`" in page
+    assert f"Written in `{NAME.removesuffix(':ConvVAE')}`." in page
 
 
 def test_the_page_of_the_docs_runs():

@@ -20,6 +20,7 @@ from worlds.whole_life import whole_life
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
+from ppl_models.commands.main import main
 from ppl_models.inference.posterior.export import load
 from ppl_models.testing import PairContract
 
@@ -192,3 +193,19 @@ def test_a_covariate_that_is_called_batch_can_be_set(cells):
         made = pair.intervene(rows, codes="mean", batch=name)
         shares = pair.shares(z=made["z"], batch=torch.full((rows.count,), code)).softmax(-1)
         assert_close(made["x"], rows["library"] * shares)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (["batch"], "--at is 'batch', expected SITE=VALUE"),
+        (["=1"], "--at is '=1', expected SITE=VALUE"),
+        (["library=1", "library=2"], "--at gives library twice"),
+        (["libary=1"], "unknown covariate of counts 'libary': did you mean 'library'?"),
+    ],
+)
+def test_wrong_values_on_the_command_line_are_one_line(fitted, capsys, at, message):
+    flags = [word for text in at for word in ("--at", text)]
+    code = main(["export", str(fitted[2] / "run"), "--pair", COUNTS, *flags])
+    told = capsys.readouterr().err
+    assert code == 2 and message in told and told.count("\n") == 1
