@@ -27,6 +27,9 @@ class _Experts(Conditional):
             raise ValueError(
                 f"experts are {[type(e).__name__ for e in experts]}, expected Normal factors"
             )
+        sizes = sorted({int(e.size) for e in experts})
+        if len(sizes) > 1:
+            raise ValueError(f"experts are over vectors of sizes {sizes}, expected one size")
         if prior is not None and not 0 < prior < math.inf:
             raise ValueError(f"prior is {prior}, expected a positive scale, or None")
         names = dict.fromkeys(name for e in experts for name in e.given)
@@ -77,8 +80,9 @@ class Product(_Experts):
         prior: Scale s of the expert that is always there; None for none.
 
     Raises:
-        ValueError: If an expert is no Normal factor, or the prior's scale is out of range; at a
-            batch, if nothing is there that an expert reads, and there is no prior.
+        ValueError: If an expert is no Normal factor or of another size, or the prior's scale is
+            out of range; at a batch, if nothing is there that an expert reads, and there is no
+            prior.
     """
 
     def __init__(self, *experts: Normal, prior: float | None = 1.0) -> None:
@@ -107,8 +111,8 @@ class Mixture(_Experts):
         prior: Scale of the expert that is in each product; None for none.
 
     Raises:
-        ValueError: If an expert is no Normal factor, or the prior's scale is out of range; at a
-            batch, if nothing is there that an expert reads.
+        ValueError: If an expert is no Normal factor or of another size, or the prior's scale is
+            out of range; at a batch, if nothing is there that an expert reads.
     """
 
     def __init__(

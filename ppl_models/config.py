@@ -213,7 +213,8 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = known if len(known) <= MOST_SHOWN else [*known[:MOST_SHOWN], f"... ({len(known)})"]
-    return f"unknown {what} {str(name)!r}: {hint}expected one of {', '.join(shown)}"
+    expected = f"expected one of {', '.join(shown)}" if shown else "there is none"
+    return f"unknown {what} {str(name)!r}: {hint}{expected}"
 
 
 def check_seed(seed: Any, name: str = "seed", derived: bool = False) -> int:

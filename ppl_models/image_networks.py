@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ppl_models.networks import ACTIVATIONS, Net, SumLinear
+from ppl_models.networks import Net, SumLinear, activation_layer
 
 Sides = tuple[int, int]  # height, width
 
@@ -162,7 +162,7 @@ def conv_encoder(
     layers: list[nn.Module] = []
     for place, (before, after) in enumerate(itertools.pairwise((shape[2], *channels))):
         kernel = kernels[min(place, len(kernels) - 1)]
-        layers += [_halving(before, after, sides[place], kernel), ACTIVATIONS[activation]()]
+        layers += [_halving(before, after, sides[place], kernel), activation_layer(activation)]
     features = channels[-1] * math.prod(sides[-1])
     maps = nn.Sequential(*layers)
     return ImageEncoder(maps, shape, features, outputs, hidden, activation, image, given)
@@ -197,7 +197,7 @@ def conv_decoder(
     layers: list[nn.Module] = []
     sizes = (each * shape[2], *channels)
     for place in reversed(range(len(channels))):
-        layers.append(ACTIVATIONS[activation]())
+        layers.append(activation_layer(activation))
         layers.append(_doubling(sizes[place + 1], sizes[place], sides[place], kernel))
     start = (*sides[-1], channels[-1])
     return ImageDecoder(nn.Sequential(*layers), start, shape, each, hidden, activation, given)
@@ -237,7 +237,7 @@ def residual_encoder(
     ):
         layers.append(_halving(before, after, side, 4))
         layers += (ResidualBlock(after, activation) for _ in range(blocks))
-    layers += [_norm(channels[-1]), ACTIVATIONS[activation]()]
+    layers += [_norm(channels[-1]), activation_layer(activation)]
     features = channels[-1] * math.prod(sides[-1])
     maps = nn.Sequential(*layers)
     return ImageEncoder(maps, shape, features, outputs, hidden, activation, image, given)
@@ -273,7 +273,7 @@ def residual_decoder(
     for place in reversed(range(len(channels))):
         layers += (ResidualBlock(sizes[place + 1], activation) for _ in range(blocks))
         if place == 0:
-            layers += [_norm(sizes[1]), ACTIVATIONS[activation]()]
+            layers += [_norm(sizes[1]), activation_layer(activation)]
         layers.append(_doubling(sizes[place + 1], sizes[place], sides[place], 4))
     start = (*sides[-1], channels[-1])
     return ImageDecoder(nn.Sequential(*layers), start, shape, each, hidden, activation, given)
@@ -295,7 +295,7 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(2):
             conv = nn.Conv2d(channels, channels, 3, padding=1)
-            layers += [_norm(channels), ACTIVATIONS[activation](), conv]
+            layers += [_norm(channels), activation_layer(activation), conv]
         self.branch = nn.Sequential(*layers)
 
     def forward(self, maps: Tensor) -> Tensor:

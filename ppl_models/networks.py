@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppl_models.config import unknown
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "relu": nn.ReLU,
@@ -18,6 +20,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
 }
+
+
+def activation_layer(name: str) -> nn.Module:
+    """The layer of a name of ``ACTIVATIONS``.
+
+    Raises:
+        ValueError: In one line, if there is no such name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(unknown("activation", name, ACTIVATIONS))
+    return ACTIVATIONS[name]()
 
 
 class Label(int):
@@ -95,7 +108,15 @@ class SumLinear(nn.Module):
                 if isinstance(size, Scalar):
                     value = value.unsqueeze(-1)
                 # The bias rides on the first product, which saves a pass over the sum.
-                part = F.linear(value, weight, bias)
+                try:
+                    part = F.linear(value, weight, bias)
+                except RuntimeError:
+                    if value.dim() and value.shape[-1] == size:
+                        raise
+                    raise ValueError(
+                        f"input {name!r} of a network has shape {tuple(value.shape)}, expected "
+                        f"(..., {size})"
+                    ) from None
                 bias = None
             total = part if total is None else total + part
         if total is None:  # nothing is there
@@ -111,6 +132,9 @@ class Net(nn.Module):
         hidden: Units of each hidden layer; empty for a linear map.
         outputs: Size of the output.
         activation: One of ``ACTIVATIONS``.
+
+    Raises:
+        ValueError: In one line, if ``hidden`` is a number or there is no such activation.
     """
 
     def __init__(
@@ -121,11 +145,13 @@ class Net(nn.Module):
         activation: str = "softplus",
     ) -> None:
         super().__init__()
+        if isinstance(hidden, int):
+            raise ValueError(f"hidden is {hidden}, expected the units of each layer, ({hidden},)")
         sizes = [*hidden, outputs]
         self.first = SumLinear(given, sizes[0])
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
-            layers += [ACTIVATIONS[activation](), nn.Linear(before, after)]
+            layers += [activation_layer(activation), nn.Linear(before, after)]
         self.rest = nn.Sequential(*layers)
 
     @property

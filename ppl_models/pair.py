@@ -168,6 +168,7 @@ class Pair(nn.Module):
     def intervene(
         self,
         batch: Batch,
+        /,  # a site may be called batch, too
         mean: bool = True,
         codes: interventions.Codes = "draw",
         draws: int | None = None,

@@ -100,7 +100,7 @@ def views(
         ValueError: In one line, if names repeat, the lists are not as many as the views, or a
             step does not fit the shape.
     """
-    named = names(f"into of views of site {site!r}", tuple(into) if into else ())
+    named = names(f"into of views of site {site!r}", into)
     if not named or len(set(named)) < len(named):
         raise ValueError(f"views of site {site!r} are called {named}, expected names that differ")
     lists: Any = [s for s in steps if isinstance(s, list | tuple)]
@@ -114,6 +114,9 @@ def views(
     if sides is not None and (len(sides) != 3 or min(sides) < 1):
         raise ValueError(f"shape of site {site!r} is {sides}, expected (H, W, C)")
     for step in (s for part in each for s in part):
+        if isinstance(step, type) or not callable(step):
+            name = step.__name__ if isinstance(step, type) else repr(step)
+            raise ValueError(f"a step of site {site!r} is {name}, expected a call such as Flip()")
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")

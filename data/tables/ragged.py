@@ -54,7 +54,8 @@ def _ragged(values: Any) -> list[Array] | None:
         return None
     if not all(isinstance(row, np.ndarray | Tensor | list | tuple) for row in values):
         return None
-    if len({len(row) if np.ndim(row) or isinstance(row, list) else 1 for row in values}) == 1:
+    lengths = {len(row) if np.ndim(row) or isinstance(row, list) else 1 for row in values}
+    if len(lengths) == 1 and len({getattr(row, "shape", ())[1:] for row in values}) == 1:
         return None
     return [np.asarray(row) for row in values]
 

@@ -133,9 +133,14 @@ class Logits:
         """The log ratio at each point, ``(B,)``.
 
         Raises:
-            ValueError: If the critic gives something else.
+            ValueError: If the critic reads or gives something else.
         """
         named = getattr(self.critic, "given", None)
+        if isinstance(named, tuple) and len(named) != len(points):
+            raise ValueError(
+                f"critic {type(self.critic).__name__} reads {list(named)}, but a point is "
+                f"{len(points)} tensors; expected one for each"
+            )
         by_name = dict(zip(named, points, strict=True)) if isinstance(named, tuple) else {}
         logits: Tensor = self.critic(**by_name) if by_name else self.critic(*points)
         rows = len(points[0])

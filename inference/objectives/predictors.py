@@ -68,6 +68,11 @@ class Predictors(nn.Module):
         Returns:
             ``(B, D)``.
         """
+        if codes.shape[-1] != self.size:
+            raise ValueError(
+                f"Predictors({self.size}) get codes of shape {tuple(codes.shape)}, expected "
+                f"(..., {self.size})"
+            )
         value = codes * self.seen  # (D, B, D)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             value = torch.baddbmm(bias, functional.selu(value) if layer else value, weight)

@@ -123,6 +123,11 @@ class Stage:
         for option in ("sites", "freeze"):
             found = names(f"{option} of stage {self.name!r}", getattr(self, option))
             object.__setattr__(self, option, found)
+        for option in ("prepare", "prepare_validation"):
+            if (given := getattr(self, option)) is not None and not callable(given):
+                raise ValueError(
+                    f"{option} of stage {self.name!r} is {given!r}, expected a function of a batch"
+                )
         after = (self.after,) if callable(self.after) else tuple(self.after)
         object.__setattr__(self, "after", after)
 

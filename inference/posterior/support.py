@@ -199,7 +199,12 @@ def _prepared(pair: Pair, batch: Batch, prepare: Prepare | None) -> Batch:
         return batch
     like = pair.like()
     with torch.no_grad(), quiet(like.device, 0, pair, prepare):
-        return prepare(batch.to(like.device, like.dtype))
+        made = prepare(batch.to(like.device, like.dtype))
+    if not isinstance(made, Batch):
+        raise ValueError(
+            f"prepare gives {type(made).__name__}, expected a Batch, such as batch.replace(...)"
+        )
+    return made
 
 
 def checker(

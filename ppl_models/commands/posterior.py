@@ -125,11 +125,14 @@ def write_posterior(
 
 
 def _covariates(texts: list[str]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for text in texts:
-        name, _, found[name] = text.partition("=")
-        if not found[name]:
+        name, _, value = text.partition("=")
+        if not name or not value:
             raise UsageError(f"--at is {text!r}, expected SITE=VALUE")
+        if name in found:
+            raise UsageError(f"--at gives {name} twice, expected one value of a site")
+        found[name] = value
     return found
 
 

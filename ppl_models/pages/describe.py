@@ -122,7 +122,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         _points(d["departs"]),
         "## On your own data",
         _own_data(name, pair),
-        _sources(d["module"], reproduction.claims_files(name, records)),
+        _sources(name, d["module"], reproduction.claims_files(name, records)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -145,7 +145,9 @@ def _points(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) or "None known."
 
 
-def _sources(module: str, files: Sequence[str]) -> str:
+def _sources(name: str, module: str, files: Sequence[str]) -> str:
+    if module.startswith(catalogue.FROM_FILE):
+        return f"Written in `{name.rpartition(':')[0]}`."
     tests = ", ".join(f"[{file}](../../{file})" for file in files)
     path = f"{module.replace('.', '/')}.py"
     return f"Written in [{path}](../../{path})" + (f"; claims in {tests}." if tests else ".")

@@ -167,3 +167,9 @@ def test_options_of_other_kinds_are_plain():
     assert type(whole("seed", np.uint16(7))) is int
     assert names("given", np.array(["x", "y"])) == ("x", "y")
     at_least(draws=(np.int64(3), 3))
+
+
+def test_where_no_name_is_known_none_is_expected():
+    assert (
+        unknown("covariate of vae", "dose", ()) == "unknown covariate of vae 'dose': there is none"
+    )

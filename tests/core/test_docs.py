@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from worlds.pages import blocks, run_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -61,14 +62,18 @@ def test_lines_of_the_readme_fit_a_screen():
     assert len(long) == 2
 
 
+@pytest.mark.parametrize(
+    "page", ["covariates", "diagnostics", "games", "guides", "sets", "training", "views"]
+)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """Pages with a test of their own are run there."""
+    monkeypatch.chdir(tmp_path)
+    run_page(page, tmp_path)
+
+
 def test_the_new_objective_of_the_docs_works(capsys):
-    blocks = re.findall(
-        r"```python\n(.*?)```", (DOCS / "a-new-objective.md").read_text(), re.DOTALL
-    )
-    assert len(blocks) == 4
-    scope: dict[str, object] = {"__name__": "a_new_objective"}
-    for block in blocks:
-        exec(compile(block, "a-new-objective.md", "exec"), scope)  # its asserts are the test
+    assert len(blocks("a-new-objective")) == 4
+    run_page("a-new-objective")  # its asserts are the test
     assert 0 < float(capsys.readouterr().out) < 0.5  # a guess errs at 9 in 10 digits
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_models.image_networks import SMALL, conv_encoder
 from ppl_models.networks import ACTIVATIONS, Label, Net, Scalar, SumLinear
 
 B, C, D, L, H = 7, 4, 6, 3, 5
@@ -158,3 +159,29 @@ def test_net_without_hidden_layers_is_linear():
 def test_a_layer_without_inputs_is_an_error():
     with pytest.raises(ValueError, match="at least one input"):
         SumLinear({}, H)
+
+
+def test_an_input_of_another_size_is_named():
+    net = Net({"y": Label(C), "x": D}, (3,), L)
+    with pytest.raises(ValueError, match=rf"^input .x. of a network .* expected \(\.\.\., {D}\)$"):
+        net(y=torch.zeros(B, dtype=torch.long), x=torch.ones(B, D + 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Net({"x": D}, 32, L), r"^hidden is 32, expected the units .* \(32,\)$"),
+        (
+            lambda: Net({"x": D}, (3,), L, "rely"),
+            "^unknown activation 'rely': did you mean 'relu'",
+        ),
+        (
+            lambda: conv_encoder((4, 4, 1), L, channels=SMALL, activation="x"),
+            "^unknown activation",
+        ),
+    ],
+)
+def test_bad_options_are_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)

@@ -129,6 +129,10 @@ def test_each_expert_runs_once_and_only_where_it_reads(kind):
     [
         (lambda: guides.Product(), r"experts are \[\], expected Normal factors"),
         (lambda: guides.Mixture(guides.Categorical(2, {"a": 1})), r"\['Categorical'\], expected"),
+        (
+            lambda: guides.Product(guides.Normal(2, {"a": 1}), guides.Normal(3, {"b": 1})),
+            r"of sizes \[2, 3\], expected one size",
+        ),
         (lambda: guides.Product(*experts(), prior=0.0), "prior is 0.0, expected a positive scale"),
     ],
 )

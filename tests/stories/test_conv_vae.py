@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from worlds.pages import run_page
 from worlds.whole_life import whole_life
 
 import ppl_models as zoo
@@ -123,13 +123,11 @@ def test_the_command_line_takes_a_shape(tmp_path, capsys):
     assert "H, W, C of x (default that of the data)" in capsys.readouterr().out
     page = describe.page(NAME)
     assert "taken from the shape of the data's `x`" in page
+    assert f"Written in `{NAME.removesuffix(':ConvVAE')}`." in page
 
 
 def test_the_page_of_the_docs_runs():
-    page = Path(__file__).parents[2] / "docs" / "pictures.md"
-    scope = {"__name__": __name__}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(compile(block, str(page), "exec", dont_inherit=True), scope)
+    scope = run_page("pictures")
     rows, shape = scope["rows"], scope["shape"]
     assert rows.shapes == {"x": shape}
     batch = next(rows.train.batches())

@@ -15,37 +15,18 @@ import scipy.stats
 import torch
 from pyro import poutine
 from torch.testing import assert_close
+from worlds.cells import GENES, LIBRARY, write_cells
 from worlds.whole_life import whole_life
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
+from ppl_models.commands.main import main
 from ppl_models.inference.posterior.export import load
 from ppl_models.testing import PairContract
 
 COUNTS = f"{Path(__file__).parents[1] / 'worlds' / 'stories' / 'counts.py'}:Counts"
-CELLS, GENES = 240, 5
 LONG = {"epochs": 60, "learning_rate": 0.03}
 QUICK = {"epochs": 6, "batch_size": 50, "learning_rate": 0.01}
-LIBRARY = ("lab b", "lab a")  # not in the order of the alphabet
-
-
-def write_cells(path: Path, seed: int = 0) -> np.ndarray:
-    """Cells of two batches, in the second of which the last gene is caught ten times as often."""
-    draw = np.random.default_rng(seed)
-    batch = np.arange(CELLS) % 2
-    shares = draw.dirichlet(np.full(GENES, 5.0), 2)[draw.integers(0, 2, CELLS)]
-    shares[:, -1] *= np.where(batch == 1, 10.0, 1.0)
-    size = draw.integers(30, 200, CELLS)
-    counts = 1 + draw.poisson(size[:, None] * shares)
-    with h5py.File(path, "w") as file:
-        file["X"] = counts.astype(np.float32)
-        file["obs/batch/codes"] = batch.astype(np.int8)
-        file["obs/batch/categories"] = np.array(LIBRARY, dtype="S")
-        file["obs/_index"] = np.array([f"cell{n}" for n in range(CELLS)], dtype="S")
-        file["obs"].attrs["_index"] = "_index"
-        file["var/_index"] = np.array([f"g{n}" for n in range(GENES)], dtype="S")
-        file["var"].attrs["_index"] = "_index"
-    return counts
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +184,28 @@ def test_the_command_line(fitted, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["posterior"] == str(out)
     assert load(out).attrs["predicted_at"] == "batch, library"
+
+
+def test_a_covariate_that_is_called_batch_can_be_set(cells):
+    pair = zoo.build(COUNTS, cells)
+    rows = next(cells.test.batches())
+    for code, name in enumerate(LIBRARY):
+        made = pair.intervene(rows, codes="mean", batch=name)
+        shares = pair.shares(z=made["z"], batch=torch.full((rows.count,), code)).softmax(-1)
+        assert_close(made["x"], rows["library"] * shares)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (["batch"], "--at is 'batch', expected SITE=VALUE"),
+        (["=1"], "--at is '=1', expected SITE=VALUE"),
+        (["library=1", "library=2"], "--at gives library twice"),
+        (["libary=1"], "unknown covariate of counts 'libary': did you mean 'library'?"),
+    ],
+)
+def test_wrong_values_on_the_command_line_are_one_line(fitted, capsys, at, message):
+    flags = [word for text in at for word in ("--at", text)]
+    code = main(["export", str(fitted[2] / "run"), "--pair", COUNTS, *flags])
+    told = capsys.readouterr().err
+    assert code == 2 and message in told and told.count("\n") == 1

@@ -341,9 +341,13 @@ BATCH = Batch({"x": torch.rand(2, 12), "y": torch.arange(2)})
         (lambda: data.views("x", (), []), "expected names that differ"),
         (lambda: data.views("x", ("a", "a"), []), "expected names that differ"),
         (lambda: data.views("x", ("a", "b"), [[data.Noise()]]), "1 lists of steps, expected one"),
+        (lambda: data.views("x", "a", []), r"into of views of site 'x' is 'a', expected a tuple"),
+        (lambda: data.views("x", ("a",), [data.Flip]), r"is Flip, expected a call such as Flip\("),
+        (lambda: data.views("x", ("a",), [3]), "a step of site 'x' is 3, expected a call"),
         (lambda: data.views("x", ("a",), [data.Crop()]), "Crop of site 'x': expected images"),
         (lambda: data.views("x", ("a",), [data.Grey()]), "Grey of site 'x': expected images"),
-        (lambda: data.views("x", ("a",), [], (4,)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [], (12,)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [], (4, 0)), r"expected \(H, W, C\)"),
         (lambda: data.views("x", ("a",), [data.Colour()], (4, 3, 1)), "hue=0, or three channels"),
         (lambda: data.views("x", ("a",), [data.DropChannels()], (4, 3, 1)), "most < 1"),
         (lambda: data.views("x", ("a",), [data.TimeJitter()], (4, 3, 1)), "expected series"),
@@ -371,3 +375,18 @@ def test_what_does_not_fit_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_a_grey_image_may_come_without_its_channel():
+    """A table knows images of one channel as (H, W)."""
+    rows = images()[:, :12]
+    made = [
+        data.views("x", ("v",), [data.CutOut(2, 0.5)], shape)(seeded(rows))["v"]
+        for shape in ((4, 3), (4, 3, 1))
+    ]
+    assert torch.equal(*made) and not torch.equal(made[0], rows)
+
+
+def seeded(rows):
+    torch.manual_seed(0)
+    return Batch({"x": rows})

@@ -61,6 +61,10 @@ def test_padded_sets_come_with_what_is_there(padding: float) -> None:
     ("sites", "message"),
     [
         ({"x": [[[1.0, 2.0]], [[1.0]], [[1.0], [2.0]]]}, "'x', row 1: is a set of shape"),
+        (
+            {"x": [np.ones((3, 2)), np.ones((3, 4))]},
+            r"'x', row 1: is a set of shape \(3, 4\), expected .* \(2,\)",
+        ),
         ({"x": [[1.0], [], [1.0, 2.0]]}, "'x', row 1: is a set of shape .0,., expected at least"),
         ({"x": [["a"], ["b", "c"]]}, "'x', row 0: is <U1, expected numbers"),
         ({"x": RAGGED, "x_there": np.ones((3, 3))}, "expected no site 'x_there' beside it"),

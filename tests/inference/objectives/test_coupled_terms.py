@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from worlds.pages import run_page
 from worlds.two_codes import TwoCodes, rows
 
 from ppl_models.inference import EnumeratedELBO
 
-PAGE = Path(__file__).parents[3] / "docs" / "coupled-terms.md"
-
 
 def test_the_coupled_term_of_the_docs_is_right(capsys):
     """It takes the whole batch's covariance, counts once per row, and has 15 lines of its own."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    scope: dict[str, object] = {"__name__": "coupled_terms"}
-    for block in blocks:
-        exec(compile(block, "coupled-terms.md", "exec"), scope)
+    scope = run_page("coupled-terms")
     printed = [float(n) for n in re.findall(r"[-\d.e]+", capsys.readouterr().out)]
     assert len(printed) == 12 and all(n > 0 for n in printed)
     term = scope["Covariance"]("b", 3.0)

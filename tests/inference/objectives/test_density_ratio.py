@@ -145,6 +145,11 @@ def test_a_critic_with_named_inputs_and_a_schedule() -> None:
         (lambda: DensityRatio(nn.Linear(1, 1), Encoded("z"), math.nan), "weight of DensityRatio"),
         (lambda: DensityRatio(nn.Linear(1, 1), Encoded("z"), tilt=(2, 1)), "tilt of DensityRatio"),
         (lambda: DensityRatio(nn.Linear(2, 3), Encoded("z")), "critic Linear gives shape (12, 3)"),
+        (lambda: DensityRatio(Net({"z": 3}, (), 1), Encoded("z")), "input 'z' of a network has"),
+        (
+            lambda: DensityRatio(Net({"z": 2}, (), 1), Encoded("x", "z")),
+            "reads ['z'], but",
+        ),
         (lambda: DensityRatio(nn.Linear(2, 1), Encoded("y")), "needs draws of site 'y', which"),
     ],
 )

@@ -96,3 +96,5 @@ def test_what_does_not_fit_is_named() -> None:
         Predictors(1)
     with pytest.raises(ValueError, match="weight of Predictability"):
         Predictability(Predictors(2), "z", -1.0)
+    with pytest.raises(ValueError, match=r"Predictors\(2\) get codes of shape \(4, 3\)"):
+        Predictors(2)(torch.ones(4, 3))

@@ -101,6 +101,15 @@ def test_a_prepared_shape_is_compared():
         fit(stage)
 
 
+def test_what_prepares_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="prepare gives NoneType, expected a Batch"):
+        fit(Stage(EnumeratedELBO(), prepare=lambda b: None), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for option in ("prepare", "prepare_validation"):
+        with pytest.raises(ValueError, match=f"{option} of stage 'fit' is 3, expected a function"):
+            Stage(EnumeratedELBO(), **{option: 3})
+
+
 def test_a_check_draws_nothing_from_the_run():
     seen = []
 
