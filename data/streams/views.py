@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import names
+from ppl_models.config import image_shape, names
 from ppl_models.data.streams.row_steps import Step
 
 
@@ -92,8 +92,8 @@ def views(
         site: The site that is seen.
         into: Names of the views; the site's own name replaces it.
         steps: Steps of every view, each with draws of its own; or a list for each view.
-        shape: (H, W, C) of images that are stored flat, such as ``table.shapes["x"]``; None for
-            rows of any other kind.
+        shape: (H, W, C) of images that are stored flat, such as ``table.shapes["x"]``, or (H, W)
+            of grey ones; None for rows of any other kind.
         keep: Whether the site itself stays in the batch, beside its views.
 
     Raises:
@@ -110,11 +110,9 @@ def views(
             f"{', '.join(named)}, or steps that all share"
         )
     each = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
-    sides = None if shape is None else tuple(shape)
-    if sides is not None and (len(sides) != 3 or min(sides) < 1):
-        raise ValueError(f"shape of site {site!r} is {sides}, expected (H, W, C)")
+    sides = None if shape is None else image_shape(f"shape of site {site!r}", shape)
     for step in (s for part in each for s in part):
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")
-    return Views(site, named, each, sides, keep)  # type: ignore[arg-type]
+    return Views(site, named, each, sides, keep)

@@ -341,7 +341,8 @@ BATCH = Batch({"x": torch.rand(2, 12), "y": torch.arange(2)})
         (lambda: data.views("x", ("a", "b"), [[data.Noise()]]), "1 lists of steps, expected one"),
         (lambda: data.views("x", ("a",), [data.Crop()]), "Crop of site 'x': expected images"),
         (lambda: data.views("x", ("a",), [data.Grey()]), "Grey of site 'x': expected images"),
-        (lambda: data.views("x", ("a",), [], (4, 3)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [], (4, 3, 1, 1)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [data.CutOut(4)], (4, 3, 1)), "of at least side=4"),
         (lambda: data.views("x", ("a",), [data.Colour()], (4, 3, 1)), "hue=0, or three channels"),
         (lambda: data.views("x", ("a",), [data.DropChannels()], (4, 3, 1)), "most < 1"),
         (lambda: data.views("x", ("a",), [data.TimeJitter()], (4, 3, 1)), "expected series"),
@@ -369,3 +370,13 @@ def test_what_does_not_fit_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_grey_images_need_no_channel():
+    """As a table knows their shape, ``(H, W)``."""
+    rows = torch.rand(3, 12)
+    seen = [
+        data.views("x", ("a",), [data.Flip(1.0)], s)(Batch({"x": rows}))
+        for s in ((4, 3), (4, 3, 1))
+    ]
+    assert torch.equal(seen[0]["a"], seen[1]["a"]) and not torch.equal(seen[0]["a"], rows)

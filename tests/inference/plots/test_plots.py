@@ -6,8 +6,10 @@ import arviz as az
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import confusion_matrix
+from torch.distributions import constraints
 from worlds.exact_guides import exact, table_of
 
 from ppl_models import inference
@@ -16,7 +18,9 @@ from ppl_models.inference.diagnostics import calibration, row_scores
 from ppl_models.inference.plots.fit_checks import scalars
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.plots.samples import images
+from ppl_models.inference.plots.traversals import _inside
 from ppl_models.inference.posterior.groups import groups_of, with_groups
+from ppl_models.spherical import sphere
 
 matplotlib.use("Agg")
 
@@ -262,3 +266,25 @@ def test_trace_shows_the_numbers_that_mixed_worst():
     for plot in (plots.khat, plots.training_curve, plots.predictive):
         with pytest.raises(ValueError, match=r"this posterior has no"):
             plot(idata)
+
+
+@pytest.mark.parametrize("entry", range(3))
+@pytest.mark.parametrize("kind", ["direction", "shares", "number"])
+def test_a_moved_entry_leaves_the_others_where_the_support_ends(kind, entry):
+    """Directions keep length 1 and shares their sum; the others keep their proportions."""
+    start = torch.tensor([0.6, 0.0, 0.8]) if kind == "direction" else torch.tensor([0.5, 0.2, 0.3])
+    moved = start.repeat(5, 2, 1)
+    low = -1.0 if kind == "direction" else 0.0
+    moved[:, 1, entry] = torch.linspace(low, 1, 5)
+    supports = {"direction": sphere, "shares": constraints.simplex, "number": constraints.real}
+    found = _inside(constraints.independent(supports[kind], 1), moved, 3 + entry)
+    assert torch.equal(found[:, 0], moved[:, 0])
+    assert torch.equal(found[:, 1, entry], moved[:, 1, entry])
+    if kind == "number":
+        assert torch.equal(found, moved)
+        return
+    power = 2 if kind == "direction" else 1
+    assert torch.allclose((found[:, 1].abs() ** power).sum(-1), torch.ones(5))
+    others = [place for place in range(3) if place != entry]
+    turned = found[:, 1, others[0]] * start[others[1]] - found[:, 1, others[1]] * start[others[0]]
+    assert torch.allclose(turned, torch.zeros(5), atol=1e-6)
