@@ -333,7 +333,8 @@ def _site(name: str, node: Any, nesting: int) -> Site:
 def shared_site(name: str, node: Any) -> Site:
     """A site outside the data plate, with its plates named, or else all dimensions as event."""
     shape, batch = tuple(node["value"].shape), len(node["fn"].batch_shape)
-    frames = sorted(node["cond_indep_stack"], key=lambda frame: frame.dim)
+    frames = [frame for frame in node["cond_indep_stack"] if frame.dim is not None]  # no loops
+    frames.sort(key=lambda frame: frame.dim)
     if len(frames) != batch:
         return Site(name, shape, None)
     plates = tuple(Plate(f.name, f.dim, size) for f, size in zip(frames, shape, strict=False))
