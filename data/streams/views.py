@@ -115,4 +115,4 @@ def views(
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")
-    return Views(site, named, each, sides, keep)
+    return Views(site, named, each, sides, keep)  # type: ignore[arg-type]

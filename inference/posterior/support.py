@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_models.batch import Batch
+from ppl_models.covariates import said_of
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
@@ -29,32 +30,39 @@ Prepare = Callable[[Batch], Batch]
 CHECKED_ROWS = 4096  # rows compared with the support at a time
 
 
-def as_fitted(pair: Pair, table: Table) -> Table:
+def as_fitted(pair: Pair, table: Table, made: Collection[str] = ()) -> Table:
     """A table with rows, its classes coded and its columns ordered as in the data of the fit.
 
     Args:
         pair: The pair; one that has seen no data takes the table as it is.
         table: The rows.
+        made: Covariates that need not be there; see :func:`sites_made`.
 
     Raises:
         ValueError: In one line, if a class or column is unknown or missing, a shape differs, a
             covariate is missing or hidden, or there is no row.
     """
     table.check_rows()
-    check_covariates(pair, table)
+    check_covariates(pair, table, made)
     return table if pair.schema is None else pair.schema.bring(table)
 
 
-def check_covariates(pair: Pair, table: Table) -> None:
+def check_covariates(pair: Pair, table: Table, made: Collection[str] = ()) -> None:
     """Make sure that every row has the pair's covariates, of the kind that the pair takes.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        made: Covariates that need not be there; see :func:`sites_made`.
 
     Raises:
         ValueError: Naming the covariate, and the row where it is hidden.
     """
-    said = type(pair).some_covariates is not Pair.some_covariates
-    known = pair.some_covariates(1) if said else {}
+    known = said_of(pair)
     for name, meaning in pair.card.covariates.items():
         if name not in table.sites:
+            if name in made:
+                continue
             raise ValueError(
                 f"{table.name} lacks the covariate {name!r} of {pair.card.name} ({meaning}); "
                 f"it has {sorted(table.sites)}"
@@ -116,11 +124,9 @@ def check_data(
     Raises:
         ValueError: Naming the site, row, value and what was expected.
     """
-    table = as_fitted(pair, table)
-    missing = [site for site in pair.card.data if site not in table.sites]
-    if missing and (makers or prepare is not None):
-        made = {s for make in (*makers, prepare) if make for s in _sites_made(pair, table, make)}
-        missing = [site for site in missing if site not in made]
+    made = sites_made(pair, table, makers if prepare is None else (*makers, prepare))
+    table = as_fitted(pair, table, made)
+    missing = [site for site in pair.card.data if site not in table.sites and site not in made]
     if missing:
         raise ValueError(
             f"{table.name} lacks the site {missing[0]!r} of {pair.card.name}; "
@@ -135,9 +141,20 @@ def check_data(
             check(table.gather(regime, part))
 
 
-def _sites_made(pair: Pair, table: Table, prepare: Prepare) -> set[str]:
+def sites_made(pair: Pair, table: Table, makers: Sequence[Prepare]) -> set[str]:
+    """Names of the sites that a table lacks and that its batches are given, such as views.
+
+    Args:
+        pair: The pair.
+        table: The rows.
+        makers: What turns batches of them into those that the model sees.
+    """
+    lacking = [site for site in pair.card.given if site not in table.sites]
+    if not lacking or not makers:
+        return set()
     first = [table.gather(regime, regime.index[:2]) for regime in table.regimes()]
-    return {site for batch in first for site in _prepared(pair, batch, prepare)}
+    made = {s for batch in first for make in makers for s in _prepared(pair, batch, make)}
+    return made.intersection(lacking)
 
 
 def _prepared(pair: Pair, batch: Batch, prepare: Prepare | None) -> Batch:

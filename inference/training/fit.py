@@ -21,7 +21,7 @@ from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import change_follows_progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
-from ppl_models.inference.posterior.support import check_covariates, check_data
+from ppl_models.inference.posterior.support import check_covariates, check_data, sites_made
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
@@ -152,9 +152,11 @@ def _checked(
     _check_rows(pair, plan, table)
     if validation is not None:
         validation = schema.bring(validation)
-        check_covariates(pair, validation)
+        validated = [_as_validated(stage) for stage in plan]
+        makers = [stage.prepare for stage in validated if stage.prepare is not None]
+        check_covariates(pair, validation, sites_made(pair, validation, makers))
         if watching:
-            _check_rows(pair, [_as_validated(stage) for stage in plan], validation)
+            _check_rows(pair, validated, validation)
     return schema, table, validation
 
 
@@ -251,7 +253,8 @@ def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
                 f"{sorted(table.sites)}"
             )
         table = table.where_observed(stage.observed)
-    return table.only(*stage.sites, *pair.card.covariates) if stage.sites else table
+    fixed = [site for site in pair.card.covariates if site in table.sites]  # others are prepared
+    return table.only(*stage.sites, *fixed) if stage.sites else table
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:

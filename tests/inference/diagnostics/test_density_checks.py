@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -191,3 +192,19 @@ class TestViews(PairContract):
 
     test_file_is_short_and_tells_only_the_story = None
     test_docstring_reads_story_guide_paper_shapes = None
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("sites", [(), ("x",)])
+def test_views_may_be_covariates(watched, sites):
+    """A stage that makes a covariate stands for the table's; without one it is lacking."""
+    rows = data.from_arrays(x=torch.randn(60, 6), splits=(40, 20, 0))
+    pair = zoo.build(VIEWS, rows)
+    training = inference.Training(epochs=2, batch_size=10, patience=5 if watched else 0)
+    options = {"progress": False, "device": "cpu"}
+    plain = inference.Stage(inference.ELBO(), training=training, sites=sites)
+    with pytest.raises(ValueError, match="train lacks the covariate 'other' of views"):
+        inference.fit(pair, rows, stages=(plain,), **options)
+    views = data.views("x", ("other",), [data.Noise()])
+    run = inference.fit(pair, rows, stages=(dataclasses.replace(plain, prepare=views),), **options)
+    assert run.status == "finished"
