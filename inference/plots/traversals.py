@@ -197,7 +197,11 @@ def _label(
     found = []
     for one in rows:
         start = _start(pair, idata, one, len(support))
-        kept = {**start, site: support}
+        like = start[site]  # in plates within the rows all entries move alike
+        each = support.reshape(
+            len(support), *[1] * (like.dim() - support.dim()), *support.shape[1:]
+        )
+        kept = {**start, site: each.expand(like.shape)}
         own = _covariates(pair, idata, [one])
         found.append(_means(pair, kept, site, len(support), data, own))
     numbers = [in_figure(idata.posterior["datum"].values[one]) for one in rows]

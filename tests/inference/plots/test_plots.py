@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 from torch.distributions import constraints
+from worlds import inner_plates
 from worlds.exact_guides import exact, table_of
 
 from ppl_models import inference
@@ -19,6 +20,7 @@ from ppl_models.inference.plots.fit_checks import scalars
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.plots.samples import images
 from ppl_models.inference.plots.traversals import _inside
+from ppl_models.inference.posterior.export import posterior
 from ppl_models.inference.posterior.groups import groups_of, with_groups
 from ppl_models.spherical import sphere
 
@@ -288,3 +290,16 @@ def test_a_moved_entry_leaves_the_others_where_the_support_ends(kind, entry):
     others = [place for place in range(3) if place != entry]
     turned = found[:, 1, others[0]] * start[others[1]] - found[:, 1, others[1]] * start[others[0]]
     assert torch.allclose(turned, torch.zeros(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["c", "s", "z"])
+def test_traversals_of_sets(site):
+    """A label moves in all elements at once: the mean of each of them goes from b_0 to b_1."""
+    pair, table = inner_plates.built(torch.float32, labels=True), inner_plates.table()
+    idata = posterior(pair, table, draws=10, prior_draws=0)
+    shown = plots.traversal(pair, idata, site).images[0].get_array()
+    assert np.isfinite(shown).all()
+    if site == "s":
+        real = idata.observed_data.x.values
+        ends = np.diff(np.array(shown), axis=0)[0] * (np.nanstd(real, 0) + 1e-12)
+        np.testing.assert_allclose(ends, np.diff(inner_plates.SHIFTS)[0], rtol=1e-4)
