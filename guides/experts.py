@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -37,14 +38,20 @@ class _Experts(Conditional):
         self.experts = torch.nn.ModuleList(experts)
         self.prior = prior
 
+    def there(self, values: dict[str, Tensor]) -> list[Normal]:
+        """The experts that have all they need, and anything at all."""
+        experts: Any = self.experts
+        return [
+            expert
+            for expert in experts
+            if any(name in values for name in expert.given)
+            and all(name in values for name in expert.given if name not in expert.optional)
+        ]
+
     def said(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Means and precisions ``(..., M, size)`` of the M experts that have all they read."""
-        found: list[tuple[Tensor, Tensor]] = []
-        for expert in self.experts:
-            assert isinstance(expert, Normal)
-            if all(name in values for name in expert.given if name not in expert.optional):
-                q = base_of(expert(**values))
-                found.append((q.loc, q.scale.pow(-2)))
+        """Means and precisions ``(..., M, size)`` of the M experts that are there."""
+        factors = [base_of(expert(**values)) for expert in self.there(values)]
+        found = [(q.loc, q.scale.pow(-2)) for q in factors]
         if not found:
             have = [list(e.given) for e in self.experts]  # type: ignore[arg-type]
             raise ValueError(f"no expert has what it reads: they read {have}, none is there")
@@ -90,7 +97,7 @@ class Product(_Experts):
 
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
         """Batch shape ``(...)``, event shape ``(size,)``."""
-        if self.prior is not None and not any(name in values for name in self.given):
+        if self.prior is not None and not self.there(values):
             zero = next(self.parameters()).new_zeros(_size(self.experts[0]))
             return dist.Normal(zero, self.prior).to_event(1)
         means, precisions = self.said(values)

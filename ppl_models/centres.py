@@ -24,7 +24,7 @@ def mean_of(fn: Any) -> Tensor | None:
     Beyond those that PyTorch knows it takes that of what an exponential carries from a Normal.
     The mean of directions lies inside the sphere: their mean direction stands for them.
     """
-    directions = fn.support is sphere
+    directions = base_of(fn).support is sphere
     try:
         mean: Tensor | None = fn.mode if directions else fn.mean
     except NotImplementedError:

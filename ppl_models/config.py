@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import enum
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -74,7 +74,7 @@ class Config:
         for field in dataclasses.fields(self):
             value, rules = _typed(field, getattr(self, field.name)), field.metadata
             if rules.get("shape_from"):
-                value = _image(field.name, value)
+                value = image_shape(field.name, value)
             object.__setattr__(self, field.name, value)
             named = isinstance(value, str) or not rules.get("prior_of")
             if rules.get("choices") and named and value not in rules["choices"]:
@@ -105,11 +105,16 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
     return entries if isinstance(field.default, tuple) else value
 
 
-def _image(name: str, value: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an image with its channels."""
-    if len(value) not in (2, 3) or min(value) < 1:
-        raise ValueError(f"{name} is {value}, expected (H, W, C), each at least 1")
-    return value if len(value) == 3 else (*value, 1)
+def image_shape(what: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    """``(H, W, C)`` as somebody says it of single images; ``(H, W)`` stands for one channel.
+
+    Raises:
+        ValueError: In one line, if it is neither.
+    """
+    sides = tuple(shape)
+    if len(sides) not in (2, 3) or min(sides) < 1:
+        raise ValueError(f"{what} is {sides}, expected (H, W, C), each at least 1")
+    return (*sides, 1) if len(sides) == 2 else sides  # type: ignore[return-value]
 
 
 def _name_or_numbers(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -6,9 +6,11 @@ here: :func:`emptied`, of rows that there are, and :func:`empty`, of new rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,27 +99,50 @@ def covariate_value(pair: Any, name: str, value: Any) -> Tensor:
         codes = [classes.index(entry) for entry in listed]
         value = codes if isinstance(value, list | tuple) else codes[0]
     try:
-        found = torch.as_tensor(float(value) if isinstance(value, str) else value)
+        value = float(value) if isinstance(value, str) else value
+        # Numbers of Python are of double precision, which torch alone would not keep.
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"covariate {name!r} is {value!r}, expected numbers") from None
-    like = pair.like()
-    good = found.isfinite()
-    if classes:
-        good = good & (found >= 0) & (found < len(classes)) & (found == found.round())
+    like, row = pair.like(), _row(pair, name)
+    is_code = not found.is_floating_point() if row is None else row[1]
+    good, expected = found.isfinite(), "finite numbers"
+    if is_code:
+        most = len(classes) - 1 if classes else math.inf
+        good = good & (found >= 0) & (found <= most) & (found == found.round())
+        expected = f"a class in 0..{most}" if classes else "a class, a whole number from 0 on"
     if not bool(good.all()):
         bad = found[tuple((~good).nonzero()[0])].item()
-        expected = f"a class in 0..{len(classes) - 1}" if classes else "finite numbers"
         raise ValueError(f"covariate {name!r} is {bad:g}, expected {expected}")
-    is_code = site.kind == "label" if site is not None else not found.is_floating_point()
+    if found.dim() == 1 and len(found) > 1 and row is not None and row[0] == (1,):
+        found = found.unsqueeze(1)  # a number for each of some rows
     return found.to(like.device, torch.long if is_code else like.dtype)
 
 
+def said_of(pair: Any) -> dict[str, Tensor]:
+    """One row of what a pair says of its covariates where no data are at hand, or nothing."""
+    try:
+        found: dict[str, Tensor] = pair.some_covariates(1)
+    except ValueError:  # it says none
+        return {}
+    return found
+
+
+def _row(pair: Any, name: str) -> tuple[tuple[int, ...], bool] | None:
+    """Shape of a row of a covariate, and whether it is a class; None where nothing tells."""
+    if pair.schema is not None and name in pair.schema.sites:
+        site = pair.schema.sites[name]
+        return tuple(site.shape), site.kind == "label"
+    value = said_of(pair).get(name)
+    return None if value is None else (tuple(value.shape[1:]), not value.is_floating_point())
+
+
 def _by_row(pair: Any, name: str, value: Tensor) -> tuple[Tensor, bool]:
-    """A value in the shape of a row of the fit, or rows of it; and whether it has rows."""
-    site = None if pair.schema is None else pair.schema.sites.get(name)
-    if site is None:
+    """A value in the shape of a row, or rows of it; and whether it has rows."""
+    row = _row(pair, name)
+    if row is None:
         return value, value.dim() > 0
-    event = tuple(site.shape)
+    event = row[0]
     if value.dim() == 0 and event == (1,):
         value = value.reshape(event)
     if tuple(value.shape) != event and tuple(value.shape[1:]) != event:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from ppl_models.config import image_shape
 from ppl_models.networks import Net, SumLinear, activation_layer
 
 Sides = tuple[int, int]  # height, width
@@ -158,6 +159,7 @@ def conv_encoder(
     Raises:
         ValueError: If the shape is none of an image, or there is no layer.
     """
+    shape = image_shape("shape", shape)
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
     for place, (before, after) in enumerate(itertools.pairwise((shape[2], *channels))):
@@ -193,6 +195,7 @@ def conv_decoder(
     Raises:
         ValueError: If the shape is none of an image, or there is no layer.
     """
+    shape = image_shape("shape", shape)
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
     sizes = (each * shape[2], *channels)
@@ -230,6 +233,7 @@ def residual_encoder(
     Raises:
         ValueError: If the shape is none of an image, or there is no layer.
     """
+    shape = image_shape("shape", shape)
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
     for (before, after), side in zip(
@@ -267,6 +271,7 @@ def residual_decoder(
     Raises:
         ValueError: If the shape is none of an image, or there is no layer.
     """
+    shape = image_shape("shape", shape)
     sides = _sides(shape, channels)
     layers: list[nn.Module] = []
     sizes = (each * shape[2], *channels)
@@ -311,8 +316,6 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 def _sides(shape: Sequence[int], channels: Sequence[int]) -> list[Sides]:
     """Sides before the first layer and after each."""
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape is {tuple(shape)}, expected (H, W, C), each at least 1")
     if not channels:
         raise ValueError("channels are (), expected at least one layer")
     sides = [(shape[0], shape[1])]

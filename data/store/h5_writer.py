@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_models.data.store.row_blocks import Blocks
 from ppl_models.data.store.stored_array import Array, stored_type, stored_width
 from ppl_models.data.tables.splits import PARTS, split
+from ppl_models.elements import THERE
 
 BLOCK_BYTES = 1 << 18  # of the vectors of a block of rows, before compression
 MOST_ROWS = 1 << 14  # of a block
@@ -153,7 +154,8 @@ class Writer:
                 else "float32"
             )  # fmt: skip
             image = list(source.shapes.get(site, ()))
-            if not label and array.ndim > 2:
+            # A set is no image: its elements stay apart, beside what says which there are.
+            if not label and array.ndim > 2 and site + THERE not in sites:
                 image = image or list(array.shape[1:])
                 array = array.reshape(len(array), -1)
             self.forms[site] = {

@@ -199,6 +199,11 @@ class CutOut(OfImages):
         at_least(side=(self.side, 1))
         check_share("probability of CutOut", self.probability)
 
+    def refusal(self, shape: tuple[int, ...] | None) -> str:
+        """Images of at least the square's size."""
+        small = shape is not None and min(shape[:2]) < self.side
+        return f"expected images of at least side={self.side}" if small else super().refusal(shape)
+
     def __call__(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)``."""
         some, *places = uniform(images, 3)

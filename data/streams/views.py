@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.config import names
+from ppl_models.config import image_shape, names
 from ppl_models.data.streams.row_steps import Step
 
 
@@ -110,9 +110,7 @@ def views(
             f"{', '.join(named)}, or steps that all share"
         )
     each = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
-    sides = None if shape is None else (*shape, 1) if len(shape) == 2 else tuple(shape)
-    if sides is not None and (len(sides) != 3 or min(sides) < 1):
-        raise ValueError(f"shape of site {site!r} is {sides}, expected (H, W, C)")
+    sides = None if shape is None else image_shape(f"shape of site {site!r}", shape)
     for step in (s for part in each for s in part):
         if isinstance(step, type) or not callable(step):
             name = step.__name__ if isinstance(step, type) else repr(step)

@@ -31,7 +31,7 @@ def padded(sites: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for site, values in sites.items():
         there = sites.get(site + THERE)
-        if (rows := _ragged(values)) is not None:
+        if (rows := _ragged(site, values)) is not None:
             if there is not None:
                 raise ValueError(
                     f"site {site!r} is a list of sets of different sizes, expected no site "
@@ -45,7 +45,7 @@ def padded(sites: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _ragged(values: Any) -> list[Array] | None:
+def _ragged(site: str, values: Any) -> list[Array] | None:
     """The rows of a list of sets that differ in size; None of anything else."""
     listed = isinstance(values, list | tuple) or (
         isinstance(values, np.ndarray) and values.dtype == object and values.ndim == 1
@@ -54,10 +54,17 @@ def _ragged(values: Any) -> list[Array] | None:
         return None
     if not all(isinstance(row, np.ndarray | Tensor | list | tuple) for row in values):
         return None
-    lengths = {len(row) if np.ndim(row) or isinstance(row, list) else 1 for row in values}
-    if len(lengths) == 1 and len({getattr(row, "shape", ())[1:] for row in values}) == 1:
-        return None
-    return [np.asarray(row) for row in values]
+    arrays = [_elements(site, place, row) for place, row in enumerate(values)]
+    return None if len({array.shape[:1] for array in arrays}) == 1 else arrays
+
+
+def _elements(site: str, place: int, row: Any) -> Array:
+    try:
+        return np.asarray(row)
+    except ValueError:  # elements of different sizes
+        raise ValueError(
+            f"site {site!r}, row {place}: its elements differ in shape, expected one shape"
+        ) from None
 
 
 def _pad(site: str, rows: list[Array]) -> tuple[Array, Array]:

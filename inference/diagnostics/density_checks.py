@@ -34,14 +34,18 @@ BINS, FEW, COMPONENTS, DRAWS = 10, 10, 5, 100
 
 
 def density_checks(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> list[Finding]:
-    """Checks of a posterior whose rows have no evidence; none where they have one.
+    """Checks of a posterior whose rows have no evidence, or no weights; none where they have both.
 
     Args:
         groups: With ``posterior``; ``constant_data`` for labels, ``observed_data`` and
             ``prior_predictive`` for what is generated.
-        attrs: Of the posterior; ``no_evidence`` says why there is none.
+        attrs: Of the posterior; ``no_evidence`` says why there is none, ``points`` where the
+            guide has points, whose draws have no weights.
     """
-    reason = str(attrs.get("no_evidence", ""))
+    reason, points = str(attrs.get("no_evidence", "")), str(attrs.get("points", ""))
+    if not reason and points:
+        told = f"{points} is a point in the guide: k-hat, effective draws and the gap are left out"
+        return [Finding("weights", True, told, "", left_out=True)]
     if not reason:
         return []
     found = [

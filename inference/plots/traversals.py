@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import arviz as az
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from ppl_models.config import unknown
 from ppl_models.covariates import empty
@@ -23,6 +24,7 @@ from ppl_models.inference.traces.sites import random_sites
 from ppl_models.interventions import follow
 from ppl_models.pair import Pair
 from ppl_models.printable import in_figure
+from ppl_models.spherical import sphere
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,14 +138,42 @@ def _code(
     ends = np.full((2, len(active)), np.nan)
     ends[:, there] = quantile(every[:, there], ENDS, axis=0)
     start = _start(pair, idata, row, STEPS)
+    support = _nodes(pair, idata)[site]["fn"].support
     found = []
     for dim in chosen:
         moved = start[site].clone().reshape(STEPS, -1)
         low, high = ends[:, dim].tolist()
         moved[:, dim] = torch.linspace(low, high, STEPS).to(moved)
-        kept = {**start, site: moved.reshape(start[site].shape)}
+        kept = {**start, site: _inside(support, moved.reshape(start[site].shape), dim)}
         found.append(_means(pair, kept, site, STEPS, data, _covariates(pair, idata, [row])))
     return np.stack(found), [str(dim) for dim in chosen]
+
+
+def _inside(support: Any, moved: Tensor, entry: int) -> Tensor:
+    """Codes with one entry moved; the others of a direction, or of shares, make room for it.
+
+    Args:
+        support: The site's support.
+        moved: ``(STEPS, ..., K)``.
+        entry: Place of what has moved among the numbers of a code.
+    """
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support not in (sphere, constraints.simplex):
+        return moved
+    power = 2 if support is sphere else 1
+    vectors = moved.clone().reshape(len(moved), -1, moved.shape[-1])
+    vector, place = divmod(entry, moved.shape[-1])
+    others = vectors[:, vector].clone()
+    others[:, place] = 0
+    others[(others == 0).all(-1)] = 1  # at a pole there is no direction to take the rest
+    others[:, place] = 0
+    room = (1 - vectors[:, vector, place].abs() ** power).clamp(min=0)
+    scale = (room / (others.abs() ** power).sum(-1)) ** (1 / power)
+    at = vectors[:, vector, place].clone()
+    vectors[:, vector] = others * scale.unsqueeze(-1)
+    vectors[:, vector, place] = at
+    return vectors.reshape(moved.shape)
 
 
 def _spread(values: Array) -> Array:
@@ -167,7 +197,11 @@ def _label(
     found = []
     for one in rows:
         start = _start(pair, idata, one, len(support))
-        kept = {**start, site: support}
+        like = start[site]  # in plates within the rows all entries move alike
+        each = support.reshape(
+            len(support), *[1] * (like.dim() - support.dim()), *support.shape[1:]
+        )
+        kept = {**start, site: each.expand(like.shape)}
         own = _covariates(pair, idata, [one])
         found.append(_means(pair, kept, site, len(support), data, own))
     numbers = [in_figure(idata.posterior["datum"].values[one]) for one in rows]
@@ -215,12 +249,16 @@ def _start(pair: Pair, idata: az.InferenceData, row: int, rows: int) -> dict[str
 
 def _supports(pair: Pair, idata: az.InferenceData) -> dict[str, Tensor]:
     """Values of every label, which the posterior stores as places among them."""
-    with undisturbed(pair, 0), torch.no_grad():
-        batch = empty(pair, 1, _covariates(pair, idata, slice(0, 1)))
-        nodes = dict(random_sites(poutine.trace(pair.model).get_trace(batch)))
-    found = {}
+    nodes, found = _nodes(pair, idata), {}
     for name in latent_sites(idata):
         fn = nodes[name]["fn"]
         if fn.has_enumerate_support:
             found[name] = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
     return found
+
+
+def _nodes(pair: Pair, idata: az.InferenceData) -> dict[str, Any]:
+    """The sites of the model, of one new row."""
+    with undisturbed(pair, 0), torch.no_grad():
+        batch = empty(pair, 1, _covariates(pair, idata, slice(0, 1)))
+        return dict(random_sites(poutine.trace(pair.model).get_trace(batch)))

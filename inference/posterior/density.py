@@ -61,5 +61,6 @@ def _scored(site: Any) -> bool:
     while isinstance(base := base_of(fn, through_masks=False), dist.MaskedDistribution):
         masks.append(base._mask)
         fn = base.base_dist
-    off = any(m is False or (isinstance(m, Tensor) and not bool(m.any())) for m in masks)
+    # A mask of the rows says what these few rows have, and others may have more.
+    off = any(m is False or (isinstance(m, Tensor) and not (m.dim() or bool(m))) for m in masks)
     return site["is_observed"] and not off and not isinstance(base, dist.Delta)

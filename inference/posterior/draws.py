@@ -17,7 +17,6 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_models.batch import Batch
@@ -88,14 +87,12 @@ class GuideDraws:
         logs: Log density of each site ``(S, B)``, given those before it.
         probs: By label, its probabilities ``(B, plates, C)`` averaged over the draws: exact where
             the label is drawn from what is given alone.
-        points: Sites of the rows whose factor is a point, which has no density.
     """
 
     values: dict[str, Tensor]
     log_q: Tensor
     logs: dict[str, Tensor]
     probs: dict[str, Tensor]
-    points: tuple[str, ...] = ()
 
     @property
     def draws(self) -> int:
@@ -111,7 +108,7 @@ class GuideDraws:
             for of in (self.values, self.logs, self.probs)
         )
         log_q = torch.stack(list(logs.values())).sum(0) if logs else torch.zeros_like(self.log_q)
-        return GuideDraws(values, log_q, logs, probs, self.points)
+        return GuideDraws(values, log_q, logs, probs)
 
 
 def draw_guide(
@@ -133,16 +130,7 @@ def draw_guide(
             mean = node["fn"].log_prob(wide).double().exp().mean(1).movedim(0, -1)
             probs[name] = sites.latents[name].by_row(mean, 1)
     log_q = log_q.expand(draws, batch.count)
-    return GuideDraws(values, log_q, logs, probs, points_of(trace))
-
-
-def points_of(guide: Trace) -> tuple[str, ...]:
-    """Sites of the rows at which a trace of a guide has a point: log q = 0 is no density there."""
-    return tuple(
-        name
-        for name, node in latent_sites(guide)
-        if is_local(node) and isinstance(base_of(node["fn"]), dist.Delta)
-    )
+    return GuideDraws(values, log_q, logs, probs)
 
 
 def guide_parameters(

@@ -122,7 +122,8 @@ def posterior(
 
         Of a pair whose rows have no evidence of data (its card's ``density``), ``sample_stats``,
         ``log_likelihood`` and ``diagnostics`` are left out, and the attribute ``no_evidence``
-        says why.
+        says why. Of a guide that has points, whose names are in the attribute ``points``,
+        ``diagnostics``, ``log_q`` and ``log_weight`` are left out.
 
         Draw groups that would exceed 5e7 numbers (``log_likelihood``: 1e7) hold the first of
         the draws only; how many is in the attributes ``posterior_draws`` etc.; 0 means that the
@@ -268,6 +269,8 @@ class _Task:
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
         if work.reason:
             told["no_evidence"] = work.reason
+        if sites.points:
+            told["points"] = ", ".join(sites.points)
         sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
         return groups, {**told, **sizes}
 

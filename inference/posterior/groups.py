@@ -148,12 +148,15 @@ class Groups:
             self.coordinates["chain"] = np.arange(chains)
         for site in (*sites.data.values(), *sites.latents.values()):
             for dim, size in zip(event_dims(site), site.shape, strict=True):
-                names = sites.coordinates.get(dim) or columns.get(site.name, ())
-                named = len(names) == size  # columns are those of a vector, plates apart
+                # Columns are those of a vector, plates apart.
+                own = () if dim in sites.plates else columns.get(site.name, ())
+                names = sites.coordinates.get(dim) or own
+                named = len(names) == size
                 self.coordinates[dim] = np.array(names) if named else np.arange(size)
             if site.support is not None:
                 count = len(site.support)
-                names = table.classes.get(site.name, ())
+                known = table.classes.get(site.name, ())
+                names = tuple(sites.coordinates.get(f"{site.name}_class", known))
                 names = names if len(names) == count else tuple(map(str, range(count)))
                 try:
                     check_texts(names)

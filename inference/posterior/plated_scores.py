@@ -112,7 +112,7 @@ class Plated:
 
     def _total(self, terms: Sequence[Term]) -> Tensor:
         if not terms:
-            return torch.zeros(self.draws, self.rows)
+            return self.terms[0].value.new_zeros(self.draws, self.rows)
         labels = frozenset(self.summed)
         whole = [*terms, *(term for term in self.padding if term.labels <= labels)]
         value = multiply(log_sum(whole, labels, self.summed, Torch())).value

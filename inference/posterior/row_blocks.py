@@ -113,9 +113,14 @@ class Rows:
         for program, labels, q in self._turns(batch):
             self._draw(parts, program, batch, anew, labels, q)
         with quiet(batch.rows.device):
-            there = elements_there(self.outside.at(0).model, batch, self.sites)
-            there = {name: mask.cpu() for name, mask in there.items()}
-            return self._groups(parts, batch, there)
+            there = again = self._there(batch)
+            if anew is not batch:  # what a row has not has no code to be drawn anew by
+                again = {name: mask & there[name] for name, mask in self._there(anew).items()}
+            return self._groups(parts, batch, there, again)
+
+    def _there(self, batch: Batch) -> dict[str, Tensor]:
+        found = elements_there(self.outside.at(0).model, batch, self.sites)
+        return {name: mask.cpu() for name, mask in found.items()}
 
     def label_probs(self, batch: Batch, label: str) -> Array:
         """The probabilities ``(B, plates, C)`` of a label as :meth:`block` has them, and no more.
@@ -174,7 +179,7 @@ class Rows:
         places |= joint.draw()
         weights = log_p - q.log_q
         parts.dtype = host(weights[:0]).dtype
-        if not q.points:
+        if not sites.points:
             parts.weights.append(host(weights))
         for label, probs in q.probs.items():
             parts.probs[label] = parts.probs.get(label, 0) + count * host(probs)
@@ -182,7 +187,7 @@ class Rows:
             parts.draw += count
             return
         told = {"log_p": log_p}
-        if not q.points:  # the density at a point of the guide's is no weight
+        if not sites.points:  # the density at a point of the guide's is no weight
             told |= {"log_q": q.log_q, "log_weight": weights}
         for name, value in told.items():
             parts.put("sample_stats", name, value)
@@ -206,7 +211,11 @@ class Rows:
         parts.draw += count
 
     def _groups(
-        self, parts: _Parts, batch: Batch, there: Mapping[str, Tensor]
+        self,
+        parts: _Parts,
+        batch: Batch,
+        there: Mapping[str, Tensor],
+        again: Mapping[str, Tensor],
     ) -> dict[str, Variables]:
         known = {**self.sites.data, **self.sites.latents}
         groups: dict[str, Variables] = {}
@@ -214,8 +223,9 @@ class Rows:
             has_event = group in ("posterior", "posterior_predictive")
             event = event_dims(known[name]) if has_event else ()
             whole = np.concatenate(arrays)[None]
-            if has_event and name in there:
-                whole = host(with_gaps(torch.from_numpy(whole), there[name]))
+            kept = (there if group == "posterior" else again).get(name)
+            if has_event and kept is not None:
+                whole = host(with_gaps(torch.from_numpy(whole), kept))
             groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
         if not self.reason and parts.weights:
             found = importance_weights.per_row(np.concatenate(parts.weights))

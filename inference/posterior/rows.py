@@ -18,7 +18,13 @@ from ppl_models.data.tables.positions import positions as chosen_rows
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.density import check_evidence
 from ppl_models.inference.posterior.support import as_fitted, check_data
-from ppl_models.inference.traces.sites import Program, enumerable, latent_sites, random_sites
+from ppl_models.inference.traces.sites import (
+    Program,
+    enumerable,
+    latent_sites,
+    points_of,
+    random_sites,
+)
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import is_local, plates_within, there
@@ -113,6 +119,7 @@ class Sites:
         nesting: Number of plate dimensions of the pair, the data plate included.
         ragged: Names of those whose entries are masked in some rows.
         coordinates: Names along dimensions, by dimension.
+        points: Names of those that the guide has a point for, which is no density.
     """
 
     data: dict[str, Site]
@@ -121,6 +128,7 @@ class Sites:
     nesting: int = 1
     ragged: frozenset[str] = frozenset()
     coordinates: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    points: tuple[str, ...] = ()
 
     @property
     def plates(self) -> dict[str, Plate]:
@@ -310,7 +318,7 @@ def find_sites(
         if name not in data and name not in pair.card.given:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
     ragged = frozenset(n for n, s in random_sites(p) if there(s, nesting) is not None)
-    return Sites(data, latents, tuple(guided), nesting, ragged, pair.coordinates)
+    return Sites(data, latents, tuple(guided), nesting, ragged, pair.coordinates, points_of(q))
 
 
 def _site(name: str, node: Any, nesting: int) -> Site:
@@ -325,7 +333,8 @@ def _site(name: str, node: Any, nesting: int) -> Site:
 def shared_site(name: str, node: Any) -> Site:
     """A site outside the data plate, with its plates named, or else all dimensions as event."""
     shape, batch = tuple(node["value"].shape), len(node["fn"].batch_shape)
-    frames = sorted(node["cond_indep_stack"], key=lambda frame: frame.dim)
+    frames = [frame for frame in node["cond_indep_stack"] if frame.dim is not None]  # no loops
+    frames.sort(key=lambda frame: frame.dim)
     if len(frames) != batch:
         return Site(name, shape, None)
     plates = tuple(Plate(f.name, f.dim, size) for f, size in zip(frames, shape, strict=False))

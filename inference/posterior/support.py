@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_models.batch import Batch, MissingSite
+from ppl_models.covariates import said_of
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
@@ -58,8 +59,7 @@ def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -
     Raises:
         ValueError: Naming the covariate, and the row where it is hidden.
     """
-    said = type(pair).some_covariates is not Pair.some_covariates
-    known = pair.some_covariates(1) if said else {}
+    known = said_of(pair)
     for name, meaning in pair.card.covariates.items():
         if name not in table.sites:
             raise ValueError(

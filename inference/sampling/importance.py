@@ -22,7 +22,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import importance_weights
-from ppl_models.inference.posterior.draws import points_of, score
+from ppl_models.inference.posterior.draws import score
 from ppl_models.inference.posterior.groups import (
     POSTERIOR_CELLS,
     SAMPLE,
@@ -195,7 +195,15 @@ def propose(
         sites: Their random variables.
         draws: Draws K per row.
         enumerate_labels: Sum the guide's labels out.
+
+    Raises:
+        ValueError: If the guide has a point for a site, naming it.
     """
+    if sites.points:
+        raise ValueError(
+            f"site {sites.points[0]!r} is a point in the guide, which has no density: rows have "
+            "no importance weights, no k-hat and no evidence; expected a guide of densities"
+        )
     own = [name for name in sites.labels if name not in sites.guided]
     most = sites.draws_at_a_time(pair, 1, sites.labels if enumerate_labels else own)
     for block in torch.arange(len(seen)).split(max(1, most // draws)):
@@ -216,11 +224,6 @@ def _propose(
     run = Evaluation(pair.model, pair.guide, batch).weights(
         draws, enumerate_labels=summed, cut="all"
     )
-    if points := points_of(run.guide):
-        raise ValueError(
-            f"site {points[0]!r} is a point in the guide, which has no density: rows have no "
-            "importance weights, no k-hat and no evidence; expected a guide of densities"
-        )
     if sites.nesting > 1:
         return _with_plates(pair, batch, sites, draws, run)
     nodes = dict(latent_sites(run.guide))

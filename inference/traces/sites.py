@@ -53,6 +53,15 @@ def latent_sites(trace: poutine.Trace) -> Iterator[tuple[str, Any]]:
             yield name, site
 
 
+def points_of(guide: poutine.Trace) -> tuple[str, ...]:
+    """Sites of the rows at which a trace of a guide has a point: log q = 0 is no density there."""
+    return tuple(
+        name
+        for name, node in latent_sites(guide)
+        if is_local(node) and isinstance(base_of(node["fn"]), dist.Delta)
+    )
+
+
 def is_enumerated(site: Any) -> bool:
     """Whether all values of a site were listed in a dimension of its own."""
     return site["infer"].get("_enumerate_dim") is not None

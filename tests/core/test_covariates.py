@@ -16,6 +16,7 @@ from ppl_models import Batch, inference
 from ppl_models.covariates import emptied, empty
 from ppl_models.data import Table
 from ppl_models.inference.diagnostics.debug import debug
+from ppl_models.inference.posterior import export
 from ppl_models.inference.posterior.known_rows import at_covariates
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.posterior.target import rows_of
@@ -350,3 +351,40 @@ def test_diagrams_show_covariates_inside_the_plate(pair):
     for chart in diagrams(pair):
         donor = re.search(r'(n\d+)\(\("donor"\)\):::covariate', chart)[1]
         assert f"{donor} --> " in chart and "classDef covariate" in chart
+
+
+@pytest.mark.parametrize(
+    ("dose", "shape"),
+    [(0.5, (4, 1)), ([0.5], (4, 1)), ([0.1, 0.2, 0.3, 0.4], (4, 1)), ([[0.1], [0.2]], (4, 1))],
+)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_number_a_row_is_one_with_or_without_data(dose, shape, known):
+    """What a pair says of its covariates tells their shape before it has seen data."""
+    pair = dosed()
+    if known:
+        pair.schema = pair.schema_with(treated(pair))
+    found = empty(pair, 4, {"dose": dose, "donor": 1})
+    assert found["dose"].shape == shape and found["donor"].shape == (4,)
+    if len(torch.as_tensor(dose).flatten()) == 4:
+        assert found["dose"].flatten().tolist() == dose
+
+
+@pytest.mark.parametrize("donor", [1.5, -1, [0, 0.5]])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_class_is_a_whole_number(donor, known):
+    pair = dosed()
+    if known:
+        pair.schema = pair.schema_with(treated(pair))
+    with pytest.raises(ValueError, match=r"'donor' is .*, expected a class") as error:
+        empty(pair, 2, {"dose": 0.5, "donor": donor})
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_at_a_number_for_each_row(known):
+    pair, table = known.float(), treated(known)
+    doses = torch.linspace(0, 1, len(table))
+    one, other = (
+        export.posterior(pair, table, draws=2, prior_draws=0, covariates={"dose": value})
+        for value in (doses.tolist(), doses.unsqueeze(1))
+    )
+    assert one.posterior_predictive.x.equals(other.posterior_predictive.x)

@@ -327,7 +327,7 @@ def test_weights_start_as_glorot_says(networks):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: conv_encoder((8, 8), 2), r"shape is \(8, 8\), expected \(H, W, C\), each at"),
+        (lambda: conv_encoder((8,), 2), r"shape is \(8,\), expected \(H, W, C\), each at"),
         (lambda: conv_decoder({"z": 1}, (8, 0, 1)), r"shape is \(8, 0, 1\), expected \(H, W, C\)"),
         (lambda: residual_encoder((8, 8, 1), 2, channels=()), "channels are \\(\\), expected at"),
         (

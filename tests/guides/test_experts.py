@@ -140,3 +140,18 @@ def test_bad_options_are_one_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seen", [("b",), ("c",), ("a", "c")])
+def test_an_expert_that_lacks_something_is_not_there(seen):
+    """Of two that read a and b, or c if it is there, the prior is left of what none can read."""
+    torch.manual_seed(0)
+    both = guides.Normal(D, {"a": 3, "b": 3}).double()
+    some = guides.Normal(D, {"c?": 3}).double()
+    found = guides.Product(both, some, prior=0.5)(**rows(seen))
+    if "c" not in seen:
+        assert_close(found.variance, torch.full((D,), 0.25).double())
+        return
+    alone = guides.Product(some, prior=0.5)(**rows(("c",)))
+    assert_close(found.mean, alone.mean)
+    assert_close(found.variance, alone.variance)

@@ -164,7 +164,7 @@ def test_predictions_at_a_batch_of_the_users(fitted, cells):
         ({"batch": 2}, r"covariate 'batch' is 2, expected a class in 0\.\.1"),
         ({"lab": 0}, "unknown covariate of counts 'lab'"),
         ({"library": float("nan")}, "covariate 'library' is nan, expected finite numbers"),
-        ({"library": [1.0, 2.0]}, r"covariate 'library' has shape \(2,\), expected one value"),
+        ({"library": [1.0, 2.0]}, r"covariate 'library' has shape \(2, 1\), expected one value"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(fitted, cells, covariates, words):

@@ -15,6 +15,7 @@ import ppl_models as zoo
 from ppl_models import Batch, inference
 from ppl_models.data import Dataset, Table
 from ppl_models.inference import EnumeratedELBO
+from ppl_models.inference.posterior.export import posterior
 from ppl_models.prior_rows import draw_rows
 from ppl_models.testing import PairContract
 
@@ -103,3 +104,11 @@ def test_every_subset_particles_labels_in_front_and_means(kind, dtype):
         found = pair.guide.upstream("top" if kind == "point" else "z", known)
         z = pair.guide.factor("z", found)
         assert z.event_shape == (2,) and bool(z.mean.isfinite().all())
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("point", 1), ("ladder", 0)])
+def test_a_verdict_says_what_points_leave_out(kind, left_out):
+    idata = posterior(make(kind), world().test, draws=20, prior_draws=5)
+    found = [f for f in inference.verdict(idata).findings if f.left_out]
+    assert len(found) == left_out
+    assert all(f.sentence.startswith("z is a point in the guide: k-hat") for f in found)

@@ -348,6 +348,7 @@ BATCH = Batch({"x": torch.rand(2, 12), "y": torch.arange(2)})
         (lambda: data.views("x", ("a",), [data.Grey()]), "Grey of site 'x': expected images"),
         (lambda: data.views("x", ("a",), [], (12,)), r"expected \(H, W, C\)"),
         (lambda: data.views("x", ("a",), [], (4, 0)), r"expected \(H, W, C\)"),
+        (lambda: data.views("x", ("a",), [data.CutOut(4)], (4, 3, 1)), "of at least side=4"),
         (lambda: data.views("x", ("a",), [data.Colour()], (4, 3, 1)), "hue=0, or three channels"),
         (lambda: data.views("x", ("a",), [data.DropChannels()], (4, 3, 1)), "most < 1"),
         (lambda: data.views("x", ("a",), [data.TimeJitter()], (4, 3, 1)), "expected series"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_padded_sets_come_with_what_is_there(padding: float) -> None:
             r"'x', row 1: is a set of shape \(3, 4\), expected .* \(2,\)",
         ),
         ({"x": [[1.0], [], [1.0, 2.0]]}, "'x', row 1: is a set of shape .0,., expected at least"),
+        ({"x": [[[1, 2], [3]], [[1, 2]]]}, "'x', row 0: its elements differ in shape"),
         ({"x": [["a"], ["b", "c"]]}, "'x', row 0: is <U1, expected numbers"),
         ({"x": RAGGED, "x_there": np.ones((3, 3))}, "expected no site 'x_there' beside it"),
         ({"x": np.ones((3, 2)), "x_there": np.ones((3, 4))}, "'x_there' has shape .3, 4.,"),
@@ -76,3 +78,20 @@ def test_what_does_not_fit_is_one_line(sites: dict[str, Any], message: str) -> N
     with pytest.raises(ValueError, match=message) as error:
         data.from_arrays(**sites, splits=None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["floats", "counts", "numbers"])
+def test_sets_come_back_from_a_file(kind: str, tmp_path: Path) -> None:
+    """They are no images: elements stay apart, and rows of every part are those written."""
+    rows: list[Any] = [RAGGED[row % 3] * (0.1 if kind == "floats" else 1) for row in range(30)]
+    if kind == "numbers":
+        rows = [row[:, 0] for row in rows]
+    made = data.from_arrays(x=rows, splits=(0.5, 0.0, 0.5))
+    data.write(made, tmp_path / "sets.h5")
+    found = data.load(str(tmp_path / "sets.h5"))
+    assert not found.shapes
+    for part in ("train", "test"):
+        for site, values in getattr(made, part).sites.items():
+            assert torch.equal(getattr(found, part).sites[site][:], values[:]), site
+    one = next(found.train.batches(limit=4))
+    assert one["x"].shape == (4, 3, 2)[: 2 if kind == "numbers" else 3]

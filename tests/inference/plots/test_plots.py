@@ -6,8 +6,11 @@ import arviz as az
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.metrics import confusion_matrix
+from torch.distributions import constraints
+from worlds import inner_plates
 from worlds.exact_guides import exact, table_of
 
 from ppl_models import inference
@@ -16,7 +19,10 @@ from ppl_models.inference.diagnostics import calibration, row_scores
 from ppl_models.inference.plots.fit_checks import scalars
 from ppl_models.inference.plots.kernel_density import kernel_density
 from ppl_models.inference.plots.samples import images
+from ppl_models.inference.plots.traversals import _inside
+from ppl_models.inference.posterior.export import posterior
 from ppl_models.inference.posterior.groups import groups_of, with_groups
+from ppl_models.spherical import sphere
 
 matplotlib.use("Agg")
 
@@ -262,3 +268,38 @@ def test_trace_shows_the_numbers_that_mixed_worst():
     for plot in (plots.khat, plots.training_curve, plots.predictive):
         with pytest.raises(ValueError, match=r"this posterior has no"):
             plot(idata)
+
+
+@pytest.mark.parametrize("entry", range(3))
+@pytest.mark.parametrize("kind", ["direction", "shares", "number"])
+def test_a_moved_entry_leaves_the_others_where_the_support_ends(kind, entry):
+    """Directions keep length 1 and shares their sum; the others keep their proportions."""
+    start = torch.tensor([0.6, 0.0, 0.8]) if kind == "direction" else torch.tensor([0.5, 0.2, 0.3])
+    moved = start.repeat(5, 2, 1)
+    low = -1.0 if kind == "direction" else 0.0
+    moved[:, 1, entry] = torch.linspace(low, 1, 5)
+    supports = {"direction": sphere, "shares": constraints.simplex, "number": constraints.real}
+    found = _inside(constraints.independent(supports[kind], 1), moved, 3 + entry)
+    assert torch.equal(found[:, 0], moved[:, 0])
+    assert torch.equal(found[:, 1, entry], moved[:, 1, entry])
+    if kind == "number":
+        assert torch.equal(found, moved)
+        return
+    power = 2 if kind == "direction" else 1
+    assert torch.allclose((found[:, 1].abs() ** power).sum(-1), torch.ones(5))
+    others = [place for place in range(3) if place != entry]
+    turned = found[:, 1, others[0]] * start[others[1]] - found[:, 1, others[1]] * start[others[0]]
+    assert torch.allclose(turned, torch.zeros(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["c", "s", "z"])
+def test_traversals_of_sets(site):
+    """A label moves in all elements at once: the mean of each of them goes from b_0 to b_1."""
+    pair, table = inner_plates.built(torch.float32, labels=True), inner_plates.table()
+    idata = posterior(pair, table, draws=10, prior_draws=0)
+    shown = plots.traversal(pair, idata, site).images[0].get_array()
+    assert np.isfinite(shown).all()
+    if site == "s":
+        real = idata.observed_data.x.values
+        ends = np.diff(np.array(shown), axis=0)[0] * (np.nanstd(real, 0) + 1e-12)
+        np.testing.assert_allclose(ends, np.diff(inner_plates.SHIFTS)[0], rtol=1e-4)

@@ -304,3 +304,34 @@ def test_what_does_not_look_at_elements_says_so(
     with pytest.raises(ValueError, match=f"'z' of elements {why}, where this") as error:
         function(world.built(torch.float32, told=told), world.table())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("told", ["plate", "event"])
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_predictions_at_other_elements_have_those_that_the_row_has_as_well(
+    told: str, kept: int
+) -> None:
+    """A code of an element comes from the row; of one that it has not there is none."""
+    table = world.table()
+    asked = (torch.arange(4) < kept).float()
+    pair = world.built(torch.float32, told=told)
+    found = posterior(pair, table, draws=4, prior_draws=3, covariates={"x_there": asked})
+    own = table.sites["x_there"][:].numpy() > 0
+    both = own & (asked.numpy() > 0)
+    assert (np.isfinite(found.posterior_predictive.x.values[0, 0]) == both).all()
+    assert (np.isfinite(found.posterior.z.values[0, 0]) == own).all()
+    assert (np.isfinite(found.prior_predictive.x.values[0]) == (asked.numpy() > 0)).all()
+
+
+@pytest.mark.parametrize("told", ["plate", "event"])
+@pytest.mark.parametrize("empty", [(0,), (0, 1), (0, 1, 2, 3)])
+def test_sets_without_elements_are_rows_like_others(told: str, empty: tuple[int, ...]) -> None:
+    """Their likelihood is 1, and that they stand first says nothing of the pair."""
+    table = world.table()
+    there = table.sites["x_there"].clone()
+    there[list(empty)] = 0
+    table = table.replace(sites={**table.sites, "x_there": there})
+    found = posterior(world.built(torch.float32, told=told), table, draws=4, prior_draws=3)
+    assert "no_evidence" not in found.attrs
+    found = found.log_likelihood.x.values[0]
+    assert (found[:, list(empty)] == 0).all() and np.isfinite(found).all()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from worlds import inner_plates as world
 
+from ppl_models import elements
 from ppl_models.batch import Batch
 from ppl_models.config import Config
 from ppl_models.data import Table
@@ -96,3 +97,85 @@ def test_probabilities_and_most_probable_values(
 def test_a_pair_without_such_sites_has_no_group() -> None:
     idata = posterior(world.built(torch.float32), world.table(), draws=5)
     assert "structure" not in groups_of(idata)
+
+
+class Pointed(world.Elements):
+    """Sets whose elements have points for codes, and a mask that all rows share."""
+
+    def __init__(self, config: world.ElementsConfig) -> None:
+        super().__init__(config)
+        self.seen = nn.Parameter(torch.tensor([0.3, -1.0]))
+        del self.guide  # a module
+        self.guide = self._guide
+
+    def _guide(self, batch: Batch) -> None:
+        pyro.sample("used", dist.Bernoulli(logits=self.seen).to_event(1))
+        there = elements.present(batch, "x", 4, batch.count)
+        x = elements.inside(elements.filled(batch["x"], there))
+        with batch.plate():
+            c = pyro.sample("c", dist.Normal(self.slope, 1.0).expand([batch.count]))
+            with elements.plate("element", there):
+                pyro.sample("z", dist.Delta(x * self.slope + 0 * c))
+
+    def model(self, batch: Batch) -> None:
+        pyro.sample("used", dist.Bernoulli(logits=0 * self.seen).to_event(1))
+        super().model(batch)
+
+
+@pytest.mark.parametrize("told", ["plate", "labels"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_points_in_plates_under_a_shared_mask(told: str, stored: bool, tmp_path: Path) -> None:
+    labels = {"labels": True, "guided": False} if told == "labels" else {}
+    pair, table = Pointed(world.ElementsConfig(**labels)), world.table()
+    path = tmp_path / "sets.nc" if stored else None
+    idata = posterior(pair, table, draws=6, prior_draws=2, path=path)
+    there = table.sites["x_there"][:].numpy() > 0
+    point = np.where(there, table.sites["x"][:] * world.SLOPE, np.nan)
+    np.testing.assert_allclose(idata.posterior.z.values[0, 3], point, rtol=1e-6)
+    assert idata.attrs["points"] == "z"
+    assert set(idata.sample_stats) == {"log_p", "log_p_outside", "log_q_outside"}
+    assert "diagnostics" not in groups_of(idata)
+    np.testing.assert_allclose(idata.structure.used_probs, torch.sigmoid(pair.seen).detach(), 1e-6)
+    likelihood = dist.Normal(table.sites["x"][:] * world.SLOPE, world.NOISE)
+    exact = likelihood.log_prob(table.sites["x"][:]).where(torch.tensor(there), 0.0).sum(-1)
+    np.testing.assert_allclose(idata.log_likelihood.x.values[0, 3], exact, rtol=2e-5, atol=1e-5)
+
+
+class Named(world.Elements):
+    """Names of the classes of a label within a plate."""
+
+    coordinates: ClassVar[dict[str, tuple[str, ...]]] = {"s_class": ("low", "high")}
+
+
+def test_names_along_dimensions_are_those_of_the_pair_then_of_the_table() -> None:
+    """Columns of a vector do not name as many elements."""
+    pair = Named(world.ElementsConfig(labels=True))
+    table = world.table()
+    columns = {"x": tuple("abcd")}
+    table = Table("sets", table.sites, columns=columns)
+    idata = posterior(pair, table, draws=2, prior_draws=0)
+    assert list(idata.variational.s_class.values) == ["low", "high"]
+    assert list(idata.posterior.element.values) == [0, 1, 2, 3]
+
+
+def test_loops_over_plates_outside_the_rows() -> None:
+    """Sites of nested loops stand alone, each with a name of its own."""
+
+    class Looped(Pair):
+        Config = Config
+        card = Graph.card
+
+        def __init__(self) -> None:
+            super().__init__(Config())
+            self.loc = nn.Parameter(torch.zeros(()))
+            self.guide = self.model
+
+        def model(self, batch: Batch) -> None:
+            for a in pyro.plate("a", 2):
+                for b in pyro.plate(f"b_{a}", 2):
+                    pyro.sample(f"w_{a}{b}", dist.Bernoulli(logits=self.loc + a - b))
+            with self.plate(batch):
+                pyro.sample("x", dist.Normal(self.loc, 1.0), obs=batch.get("x"))
+
+    idata = posterior(Looped(), Table("rows", {"x": torch.zeros(3)}), draws=5, prior_draws=0)
+    np.testing.assert_allclose(idata.structure.w_10_probs, 1 / (1 + np.exp(-1)), rtol=1e-6)
