@@ -16,6 +16,7 @@ from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.loss_parts import KL, RECONSTRUCTION, printed
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.nesting import without_plates
 from ppl_models.inference.traces.per_row import mean_of_draws, row_density
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
@@ -24,7 +25,7 @@ from ppl_models.inference.traces.sites import (
     latent_sites,
     model_only,
 )
-from ppl_models.inference.traces.weights import Weights
+from ppl_models.inference.traces.weights import Weights, closed_kl
 from ppl_models.sample_sites import is_local
 
 Beta = float | Anneal | Mapping[str, float | Anneal]
@@ -104,13 +105,7 @@ def site_kl(
     if event:
         q, p = _components(name, q), _components(name, p)
     if analytic and not is_enumerated(q_site):
-        try:
-            gap = kl_divergence(q, p)
-        except NotImplementedError:
-            raise UnhandledSite(
-                f"site {name!r} has no closed-form KL({type(q).__name__} || {type(p).__name__}); "
-                'use kl="sampled"'
-            ) from None
+        gap = closed_kl(name, q, p)
     else:
         gap = q.log_prob(value) - p.log_prob(value)
     batch = gap.flatten(gap.dim() - event).select(-1, 0) if event else gap
@@ -171,7 +166,10 @@ def by_site(w: Weights) -> dict[str, Tensor]:
         costs = {RECONSTRUCTION: observed, **costs}
     log_q = w.log_q_labels_by_draw
     labels = None if log_q is None else log_q.exp()
-    return {name: _mean_of_rows(cost, labels) for name, cost in costs.items()}
+    return {
+        name: _mean_of_rows(without_plates(cost, w.nesting), labels)
+        for name, cost in costs.items()
+    }
 
 
 def _mean_of_rows(value: Tensor, labels: Tensor | None) -> Tensor:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
+
 from ppl_models.inference.traces.sites import UnhandledSite
 from ppl_models.sample_sites import DATA, is_local
 
@@ -35,6 +37,20 @@ def nesting_of(model: Callable[..., Any], given: int | None = None) -> int:
 def widest(nestings: Iterable[int | None]) -> int | None:
     """The largest number of plate dimensions that was said; None if none was."""
     return max((nesting for nesting in nestings if nesting is not None), default=None)
+
+
+def without_plates(value: Tensor, nesting: int, event: int = 0) -> Tensor:
+    """A tensor ``(E..., K, 1..., B, *event)`` without the dimensions of plates within the rows.
+
+    Args:
+        value: The tensor, of size 1 in these dimensions; any of the first may be missing.
+        nesting: Number of plate dimensions, the data plate included.
+        event: Number of dimensions behind that of the rows.
+    """
+    rows = value.dim() - event - 1
+    if nesting == 1 or rows < 1:
+        return value
+    return value.reshape(value.shape[: max(0, rows - nesting + 1)] + value.shape[rows:])
 
 
 def check_nesting(site: Any, nesting: int) -> None:

@@ -77,11 +77,10 @@ class Loop:
             while state.step < total and not stale:
                 for side in self.sides:
                     side.objective.at(Progress(state.step / total, state.step))
-                batches = stream.step(state.step)
-                state.add(*steps.take(state.step, batches))
+                state.add(*steps.take(state.step, stream.step(state.step)))
                 if state.step % every == 0 or state.step == total:
                     loss, parts = state.mean()
-                    steps.check(loss, state.step - 1, batches)
+                    steps.check(loss, state.step - 1)
                     self._check_parameters()
                     state.seconds += time.monotonic() - began
                     self._record(loss, parts)

@@ -145,7 +145,10 @@ def test_a_critic_with_named_inputs_and_a_schedule() -> None:
         (lambda: DensityRatio(nn.Linear(1, 1), Encoded("z"), math.nan), "weight of DensityRatio"),
         (lambda: DensityRatio(nn.Linear(1, 1), Encoded("z"), tilt=(2, 1)), "tilt of DensityRatio"),
         (lambda: DensityRatio(nn.Linear(2, 3), Encoded("z")), "critic Linear gives shape (12, 3)"),
-        (lambda: DensityRatio(nn.Linear(2, 1), Encoded("y")), "needs draws of site 'y', which"),
+        (
+            lambda: DensityRatio(nn.Linear(2, 1), Encoded("y")),
+            "codes are asked of site 'y'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(make, message) -> None:

@@ -127,8 +127,21 @@ def test_validation_rows_are_prepared_alike_or_by_a_rule_of_their_own(ready):
     assert (losses[0] == told) is (ready is plain)
 
 
-def test_draws_are_resumed_and_shared(tmp_path):
-    stage = Stage(EnumeratedELBO(), prepare=noisy)
+NOISE = {
+    "of a shape": lambda x: torch.randn(x.shape, dtype=x.dtype),
+    "normal, as a tensor is": torch.randn_like,
+    "uniform, as a tensor is": torch.rand_like,
+    "filled": lambda x: torch.empty_like(x).uniform_(-1, 1),
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_draws_are_resumed_and_shared(noise, tmp_path):
+    def made(batch):
+        x = batch["raw"] / 10
+        return batch.replace({"x": x + 0.1 * NOISE[noise](x)})
+
+    stage = Stage(EnumeratedELBO(), prepare=made)
     whole = fit(stage)
     fit(stage, steps=2, out=tmp_path / "r")
     same(fit(stage, out=tmp_path / "r", resume=True).pair, whole.pair)
@@ -137,6 +150,16 @@ def test_draws_are_resumed_and_shared(tmp_path):
         assert not outcome.error, outcome
         for name, value in expected.items():
             torch.testing.assert_close(outcome.value[name], value, rtol=1e-7, atol=1e-9)
+
+
+def test_what_is_not_finite_is_looked_for_in_prepared_rows(monkeypatch):
+    """As on a GPU, where losses are looked at when the curve gets a point."""
+    from ppl_models.inference.training.state import State
+
+    mean = State.mean
+    monkeypatch.setattr(State, "mean", lambda self: (float("nan"), mean(self)[1]))
+    with pytest.raises(inference.NotFinite, match="every site's density is"):
+        fit(Stage(EnumeratedELBO(), prepare=plain))
 
 
 # ---- after -----------------------------------------------------------------------------------
