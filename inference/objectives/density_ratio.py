@@ -16,12 +16,14 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppl_models.covariates import emptied
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.nesting import owner_of
 from ppl_models.inference.traces.sites import UnhandledSite
 
 Points = Callable[[Evaluation], tuple[Tensor, ...]]
@@ -60,7 +62,7 @@ class Generated(_Sites):
 
     Args:
         sites: Sites of the model inside the data plate.
-        given: Sites whose values are taken from the rows, as covariates are.
+        given: Sites whose values are taken from the rows, beside covariates, which all are.
     """
 
     def __init__(self, *sites: str, given: tuple[str, ...] = ()) -> None:
@@ -78,7 +80,8 @@ class Generated(_Sites):
         return tuple(trace.nodes[site]["value"] for site in self.sites)
 
     def _draw(self, run: Evaluation) -> poutine.Trace:
-        return poutine.trace(run.model).get_trace(run.batch.only(*self.given))
+        known = emptied(owner_of(run.model), run.batch)
+        return poutine.trace(run.model).get_trace(run.batch.only(*known, *self.given))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def nesting_of(model: Callable[..., Any], given: int | None = None) -> int:
     Raises:
         ValueError: If fewer are given than the pair has.
     """
-    owner = _owner(model)
+    owner = owner_of(model)
     own: int = getattr(owner, "plate_nesting", 1)
     if given is None:
         return own
@@ -73,8 +73,8 @@ def check_nesting(site: Any, nesting: int) -> None:
 DRAWS = "particles"  # of an objective's own, left of all plates
 
 
-def _owner(model: Any) -> Any:
-    """The object whose method a model is, found inside the functions that handlers make."""
+def owner_of(model: Any) -> Any:
+    """The pair whose method a model is, found inside the functions that handlers make, or None."""
     while isinstance(model, functools.partial):
         model = model.args[-1] if model.args else model.func
     return getattr(model, "__self__", None)

@@ -16,7 +16,7 @@ from ppl_models.inference.objectives.loss_parts import LossByPart, prefixed
 from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
-from ppl_models.inference.training.compiled_step import compiled_sides
+from ppl_models.inference.training.compiled_step import compiled_sides, networks_in
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.optimisers import mover
@@ -53,6 +53,7 @@ class Steps:
         self.trained = self.stage.pair or job.run.pair
         self.turns = turns(job.run.pair, self.stage, sides) if len(sides) > 1 else []
         self.modules = [job.run.pair, *(side.module for side in sides if side.module is not None)]
+        self.modules += [m for side in sides for m in networks_in(side.objective)]
         self.compiled = {}
         self.seen: Batches = ()
         if self.stage.training.compile:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ppl_models.data.tables.seeds import START, generator
-from ppl_models.inference.training.compiled_step import terms_of
+from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.parameter_names import under
 from ppl_models.inference.training.sides import Side, constant
 from ppl_models.quiet import Slot, kept
@@ -36,7 +36,7 @@ def turns(pair: Pair, stage: Stage, sides: Sequence[Side]) -> list[Turn]:
         stage: The stage.
         sides: Its sides, the pair's own first.
     """
-    objectives = [_modules(side.objective) for side in sides]
+    objectives = [networks_in(side.objective) for side in sides]
     roots: list[nn.Module] = [pair, *(m for held in objectives for m in held)]
     roots += [side.module for side in sides if side.module is not None]
     every = {id(p): p for root in roots for p in root.parameters()}
@@ -71,10 +71,6 @@ def _buffers(pair: Pair, player: Player) -> set[int]:
     return {id(b) for b in (*own, *(player.module.buffers() if player.module else ()))}
 
 
-def _modules(objective: object) -> list[nn.Module]:
-    return [part for part in terms_of(objective) if isinstance(part, nn.Module)]
-
-
 def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> None:
     """Give the modules of a stage's players their first weights, by the run's seed.
 
@@ -101,10 +97,23 @@ def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> 
                     _reset(module)
 
 
-def modules_before(stages: Sequence[Stage], place: int) -> list[nn.Module]:
-    """The modules of players of the stages before one, which it may still look at."""
-    players = [player for stage in stages[:place] for player in stage.players]
-    return [player.module for player in players if player.module is not None]
+def networks_beside(pair: Pair, stages: Sequence[Stage], place: int) -> list[nn.Module]:
+    """The networks outside the pair and the sides of a stage that it may look at.
+
+    They are those of the players of the stages before it, and those that objectives hold, such as
+    a target that follows the pair.
+
+    Args:
+        pair: The pair.
+        stages: The plan.
+        place: Place of the stage in it.
+    """
+    players = [p.module for stage in stages for p in stage.players if p.module is not None]
+    known = {id(m) for root in (pair, *players) for m in root.modules()}
+    before = [p.module for stage in stages[:place] for p in stage.players if p.module is not None]
+    sides = (side for stage in stages for side in (stage, *stage.players))
+    held = {id(m): m for side in sides for m in networks_in(side.objective)}
+    return [*before, *(m for i, m in held.items() if i not in known)]
 
 
 def _parts(player: Player) -> list[nn.Module]:
