@@ -222,9 +222,9 @@ def _check_modules(pair: Pair, plan: tuple[Stage, ...], processes: distributed.P
         for network in networks_in(stage.objective):
             distributed.check_modules(network, processes, f"objective of stage {stage.name!r}: ")
         for player in stage.players:
-            for network in (player.module, *networks_in(player.objective)):
-                if network is not None:
-                    distributed.check_modules(network, processes, f"player {player.name!r}: ")
+            own = [] if player.module is None else [player.module]
+            for network in (*own, *networks_in(player.objective)):
+                distributed.check_modules(network, processes, f"player {player.name!r}: ")
 
 
 def _carry_out(

@@ -111,8 +111,9 @@ def networks_beside(pair: Pair, stages: Sequence[Stage], place: int) -> list[nn.
     players = [p.module for stage in stages for p in stage.players if p.module is not None]
     known = {id(m) for root in (pair, *players) for m in root.modules()}
     before = [p.module for stage in stages[:place] for p in stage.players if p.module is not None]
-    sides = (side for stage in stages for side in (stage, *stage.players))
-    held = {id(m): m for side in sides for m in networks_in(side.objective)}
+    objectives = [stage.objective for stage in stages]
+    objectives += [player.objective for stage in stages for player in stage.players]
+    held = {id(m): m for objective in objectives for m in networks_in(objective)}
     return [*before, *(m for i, m in held.items() if i not in known)]
 
 

@@ -144,7 +144,7 @@ def test_covariates_of_made_up_rows_are_the_rows_own(given) -> None:
     pair = dosed()
     batch = next(treated(pair, 12).batches(limit=12)).to(torch.float64)
     run = ELBO().run(pair.model, pair.guide, batch.without("y"))
-    (x,) = Generated("x", given=given)(run)
+    Generated("x", given=given)(run)
     trace = run.once(("generated", given), list)
     loc = trace.nodes["z"]["value"] @ pair.A.T + pair.means[trace.nodes["y"]["value"]]
     assert_close(trace.nodes["x"]["fn"].base_dist.loc, loc + pair.moved(batch))
