@@ -9,7 +9,6 @@ from typing import Any, Literal
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective, check_choice
@@ -79,7 +78,7 @@ def check_beta(beta: Beta) -> None:
 
 
 def site_kl(
-    run: Evaluation, w: Weights, name: str, analytic: bool, dimensions: bool = False
+    run: Evaluation, w: Weights, name: str, analytic: bool | None, dimensions: bool = False
 ) -> Tensor:
     r"""KL(q || p) of one latent site given those before it, per row.
 
@@ -90,7 +89,8 @@ def site_kl(
         run: The run.
         w: Its weights, whose draws are used.
         name: The site, drawn or summed out by the guide inside the data plate.
-        analytic: In closed form; else log q - log p at the draws.
+        analytic: In closed form; if False log q - log p at the draws, if None only where there is
+            no closed form.
         dimensions: Keep the components of an independent vector apart.
 
     Returns:
@@ -104,24 +104,20 @@ def site_kl(
     event = q.event_dim if dimensions else 0
     if event:
         q, p = _components(name, q), _components(name, p)
-    if analytic and not is_enumerated(q_site):
-        gap = closed_kl(name, q, p)
-    else:
+    gap: Tensor | None = None
+    if analytic is not False and not is_enumerated(q_site):
+        try:
+            gap = closed_kl(name, q, p)
+        except UnhandledSite:
+            if analytic:
+                raise
+    if gap is None:
         gap = q.log_prob(value) - p.log_prob(value)
     batch = gap.flatten(gap.dim() - event).select(-1, 0) if event else gap
     check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
     kl = torch.stack([mean_of_draws(w, row_density(run, q_site, part)) for part in parts])
     return kl if dimensions else kl[0]
-
-
-def has_closed_kl(w: Weights, name: str) -> bool:
-    """Whether KL(q || p) of a site has a closed form."""
-    try:
-        kl_divergence(w.guide.nodes[name]["fn"], w.model.nodes[name]["fn"])
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _components(name: str, fn: Any) -> Any:
@@ -293,7 +289,7 @@ class Capacity(Objective):
                 f"Capacity holds site {self.site!r}, which the guide does not sample inside the "
                 f"data plate; it samples {names}"
             )
-        kl = site_kl(run, w, self.site, has_closed_kl(w, self.site))
+        kl = site_kl(run, w, self.site, analytic=None)
         if self.over == "batch":
             kl = run.every_row(kl).mean().expand_as(kl)
         gamma, capacity = (value_at(n, self.progress) for n in (self.gamma, self.capacity))

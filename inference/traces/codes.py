@@ -42,7 +42,7 @@ class Codes:
     given_draws: bool
     labels: tuple[int, ...]
     shape: tuple[int, ...]
-    nesting: int = 1
+    nesting: int
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over a row's draws of ``(S, B, ...)``, as much as each counts: ``(B, ...)``."""
