@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ppl_models.config import check_seed
 from ppl_models.devices import check_device
+
+Slot = tuple[dict[str, Any], str]
 
 
 @contextmanager
@@ -82,16 +84,24 @@ def kept_buffers(*programs: Any) -> Callable[[], None]:
     """
     seen: set[int] = set()
     modules = {id(m): m for program in programs for m in _modules(program, seen)}
-    kept = [
-        (module._buffers, name, buffer, buffer.clone())
-        for module in modules.values()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and not _is_expanded(buffer)
+    return kept((m._buffers, name) for m in modules.values() for name in m._buffers)
+
+
+def kept(slots: Iterable[Slot]) -> Callable[[], None]:
+    """The same for the buffers in some places.
+
+    Args:
+        slots: The ``_buffers`` of modules, each with a name in it.
+    """
+    found = [
+        (held, name, buffer, buffer.clone())
+        for held, name in slots
+        if (buffer := held[name]) is not None and not _is_expanded(buffer)
     ]
 
     def put_back() -> None:
         with torch.no_grad():
-            for held, name, buffer, before in kept:
+            for held, name, buffer, before in found:
                 held[name] = buffer
                 buffer.copy_(before)
 

@@ -16,15 +16,15 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppl_models.covariates import emptied
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
-from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.nesting import owner_of
 from ppl_models.inference.traces.sites import UnhandledSite
-from ppl_models.sample_sites import is_local
 
 Points = Callable[[Evaluation], tuple[Tensor, ...]]
 
@@ -42,41 +42,6 @@ class _Sites:
         return f"{type(self).__name__}({', '.join(map(repr, self.sites))})"
 
 
-def code_of(run: Evaluation, site: str, whose: str) -> Tensor:
-    """One draw of a latent site per row: that of the bound beside a term, or a fresh one.
-
-    Where no bound leads the run, as on a critic's turn, the guide runs alone.
-
-    Args:
-        run: The run.
-        site: The site.
-        whose: Who asks, for the message.
-
-    Returns:
-        ``(B, *event)``.
-
-    Raises:
-        UnhandledSite: If the guide does not draw the site once in each of these rows.
-    """
-    if run.leads is not None and run.leads(run) is not None:
-        return run.codes(site).only(whose)
-    drawn = run.once("guide alone", lambda: run.draw_guide(Ask()))
-    local = {name: found for name, found in drawn.sites.items() if is_local(found)}
-    if site not in local:
-        raise UnhandledSite(
-            f"{whose} needs draws of site {site!r}, which the guide does not sample inside the "
-            f"data plate in these rows; it samples {list(local)}"
-        )
-    value: Tensor = local[site]["value"]
-    event = value.shape[value.dim() - local[site]["fn"].event_dim :]
-    if value.numel() != run.batch.count * event.numel():
-        raise UnhandledSite(
-            f"site {site!r} has draws of shape {tuple(value.shape)}, expected one per row: "
-            f"{whose} takes no site given a missing label"
-        )
-    return value.reshape(run.batch.count, *event)
-
-
 class Encoded(_Sites):
     """Rows as the guide completes them: what they observe, and draws of what they do not.
 
@@ -87,7 +52,7 @@ class Encoded(_Sites):
     def __call__(self, run: Evaluation) -> tuple[Tensor, ...]:
         """The values ``(B, *event)``, with their gradient."""
         return tuple(
-            run.batch[site] if site in run.batch else code_of(run, site, repr(self))
+            run.batch[site] if site in run.batch else run.codes(site).only(repr(self))
             for site in self.sites
         )
 
@@ -97,7 +62,7 @@ class Generated(_Sites):
 
     Args:
         sites: Sites of the model inside the data plate.
-        given: Sites whose values are taken from the rows, as covariates are.
+        given: Sites whose values are taken from the rows, beside covariates, which all are.
     """
 
     def __init__(self, *sites: str, given: tuple[str, ...] = ()) -> None:
@@ -115,7 +80,8 @@ class Generated(_Sites):
         return tuple(trace.nodes[site]["value"] for site in self.sites)
 
     def _draw(self, run: Evaluation) -> poutine.Trace:
-        return poutine.trace(run.model).get_trace(run.batch.only(*self.given))
+        known = emptied(owner_of(run.model), run.batch)
+        return poutine.trace(run.model).get_trace(run.batch.only(*known, *self.given))
 
 
 @dataclass(frozen=True)
@@ -166,7 +132,7 @@ class DensityRatio(Objective):
         tilt: Weigh each point by the ratio :math:`e^D` itself, held between these two numbers and
             constant in the gradient: with weight -1 at points of the second kind that is the
             gradient of KL(first || second) with respect to the second.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If the weight is not finite, or ``tilt`` no two numbers in order.
@@ -178,7 +144,7 @@ class DensityRatio(Objective):
         points: Points,
         weight: float | Anneal = 1.0,
         tilt: tuple[float, float] | None = None,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_range("weight of DensityRatio", weight)
@@ -219,11 +185,11 @@ class LogisticCritic(Objective):
         critic: The network.
         first: Points of the first kind.
         second: Of the second.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
     """
 
     def __init__(
-        self, critic: nn.Module, first: Points, second: Points, plate_nesting: int = 1
+        self, critic: nn.Module, first: Points, second: Points, plate_nesting: int | None = None
     ) -> None:
         super().__init__(plate_nesting)
         self.critic, self.first, self.second = critic, first, second

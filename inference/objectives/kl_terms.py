@@ -9,13 +9,13 @@ from typing import Any, Literal
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.loss_parts import KL, RECONSTRUCTION, printed
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.nesting import without_plates
 from ppl_models.inference.traces.per_row import mean_of_draws, row_density
 from ppl_models.inference.traces.sites import (
     UnhandledSite,
@@ -24,7 +24,7 @@ from ppl_models.inference.traces.sites import (
     latent_sites,
     model_only,
 )
-from ppl_models.inference.traces.weights import Weights
+from ppl_models.inference.traces.weights import Weights, closed_kl
 from ppl_models.sample_sites import is_local
 
 Beta = float | Anneal | Mapping[str, float | Anneal]
@@ -78,7 +78,7 @@ def check_beta(beta: Beta) -> None:
 
 
 def site_kl(
-    run: Evaluation, w: Weights, name: str, analytic: bool, dimensions: bool = False
+    run: Evaluation, w: Weights, name: str, analytic: bool | None, dimensions: bool = False
 ) -> Tensor:
     r"""KL(q || p) of one latent site given those before it, per row.
 
@@ -89,7 +89,8 @@ def site_kl(
         run: The run.
         w: Its weights, whose draws are used.
         name: The site, drawn or summed out by the guide inside the data plate.
-        analytic: In closed form; else log q - log p at the draws.
+        analytic: In closed form; if False log q - log p at the draws, if None only where there is
+            no closed form.
         dimensions: Keep the components of an independent vector apart.
 
     Returns:
@@ -103,30 +104,20 @@ def site_kl(
     event = q.event_dim if dimensions else 0
     if event:
         q, p = _components(name, q), _components(name, p)
-    if analytic and not is_enumerated(q_site):
+    gap: Tensor | None = None
+    if analytic is not False and not is_enumerated(q_site):
         try:
-            gap = kl_divergence(q, p)
-        except NotImplementedError:
-            raise UnhandledSite(
-                f"site {name!r} has no closed-form KL({type(q).__name__} || {type(p).__name__}); "
-                'use kl="sampled"'
-            ) from None
-    else:
+            gap = closed_kl(name, q, p)
+        except UnhandledSite:
+            if analytic:
+                raise
+    if gap is None:
         gap = q.log_prob(value) - p.log_prob(value)
     batch = gap.flatten(gap.dim() - event).select(-1, 0) if event else gap
     check_prior(name, batch, model_only(w.model, dict(latent_sites(w.guide))))
     parts = gap.flatten(gap.dim() - event).unbind(-1) if event else (gap,)
     kl = torch.stack([mean_of_draws(w, row_density(run, q_site, part)) for part in parts])
     return kl if dimensions else kl[0]
-
-
-def has_closed_kl(w: Weights, name: str) -> bool:
-    """Whether KL(q || p) of a site has a closed form."""
-    try:
-        kl_divergence(w.guide.nodes[name]["fn"], w.model.nodes[name]["fn"])
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _components(name: str, fn: Any) -> Any:
@@ -171,7 +162,10 @@ def by_site(w: Weights) -> dict[str, Tensor]:
         costs = {RECONSTRUCTION: observed, **costs}
     log_q = w.log_q_labels_by_draw
     labels = None if log_q is None else log_q.exp()
-    return {name: _mean_of_rows(cost, labels) for name, cost in costs.items()}
+    return {
+        name: _mean_of_rows(without_plates(cost, w.nesting), labels)
+        for name, cost in costs.items()
+    }
 
 
 def _mean_of_rows(value: Tensor, labels: Tensor | None) -> Tensor:
@@ -295,7 +289,7 @@ class Capacity(Objective):
                 f"Capacity holds site {self.site!r}, which the guide does not sample inside the "
                 f"data plate; it samples {names}"
             )
-        kl = site_kl(run, w, self.site, has_closed_kl(w, self.site))
+        kl = site_kl(run, w, self.site, analytic=None)
         if self.over == "batch":
             kl = run.every_row(kl).mean().expand_as(kl)
         gamma, capacity = (value_at(n, self.progress) for n in (self.gamma, self.capacity))

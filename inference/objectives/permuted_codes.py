@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, Logits, code_of
+from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, Logits
 from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -60,13 +60,13 @@ class PermutedCritic(Objective):
         site: A site that the guide draws once in each row, a vector.
         halves: Show it the codes of one half of the batch, and permute those of the other, so
             that the two kinds are independent, as in the paper; else all rows serve as both.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
     """
 
     across_rows = True
 
     def __init__(
-        self, critic: nn.Module, site: str, halves: bool = True, plate_nesting: int = 1
+        self, critic: nn.Module, site: str, halves: bool = True, plate_nesting: int | None = None
     ) -> None:
         super().__init__(plate_nesting)
         self.critic, self.site, self.halves = critic, site, halves
@@ -83,7 +83,7 @@ class PermutedCritic(Objective):
 
     def rows(self, run: Evaluation) -> Tensor:
         """The loss at each row's points; that of a half counts for all rows."""
-        own = code_of(run, self.site, "permuted_codes").detach()
+        own = run.codes(self.site).only("permuted_codes").detach()
         if own.dim() != 2:
             raise UnhandledSite(
                 f"site {self.site!r} has draws of shape {tuple(own.shape)}, expected one vector "

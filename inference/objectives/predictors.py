@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.config import at_least
+from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import code_of
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
@@ -85,10 +85,10 @@ class PredictionError(Objective):
     Args:
         predictors: The networks, ``(B, D)`` to ``(B, D)``.
         site: A site that the guide draws once in each row, a vector; it carries no gradient.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
     """
 
-    def __init__(self, predictors: nn.Module, site: str, plate_nesting: int = 1) -> None:
+    def __init__(self, predictors: nn.Module, site: str, plate_nesting: int | None = None) -> None:
         super().__init__(plate_nesting)
         self.predictors, self.site = predictors, site
 
@@ -114,7 +114,7 @@ class Predictability(Objective):
         predictors: The networks; a player trains them, see :func:`predictors_of`.
         site: A site that the guide draws once in each row, a vector.
         weight: :math:`\lambda`, a number or an :class:`Anneal`.
-        plate_nesting: Number of plate dimensions, the data plate included.
+        plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
         ValueError: If the weight is below 0.
@@ -127,7 +127,7 @@ class Predictability(Objective):
         predictors: nn.Module,
         site: str,
         weight: float | Anneal = 1.0,
-        plate_nesting: int = 1,
+        plate_nesting: int | None = None,
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of Predictability({site!r})", weight, 0)
@@ -146,9 +146,9 @@ class Predictability(Objective):
     def rows(self, run: Evaluation) -> Tensor:
         """The covariance, the same for every row."""
         weight, count = value_at(self.weight, self.progress), run.batch.count
-        codes = _codes(run, self.site, self.predictors)
         if weight == 0:
-            return codes.new_zeros(count)
+            return zero_loss(run)
+        codes = _codes(run, self.site, self.predictors)
         told = run.every_row(self.predictors(codes), 0)
         truth = run.every_row(codes.detach(), 0)
         covariance = ((truth - truth.mean(0)) * told).mean(0).sum()
@@ -176,7 +176,7 @@ def predictors_of(
 
 
 def _codes(run: Evaluation, site: str, predictors: nn.Module) -> Tensor:
-    codes = code_of(run, site, type(predictors).__name__)
+    codes = run.codes(site).only(type(predictors).__name__)
     if codes.dim() != 2:
         raise UnhandledSite(
             f"site {site!r} has draws of shape {tuple(codes.shape)}, expected one vector per row "

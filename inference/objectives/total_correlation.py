@@ -15,6 +15,7 @@ from ppl_models.inference.objectives.base import Objective, check_choice
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.codes import Codes
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.traces.nesting import without_plates
 from ppl_models.inference.traces.sites import UnhandledSite
 
 Estimator = Literal["batch", "mws", "mss"]
@@ -122,7 +123,9 @@ def components(codes: Codes) -> tuple[Any, dict[str, Tensor], Tensor]:
             "guides.Normal"
         )
     names = [name for name in base.arg_constraints if name != "probs"]
-    shape = torch.broadcast_shapes(base.batch_shape, (1, codes.values.shape[1], 1))
+    given = {name: without_plates(getattr(base, name), codes.nesting, 1) for name in names}
+    shapes = (value.shape for value in given.values())
+    shape = torch.broadcast_shapes(*shapes, (1, codes.values.shape[1], 1))
     shares = codes.log_weights
     by_label = list(shape[:-3])
     draws = len(codes.values) // math.prod(by_label)
@@ -132,8 +135,8 @@ def components(codes: Codes) -> tuple[Any, dict[str, Tensor], Tensor]:
         shares = torch.logsumexp(shares, 1, keepdim=True)
     shares = shares.flatten(0, 1)
     found = {}
-    for name in names:
-        value = getattr(base, name).expand((*by_label, max(shape[-3], kept), *shape[-2:]))
+    for name, value in given.items():
+        value = value.expand((*by_label, max(shape[-3], kept), *shape[-2:]))
         found[name] = value.narrow(-3, 0, kept).reshape(-1, *shape[-2:])
 
     def make(parameters: Mapping[str, Tensor]) -> Any:

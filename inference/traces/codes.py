@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_models.inference.traces.nesting import without_plates
 from ppl_models.inference.traces.sites import UnhandledSite, latent_sites
 from ppl_models.inference.traces.weights import Weights
 from ppl_models.sample_sites import is_local
@@ -24,12 +25,14 @@ class Codes:
 
     Attributes:
         site: Name of the site.
-        q: The guide's distribution, batch shape ``(E..., K, B)``, any of the first of size 1.
+        q: The guide's distribution, batch shape ``(E..., K, B)``, any of the first of size 1;
+            plates within the rows have dimensions of size 1 before B.
         values: Its draws ``(S, B, *event)``, with their gradient.
         log_weights: Log of how much each draw counts ``(S, B)``: log q(labels) - log K.
         given_draws: Whether the distribution is another for each particle.
         labels: Dimensions of ``shape``, from the right, of labels that the code is given.
         shape: ``(E..., K, B)`` of the draws; S is the product of all but B.
+        nesting: Number of plate dimensions, the data plate included.
     """
 
     site: str
@@ -39,6 +42,7 @@ class Codes:
     given_draws: bool
     labels: tuple[int, ...]
     shape: tuple[int, ...]
+    nesting: int
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over a row's draws of ``(S, B, ...)``, as much as each counts: ``(B, ...)``."""
@@ -53,7 +57,7 @@ class Codes:
         Raises:
             UnhandledSite: If it depends on a missing label that the code is not given.
         """
-        shape = self.shape
+        shape, value = self.shape, without_plates(value, self.nesting)
         value = value.reshape((1,) * (len(shape) - value.dim()) + value.shape)
         if torch.broadcast_shapes(value.shape, shape) != torch.Size(shape):
             raise UnhandledSite(
@@ -124,6 +128,7 @@ def codes_of(w: Weights, name: str, rows: int) -> Codes:
         bool(site["infer"].get("_given_draws")),
         labels,
         batch,
+        w.nesting,
     )
 
 

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from torch import Tensor
+
 from ppl_models.inference.traces.sites import UnhandledSite
 from ppl_models.sample_sites import DATA, is_local
 
@@ -20,7 +22,7 @@ def nesting_of(model: Callable[..., Any], given: int | None = None) -> int:
     Raises:
         ValueError: If fewer are given than the pair has.
     """
-    owner = _owner(model)
+    owner = owner_of(model)
     own: int = getattr(owner, "plate_nesting", 1)
     if given is None:
         return own
@@ -35,6 +37,20 @@ def nesting_of(model: Callable[..., Any], given: int | None = None) -> int:
 def widest(nestings: Iterable[int | None]) -> int | None:
     """The largest number of plate dimensions that was said; None if none was."""
     return max((nesting for nesting in nestings if nesting is not None), default=None)
+
+
+def without_plates(value: Tensor, nesting: int, event: int = 0) -> Tensor:
+    """A tensor ``(E..., K, 1..., B, *event)`` without the dimensions of plates within the rows.
+
+    Args:
+        value: The tensor, of size 1 in these dimensions; any of the first may be missing.
+        nesting: Number of plate dimensions, the data plate included.
+        event: Number of dimensions behind that of the rows.
+    """
+    rows = value.dim() - event - 1
+    if nesting == 1 or rows < 1:
+        return value
+    return value.reshape(value.shape[: max(0, rows - nesting + 1)] + value.shape[rows:])
 
 
 def check_nesting(site: Any, nesting: int) -> None:
@@ -57,8 +73,8 @@ def check_nesting(site: Any, nesting: int) -> None:
 DRAWS = "particles"  # of an objective's own, left of all plates
 
 
-def _owner(model: Any) -> Any:
-    """The object whose method a model is, found inside the functions that handlers make."""
+def owner_of(model: Any) -> Any:
+    """The pair whose method a model is, found inside the functions that handlers make, or None."""
     while isinstance(model, functools.partial):
         model = model.args[-1] if model.args else model.func
     return getattr(model, "__self__", None)

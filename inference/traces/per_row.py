@@ -51,8 +51,8 @@ def mean_of_draws(w: Weights, value: Tensor) -> Tensor:
         w: The run.
         value: ``(E..., K, B)``, any of the first of size 1 or missing.
     """
-    if value.dim() < 2:
-        value = value.unsqueeze(0)
+    if value.dim() < 3:  # alike for all labels, whose probabilities add up to one
+        return value.reshape(-1, value.shape[-1]).mean(0)
     if (log_q := w.log_q_given) is not None:
         value = log_q.exp() * value
     return value.mean(-2, keepdim=True).sum((*label_dims(value), -2))

@@ -26,6 +26,7 @@ from ppl_models.inference.traces.contraction import (
     multiply,
     over_plates,
 )
+from ppl_models.inference.traces.nesting import without_plates
 from ppl_models.inference.traces.sites import UnhandledSite, family, latent_sites
 from ppl_models.sample_sites import DATA, is_local
 
@@ -242,8 +243,7 @@ class Weights:
             total = term.value if isinstance(total, float) else total + term.value
         if isinstance(total, float):
             return total
-        if self.nesting > 1:
-            total = total.reshape(total.shape[: -self.nesting] + total.shape[-1:])
+        total = without_plates(total, self.nesting)
         dims = 2 + len(sizes)
         return total if total.dim() <= dims else total.reshape(total.shape[-dims:])
 
@@ -371,17 +371,16 @@ def log_q_of(site: Any, score: Any = None) -> Tensor:
 
 
 def closed_kl(name: str, q: Any, p: Any) -> Tensor:
-    """KL(q || p) of a site in closed form.
+    """KL(q || p) of a site's two distributions in closed form.
 
     Raises:
         UnhandledSite: If it has none.
     """
     try:
-        kl: Tensor = kl_divergence(q["fn"], p["fn"])
+        kl: Tensor = kl_divergence(q, p)
     except NotImplementedError:
         raise UnhandledSite(
-            f"site {name!r} has no closed-form KL({family(q['fn'])} || {family(p['fn'])}); "
-            'use kl="sampled"'
+            f'site {name!r} has no closed-form KL({family(q)} || {family(p)}); use kl="sampled"'
         ) from None
     return kl
 

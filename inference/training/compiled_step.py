@@ -76,7 +76,7 @@ class Compiled:
         self.compiler = compiler
         self.terms = list(terms_of(objective))
         roots: list[Program | nn.Module] = [pair, *modules]
-        roots += [m for m in self.terms if isinstance(m, nn.Module)]
+        roots += networks_in(objective)
         self.modules = list({id(m): m for root in roots for m in root.modules()}.values())
         self.progress = torch.zeros(2, dtype=torch.float64, device=parameters[0].device)
         self.share, self.steps = self.progress.unbind()
@@ -261,6 +261,11 @@ def terms_of(value: Any) -> Iterator[Any]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from terms_of(part)
+
+
+def networks_in(objective: Any) -> list[nn.Module]:
+    """The networks that an objective holds, such as a critic or a target."""
+    return [part for part in terms_of(objective) if isinstance(part, nn.Module)]
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.evaluation import Evaluation
+from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.not_finite import explain
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating, quiet
@@ -52,8 +53,9 @@ class Watch:
             tell: Whether this process is the one that speaks.
         """
         trained, like = stage.pair or pair, pair.like()
-        players = [player.module for player in stage.players if player.module is not None]
-        with quiet(like.device, self.seed), evaluating(pair, *players):
+        beside = [player.module for player in stage.players if player.module is not None]
+        beside += networks_in(stage.objective)
+        with quiet(like.device, self.seed), evaluating(pair, *beside):
             total = 0.0
             for batch, counted in looks(stage, table):
                 batch = batch.to(like.device, like.dtype)

@@ -23,6 +23,7 @@ from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
+from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.optimisers import optimiser_of
@@ -56,8 +57,8 @@ def fit(
     Started by ``torchrun``, the processes share each batch and train one pair: the curve is
     that of one process up to rounding (see
     :class:`ppl_models.inference.training.process_noise.Draws` for the draws of which that
-    holds), for objectives whose rows do not look at each other. Every process calls ``fit``
-    with the same arguments; the first one writes, shows progress and calls back.
+    holds), also where rows look at each other. Every process calls ``fit`` with the same
+    arguments; the first one writes, shows progress and calls back.
 
     Args:
         pair: The pair.
@@ -222,9 +223,13 @@ def _check_plan(pair: Pair, plan: tuple[Stage, ...]) -> None:
 def _check_modules(pair: Pair, plan: tuple[Stage, ...], processes: distributed.Processes) -> None:
     """Refuse networks of any side that normalise over the rows of one process."""
     distributed.check_modules(pair, processes)
-    for player in (player for stage in plan for player in stage.players):
-        if player.module is not None:
-            distributed.check_modules(player.module, processes, f"player {player.name!r}: ")
+    for stage in plan:
+        for network in networks_in(stage.objective):
+            distributed.check_modules(network, processes, f"objective of stage {stage.name!r}: ")
+        for player in stage.players:
+            own = [] if player.module is None else [player.module]
+            for network in (*own, *networks_in(player.objective)):
+                distributed.check_modules(network, processes, f"player {player.name!r}: ")
 
 
 def _carry_out(

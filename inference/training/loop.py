@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppl_models.data.streams.stream import Stream
@@ -24,7 +24,7 @@ from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.sides import Side, constant, frozen, sides
 from ppl_models.inference.training.state import State, curves
 from ppl_models.inference.training.steps import Steps
-from ppl_models.inference.training.turns import draw_weights, modules_before
+from ppl_models.inference.training.turns import draw_weights, networks_beside
 
 START_ROWS = 1000  # rows that a stage's `start` looks at
 RECORDS = 400  # points of the training curve per stage
@@ -77,11 +77,10 @@ class Loop:
             while state.step < total and not stale:
                 for side in self.sides:
                     side.objective.at(Progress(state.step / total, state.step))
-                batches = stream.step(state.step)
-                state.add(*steps.take(state.step, batches))
+                state.add(*steps.take(state.step, stream.step(state.step)))
                 if state.step % every == 0 or state.step == total:
                     loss, parts = state.mean()
-                    steps.check(loss, state.step - 1, batches)
+                    steps.check(loss, state.step - 1)
                     self._check_parameters()
                     state.seconds += time.monotonic() - began
                     self._record(loss, parts)
@@ -169,7 +168,7 @@ class Loop:
             "run": run_folder.digest_of(job.description["identity"]),
             **self._weights(status),
             "sides": [side.state() for side in self.sides],
-            "players": [m.state_dict() for m in modules_before(job.plan, self.state.stage)],
+            "players": [m.state_dict() for m in self._beside()],
             "history": job.run.history,
             "validation": job.run.validation,
             "rng": torch.get_rng_state(),
@@ -192,8 +191,7 @@ class Loop:
             self.state = State.load(saved, len(self.job.plan))
             if "last" in saved:
                 self.state.best = {**self.state.best, "model": saved["model"]}
-            earlier = modules_before(self.job.plan, self.state.stage)
-            for module, held in zip(earlier, saved.get("players", ()), strict=False):
+            for module, held in zip(self._beside(), saved.get("players", ()), strict=False):
                 module.load_state_dict(held)
             run.history, run.validation = curves(saved)
             torch.set_rng_state(saved["rng"])
@@ -250,10 +248,15 @@ class Loop:
             raise exploded(name, self.state.step)
 
     def _tensors(self) -> Iterator[Tensor]:
-        for module in (self.pair, *(side.module for side in self.sides)):
+        for module in (self.pair, *self._beside(), *(side.module for side in self.sides)):
             if module is not None:
                 yield from module.parameters()
                 yield from module.buffers()
+
+    def _beside(self) -> list[nn.Module]:
+        like, plan = self.pair.like(), self.job.plan
+        found = networks_beside(self.pair, plan, self.state.stage)
+        return [module.to(like.device, like.dtype) for module in found]
 
     def finish(self, table: Table) -> None:
         """Mark the run as finished; what it takes to prolong it is kept.

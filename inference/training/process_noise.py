@@ -29,6 +29,7 @@ FILLS = {
     aten.geometric_,
 }  # fmt: skip
 MAKES = {aten.randn: aten.normal_, aten.rand: aten.uniform_}
+MAKES_LIKE = {aten.randn_like: aten.normal_, aten.rand_like: aten.uniform_}
 
 
 class Draws:
@@ -229,6 +230,10 @@ class _Rows(TorchDispatchMode):
         if kind in MAKES and self._has_rows(args[0]):
             like = torch.empty((), dtype=kwargs.get("dtype"), device=kwargs.get("device"))
             return self._cut(MAKES[kind], like.expand(args[0])).clone()
+        if kind in MAKES_LIKE and self._has_rows(args[0].shape):
+            kinds = {k: kwargs.get(k) or getattr(args[0], k) for k in ("dtype", "device")}
+            like = args[0].new_empty((), **kinds)
+            return self._cut(MAKES_LIKE[kind], like.expand(args[0].shape)).clone()
         return func(*args, **kwargs)
 
     def _has_rows(self, shape: Any) -> bool:

@@ -16,7 +16,7 @@ from ppl_models.inference.objectives.loss_parts import LossByPart, prefixed
 from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
-from ppl_models.inference.training.compiled_step import compiled_sides
+from ppl_models.inference.training.compiled_step import compiled_sides, networks_in
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.optimisers import mover
@@ -53,7 +53,9 @@ class Steps:
         self.trained = self.stage.pair or job.run.pair
         self.turns = turns(job.run.pair, self.stage, sides) if len(sides) > 1 else []
         self.modules = [job.run.pair, *(side.module for side in sides if side.module is not None)]
+        self.modules += [m for side in sides for m in networks_in(side.objective)]
         self.compiled = {}
+        self.seen: Batches = ()
         if self.stage.training.compile:
             self.compiled = compiled_sides(sides, self.trained, job.processes.count)
 
@@ -91,6 +93,7 @@ class Steps:
             key = self.place, step, len(self.sides), 0
             with torch.no_grad():
                 batches = self.draws.prepared(stage.prepare, batches, key)
+        self.seen = batches
         if self.compiled and self.job.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # gradients are kept until the next one
         if len(self.sides) == 1:
@@ -110,7 +113,7 @@ class Steps:
         stage = self.stage
         taken: list[Taken] = []
         for place, side in enumerate(self.sides):
-            with self.turns[place].taken():
+            with self.turns[place]():
                 for turn in range(side.steps):
                     loss = self._turn(side, step, batches, (place, turn))
                     if not stage.simultaneous:
@@ -178,7 +181,7 @@ class Steps:
                         f"step {step + 1}: the loss of player {side.name!r} is not finite; try a "
                         "smaller learning rate for it"
                     )
-                self.check(value, step, batches)
+                self.check(value, step)
         if processes.count == 1 and compiled is None:
             loss.backward()
         return value if on_cpu else loss.detach(), told.names, parts
@@ -200,19 +203,19 @@ class Steps:
             return None if bool(told.total.isfinite()) else told
         return None
 
-    def check(self, loss: float, step: int, batches: Batches) -> None:
+    def check(self, loss: float, step: int) -> None:
         """Find what made a loss infinite or NaN.
 
         Args:
             loss: The loss.
-            step: The step, counted from 0.
-            batches: Its rows.
+            step: The last step, counted from 0.
 
         Raises:
             NotFinite: Naming site and row, in every process.
         """
         if math.isfinite(loss):
             return
+        batches = self.seen
 
         def again(batch: Batch) -> Iterator[Any]:
             nesting = self.stage.objective.max_plate_nesting

@@ -3,97 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from ppl_models.data.tables.seeds import START, generator
-from ppl_models.inference.training.compiled_step import terms_of
+from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.parameter_names import under
 from ppl_models.inference.training.sides import Side, constant
+from ppl_models.quiet import Slot, kept
 
 if TYPE_CHECKING:
     from ppl_models.inference.objectives.stage import Player, Stage
     from ppl_models.pair import Pair
 
 
-class Turn:
-    """A side's turn: all that is not its own is constant, parameters and buffers alike.
-
-    Buffers of others, such as the running statistics of BatchNorm, have their old values again
-    after it. Which of them move is found out on the first turn, so that constants cost nothing.
-
-    Args:
-        parameters: Parameters of the other sides, and of nobody.
-        buffers: Their buffers.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor]) -> None:
-        self.parameters, self.buffers = parameters, buffers
-        self.seen = False
-
-    @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """While the side moves."""
-        before = [buffer.clone() for buffer in self.buffers]
-        with constant(self.parameters):
-            yield
-        if not self.seen:
-            held = zip(self.buffers, before, strict=True)
-            moved = [(b, old) for b, old in held if not torch.equal(b, old)]
-            self.buffers, before = [b for b, _ in moved], [old for _, old in moved]
-            self.seen = True
-        with torch.no_grad():
-            for buffer, old in zip(self.buffers, before, strict=True):
-                buffer.copy_(old)
+Turn = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def turns(pair: Pair, stage: Stage, sides: Sequence[Side]) -> list[Turn]:
-    """The turns of a stage's sides.
+    """The turns of a stage's sides: in each, all that is not its own is constant.
+
+    Parameters of the others, and of nobody, get no gradient; their buffers, such as the running
+    statistics of BatchNorm, have their old values again after it.
 
     Args:
         pair: The pair.
         stage: The stage.
         sides: Its sides, the pair's own first.
     """
-    objectives = [_modules(side.objective) for side in sides]
+    objectives = [networks_in(side.objective) for side in sides]
     roots: list[nn.Module] = [pair, *(m for held in objectives for m in held)]
     roots += [side.module for side in sides if side.module is not None]
     every = {id(p): p for root in roots for p in root.parameters()}
-    buffers = _by_id(b for root in roots for b in root.buffers())
+    modules = {id(m): m for root in roots for m in root.modules()}
+    slots = [(m._buffers, name) for m in modules.values() for name in m._buffers]
     players = [_buffers(pair, player) for player in stage.players]
     claimed = {i for own in players for i in own}
-    whole = {i for i in _by_id(pair.buffers()) if i not in claimed}
+    whole = {id(b) for b in pair.buffers()} - claimed
     claimed |= whole
-    found = []
+    found: list[Turn] = []
     for side, owned, held in zip(sides, [whole, *players], objectives, strict=True):
         # A moving average that an objective keeps goes with the side that is trained on it.
-        loose = {i for i in _by_id(b for m in held for b in m.buffers()) if i not in claimed}
+        own = owned | {id(b) for m in held for b in m.buffers()} - claimed
         mine = {id(p) for p in side.parameters}
-        found.append(
-            Turn(
-                [p for i, p in every.items() if i not in mine],
-                [b for i, b in buffers.items() if i not in owned | loose],
-            )
-        )
+        parameters = [p for i, p in every.items() if i not in mine]
+        theirs = [(held, name) for held, name in slots if id(held[name]) not in own]
+        found.append(functools.partial(_turn, parameters, theirs))
     return found
+
+
+@contextlib.contextmanager
+def _turn(parameters: Sequence[nn.Parameter], slots: Sequence[Slot]) -> Iterator[None]:
+    put_back = kept(slots)
+    with constant(parameters):
+        yield
+    put_back()
 
 
 def _buffers(pair: Pair, player: Player) -> set[int]:
     named = pair.named_buffers(remove_duplicate=False)
     own = [b for name, b in named if any(under(name, prefix) for prefix in player.parameters)]
     return {id(b) for b in (*own, *(player.module.buffers() if player.module else ()))}
-
-
-def _modules(objective: object) -> list[nn.Module]:
-    return [part for part in terms_of(objective) if isinstance(part, nn.Module)]
-
-
-def _by_id(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
-    return {id(tensor): tensor for tensor in tensors}
 
 
 def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> None:
@@ -122,10 +97,24 @@ def draw_weights(pair: Pair, stages: Sequence[Stage], place: int, seed: int) -> 
                     _reset(module)
 
 
-def modules_before(stages: Sequence[Stage], place: int) -> list[nn.Module]:
-    """The modules of players of the stages before one, which it may still look at."""
-    players = [player for stage in stages[:place] for player in stage.players]
-    return [player.module for player in players if player.module is not None]
+def networks_beside(pair: Pair, stages: Sequence[Stage], place: int) -> list[nn.Module]:
+    """The networks outside the pair and the sides of a stage that it may look at.
+
+    They are those of the players of the stages before it, and those that objectives hold, such as
+    a target that follows the pair.
+
+    Args:
+        pair: The pair.
+        stages: The plan.
+        place: Place of the stage in it.
+    """
+    players = [p.module for stage in stages for p in stage.players if p.module is not None]
+    known = {id(m) for root in (pair, *players) for m in root.modules()}
+    before = [p.module for stage in stages[:place] for p in stage.players if p.module is not None]
+    objectives = [stage.objective for stage in stages]
+    objectives += [player.objective for stage in stages for player in stage.players]
+    held = {id(m): m for objective in objectives for m in networks_in(objective)}
+    return [*before, *(m for i, m in held.items() if i not in known)]
 
 
 def _parts(player: Player) -> list[nn.Module]:

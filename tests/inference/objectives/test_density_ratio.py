@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from torch.nn import functional
 from torch.testing import assert_close
+from worlds.covariates import dosed, treated
 from worlds.given_codes import GivenCodes, LogRatio, covariance_of, rows_with
 
 from ppl_models.batch import Batch
@@ -138,6 +139,19 @@ def test_a_critic_with_named_inputs_and_a_schedule() -> None:
         assert_close(term.differentiable_loss(pair.model, pair.guide, batch), weight * by_hand)
 
 
+@pytest.mark.parametrize("given", [(), ("dose",)])
+def test_covariates_of_made_up_rows_are_the_rows_own(given) -> None:
+    pair = dosed()
+    batch = next(treated(pair, 12).batches(limit=12)).to(torch.float64)
+    run = ELBO().run(pair.model, pair.guide, batch.without("y"))
+    Generated("x", given=given)(run)
+    trace = run.once(("generated", given), list)
+    loc = trace.nodes["z"]["value"] @ pair.A.T + pair.means[trace.nodes["y"]["value"]]
+    assert_close(trace.nodes["x"]["fn"].base_dist.loc, loc + pair.moved(batch))
+    with pytest.raises(ValueError, match="the batch lacks the covariate 'donor'"):
+        Generated("x")(ELBO().run(pair.model, pair.guide, batch.only("x")))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -150,7 +164,7 @@ def test_a_critic_with_named_inputs_and_a_schedule() -> None:
             lambda: DensityRatio(Net({"z": 2}, (), 1), Encoded("x", "z")),
             "reads ['z'], but",
         ),
-        (lambda: DensityRatio(nn.Linear(2, 1), Encoded("y")), "needs draws of site 'y', which"),
+        (lambda: DensityRatio(nn.Linear(2, 1), Encoded("y")), "codes are asked of site 'y'"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message) -> None:

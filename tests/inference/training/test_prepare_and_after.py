@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from ppl_models.inference import (
     Anneal,
     Classification,
     EnumeratedELBO,
+    Objective,
     Progress,
     Stage,
     moving_average,
@@ -136,8 +138,21 @@ def test_validation_rows_are_prepared_alike_or_by_a_rule_of_their_own(ready):
     assert (losses[0] == told) is (ready is plain)
 
 
-def test_draws_are_resumed_and_shared(tmp_path):
-    stage = Stage(EnumeratedELBO(), prepare=noisy)
+NOISE = {
+    "of a shape": lambda x: torch.randn(x.shape, dtype=x.dtype),
+    "normal, as a tensor is": torch.randn_like,
+    "uniform, as a tensor is": torch.rand_like,
+    "filled": lambda x: torch.empty_like(x).uniform_(-1, 1),
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_draws_are_resumed_and_shared(noise, tmp_path):
+    def made(batch):
+        x = batch["raw"] / 10
+        return batch.replace({"x": x + 0.1 * NOISE[noise](x)})
+
+    stage = Stage(EnumeratedELBO(), prepare=made)
     whole = fit(stage)
     fit(stage, steps=2, out=tmp_path / "r")
     same(fit(stage, out=tmp_path / "r", resume=True).pair, whole.pair)
@@ -146,6 +161,16 @@ def test_draws_are_resumed_and_shared(tmp_path):
         assert not outcome.error, outcome
         for name, value in expected.items():
             torch.testing.assert_close(outcome.value[name], value, rtol=1e-7, atol=1e-9)
+
+
+def test_what_is_not_finite_is_looked_for_in_prepared_rows(monkeypatch):
+    """As on a GPU, where losses are looked at when the curve gets a point."""
+    from ppl_models.inference.training.state import State
+
+    mean = State.mean
+    monkeypatch.setattr(State, "mean", lambda self: (float("nan"), mean(self)[1]))
+    with pytest.raises(inference.NotFinite, match="every site's density is"):
+        fit(Stage(EnumeratedELBO(), prepare=plain))
 
 
 # ---- after -----------------------------------------------------------------------------------
@@ -212,6 +237,50 @@ def test_it_is_resumed_bit_for_bit_and_prolonged_by_steps(decay, tmp_path):
         assert torch.equal(pair.target.state_dict()[name], value), name
     told = json.loads((tmp_path / "r" / "run.json").read_text())["identity"]["stages"][0]
     assert "pair.target" in json.dumps(told["after"]) or told["after"]
+
+
+class Near(Objective):
+    """How far a guide's scores are from those of a target that it holds itself."""
+
+    formula = "near"
+
+    def __init__(self, target, source):
+        super().__init__()
+        self.target, self.source = target, source
+
+    def rows(self, run):
+        x = run.batch["x"]
+        return (self.target(x=x) - self.source(x=x)).square().sum(-1)
+
+
+def held():
+    """A target that is no part of the pair, but of its objective."""
+    pair = linear()
+    source = pair.guide.factors["y"].net
+    target = target_of(source)
+    objective = EnumeratedELBO() + Near(target, source)
+    return pair, target, Stage(objective, after=moving_average(target, source, 0.9))
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_target_that_an_objective_holds_is_resumed(later, tmp_path):
+    def train(**options):
+        pair, target, stage = held()
+        stages = (Stage(EnumeratedELBO(), name="first"), stage) if later else stage
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(stages, ready(), pair, **options)
+        return pair, target
+
+    def stop(run, step):
+        if step == run.planned - 2:
+            raise KeyboardInterrupt
+
+    whole, target = train()
+    options = {"out": tmp_path / "r", "checkpoint_seconds": 0.0}
+    train(callbacks=(stop,), **options)
+    pair, again = train(resume=True, **options)
+    same(pair, whole)
+    same(again, target)
 
 
 def test_two_processes_follow_as_one(tmp_path):

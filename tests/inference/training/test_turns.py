@@ -11,7 +11,7 @@ from worlds.games import STEPS, Judged, fit, game, normalised, same, state, vae
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.inference import DensityRatio, Encoded, Player, Stage
+from ppl_models.inference import Anneal, DensityRatio, Encoded, Player, Stage
 from ppl_models.networks import Net
 
 
@@ -147,6 +147,32 @@ def test_buffers_of_the_pair_move_on_its_own_turns_alone(digits) -> None:
     pair.guide.factors["z"].net = Normed()
     fit(pair, digits, game(pair, critic, steps=3))
     assert int(pair.guide.factors["z"].net.norm.num_batches_tracked) == STEPS
+
+
+class Counting(nn.Module):
+    """Sets its count anew, in place of counting where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        found: Tensor = self.last(z)
+        return found
+
+
+@pytest.mark.parametrize("make", [normalised, Counting])
+@pytest.mark.parametrize("start", [0.0, 0.5])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_term_that_comes_late_moves_no_buffers_of_a_critic(digits, make, start, turns) -> None:
+    pair, critic = vae(digits), make()
+    term = DensityRatio(critic, Encoded("z"), Anneal(0.0, 1.0, start, start))
+    player = Player("critic", Judged(critic, -1.0), critic, steps=turns)
+    fit(pair, digits, Stage(pair.objective() + term, players=(player,)))
+    counts = {n: int(b) for n, b in critic.named_buffers() if b.dim() == 0}
+    assert list(counts.values()) == [turns * STEPS]
 
 
 # ---- first weights -----------------------------------------------------------------------
