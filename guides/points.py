@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ppl_models.guides.factors import Conditional, Factor
 
@@ -31,22 +32,30 @@ class Point(Factor):
 
 
 class PointPerRow(Conditional):
-    """q(site) = a vector of its own for each row of the training table, looked up by number.
+    """q(site) = a vector of its own for each row of the training table, looked up by its number.
 
     Its gradient is dense: Adam's moments move every row in each step, which costs rows x size per
-    step. It stands for the rows that it was trained on and for no others, not even for a
-    validation table; exports and proposals, which take rows out of their table, refuse it.
+    step. It stands for the rows that it was trained on and for no others, not even for those of a
+    validation table: a fit keeps their numbers and marks, and what is done with a fitted pair
+    refuses other rows.
 
     Args:
         size: Size of the vector.
         rows: Number of rows of the training table.
         scale: Standard deviation of the Normal that starting values are drawn from.
 
+    Attributes:
+        table: The points ``(rows, size)``, in the order of the row numbers.
+        numbers: The row numbers ``(rows,)``, increasing; before a fit 0, 1, ...
+        marks: A number for what each row held; zeros before a fit.
+
     Raises:
         ValueError: If the size, the number of rows or the scale is out of range.
     """
 
     by_row = True
+    numbers: Tensor
+    marks: Tensor
 
     def __init__(self, size: int, rows: int, scale: float = 0.01) -> None:
         super().__init__()
@@ -56,24 +65,40 @@ class PointPerRow(Conditional):
         if not scale >= 0:
             raise ValueError(f"scale is {scale}, expected at least 0")
         self.table = nn.Parameter(scale * torch.randn(rows, size))
+        self.register_buffer("numbers", torch.arange(rows))
+        self.register_buffer("marks", torch.zeros(rows, dtype=torch.int64))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it belongs to a table."""
+        return bool(self.marks.any())
 
     def check(self, site: str, values: Mapping[str, Tensor]) -> None:
-        """Refuse rows that are not those of the training table.
+        """Refuse rows without a point, where the row numbers can be looked at.
+
+        In a trace, and on a GPU, which would be waited for, their points are NaN.
 
         Args:
             site: The factor's site, for the message.
             values: A batch.
 
         Raises:
-            IndexError: If it stands for another number of rows, or tells no row numbers.
+            IndexError: If a row has no point, or there are no row numbers.
         """
-        total, known = getattr(values, "total", None), len(self.table)
-        if total != known:
-            what = "values without row numbers" if total is None else f"a table of {total} rows"
-            raise IndexError(  # no ValueError, to which Pyro's traces add lines
-                f"site {site!r} has a point for each of the {known} rows it was trained on, got "
-                f"{what}; expected batches of the training table"
-            )
+        rows = getattr(values, "rows", None)
+        if rows is None:
+            what = "values without row numbers"
+        elif rows.device.type != "cpu" or _get_current_dispatch_mode() is not None:
+            return
+        else:
+            strange = self.numbers[self._places(rows)] != rows
+            if not bool(strange.any()):
+                return
+            what = f"row {int(rows[strange][0])}"
+        raise IndexError(  # no ValueError, to which Pyro's traces add lines
+            f"site {site!r} has a point for each of the {len(self.table)} rows it was trained on, "
+            f"got {what}; expected batches of the training table"
+        )
 
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
         """A ``Delta`` of log density 0: batch shape ``(B,)``, event shape ``(size,)``.
@@ -81,4 +106,10 @@ class PointPerRow(Conditional):
         Args:
             values: The row numbers ``(B,)`` as ``rows``; others do not matter.
         """
-        return dist.Delta(self.table[values["rows"]], event_dim=1)
+        rows = values["rows"]
+        place = self._places(rows)
+        known = (self.numbers[place] == rows).unsqueeze(-1)
+        return dist.Delta(self.table[place].where(known, float("nan")), event_dim=1)
+
+    def _places(self, rows: Tensor) -> Tensor:
+        return torch.searchsorted(self.numbers, rows).clamp(max=len(self.numbers) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -27,6 +28,12 @@ class Present(Conditional):
         given = [f"{n}?" if n in factor.optional else n for n in factor.given]
         super().__init__((*given, count))
         self.net, self.count, self.place = factor, count, place
+        self.by_row = factor.by_row
+
+    def check(self, site: str, values: Mapping[str, Tensor]) -> None:
+        """Refuse rows that the factor has no points for, where it is one by row."""
+        net: Any = self.net
+        net.check(site, values)
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor:
         """Where the count exceeds the place, in the count's shape."""

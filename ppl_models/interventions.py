@@ -276,7 +276,7 @@ def _parents(pair: Pair, batch: Batch, values: Mapping[str, Any]) -> Mapping[str
     """What each site of the model depends on; all that are set are among them."""
     emptied(pair, batch)  # has every covariate, or says which it lacks
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
-    few = Batch({n: v[rows] for n, v in batch.items()}, rows)
+    few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     parents = dependencies(pair.model, few)
     for name in values:
         if name not in parents:

@@ -29,6 +29,7 @@ FILLS = {
     aten.geometric_,
 }  # fmt: skip
 MAKES = {aten.randn: aten.normal_, aten.rand: aten.uniform_}
+LIKES = {aten.randn_like: aten.normal_, aten.rand_like: aten.uniform_}
 
 
 class Draws:
@@ -229,6 +230,9 @@ class _Rows(TorchDispatchMode):
         if kind in MAKES and self._has_rows(args[0]):
             like = torch.empty((), dtype=kwargs.get("dtype"), device=kwargs.get("device"))
             return self._cut(MAKES[kind], like.expand(args[0])).clone()
+        if kind in LIKES and self._has_rows(args[0].shape):
+            like = args[0].to(dtype=kwargs.get("dtype"), device=kwargs.get("device"))
+            return self._cut(LIKES[kind], like).clone()
         return func(*args, **kwargs)
 
     def _has_rows(self, shape: Any) -> bool:

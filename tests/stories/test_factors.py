@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+from worlds.processes import together
 from worlds.stories.factors import KINDS
-from worlds.whole_life import compiled, resumed, whole_life
+from worlds.whole_life import whole_life
 
 import ppl_models as zoo
 from ppl_models import Batch, inference
@@ -18,6 +19,8 @@ from ppl_models.inference import EnumeratedELBO
 from ppl_models.prior_rows import draw_rows
 from ppl_models.testing import PairContract
 
+EVERY = (*KINDS, "row")
+POINTS = ("point", "row")
 FILE = Path(__file__).parents[1] / "worlds" / "stories" / "factors.py"
 
 
@@ -30,6 +33,7 @@ TestProduct = type("TestProduct", (_Kind,), {"settings": {"kind": "product"}})
 TestMixture = type("TestMixture", (_Kind,), {"settings": {"kind": "mixture"}})
 TestBoth = type("TestBoth", (_Kind,), {"settings": {"kind": "both"}})
 TestPoint = type("TestPoint", (_Kind,), {"settings": {"kind": "point"}})
+TestRow = type("TestRow", (_Kind,), {"settings": {"kind": "row", "rows": 1000}})
 del _Kind
 
 
@@ -45,12 +49,12 @@ def make(kind):
     return zoo.build(f"{FILE}:Factors", kind=kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_whole_life(kind, tmp_path):
     _, idata = whole_life(lambda: make(kind), world(), tmp_path, epochs=2, batch_size=20)
     told = set(idata.sample_stats)
-    assert ("log_weight" in told) == (kind != "point")
-    assert ("diagnostics" in idata.groups()) == (kind != "point")
+    assert ("log_weight" in told) == (kind not in POINTS)
+    assert ("diagnostics" in idata.groups()) == (kind not in POINTS)
 
 
 def test_a_point_has_no_weights_and_says_so():
@@ -60,29 +64,21 @@ def test_a_point_has_no_weights_and_says_so():
     assert "\n" not in str(error.value)
 
 
-def test_points_by_row_are_trained_resumed_and_compiled(tmp_path):
-    rows = world().train
-    options = {"epochs": 4, "batch_size": 20, "progress": False, "device": "cpu"}
-    run = inference.fit(make("row"), rows, **options)
-    start = make("row").guide.factors["z"].table
-    points = run.pair.guide.factors["z"].table
-    assert bool(((points - start).abs() > 1e-4).any(-1).all())  # every row moved
-    for twin in (
-        resumed(lambda: make("row"), rows, tmp_path, **options),
-        compiled(lambda: make("row"), rows, **options),
-    ):
-        assert_close(twin.pair.state_dict(), run.pair.state_dict(), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("kind", EVERY)
+def test_two_processes_train_as_one(kind, tmp_path):
+    def train():
+        options = {"epochs": 2, "batch_size": 20, "progress": False, "device": "cpu"}
+        run = inference.fit(make(kind), data, objective=inference.IWELBO(3), **options)
+        return {"loss": run.history["loss"], "model": run.pair.state_dict()}
 
-
-def test_rows_of_another_table_are_one_line():
-    fewer = world().train.rows(torch.arange(50))
-    for ask in (
-        lambda: inference.fit(make("row"), fewer, epochs=1, progress=False),
-        lambda: inference.importance(make("row"), fewer, draws=5),
-    ):
-        with pytest.raises(IndexError, match="for each of the 60 rows it was trained on") as error:
-            ask()
-        assert "\n" not in str(error.value)
+    data = world()
+    hidden = {"b": torch.arange(60) % 3 > 0, "y": torch.arange(60) % 2 > 0}
+    data = Dataset("world", data.train.hide(hidden), None, None, {"name": "world", "options": {}})
+    alone = train()
+    for outcome in together(2, tmp_path, lambda rank: train()):
+        assert not outcome.error, outcome.error
+        assert outcome.value["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+        assert_close(outcome.value["model"], alone["model"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
