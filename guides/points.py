@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ppl_models.guides.factors import Conditional, Factor
@@ -76,7 +77,7 @@ class PointPerRow(Conditional):
     def check(self, site: str, values: Mapping[str, Tensor]) -> None:
         """Refuse rows without a point, where the row numbers can be looked at.
 
-        In a trace, and on a GPU, which would be waited for, their points are NaN.
+        In a trace, under ``vmap`` and on a GPU, which would be waited for, their points are NaN.
 
         Args:
             site: The factor's site, for the message.
@@ -88,7 +89,7 @@ class PointPerRow(Conditional):
         rows = getattr(values, "rows", None)
         if rows is None:
             what = "values without row numbers"
-        elif rows.device.type != "cpu" or _get_current_dispatch_mode() is not None:
+        elif _unread(rows):
             return
         else:
             strange = self.numbers[self._places(rows)] != rows
@@ -113,3 +114,9 @@ class PointPerRow(Conditional):
 
     def _places(self, rows: Tensor) -> Tensor:
         return torch.searchsorted(self.numbers, rows).clamp(max=len(self.numbers) - 1)
+
+
+def _unread(rows: Tensor) -> bool:
+    """Whether numbers have no values to look at, or are on a GPU."""
+    traced = _get_current_dispatch_mode() is not None
+    return traced or maybe_current_level() is not None or rows.device.type != "cpu"

@@ -1,7 +1,7 @@
-"""Whether rows are those that a pair has points for (:class:`ppl_models.guides.points.PointPerRow`).
+"""Whether rows are those that a pair has points for.
 
-Such a pair is of one table: its points are kept with the numbers of the rows, and with a mark of
-what each of them held.
+A pair with :class:`ppl_models.guides.points.PointPerRow` is of one table: the points are kept with
+the numbers of its rows, and with a mark of what each of them held.
 """
 
 from __future__ import annotations
@@ -64,10 +64,12 @@ def check_points(pair: Pair, table: Table, training: Table | None = None) -> Non
         some = torch.arange(0, len(numbers), step)
         other = row_marks(table, pair.card.data, some) != marks[place[some]]
         if bool(other.any()):
+            lacking = [name for name in pair.card.data if name not in table.sites]
+            why = f" (it lacks the site {lacking[0]!r})" if lacking else ""
             raise ValueError(
                 f"site {site!r} has a point for each row it was trained on, and row "
                 f"{int(numbers[some[other]][0])} of {table.name} is not what row of that number "
-                f"was; {ADVICE}"
+                f"was{why}; {ADVICE}"
             )
 
 

@@ -17,6 +17,7 @@ from ppl_models import Batch, inference
 from ppl_models.data import Dataset, Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.prior_rows import draw_rows
+from ppl_models.sample_sites import base_of
 from ppl_models.testing import PairContract
 
 EVERY = (*KINDS, "row")
@@ -99,3 +100,57 @@ def test_every_subset_particles_labels_in_front_and_means(kind, dtype):
         found = pair.guide.upstream("top" if kind == "point" else "z", known)
         z = pair.guide.factor("z", found)
         assert z.event_shape == (2,) and bool(z.mean.isfinite().all())
+
+
+def by_hand(pair, batch):
+    """The mean of q(z | ...) with the upper code at its mean, from what each kind is made of."""
+    kind, factors = pair.config.kind, pair.guide.factors
+    if kind == "row":
+        return factors["z"].table[batch.rows]
+    if kind == "point":
+        return factors["z"].raw(**batch)
+    if kind == "ladder":
+        top = pair.guide.factor("top", batch).mean
+        low = pair.guide.shared["low"](a=batch["a"], b=batch["b"])
+        return factors["z"].net(low=low, top=top, y=batch["y"]).chunk(2, -1)[0]
+    each = [base_of(e(**batch)) for e in factors["z"].experts]
+    products = []
+    for part in ([each[0]], [each[1]], each):
+        precision = 1 + sum(q.scale**-2 for q in part)
+        products.append(sum(q.loc * q.scale**-2 for q in part) / precision)
+    if kind == "product":
+        return products[-1]
+    return torch.stack(products if kind == "both" else [q.loc for q in each]).mean(0)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("scale", [1, 10])
+def test_interventions_at_the_means(kind, dtype, scale):
+    pair, rows = make(kind).to(dtype).eval(), torch.tensor([5, 0, 17, 40])
+    full = world().train.rows(rows).to(dtype)
+    batch = Batch(dict(full.sites), rows, size=4 * scale, total=60)
+    with torch.no_grad():
+        z = by_hand(pair, batch)
+        found = pair.intervene(batch, codes="mean", a=torch.zeros(5, dtype=dtype))
+        assert_close(found["z"], z)
+        other = Batch(dict(full.rows(torch.arange(4).flip(0)).sites), rows.flip(0))
+        moved = pair.transfer(other, batch, ["z"], codes="mean")
+        assert_close(moved["z"], z.flip(0))
+        assert_close(moved["a"], pair.to_a(z=z.flip(0)).sigmoid())
+
+
+@pytest.mark.parametrize("kind", ["product", "mixture", "both", "point", "row"])
+def test_what_looks_at_pairs_takes_every_factor(kind):
+    rows = world().train.hide({"y": torch.arange(60) % 2 > 0})
+    run = inference.fit(make(kind), rows, epochs=2, batch_size=20, progress=False, device="cpu")
+    for pair in (make(kind), run.pair):
+        report = inference.debug(pair, rows)
+        assert report.ok, str(report)
+        told = {m.name: m for m in inference.methods(pair, rows)}
+        assert told["enumerated"].applies and told["iwelbo"].applies, str(told)
+        assert told["importance"].applies == (kind not in POINTS), told["importance"]
+    found = inference.verdict(run.posterior(rows, draws=30))
+    assert {f.name for f in found.findings} >= {"finite"} and "\n" in str(found)
+    names = {f.name for f in found.findings if not f.left_out}
+    assert ("khat" in names) == (kind not in POINTS), names
