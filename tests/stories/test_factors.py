@@ -150,7 +150,7 @@ def test_what_looks_at_pairs_takes_every_factor(kind):
         told = {m.name: m for m in inference.methods(pair, rows)}
         assert told["enumerated"].applies and told["iwelbo"].applies, str(told)
         assert told["importance"].applies == (kind not in POINTS), told["importance"]
-    found = inference.verdict(run.posterior(rows, draws=30))
+    found = inference.verdict(run.posterior(rows, draws=200, draws_for=range(4)))
     assert {f.name for f in found.findings} >= {"finite"} and "\n" in str(found)
     names = {f.name for f in found.findings if not f.left_out}
-    assert ("khat" in names) == (kind not in POINTS), names
+    assert ("k-hat" in names) == (kind not in POINTS), names
