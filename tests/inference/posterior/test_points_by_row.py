@@ -12,8 +12,10 @@ from torch.testing import assert_close
 
 import ppl_models as zoo
 from ppl_models import inference
+from ppl_models.commands.main import main
 from ppl_models.data import Dataset, Table
 from ppl_models.data.tables.row_marks import row_marks
+from ppl_models.inference.posterior.export import load
 from ppl_models.prior_rows import draw_rows
 
 FILE = Path(__file__).parents[2] / "worlds" / "stories" / "factors.py"
@@ -92,14 +94,16 @@ def test_rows_without_a_density_have_no_weights(fitted):
 
 def test_a_saved_run_knows_its_rows(tmp_path):
     train, test = parts()
-    run = inference.fit(make(40), train, out=tmp_path / "run", **OPTIONS)
+    data = Dataset("world", train, test, test, {"name": "world", "options": {}})
+    run = inference.fit(make(40), data, out=tmp_path / "run", **OPTIONS)
     loaded = inference.load(tmp_path / "run", pair=f"{FILE}:Factors")[0]
     found, expected = codes(loaded, train), wanted(run, train.numbers)
     assert all((found[n] == expected[n]).all() for n in expected)
     with pytest.raises(ValueError, match="is none of them"):
         loaded.posterior(test, draws=2)
+    assert run.check().findings  # by default of the training rows
     longer = {**OPTIONS, "epochs": 4, "out": tmp_path / "run", "resume": True}
-    resumed = inference.fit(make(40), train, **longer)
+    resumed = inference.fit(make(40), data, **longer)
     straight = inference.fit(make(40), train, **{**OPTIONS, "epochs": 4})
     assert_close(resumed.pair.state_dict(), straight.pair.state_dict(), rtol=0, atol=0)
 
@@ -207,3 +211,49 @@ def test_marks_tell_all_different_rows_apart():
     marks = row_marks(Table("many", {"x": values}), ("x",), torch.arange(20_000))
     assert len(set(marks.tolist())) == len(values.unique(dim=0))
     assert re.fullmatch(r"-?\d+", str(int(marks[0])))
+
+
+CODE = """
+from dataclasses import dataclass
+import pyro, torch
+import pyro.distributions as dist
+from ppl_models import Card, Config, Pair, guides, setting
+
+@dataclass(frozen=True)
+class Settings(Config):
+    points: int = setting(100, "rows of the training table")
+
+class Auto(Pair):
+    Config = Settings
+    card = Card("auto", "-", "-", 2026, "-", "test", {"x": "pixels"}, {"z": "code"})
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.guide = guides.Factored(z=guides.PointPerRow(2, config.points))
+        self.net = torch.nn.Linear(2, 64)
+
+    def model(self, batch):
+        with self.plate(batch):
+            z = pyro.sample("z", dist.Normal(self.like().new_zeros(2), 1.0).to_event(1))
+            pixels = dist.Normal(self.net(z), 1.0).to_event(1)
+            pyro.sample("x", pixels, obs=batch.get("x"))
+"""
+
+
+def test_the_command_exports_training_rows_and_refuses_others_before_work(tmp_path, capsys):
+    file, out = tmp_path / "auto.py", tmp_path / "run"
+    file.write_text(CODE)
+    line = f"fit {file}:Auto --data digits --train 100 --validation 20 --test 30 --labelled 30"
+    line += f" --out {out} --points 100 --epochs 2 --draws 20 --device cpu --quiet"
+    assert main(line.split()) != 0 and not out.exists()
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--split is test, expected train: site 'z' has a point for each row it was" in told
+    assert main([*line.split(), "--split", "train"]) == 0
+    dataset = zoo.data.load("digits", train=100, validation=20, test=30, labelled=30)
+    run, _ = inference.load(out, pair=f"{file}:Auto")
+    idata = load(out / "posterior.nc")
+    numbers, values = idata.posterior["datum"].values, idata.posterior["z"].values[0, 0]
+    expected = wanted(run, run.pair.guide.factors["z"].numbers)
+    for number, value in zip(numbers.tolist(), values, strict=True):
+        np.testing.assert_array_equal(value, expected[number])
+    assert run.check(dataset.train).findings and run.pair.guide.factors["z"].numbers.max() > 100
