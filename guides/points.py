@@ -74,28 +74,32 @@ class PointPerRow(Conditional):
         """Whether it belongs to a table."""
         return bool(self.marks.any())
 
-    def check(self, site: str, values: Mapping[str, Tensor]) -> None:
-        """Refuse rows without a point, where the row numbers can be looked at.
+    def looked_up(self, site: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where in the table the points of a batch stand.
 
-        In a trace, under ``vmap`` and on a GPU, which would be waited for, their points are NaN.
+        Row numbers without a point are found here. In a trace, under ``vmap`` and on a GPU, which
+        would be waited for, they are not looked at: their points are NaN.
 
         Args:
             site: The factor's site, for the message.
             values: A batch.
 
+        Returns:
+            What :meth:`forward` is called with: ``places`` ``(B,)``, and ``known`` ``(B, 1)``
+            where some may have no point.
+
         Raises:
             IndexError: If a row has no point, or there are no row numbers.
         """
         rows = getattr(values, "rows", None)
-        if rows is None:
-            what = "values without row numbers"
-        elif _unread(rows):
-            return
-        else:
-            strange = self.numbers[self._places(rows)] != rows
-            if not bool(strange.any()):
-                return
-            what = f"row {int(rows[strange][0])}"
+        if rows is not None:
+            places = torch.searchsorted(self.numbers, rows).clamp(max=len(self.numbers) - 1)
+            known = self.numbers[places] == rows
+            if _unread(rows):
+                return {"places": places, "known": known.unsqueeze(-1)}
+            if bool(known.all()):
+                return {"places": places}
+        what = "values without row numbers" if rows is None else f"row {int(rows[~known][0])}"
         raise IndexError(  # no ValueError, to which Pyro's traces add lines
             f"site {site!r} has a point for each of the {len(self.table)} rows it was trained on, "
             f"got {what}; expected batches of the training table"
@@ -105,15 +109,12 @@ class PointPerRow(Conditional):
         """A ``Delta`` of log density 0: batch shape ``(B,)``, event shape ``(size,)``.
 
         Args:
-            values: The row numbers ``(B,)`` as ``rows``; others do not matter.
+            values: As :meth:`looked_up` has them; others do not matter.
         """
-        rows = values["rows"]
-        place = self._places(rows)
-        known = (self.numbers[place] == rows).unsqueeze(-1)
-        return dist.Delta(self.table[place].where(known, float("nan")), event_dim=1)
-
-    def _places(self, rows: Tensor) -> Tensor:
-        return torch.searchsorted(self.numbers, rows).clamp(max=len(self.numbers) - 1)
+        points = self.table[values["places"]]
+        if "known" in values:
+            points = points.where(values["known"], float("nan"))
+        return dist.Delta(points, event_dim=1)
 
 
 def _unread(rows: Tensor) -> bool:

@@ -30,10 +30,11 @@ class Present(Conditional):
         self.net, self.count, self.place = factor, count, place
         self.by_row = factor.by_row
 
-    def check(self, site: str, values: Mapping[str, Tensor]) -> None:
-        """Refuse rows that the factor has no points for, where it is one by row."""
+    def looked_up(self, site: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the factor looks up, where it is one by row."""
         net: Any = self.net
-        net.check(site, values)
+        found: dict[str, Tensor] = net.looked_up(site, values)
+        return found
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor:
         """Where the count exceeds the place, in the count's shape."""

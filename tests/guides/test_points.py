@@ -99,6 +99,27 @@ def test_row_numbers_need_not_be_places(dtype):
     assert_close(copy(batch)["z"], guide(batch)["z"])
 
 
+def test_where_numbers_are_not_looked_at_other_rows_are_nan():
+    points = guides.PointPerRow(2, 10)
+    guide = guides.Factored(z=points)
+    rows = torch.tensor([[3], [12], [0]])
+
+    def mean(row):
+        return guide.factor("z", Batch({}, row)).mean[0]
+
+    found = torch.func.vmap(mean)(rows)
+    assert_close(found[[0, 2]], points.table[[3, 0]])
+    assert bool(found[1].isnan().all())
+
+
+def test_a_point_per_row_may_be_there_in_some_rows_only():
+    guide = guides.Factored(z=guides.Present(guides.PointPerRow(2, 10), "n", 1))
+    batch = Batch({"n": torch.tensor([2, 1, 2])}, torch.tensor([7, 0, 9]))
+    assert_close(guide(batch)["z"], guide.factors["z"].net.table[[7, 0, 9]])
+    with pytest.raises(IndexError, match=r"site 'z' has a point .* got row 10;"):
+        guide(Batch({"n": torch.tensor([2])}, torch.tensor([10])))
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
