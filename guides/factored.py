@@ -169,13 +169,12 @@ class Factored(nn.Module):
         return found
 
     def _rows(self, name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The row numbers, for a factor that asks for them."""
+        """What a factor looks up by the row numbers, if it does."""
         factor: Any = self.factors[name]
         if not getattr(factor, "by_row", False):
             return {}
-        factor.check(name, values)
-        assert isinstance(values, Batch)
-        return {"rows": values.rows}
+        found: dict[str, Tensor] = factor.looked_up(name, values)
+        return found
 
     def _inputs(
         self, name: str, values: Mapping[str, Tensor], made: dict[str, Tensor]

@@ -23,7 +23,7 @@ class Conditional(nn.Module):
             marks one that it can do without.
     """
 
-    by_row = False  # whether it is also given the row numbers, as ``rows``
+    by_row = False  # whether it looks up the row numbers, too, by its method ``looked_up``
 
     def __init__(self, given: Iterable[str] = ()) -> None:
         super().__init__()

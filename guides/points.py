@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import maybe_current_level
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ppl_models.guides.factors import Conditional, Factor
 
@@ -31,22 +33,30 @@ class Point(Factor):
 
 
 class PointPerRow(Conditional):
-    """q(site) = a vector of its own for each row of the training table, looked up by number.
+    """q(site) = a vector of its own for each row of the training table, looked up by its number.
 
     Its gradient is dense: Adam's moments move every row in each step, which costs rows x size per
-    step. It stands for the rows that it was trained on and for no others, not even for a
-    validation table; exports and proposals, which take rows out of their table, refuse it.
+    step. It stands for the rows that it was trained on and for no others, not even for those of a
+    validation table: a fit keeps their numbers and marks, and what is done with a fitted pair
+    refuses other rows.
 
     Args:
         size: Size of the vector.
         rows: Number of rows of the training table.
         scale: Standard deviation of the Normal that starting values are drawn from.
 
+    Attributes:
+        table: The points ``(rows, size)``, in the order of the row numbers.
+        numbers: The row numbers ``(rows,)``, increasing; before a fit 0, 1, ...
+        marks: A number for what each row held; zeros before a fit.
+
     Raises:
         ValueError: If the size, the number of rows or the scale is out of range.
     """
 
     by_row = True
+    numbers: Tensor
+    marks: Tensor
 
     def __init__(self, size: int, rows: int, scale: float = 0.01) -> None:
         super().__init__()
@@ -56,29 +66,58 @@ class PointPerRow(Conditional):
         if not scale >= 0:
             raise ValueError(f"scale is {scale}, expected at least 0")
         self.table = nn.Parameter(scale * torch.randn(rows, size))
+        self.register_buffer("numbers", torch.arange(rows))
+        self.register_buffer("marks", torch.zeros(rows, dtype=torch.int64))
 
-    def check(self, site: str, values: Mapping[str, Tensor]) -> None:
-        """Refuse rows that are not those of the training table.
+    @property
+    def fitted(self) -> bool:
+        """Whether it belongs to a table."""
+        return bool(self.marks.any())
+
+    def looked_up(self, site: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where in the table the points of a batch stand.
+
+        Row numbers without a point are found here. In a trace, under ``vmap`` and on a GPU, which
+        would be waited for, they are not looked at: their points are NaN.
 
         Args:
             site: The factor's site, for the message.
             values: A batch.
 
+        Returns:
+            What :meth:`forward` is called with: ``places`` ``(B,)``, and ``known`` ``(B, 1)``
+            where some may have no point.
+
         Raises:
-            IndexError: If it stands for another number of rows, or tells no row numbers.
+            IndexError: If a row has no point, or there are no row numbers.
         """
-        total, known = getattr(values, "total", None), len(self.table)
-        if total != known:
-            what = "values without row numbers" if total is None else f"a table of {total} rows"
-            raise IndexError(  # no ValueError, to which Pyro's traces add lines
-                f"site {site!r} has a point for each of the {known} rows it was trained on, got "
-                f"{what}; expected batches of the training table"
-            )
+        rows = getattr(values, "rows", None)
+        if rows is not None:
+            places = torch.searchsorted(self.numbers, rows).clamp(max=len(self.numbers) - 1)
+            known = self.numbers[places] == rows
+            if _unread(rows):
+                return {"places": places, "known": known.unsqueeze(-1)}
+            if bool(known.all()):
+                return {"places": places}
+        what = "values without row numbers" if rows is None else f"row {int(rows[~known][0])}"
+        raise IndexError(  # no ValueError, to which Pyro's traces add lines
+            f"site {site!r} has a point for each of the {len(self.table)} rows it was trained on, "
+            f"got {what}; expected batches of the training table"
+        )
 
     def forward(self, **values: Tensor) -> dist.TorchDistribution:
         """A ``Delta`` of log density 0: batch shape ``(B,)``, event shape ``(size,)``.
 
         Args:
-            values: The row numbers ``(B,)`` as ``rows``; others do not matter.
+            values: As :meth:`looked_up` has them; others do not matter.
         """
-        return dist.Delta(self.table[values["rows"]], event_dim=1)
+        points = self.table[values["places"]]
+        if "known" in values:
+            points = points.where(values["known"], float("nan"))
+        return dist.Delta(points, event_dim=1)
+
+
+def _unread(rows: Tensor) -> bool:
+    """Whether numbers have no values to look at, or are on a GPU."""
+    traced = _get_current_dispatch_mode() is not None
+    return traced or maybe_current_level() is not None or rows.device.type != "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -27,6 +28,13 @@ class Present(Conditional):
         given = [f"{n}?" if n in factor.optional else n for n in factor.given]
         super().__init__((*given, count))
         self.net, self.count, self.place = factor, count, place
+        self.by_row = factor.by_row
+
+    def looked_up(self, site: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the factor looks up, where it is one by row."""
+        net: Any = self.net
+        found: dict[str, Tensor] = net.looked_up(site, values)
+        return found
 
     def mask(self, values: Mapping[str, Tensor]) -> Tensor:
         """Where the count exceeds the place, in the count's shape."""

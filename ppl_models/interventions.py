@@ -276,7 +276,7 @@ def _parents(pair: Pair, batch: Batch, values: Mapping[str, Any]) -> Mapping[str
     """What each site of the model depends on; all that are set are among them."""
     emptied(pair, batch)  # has every covariate, or says which it lacks
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
-    few = Batch({n: v[rows] for n, v in batch.items()}, rows)
+    few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     parents = dependencies(pair.model, few)
     for name in values:
         if name not in parents:
@@ -325,7 +325,10 @@ def _moved(
 def _inferred(pair: Pair, batch: Batch, how: How) -> dict[str, Tensor]:
     """One draw of the guide, or its means, at what the batch observes."""
     with _centred(how, ()):
-        return {name: site["value"] for name, site in _sites(pair.guide, batch).items()}
+        trace = poutine.trace(pair.guide).get_trace(batch)
+    # A point is no random variable, but what the guide has for the site.
+    sites = {n: s for n, s in trace.nodes.items() if is_sample_site(s, include_deterministic=True)}
+    return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
 
 
 def _centred(how: How, data: Collection[str]) -> AbstractContextManager[Any]:

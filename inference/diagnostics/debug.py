@@ -18,6 +18,7 @@ from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
+from ppl_models.inference.posterior.points_by_row import lent_points
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.nesting import nesting_of, widest
@@ -110,6 +111,7 @@ def debug(
     reached: set[str] = set()
     with (
         quiet(like.device, seed, pair),
+        lent_points(pair, data),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

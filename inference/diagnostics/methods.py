@@ -24,6 +24,7 @@ from ppl_models.inference.objectives.kl_terms import Capacity
 from ppl_models.inference.objectives.margins import Balance, Hat, Hinge
 from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.posterior.density import no_evidence
+from ppl_models.inference.posterior.points_by_row import lent_points
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
@@ -109,7 +110,7 @@ def methods(pair: Pair, data: Batch | Table | Dataset, seed: int = 0) -> Methods
     """
     like = pair.like()
     batches = [b.to(like.device, like.dtype) for b in rows_of_each_kind(pair, data, ROWS)]
-    with _quiet(pair, seed):
+    with _quiet(pair, seed), lent_points(pair, data):
         asked = _asked(pair, batches)
         # A bound of codes trains; where nothing is scored there is nothing to bound.
         none = "" if pair.card.density == "codes" else no_evidence(pair, batches[-1])
@@ -189,7 +190,7 @@ def _with_labels(pair: Pair, batches: Sequence[Batch]) -> tuple[list[Batch], lis
 def _attempt(name: str, pair: Pair, batch: Batch) -> str:
     """Run an algorithm for as few draws as it takes; an empty text if nothing stops it."""
     function, options = ALGORITHMS[name]
-    function(pair, Table("rows", dict(batch)), **options)
+    function(pair, Table("rows", dict(batch), numbers=batch.rows), **options)
     return ""
 
 

@@ -55,7 +55,7 @@ def exchanged_features(pair: Pair, pool: Batch, sites: Sequence[str], data: str 
 
     def features(batch: Batch) -> Tensor:
         rows = torch.randint(pool.count, (batch.count,)).to(pool.rows.device)
-        source = Batch({name: value[rows] for name, value in pool.items()})
+        source = Batch({name: value[rows] for name, value in pool.items()}, pool.rows[rows])
         return pair.transfer(source.to(batch.rows.device), batch, sites)[data]
 
     return features

@@ -17,6 +17,7 @@ from ppl_models.covariates import said_of
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
+from ppl_models.inference.posterior.points_by_row import check_points
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import (
@@ -40,11 +41,13 @@ def as_fitted(pair: Pair, table: Table) -> Table:
 
     Raises:
         ValueError: In one line, if a class or column is unknown or missing, a shape differs, a
-            covariate is missing or hidden, or there is no row.
+            covariate is missing or hidden, the pair has no point for a row, or there is no row.
     """
     table.check_rows()
     check_covariates(pair, table)
-    return table if pair.schema is None else pair.schema.bring(table)
+    table = table if pair.schema is None else pair.schema.bring(table)
+    check_points(pair, table)
+    return table
 
 
 def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -> None:

@@ -21,6 +21,11 @@ from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import change_follows_progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage, with_training
 from ppl_models.inference.posterior.netcdf_kinds import name_problem
+from ppl_models.inference.posterior.points_by_row import (
+    check_points,
+    check_training_rows,
+    keep_points,
+)
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.compiled_step import networks_in
@@ -120,6 +125,7 @@ def fit(
             )
             saved = processes.from_first(lambda: held.enter_context(claimed))
         pair.schema = schema
+        keep_points(pair, table)
         pair.to(where)
         pair.train()
         job = Job(
@@ -152,6 +158,7 @@ def _checked(
     table = schema.bring(table)
     makers = [stage.prepare for stage in plan if stage.prepare is not None]
     check_covariates(pair, table, makers)
+    check_training_rows(pair, table)
     _check_rows(pair, plan, table)
     first = plan[0]
     if first.prepare is not None and first.start is None:
@@ -160,6 +167,7 @@ def _checked(
         validation = schema.bring(validation)
         check_covariates(pair, validation, makers)
         if watching:
+            check_points(pair, validation, table)
             _check_rows(pair, [_as_validated(stage) for stage in plan], validation)
     return schema, table, validation
 

@@ -26,6 +26,7 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior import prediction
 from ppl_models.inference.posterior.confusion import Confusion
+from ppl_models.inference.posterior.points_by_row import points_by_row
 from ppl_models.inference.training import run_folder
 from ppl_models.inference.training.saved_pair import build_saved
 from ppl_models.inference.training.state import curves
@@ -160,7 +161,7 @@ class Run:
 
         Args:
             table: The rows; by default the validation rows of the data it was trained on, else
-                the test rows, else the training rows.
+                the test rows, else the training rows, which are all that points by row stand for.
             options: Of :meth:`posterior`; ``rows`` is the first 1,000 by default.
 
         Raises:
@@ -175,6 +176,8 @@ class Run:
             raise ValueError("this run does not know its data, expected a table: check(rows)")
         if not isinstance(self.data, Dataset):
             return self.data
+        if points_by_row(self.pair):
+            return self.data.train
         parts = (self.data.validation, self.data.test, self.data.train)
         return next((part for part in parts if len(part)), self.data.train)
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
-from ppl_models.commands.flags import Parser, add_loader, add_settings, chosen, taking
+from ppl_models.commands.flags import (
+    Parser,
+    UsageError,
+    add_loader,
+    add_settings,
+    chosen,
+    taking,
+)
 from ppl_models.commands.output import tell
 from ppl_models.commands.posterior import posterior_flags, write_posterior
 from ppl_models.data import Dataset
@@ -90,6 +97,7 @@ def _run(options: Namespace, names: _Names) -> int:
     for part in (dataset.train, getattr(dataset, options.split)):
         part.check_rows()
     pair = _build(options, names.settings, dataset)
+    _check_split(pair, dataset, options.split)
     with group(options.device) as processes:
         run = inference.fit(
             pair,
@@ -126,6 +134,16 @@ def _build(options: Namespace, names: list[str], dataset: Dataset) -> Pair:
     return catalogue.build(options.name, dataset, seed=options.seed, **settings)
 
 
+def _check_split(pair: Pair, dataset: Dataset, split: str) -> None:
+    """Refuse a posterior of rows that the pair will have no points for."""
+    from ppl_models.inference.posterior.points_by_row import check_points
+
+    try:
+        check_points(pair, getattr(dataset, split), dataset.train)
+    except ValueError as error:
+        raise UsageError(f"--split is {split}, expected train: {error}") from None
+
+
 def _labelled(dataset: Dataset) -> dict[str, Any]:
     """How many training rows have a label, where not all have; the others are only trained on."""
     table = dataset.train
@@ -137,7 +155,11 @@ def _labelled(dataset: Dataset) -> dict[str, Any]:
 
 
 def _errors(run: Run, dataset: Dataset, baseline: bool, seed: int) -> dict[str, Any]:
+    from ppl_models.inference.posterior.points_by_row import points_by_row
+
     errors: dict[str, Any] = {}
+    if points_by_row(run.pair):  # of the training rows alone
+        return errors
     for site, error in run.errors(dataset.test).items():
         errors[f"test error of {site}"] = error
         if baseline:

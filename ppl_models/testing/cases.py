@@ -186,11 +186,13 @@ class _RowLoss(nn.Module):
         super().__init__()
         self.pair, self.case, self.event_dims = case.pair, case, event_dims
 
-    def forward(self, sites: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, sites: Mapping[str, Tensor], row: Tensor, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         like = self.case.batch
         batch = Batch(
             {name: value.unsqueeze(0) for name, value in sites.items()},
-            torch.zeros(1, dtype=torch.long),
+            row.unsqueeze(0),
             size=like.size,
             total=like.total,
             observed=like.observed,
@@ -379,17 +381,17 @@ def gradients_by_row(
     axes = {n: v.dim() - 1 - events[n] if n in local else None for n, v in draws.items()}
     module = _RowLoss(case, {name: events[name] for name in local})
 
-    def loss(weights: dict[str, Tensor], sites: Any, draws: Any) -> Tensor:
+    def loss(weights: dict[str, Tensor], sites: Any, row: Tensor, draws: Any) -> Tensor:
         # With ties, a module that stands under two names would not get its weights back.
         value: Tensor = torch.func.functional_call(
-            module, weights, (sites, draws), tie_weights=False
+            module, weights, (sites, row, draws), tie_weights=False
         )
         return value
 
     weights = {name: p.detach() for name, p in module.named_parameters()}
     by_row = torch.func.vmap(
-        torch.func.grad(loss), in_dims=(None, 0, axes or None), randomness="same"
+        torch.func.grad(loss), in_dims=(None, 0, 0, axes or None), randomness="same"
     )
     with pyro.validation_enabled(False):
-        grads = by_row(weights, dict(case.batch), dict(draws))
+        grads = by_row(weights, dict(case.batch), case.batch.rows, dict(draws))
     return {name.removeprefix("pair."): grad for name, grad in grads.items()}

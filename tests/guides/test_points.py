@@ -85,11 +85,47 @@ def test_what_a_point_gives_is_handed_on():
     assert guide.factor("u", found).batch_shape == (2,)
 
 
+@TYPES
+def test_row_numbers_need_not_be_places(dtype):
+    guide = guides.Factored(z=guides.PointPerRow(2, 4, scale=1.0)).to(dtype)
+    points = guide.factors["z"]
+    points.numbers.copy_(torch.tensor([2, 5, 90, 91]))
+    rows = torch.tensor([90, 2, 91])
+    batch = Batch({"x": torch.zeros(3, 2, dtype=dtype)}, rows, size=4)
+    for given in (batch, batch.unscaled(), batch.replace({})):
+        assert_close(guide(given)["z"], points.table[[2, 0, 3]])
+    copy = guides.Factored(z=guides.PointPerRow(2, 4)).to(dtype)
+    copy.load_state_dict(guide.state_dict())
+    assert_close(copy(batch)["z"], guide(batch)["z"])
+
+
+def test_where_numbers_are_not_looked_at_other_rows_are_nan():
+    points = guides.PointPerRow(2, 10)
+    guide = guides.Factored(z=points)
+    rows = torch.tensor([[3], [12], [0]])
+
+    def mean(row):
+        return guide.factor("z", Batch({}, row)).mean[0]
+
+    found = torch.func.vmap(mean)(rows)
+    assert_close(found[[0, 2]], points.table[[3, 0]])
+    assert bool(found[1].isnan().all())
+
+
+def test_a_point_per_row_may_be_there_in_some_rows_only():
+    guide = guides.Factored(z=guides.Present(guides.PointPerRow(2, 10), "n", 1))
+    batch = Batch({"n": torch.tensor([2, 1, 2])}, torch.tensor([7, 0, 9]))
+    assert_close(guide(batch)["z"], guide.factors["z"].net.table[[7, 0, 9]])
+    with pytest.raises(IndexError, match=r"site 'z' has a point .* got row 10;"):
+        guide(Batch({"n": torch.tensor([2])}, torch.tensor([10])))
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        (Batch({"x": torch.zeros(3, 2)}), "a table of 3 rows"),
-        (Batch({"x": torch.zeros(3, 2)}, size=20, total=20), "a table of 20 rows"),
+        (Batch({"x": torch.zeros(11, 2)}), "row 10"),
+        (Batch({"x": torch.zeros(3, 2)}, torch.tensor([4, 17, 2])), "row 17"),
+        (Batch({}, torch.tensor([-1])), "row -1"),
         ({"x": torch.zeros(3, 2)}, "values without row numbers"),
     ],
 )

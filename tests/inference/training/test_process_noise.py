@@ -12,6 +12,7 @@ from worlds.linear import draw, linear
 import ppl_models as zoo
 from ppl_models.config import Config
 from ppl_models.data import Stream, Table
+from ppl_models.guides.experts import MixtureOfNormals
 from ppl_models.inference import ELBO, IWELBO, Classification, EnumeratedELBO
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.pair import Card, Pair
@@ -153,11 +154,28 @@ def low_rank(a, x):
     return dist.LowRankMultivariateNormal(loc, factor, torch.ones_like(loc))
 
 
+def mixture(a, x):
+    """Components apart, so that a component drawn otherwise shows."""
+    loc = torch.stack([a * x, a * x + 9], -1)[..., None].expand(-1, 2, 2)
+    even = dist.Categorical(logits=torch.zeros_like(loc[..., 0]))
+    return MixtureOfNormals(even, dist.Normal(loc, 1.0).to_event(1))
+
+
+class Like(dist.Normal):
+    """Noise by ``rand_like`` and ``randn_like``."""
+
+    def rsample(self, sample_shape=()):
+        loc = self.loc.expand(self._extended_shape(torch.Size(sample_shape)))
+        return loc + self.scale * torch.randn_like(loc) + torch.rand_like(loc)
+
+
 FAMILIES = {
     "normal": lambda a, x: dist.Normal((a * x)[:, None], x.new_ones(2)).to_event(1),
     "log-normal": flow,
     "low-rank": low_rank,
     "laplace": lambda a, x: dist.Laplace((a * x)[:, None], x.new_ones(2)).to_event(1),
+    "mixture": lambda a, x: mixture(a, x),
+    "like": lambda a, x: Like((a * x)[:, None].expand(-1, 2), x.new_ones(2)).to_event(1),
     "gumbel": lambda a, x: dist.Gumbel((a * x)[:, None], x.new_ones(2)).to_event(1),
 }
 
