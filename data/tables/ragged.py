@@ -55,7 +55,7 @@ def _ragged(site: str, values: Any) -> list[Array] | None:
     if not all(isinstance(row, np.ndarray | Tensor | list | tuple) for row in values):
         return None
     arrays = [_elements(site, place, row) for place, row in enumerate(values)]
-    return None if len({array.shape[:1] for array in arrays}) == 1 else arrays
+    return None if len({array.shape for array in arrays}) == 1 else arrays
 
 
 def _elements(site: str, place: int, row: Any) -> Array:

@@ -17,6 +17,7 @@ from ppl_models.covariates import said_of
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
+from ppl_models.elements import THERE
 from ppl_models.inference.posterior.points_by_row import check_points
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
@@ -60,7 +61,8 @@ def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -
             makes would be there in no export.
 
     Raises:
-        ValueError: Naming the covariate, and the row where it is hidden.
+        ValueError: Naming the covariate, and the row where it is hidden; or a site of sets that
+            the pair would take for vectors, padding and all.
     """
     known = said_of(pair)
     for name, meaning in pair.card.covariates.items():
@@ -77,6 +79,14 @@ def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -
             )
         if name in known:
             _check_kind(f"covariate {name!r} of {table.name}", table.sites[name], known[name])
+    for site in pair.card.data:
+        there = site + THERE
+        if there in table.sites and there not in pair.card.given:
+            raise ValueError(
+                f"site {site!r} of {table.name} holds sets of different sizes, but {pair.card.name} "
+                f"takes no {there!r}, which says what is there; give vectors of one length, or a "
+                f"pair with the covariate {there!r}"
+            )
 
 
 def _made_hint(pair: Pair, table: Table, makers: Sequence[Prepare], name: str) -> str:

@@ -232,12 +232,12 @@ def _check_modules(pair: Pair, plan: tuple[Stage, ...], processes: distributed.P
     """Refuse networks of any side that normalise over the rows of one process."""
     distributed.check_modules(pair, processes)
     for stage in plan:
-        for network in networks_in(stage.objective):
-            distributed.check_modules(network, processes, f"objective of stage {stage.name!r}: ")
-        for player in stage.players:
+        for player in stage.players:  # first, as the pair's objective may hold their networks too
             own = [] if player.module is None else [player.module]
             for network in (*own, *networks_in(player.objective)):
                 distributed.check_modules(network, processes, f"player {player.name!r}: ")
+        for network in networks_in(stage.objective):
+            distributed.check_modules(network, processes, f"objective of stage {stage.name!r}: ")
 
 
 def _carry_out(

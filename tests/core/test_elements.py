@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,7 +13,8 @@ import torch
 from pyro import poutine
 from torch.testing import assert_close
 
-from ppl_models import Batch, elements
+import ppl_models as zoo
+from ppl_models import Batch, data, elements, inference
 
 THERE = torch.tensor([[True, True, False], [False, True, False], [False, False, False]])
 
@@ -57,3 +60,12 @@ def test_a_plate_of_elements_does_not_count_padding() -> None:
     kept = torch.tensor([1.0, 2.0, 3.0])
     assert_close(log_p, 10 * dist.Normal(loc, 1.0).log_prob(kept).sum())
     assert_close(torch.autograd.grad(log_p, loc)[0], 10 * (kept - loc).sum().detach())
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0]] * 9, [np.ones((n, 2)) for n in range(1, 9)]])
+def test_sets_are_no_vectors_of_a_pair_without_them(rows: Any) -> None:
+    table = data.from_arrays(x=rows, splits=None).test
+    with pytest.raises(
+        ValueError, match="holds sets of different sizes, but vae takes no 'x_there'"
+    ):
+        inference.fit(zoo.build("vae", data_dim=2, hidden=(3,), latent=1), table, progress=False)

@@ -126,11 +126,8 @@ BIG = 2**24
          "the row"),
         (lambda: torch.zeros(8, 3, device="meta"), "site 'x' is a tensor on device meta, which "
          "holds no values"),
-        (lambda: [[1, 2], [3]], "site 'x' is a list that makes no array (setting an array element "
-         "with a sequence. The requested array has an inhomogeneous shape after 1 dimensions. The "
-         "detected shape was (2,) + inhomogeneous part.)"),
-        (lambda: [torch.zeros(2), torch.zeros(3)], "site 'x' is a list of tensors: stack expects "
-         "each tensor to be equal size, but got [2] at entry 0 and [3] at entry 1"),
+        (lambda: [[1, 2], [[3], [4]]], "site 'x', row 1: is a set of shape (2, 1), expected at "
+         "least one element, of shape () as in row 0"),
     ],
 )  # fmt: skip
 def test_what_is_no_vector(make, line):
