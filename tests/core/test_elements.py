@@ -66,6 +66,6 @@ def test_a_plate_of_elements_does_not_count_padding() -> None:
 def test_sets_are_no_vectors_of_a_pair_without_them(rows: Any) -> None:
     table = data.from_arrays(x=rows, splits=None).test
     with pytest.raises(
-        ValueError, match="holds sets of different sizes, but vae takes no 'x_there'"
+        ValueError, match="sets of different sizes, but vae takes no 'x_there'"
     ):
         inference.fit(zoo.build("vae", data_dim=2, hidden=(3,), latent=1), table, progress=False)
