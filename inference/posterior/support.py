@@ -84,8 +84,8 @@ def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -
         if there in table.sites and there not in pair.card.given:
             raise ValueError(
                 f"site {site!r} of {table.name} holds sets of different sizes, but "
-                f"{pair.card.name} takes no {there!r}, which says what is there; give vectors of one length, or a "
-                f"pair with the covariate {there!r}"
+                f"{pair.card.name} takes no {there!r}, which says what is there; give vectors of "
+                f"one length, or a pair with the covariate {there!r}"
             )
 
 

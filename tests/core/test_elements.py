@@ -65,7 +65,5 @@ def test_a_plate_of_elements_does_not_count_padding() -> None:
 @pytest.mark.parametrize("rows", [[[1.0, 2.0], [3.0]] * 9, [np.ones((n, 2)) for n in range(1, 9)]])
 def test_sets_are_no_vectors_of_a_pair_without_them(rows: Any) -> None:
     table = data.from_arrays(x=rows, splits=None).test
-    with pytest.raises(
-        ValueError, match="sets of different sizes, but vae takes no 'x_there'"
-    ):
+    with pytest.raises(ValueError, match="sets of different sizes, but vae takes no 'x_there'"):
         inference.fit(zoo.build("vae", data_dim=2, hidden=(3,), latent=1), table, progress=False)
