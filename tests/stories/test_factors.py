@@ -51,7 +51,10 @@ def make(kind):
     return zoo.build(f"{FILE}:Factors", kind=kind)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in ("both", "row") else pytest.param(k, marks=pytest.mark.long) for k in EVERY],
+)
 def test_whole_life(kind, tmp_path):
     _, idata = whole_life(lambda: make(kind), world(), tmp_path, epochs=2, batch_size=20)
     told = set(idata.sample_stats)

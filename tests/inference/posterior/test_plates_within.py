@@ -231,7 +231,10 @@ def test_importance_draws_labels_where_asked() -> None:
         assert abs(float(idata.diagnostics.log_evidence[row]) - exact) < 4 * error < 0.4
 
 
-@pytest.mark.parametrize(("told", "labels"), [("plate", False), ("plate", True), ("event", False)])
+@pytest.mark.parametrize(
+    ("told", "labels"),
+    [("plate", False), ("plate", True), pytest.param("event", False, marks=pytest.mark.long)],
+)
 def test_nuts_finds_the_posterior(told: str, labels: bool) -> None:
     """Labels summed out; only the numbers of elements that are there are sampled."""
     pair = world.built(torch.float64, told=told, labels=labels)

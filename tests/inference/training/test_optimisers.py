@@ -210,7 +210,7 @@ def test_a_prior_on_the_weights_adds_its_gradient(prior, name):
     ("clip", "dtype", "compiled"),
     [
         *((c, d, False) for c in (1e-3, 0.3, 1e6) for d in (torch.float32, torch.float64)),
-        (0.3, torch.float64, True),
+        pytest.param(0.3, torch.float64, True, marks=pytest.mark.long),
     ],
 )
 def test_clipping_is_by_the_norm_of_all_gradients(clip, dtype, compiled):
@@ -322,7 +322,7 @@ def test_what_changes_with_the_share_is_not_prolonged(tmp_path, options, what):
     options["stages"] = stages
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_numbers_that_change_by_steps_are_those_of_the_formula(compiled, shape):
     table, ours, theirs = rows(torch.float64), linear(), linear()

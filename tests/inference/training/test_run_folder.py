@@ -88,7 +88,7 @@ def same(a, b):
     assert a["history"]["step"] == b["history"]["step"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_run_killed_three_times_is_the_uninterrupted_one(tmp_path, processes):
     y = torch.arange(250) % 3
     x = torch.rand(250, 6, generator=torch.Generator().manual_seed(0)) * (1 + y[:, None]) / 3

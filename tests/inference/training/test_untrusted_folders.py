@@ -60,6 +60,7 @@ def evil(tmp_path):
     return f"{path}:Evil", marker
 
 
+@pytest.mark.long
 def test_no_name_in_any_field_of_a_description_is_run(folder, evil):
     from ppl_models.pages import report, sections
 
@@ -136,6 +137,7 @@ def test_no_name_in_any_field_of_a_state_is_run(folder, evil):
     assert not marker.exists()
 
 
+@pytest.mark.long
 def test_no_name_in_any_field_of_a_built_set_is_run(tmp_path, evil):
     import contextlib
     import hashlib
@@ -229,6 +231,7 @@ def test_members_are_stored_once_and_as_they_are(folder, packed):
 WRONG = (None, True, -1, 1.5, "x", [], {}, [[1]], {"a": None}, ...)
 
 
+@pytest.mark.long
 def test_a_description_with_wrong_kinds_in_any_field_is_read_or_refused_in_one_line(folder):
     description = run_files.described(folder)
     count = 0
