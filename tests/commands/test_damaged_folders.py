@@ -43,7 +43,12 @@ def told(capsys, line, codes=(0, 1, 2, 3)):
     return code, out
 
 
-@pytest.mark.parametrize("wrong", [None, "x", [[1]], ...])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, *(pytest.param(w, marks=LONG) for w in ("x", [[1]], ...))]
+)
 def test_any_field_of_a_description_with_another_kind(capsys, folder, wrong):
     description = run_files.described(folder)
     skip = ("versions", "format", "sha256")
@@ -56,6 +61,7 @@ def test_any_field_of_a_description_with_another_kind(capsys, folder, wrong):
         assert not code or str(folder) in text, (path, text)
 
 
+@pytest.mark.long
 def test_a_report_of_a_description_with_any_field_of_another_kind(capsys, folder):
     description = run_files.described(folder)
     for place, path in enumerate(run_files.entries(description)):

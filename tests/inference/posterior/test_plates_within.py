@@ -170,7 +170,10 @@ def test_a_plate_and_an_event_with_a_mask_are_one(
         assert_close(one, other, rtol=tolerance, atol=10 * tolerance)
 
 
-@pytest.mark.parametrize(("told", "labels"), [("plate", False), ("plate", True), ("event", False)])
+@pytest.mark.parametrize(
+    ("told", "labels"),
+    [pytest.param("plate", False, marks=pytest.mark.long), ("plate", True), ("event", False)],
+)
 @pytest.mark.parametrize("most", [4, 5, 9])
 @pytest.mark.parametrize("padding", [0.0, 1e30, math.nan, math.inf])
 def test_padding_changes_nothing(told: str, labels: bool, most: int, padding: float) -> None:

@@ -197,7 +197,10 @@ def ready():
     return Table("ready", {"x": raw().sites["raw"] / 10})
 
 
-@pytest.mark.parametrize(("decay", "compiled"), [*((d, False) for d in DECAYS), (DECAYS[2], True)])
+@pytest.mark.parametrize(
+    ("decay", "compiled"),
+    [*((d, False) for d in DECAYS), pytest.param(DECAYS[2], True, marks=pytest.mark.long)],
+)
 def test_a_target_is_a_moving_average_from_the_first_step_on(decay, compiled):
     pair, stage = following(decay)
     source, steps = pair.guide.factors["y"].net, 5

@@ -68,7 +68,7 @@ def test_a_look_leaves_them(look, training):
         {},
         {"patience": 50},
         {"precision": "bf16"},
-        {"compile": True},
+        pytest.param({"compile": True}, marks=pytest.mark.long),
         {"objective": inference.IWELBO(3)},
         {"schedule": "cosine", "clip_norm": 0.1, "optimiser": "sgd(momentum=0.9)"},
     ],
