@@ -43,11 +43,8 @@ def told(capsys, line, codes=(0, 1, 2, 3)):
     return code, out
 
 
-LONG = pytest.mark.long
-
-
 @pytest.mark.parametrize(
-    "wrong", [None, *(pytest.param(w, marks=LONG) for w in ("x", [[1]], ...))]
+    "wrong", [None, *(pytest.param(w, marks=pytest.mark.long) for w in ("x", [[1]], ...))]
 )
 def test_any_field_of_a_description_with_another_kind(capsys, folder, wrong):
     description = run_files.described(folder)
