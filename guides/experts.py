@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -53,12 +53,11 @@ class _Experts(Conditional):
         factors = [base_of(expert(**values)) for expert in self.there(values)]
         found = [(q.loc, q.scale.pow(-2)) for q in factors]
         if not found:
-            have = [list(e.given) for e in self.experts]  # type: ignore[arg-type]
+            experts: Any = self.experts
+            have = [list(e.given) for e in experts]
             raise ValueError(f"no expert has what it reads: they read {have}, none is there")
         means, precisions = zip(*found, strict=True)
-        return tuple(  # type: ignore[return-value]
-            torch.stack(torch.broadcast_tensors(*parts), -2) for parts in (means, precisions)
-        )
+        return _side_by_side(means), _side_by_side(precisions)
 
     def combined(self, means: Tensor, precisions: Tensor, sets: Tensor) -> dist.Normal:
         """The products of the experts of each set, by precisions, with the prior among them.
@@ -171,3 +170,8 @@ class MixtureOfNormals(dist.MixtureSameFamily):
 def _size(expert: torch.nn.Module) -> int:
     assert isinstance(expert, Normal)
     return expert.size
+
+
+def _side_by_side(parts: Iterable[Tensor]) -> Tensor:
+    """Tensors ``(..., size)`` as one ``(..., M, size)``."""
+    return torch.stack(torch.broadcast_tensors(*parts), -2)

@@ -114,7 +114,8 @@ def image_shape(what: str, shape: Sequence[int]) -> tuple[int, int, int]:
     sides = tuple(shape)
     if len(sides) not in (2, 3) or min(sides) < 1:
         raise ValueError(f"{what} is {sides}, expected (H, W, C), each at least 1")
-    return (*sides, 1) if len(sides) == 2 else sides  # type: ignore[return-value]
+    height, width, *channels = sides
+    return height, width, channels[0] if channels else 1
 
 
 def _name_or_numbers(field: dataclasses.Field[Any], value: Any) -> Any:

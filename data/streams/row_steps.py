@@ -8,9 +8,10 @@ batch that processes share gets the numbers that one process would have drawn.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +19,10 @@ from torch import Tensor
 Range = tuple[float, float]
 
 
-class Step(Protocol):
-    """What a view is made by."""
-
-    def __call__(self, rows: Tensor, /) -> Tensor:
-        """Other rows of the same shape; of images ``(B, C, H, W)``."""
-        ...
-
-    def refusal(self, shape: tuple[int, ...] | None) -> str:
-        """What it expects of the images' shape (H, W, C), None for rows of any other kind.
-
-        An empty text where it is content.
-        """
-        ...
+# What a view is made by: other rows of the same shape; of images ``(B, C, H, W)``. One that is
+# not content with every shape has a method ``refusal``, which says from the images' shape
+# (H, W, C), None for rows of any other kind, what it expects instead; an empty text where it is.
+Step = Callable[[Tensor], Tensor]
 
 
 def check_share(what: str, value: Any) -> None:
@@ -120,10 +112,6 @@ class Noise:
         changed = rows + each(between(size, self.deviation), rows) * noise
         return in_some(some, self.probability, changed, rows)
 
-    def refusal(self, shape: tuple[int, ...] | None) -> str:
-        """Content with any."""
-        return ""
-
 
 @dataclass(frozen=True)
 class Dropout:
@@ -148,10 +136,6 @@ class Dropout:
         """Rows of any shape."""
         drawn = torch.rand(rows.shape, dtype=torch.float64, device=rows.device)
         return torch.where(drawn < self.share, self.value, rows)
-
-    def refusal(self, shape: tuple[int, ...] | None) -> str:
-        """Content with any."""
-        return ""
 
 
 @dataclass(frozen=True)

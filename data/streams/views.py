@@ -109,7 +109,7 @@ def views(
             f"views of site {site!r} have {len(steps)} lists of steps, expected one for each of "
             f"{', '.join(named)}, or steps that all share"
         )
-    each = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
+    each: Any = tuple(map(tuple, lists)) if lists else (tuple(steps),) * len(named)
     sides = None if shape is None else image_shape(f"shape of site {site!r}", shape)
     for step in (s for part in each for s in part):
         if isinstance(step, type) or not callable(step):
@@ -118,4 +118,4 @@ def views(
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")
-    return Views(site, named, each, sides, keep)  # type: ignore[arg-type]
+    return Views(site, named, each, sides, keep)

@@ -16,7 +16,8 @@ def with_channels(shape: Sequence[int]) -> tuple[int, int, int] | None:
             and no width of a square one; they are a set otherwise.
     """
     if len(shape) == 2:
-        return (*shape, 1)  # type: ignore[return-value]
+        height, width = shape
+        return height, width, 1
     if len(shape) != 3:
         return None
     first, width, last = shape

@@ -33,10 +33,11 @@ def test_padding_takes_the_first_element(padding: float, event: tuple[int, ...])
     x = torch.full((3, 3, *event), padding)
     x[0, 0], x[0, 1], x[1, 1] = 4.0, 5.0, 6.0
     full = elements.filled(x, THERE)
-    expected = torch.tensor([[4.0, 5.0, 4.0], [6.0, 6.0, 6.0], [1.0, 1.0, 1.0]])
-    assert_close(full, expected.reshape(3, 3, *[1] * len(event)).expand_as(x))
+    wanted = torch.tensor([[4.0, 5.0, 4.0], [6.0, 6.0, 6.0], [1.0, 1.0, 1.0]])
+    wanted = wanted.reshape(3, 3, *[1] * len(event)).expand_as(x)
+    assert_close(full, wanted)
     seen = elements.observed({"x": x}, "x", THERE)
-    assert seen is not None and torch.equal(seen, full.transpose(0, 1))
+    assert_close(seen, wanted.transpose(0, 1))  # elements, then rows, as in their plate
     assert elements.observed({}, "x", THERE) is None
 
 

@@ -172,7 +172,9 @@ def test_bounded_scales(dtype, bounds):
     assert_close(q.scale, least + (largest - least) / (1 + (-raw[:, 3:]).exp()))
     assert bool((q.scale >= least).all()) and bool((q.scale <= largest).all())
     (slope,) = torch.autograd.grad(q.scale.sum(), factor.net.raw)
-    assert bool(slope.isfinite().all())
+    share = raw[:, 3:].sigmoid()
+    of_scale = (largest - least) * share * (1 - share)
+    assert_close(slope, torch.cat([torch.zeros(2, 3, dtype=dtype), of_scale], -1))
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (-0.1, 1.0), (0.1, float("inf"))])

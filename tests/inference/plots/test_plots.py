@@ -298,7 +298,6 @@ def test_traversals_of_sets(site):
     pair, table = inner_plates.built(torch.float32, labels=True), inner_plates.table()
     idata = posterior(pair, table, draws=10, prior_draws=0)
     shown = plots.traversal(pair, idata, site).images[0].get_array()
-    assert np.isfinite(shown).all()
     if site == "s":
         real = idata.observed_data.x.values
         ends = np.diff(np.array(shown), axis=0)[0] * (np.nanstd(real, 0) + 1e-12)
