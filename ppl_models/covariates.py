@@ -119,11 +119,15 @@ def covariate_value(pair: Any, name: str, value: Any) -> Tensor:
     return found.to(like.device, torch.long if is_code else like.dtype)
 
 
+class NothingSaid(ValueError):
+    """A pair that says no values of its covariates, where there are no data to take them from."""
+
+
 def said_of(pair: Any) -> dict[str, Tensor]:
     """One row of what a pair says of its covariates where no data are at hand, or nothing."""
     try:
         found: dict[str, Tensor] = pair.some_covariates(1)
-    except ValueError:  # it says none
+    except NothingSaid:
         return {}
     return found
 

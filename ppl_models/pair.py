@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ppl_models import interventions
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings, unknown
+from ppl_models.covariates import NothingSaid
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed
@@ -282,7 +283,7 @@ class Pair(nn.Module):
         """
         if self.card.covariates:
             name = next(iter(self.card.covariates))
-            raise ValueError(
+            raise NothingSaid(
                 f"{type(self).__name__} has the covariate {name!r} and says no value that it "
                 "could have; write some_covariates(self, rows)"
             )

@@ -9,7 +9,6 @@ small, a player trains the critic.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pyro import poutine
@@ -84,38 +83,32 @@ class Generated(_Sites):
         return poutine.trace(run.model).get_trace(run.batch.only(*known, *self.given))
 
 
-@dataclass(frozen=True)
-class Logits:
-    """A critic asked for one number per row.
+def logits_of(critic: nn.Module, points: tuple[Tensor, ...]) -> Tensor:
+    """The log ratio that a critic gives at each point, ``(B,)``.
 
-    Attributes:
+    Args:
         critic: Called with one tensor per site, by name if it has names for its inputs, as a
             :class:`ppl_models.networks.Net` has; gives ``(B,)`` or ``(B, 1)``.
+        points: One tensor ``(B, *event)`` per site.
+
+    Raises:
+        ValueError: If the critic reads or gives something else.
     """
-
-    critic: nn.Module
-
-    def __call__(self, points: tuple[Tensor, ...]) -> Tensor:
-        """The log ratio at each point, ``(B,)``.
-
-        Raises:
-            ValueError: If the critic reads or gives something else.
-        """
-        named = getattr(self.critic, "given", None)
-        if isinstance(named, tuple) and len(named) != len(points):
-            raise ValueError(
-                f"critic {type(self.critic).__name__} reads {list(named)}, but a point is "
-                f"{len(points)} tensors; expected one for each"
-            )
-        by_name = dict(zip(named, points, strict=True)) if isinstance(named, tuple) else {}
-        logits: Tensor = self.critic(**by_name) if by_name else self.critic(*points)
-        rows = len(points[0])
-        if logits.shape not in ((rows,), (rows, 1)):
-            raise ValueError(
-                f"critic {type(self.critic).__name__} gives shape {tuple(logits.shape)}, "
-                f"expected one number per row, ({rows},) or ({rows}, 1)"
-            )
-        return logits.reshape(rows)
+    named = getattr(critic, "given", None)
+    if isinstance(named, tuple) and len(named) != len(points):
+        raise ValueError(
+            f"critic {type(critic).__name__} reads {list(named)}, but a point is "
+            f"{len(points)} tensors; expected one for each"
+        )
+    by_name = dict(zip(named, points, strict=True)) if isinstance(named, tuple) else {}
+    logits: Tensor = critic(**by_name) if by_name else critic(*points)
+    rows = len(points[0])
+    if logits.shape not in ((rows,), (rows, 1)):
+        raise ValueError(
+            f"critic {type(critic).__name__} gives shape {tuple(logits.shape)}, "
+            f"expected one number per row, ({rows},) or ({rows}, 1)"
+        )
+    return logits.reshape(rows)
 
 
 class DensityRatio(Objective):
@@ -169,7 +162,7 @@ class DensityRatio(Objective):
         weight = value_at(self.weight, self.progress)
         if weight == 0:
             return zero_loss(run)
-        ratio = Logits(self.critic)(self.points(run))
+        ratio = logits_of(self.critic, self.points(run))
         if self.tilt is not None:
             ratio = ratio.detach().exp().clamp(*self.tilt) * ratio
         return weight * ratio
@@ -207,9 +200,8 @@ class LogisticCritic(Objective):
 
     def rows(self, run: Evaluation) -> Tensor:
         """Half the loss at each row's point of either kind."""
-        logits = Logits(self.critic)
         first, second = (
-            logits(tuple(value.detach() for value in points(run)))
+            logits_of(self.critic, tuple(value.detach() for value in points(run)))
             for points in (self.first, self.second)
         )
         return 0.5 * (functional.softplus(-first) + functional.softplus(second))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, Logits
+from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, logits_of
 from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -92,15 +92,14 @@ class PermutedCritic(Objective):
         codes = run.every_row(own, 0)
         noise = row_noise(run, codes.shape[1], codes)
         start, count, rows = run.first_row, run.batch.count, len(codes)
-        logits = Logits(self.critic)
         if not self.halves or rows < 2:
             other = permuted(codes, noise)[start : start + count]
-            first, second = logits((own,)), logits((other,))
+            first, second = (logits_of(self.critic, (points,)) for points in (own, other))
             return 0.5 * (functional.softplus(-first) + functional.softplus(second))
         half = rows // 2
         points = torch.cat([codes[:half], permuted(codes[half:], noise[half:])])
         first = torch.arange(start, start + count, device=codes.device) < half
-        found = logits((points[start : start + count],))
+        found = logits_of(self.critic, (points[start : start + count],))
         loss = functional.softplus(torch.where(first, -found, found))
         weight = torch.where(first, rows / (2 * half), rows / (2 * (rows - half)))
         return weight.to(loss.dtype) * loss
