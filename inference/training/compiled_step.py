@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.composition import networks_in, terms_of
 from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.objectives.schedule import Progress, as_progress
 from ppl_models.inference.traces.sites import Program, Untraceable
@@ -248,24 +249,6 @@ def _rebuilt(batch: Batch, tensors: Iterator[Tensor]) -> Batch:
     rows = next(tensors)
     sites = {name: next(tensors) for name in batch}
     return Batch(sites, rows, size=batch.size, total=batch.total, observed=batch.observed)
-
-
-def terms_of(value: Any) -> Iterator[Any]:
-    """The objectives inside an objective, and the modules they hold."""
-    if isinstance(value, Objective):
-        yield value
-        for part in vars(value).values():
-            yield from terms_of(part)
-    elif isinstance(value, nn.Module):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from terms_of(part)
-
-
-def networks_in(objective: Any) -> list[nn.Module]:
-    """The networks that an objective holds, such as a critic or a target."""
-    return [part for part in terms_of(objective) if isinstance(part, nn.Module)]
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ import torch
 from ppl_models.batch import Batch
 from ppl_models.data.streams.stream import Stream
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.not_finite import explain
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating, quiet

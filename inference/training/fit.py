@@ -16,6 +16,7 @@ from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.objectives.learning_rate import rates_follow_share
 from ppl_models.inference.objectives.loss_parts import RESERVED
 from ppl_models.inference.objectives.schedule import change_follows_progress, follows_progress
@@ -28,7 +29,6 @@ from ppl_models.inference.posterior.points_by_row import (
 )
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
-from ppl_models.inference.training.compiled_step import networks_in
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.optimisers import optimiser_of

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.batch import Batch
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.objectives.loss_parts import LossByPart, prefixed
 from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import Program
-from ppl_models.inference.training.compiled_step import compiled_sides, networks_in
+from ppl_models.inference.training.compiled_step import compiled_sides
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.not_finite import NotFinite, explain, exploded, not_finite
 from ppl_models.inference.training.optimisers import mover

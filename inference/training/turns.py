@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ppl_models.data.tables.seeds import START, generator
-from ppl_models.inference.training.compiled_step import networks_in
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.training.parameter_names import under
 from ppl_models.inference.training.sides import Side, constant
 from ppl_models.quiet import Slot, kept
