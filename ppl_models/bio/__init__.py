@@ -1,0 +1,1 @@
+"""Papers of cells and their genes."""

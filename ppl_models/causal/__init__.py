@@ -1,0 +1,1 @@
+"""Papers whose variables cause one another, and are set by hand."""

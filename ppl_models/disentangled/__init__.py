@@ -1,0 +1,1 @@
+"""Papers whose codes stand for one factor each."""
