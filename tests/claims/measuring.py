@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import pickle
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +19,7 @@ import torch
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
+from ppl_models.files import write_atomically
 from ppl_models.inference.plots.samples import mosaic
 
 MNIST = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
@@ -60,9 +64,29 @@ def percent(values: Sequence[float]) -> str:
 def run_all(
     job: Callable[..., Any], arguments: Iterable[Sequence[Any]], processes: int = 2
 ) -> list[Any]:
-    """A job at each tuple of arguments, in processes of one thread each."""
+    """A job at each tuple of arguments, in processes of one thread each.
+
+    In the folder ``CLAIMS_RESUME``, if that is named, what each came to is kept until the folder is
+    deleted: a run of hours that was stopped goes on with those that are missing.
+    ``CLAIMS_PROCESSES`` is the number of processes.
+    """
+    processes = int(os.environ.get("CLAIMS_PROCESSES", processes))
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(job, *zip(*arguments, strict=True)))
+        return list(pool.map(_kept, itertools.repeat(job), arguments))
+
+
+def _kept(job: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    folder = os.environ.get("CLAIMS_RESUME")
+    if folder is None:
+        return job(*arguments)
+    name = f"{job.__module__}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
+    path = Path(folder) / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
+    if path.is_file():
+        return pickle.loads(path.read_bytes())
+    found = job(*arguments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_bytes(pickle.dumps(found)))
+    return found
 
 
 def by_class(pair: zoo.Pair, rows: data.Table, count: int = 8) -> Any:
