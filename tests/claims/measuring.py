@@ -66,8 +66,8 @@ def run_all(
 ) -> list[Any]:
     """A job at each tuple of arguments, in processes of one thread each.
 
-    In the folder ``CLAIMS_RESUME``, if that is named, what each came to is kept until the folder is
-    deleted: a run of hours that was stopped goes on with those that are missing.
+    In the folder ``CLAIMS_RESUME``, if that is named, what each came to is kept until the folder
+    is deleted: a run of hours that was stopped goes on with those that are missing.
     ``CLAIMS_PROCESSES`` is the number of processes.
     """
     processes = int(os.environ.get("CLAIMS_PROCESSES", processes))
