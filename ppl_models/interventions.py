@@ -227,7 +227,7 @@ def _moved(
                 "set it, or put it into the batch"
             )
     with _centred(how, pair.card.data), Changed(soft):
-        found = sites_at(pair, batch, kept, like)
+        found = sites_at(pair, pair.model, batch, kept, like)
     result = {name: site["value"] for name, site in found.items()}
     if how.mean:
         for name in pair.card.data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +74,7 @@ def set_to(
         if isinstance(value, Distribution):
             of = like[name]["value"] if name in like else batch[name]
             value = _drawn_from(name, value, of, draws)
-        elif callable(value):
+        elif is_soft(value):
             if name not in like:
                 raise ValueError(
                     f"{name!r} is a covariate and has no distribution that could change; expected "
@@ -84,6 +84,11 @@ def set_to(
             continue
         hard[name] = site_value(name, _code(pair, name, value), like.get(name), batch, True, draws)
     return hard, soft
+
+
+def is_soft(value: Any) -> bool:
+    """Whether a value is a callable, which changes a site's distribution."""
+    return callable(value) and not isinstance(value, Distribution)
 
 
 def _drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
@@ -172,7 +177,7 @@ def sites_of(function: Any, batch: Batch) -> dict[str, Any]:
 
 
 def parents_of(
-    pair: Pair, batch: Batch, names: Sequence[str] | Mapping[str, Any], like: Sites
+    pair: Pair, batch: Batch, names: Collection[str], like: Sites
 ) -> Mapping[str, Sequence[str]]:
     """What each site of the model depends on.
 
@@ -213,11 +218,18 @@ def inferred(pair: Pair, batch: Batch) -> dict[str, Tensor]:
     return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
 
 
-def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) -> dict[str, Any]:
+def sites_at(
+    pair: Pair,
+    model: Callable[[Batch], Any],
+    batch: Batch,
+    kept: Mapping[str, Tensor],
+    like: Sites,
+) -> dict[str, Any]:
     """The model's sites where some keep values; the others are as handlers make them.
 
     Args:
         pair: The pair.
+        model: Its model, or the same given what all rows share.
         batch: The rows; what it observes and is not kept is not observed.
         kept: Values by site. Those that are the batch's own tensors are in the shape of its rows.
         like: As :func:`model_sites` gives them, of these rows or of any.
@@ -230,7 +242,7 @@ def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) 
     }
     # What the batch has, the model reads there, whatever plates stand within its rows.
     set_here = {name: value for name, value in kept.items() if name not in own}
-    return sites_of(poutine.condition(pair.model, data=set_here), batch.replace(seen))
+    return sites_of(poutine.condition(model, data=set_here), batch.replace(seen))
 
 
 def _by_row(site: Any, value: Tensor) -> Tensor:
