@@ -3,7 +3,8 @@
 A :class:`Mechanism` carries standard Normal noise through ``layers``, which see the parents, and
 then through ``outer`` ones, which see nothing: units, a range, an exponential. What other
 variables' layers see of a variable is its value before its outer layers, where it is of the order
-of one. :class:`Classes` is a variable of C classes. :mod:`ppl_models.parts.scm` puts them in order.
+of one. :class:`Classes` is a variable of C classes. In order they make an SCM
+(:mod:`ppl_models.parts.scm`).
 """
 
 from __future__ import annotations

@@ -148,10 +148,8 @@ def test_hard_stochastic_and_soft_sets_keep_shapes_and_what_stands_before():
     torch.manual_seed(1)
     drawn = scm.push(noise, b=dist.Uniform(10.0, 11.0))
     assert drawn["b"].shape == (5,) and bool((drawn["b"] > 10).all()) and drawn["b"].std() > 0
-    soft = scm.push(
-        noise,
-        c=lambda fn: dist.TransformedDistribution(fn, [dist.transforms.AffineTransform(7.0, 1.0)]),
-    )
+    seven = dist.transforms.AffineTransform(7.0, 1.0)
+    soft = scm.push(noise, c=lambda fn: dist.TransformedDistribution(fn, [seven]))
     assert_close(soft["c"], values["c"] + 7)
     constant = scm.push(noise, c=lambda fn: dist.Delta(torch.ones(3).double(), event_dim=1))
     assert torch.equal(constant["c"], torch.ones(5, 3).double())
@@ -188,9 +186,10 @@ def test_errors_name_variables():
         SCM(a=Mechanism({}), b=Mechanism({"a": 2}, Affine))
     with pytest.raises(ValueError, match="variable 'k' is a class, expected numbers"):
         made(mixed, torch.float32).joint()
-    with pytest.raises(ValueError, match="^variable 'b' is 255, and no noise leads there"):
-        scm = made(mixed, torch.float32)
-        scm.noise({**rows(scm, 2)[0], "b": torch.full((2,), 255.0)})
+    scm = made(mixed, torch.float32)
+    values = {**rows(scm, 2)[0], "b": torch.full((2,), 255.0)}
+    with pytest.raises(ValueError, match=r"^variable 'b' is 255, and no noise leads there"):
+        scm.noise(values)
     with pytest.raises(ValueError, match="variable 'a' has no noise and is not set"):
         SCM(a=Mechanism({}, Affine)).push({})
 
