@@ -7,7 +7,7 @@ what depends on them. See :mod:`ppl_models.exogenous` for what the noise of a si
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from ppl_models.set_sites import (
     Sites,
     Soft,
     carried,
+    check_sites,
     descendants,
     evaluated,
     inferred,
@@ -37,8 +38,6 @@ from ppl_models.set_sites import (
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
 
-Model = Callable[[Batch], Any]
-
 
 def counterfactual(
     pair: Pair, batch: Batch, values: Mapping[str, Any], draws: int | None = None
@@ -47,14 +46,14 @@ def counterfactual(
     if draws is not None:
         draws = whole("draws", draws, 1)
     with evaluated(pair):
-        graph = Graph.of(pair, batch, values)
+        graph = Graph.of(pair, batch)
         moved = graph.moved_by(values)
         hard, soft = set_to(pair, batch, values, draws, graph.sites)
 
         def run(rows: Batch, here: Mapping[str, Tensor]) -> dict[str, Tensor]:
             known = inferred(pair, rows)
-            abducted = graph.abduct(pair.model, rows, known, moved | set(soft))
-            found = graph.predict(pair.model, rows, abducted, here, soft)
+            abducted = graph.abduct(rows, known, moved)
+            found = graph.predict(rows, abducted, here, soft)
             return {name: site["value"] for name, site in found.items()}
 
         # A callable may hold what has a value for each row: it sees the rows of one draw.
@@ -89,26 +88,24 @@ class Graph:
     parents: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, pair: Pair, batch: Batch, names: Collection[str]) -> Graph:
+    def of(cls, pair: Pair, batch: Batch) -> Graph:
         """The graph of a pair.
 
         Args:
             pair: The pair.
             batch: Some rows with what is observed of them.
-            names: Sites that are set.
-
-        Raises:
-            ValueError: If there is no such site.
         """
         sites = model_sites(pair, batch)
-        return cls(pair, sites, parents_of(pair, batch, names, sites))
+        return cls(pair, sites, parents_of(pair, batch, sites))
 
     def moved_by(self, values: Mapping[str, Any]) -> set[str]:
         """Sites that move when some are set: what depends on them, and those that change softly.
 
         Raises:
-            ValueError: If the noise behind one of them cannot be told.
+            ValueError: If there is no such site, or the noise behind one that moves cannot be
+                told.
         """
+        check_sites(values, self.parents)
         soft = {name for name, value in values.items() if is_soft(value)}
         moved = descendants(self.parents, set(values)) | soft
         for name, site in self.sites.items():
@@ -122,12 +119,11 @@ class Graph:
         return moved
 
     def abduct(
-        self, model: Model, batch: Batch, latent: Mapping[str, Tensor], moved: Collection[str]
+        self, batch: Batch, latent: Mapping[str, Tensor], moved: Collection[str]
     ) -> Abducted:
         """The rows as they are, and the noise behind some sites.
 
         Args:
-            model: The pair's, or the same given what all rows share.
             batch: The rows.
             latent: Values of what they do not observe.
             moved: The sites.
@@ -143,9 +139,12 @@ class Graph:
                     f"site {name!r} is not sampled by the guide, and {seen} depend on it; put it "
                     "into the batch"
                 )
-        found = sites_at(self.pair, model, batch, known, self.sites)
+        found = sites_at(self.pair, batch, known, self.sites)
         noise = {
-            name: (noise_family(site["fn"]), noise_of(site["fn"], site["value"]))
+            name: (
+                noise_family(site["fn"]),
+                noise_of(site["fn"], site["value"], f"site {name!r}"),
+            )
             for name, site in found.items()
             if name in moved
         }
@@ -153,7 +152,6 @@ class Graph:
 
     def predict(
         self,
-        model: Model,
         batch: Batch,
         abducted: Abducted,
         hard: Mapping[str, Tensor],
@@ -164,7 +162,7 @@ class Graph:
         kept = {name: v for name, v in abducted.values.items() if name not in moved} | dict(hard)
         noise = {name: part for name, part in abducted.noise.items() if name in moved}
         with _Pushed(noise), Changed(soft):
-            return sites_at(self.pair, model, batch, kept, self.sites)
+            return sites_at(self.pair, batch, kept, self.sites)
 
 
 class _Pushed(Messenger):

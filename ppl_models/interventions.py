@@ -29,6 +29,7 @@ from ppl_models.set_sites import (
     Changed,
     Sites,
     Soft,
+    check_sites,
     descendants,
     evaluated,
     inferred,
@@ -194,7 +195,8 @@ def _intervene(
     """What :func:`intervene` does; only values of the ``given`` sites are the user's own."""
     with evaluated(pair):
         like = model_sites(pair, batch)
-        parents = parents_of(pair, batch, values, like)
+        parents = parents_of(pair, batch, like)
+        check_sites(values, parents)
         own = {n: v for n, v in values.items() if given is None or n in given}
         hard, soft = set_to(pair, batch, own, how.draws, like)
         for name in (name for name in values if name not in own):
@@ -227,7 +229,7 @@ def _moved(
                 "set it, or put it into the batch"
             )
     with _centred(how, pair.card.data), Changed(soft):
-        found = sites_at(pair, pair.model, batch, kept, like)
+        found = sites_at(pair, batch, kept, like)
     result = {name: site["value"] for name, site in found.items()}
     if how.mean:
         for name in pair.card.data:

@@ -211,29 +211,30 @@ def sites_of(function: Any, batch: Batch) -> dict[str, Any]:
     return {name: site for name, site in trace.nodes.items() if is_of_story(site)}
 
 
-def parents_of(
-    pair: Pair, batch: Batch, names: Collection[str], like: Sites
-) -> Mapping[str, Sequence[str]]:
-    """What each site of the model depends on.
+def parents_of(pair: Pair, batch: Batch, like: Sites) -> Mapping[str, Sequence[str]]:
+    """What each site of the model, and each covariate, depends on.
 
     Args:
         pair: The pair.
         batch: The rows.
-        names: Those that are set, which must be among them.
         like: As :func:`model_sites` gives them.
-
-    Raises:
-        ValueError: If there is no such site.
     """
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
     few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     # An observed Delta may stand at the observation and not at what is made.
     made = [name for name, site in like.items() if is_delta(site["fn"])]
-    parents = dependencies(pair.model, few.without(*made))
+    return dependencies(pair.model, few.without(*made))
+
+
+def check_sites(names: Collection[str], parents: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to set what is no site.
+
+    Raises:
+        ValueError: Naming it.
+    """
     for name in names:
         if name not in parents:
             raise ValueError(unknown("site", name, parents))
-    return parents
 
 
 def descendants(parents: Mapping[str, Sequence[str]], roots: set[str]) -> set[str]:
@@ -255,7 +256,6 @@ def inferred(pair: Pair, batch: Batch) -> dict[str, Tensor]:
 
 def sites_at(
     pair: Pair,
-    model: Callable[[Batch], Any],
     batch: Batch,
     kept: Mapping[str, Tensor],
     like: Sites,
@@ -264,23 +264,23 @@ def sites_at(
 
     Args:
         pair: The pair.
-        model: Its model, or the same given what all rows share.
         batch: The rows; what it observes and is not kept is not observed.
         kept: Values by site. Those that are the batch's own tensors are in the shape of its rows.
         like: As :func:`model_sites` gives them, of these rows or of any.
     """
     own = {name for name, value in kept.items() if name in batch and batch[name] is value}
     seen = {
-        name: value if name in own or name not in like else _by_row(like[name], value)
+        name: value if name in own or name not in like else by_row(like[name], value)
         for name, value in kept.items()
         if name in batch or name in pair.card.data
     }
     # What the batch has, the model reads there, whatever plates stand within its rows.
     set_here = {name: value for name, value in kept.items() if name not in own}
-    return sites_of(poutine.condition(model, data=set_here), batch.replace(seen))
+    return sites_of(poutine.condition(pair.model, data=set_here), batch.replace(seen))
 
 
-def _by_row(site: Any, value: Tensor) -> Tensor:
+def by_row(site: Any, value: Tensor) -> Tensor:
+    """A site's value, in the shape of the batch where it is a row's own."""
     return rows_first(site, value, len(site["fn"].event_shape)) if is_local(site) else value
 
 
@@ -316,13 +316,18 @@ def over_draws(
         return {name: torch.stack([found[name] for found in runs]) for name in runs[0]}
     axes = {name: row_axis(value[0], like.get(name)) for name, value in values.items()}
     flat = {n: v.movedim(0, axes[n]).flatten(axes[n], axes[n] + 1) for n, v in values.items()}
-    repeated = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
-    found = run(Batch(repeated, batch.rows.repeat(draws), size=batch.size * draws), flat)
+    found = run(repeated(batch, draws), flat)
     split = {}
     for name, value in found.items():
         axis = row_axis(value, like.get(name))
         split[name] = value.unflatten(axis, (draws, batch.count)).movedim(axis, 0)
     return split
+
+
+def repeated(batch: Batch, draws: int) -> Batch:
+    """The rows of a batch, over and over: those of the first draw, of the second and so on."""
+    sites = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
+    return Batch(sites, batch.rows.repeat(draws), size=batch.size * draws)
 
 
 def row_axis(value: Tensor, site: Any) -> int:

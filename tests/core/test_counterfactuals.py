@@ -78,7 +78,7 @@ def test_the_closed_form_tells_a_wrong_abduction(wrong, monkeypatch):
             assert not torch.equal(right["z"], pair.guide(moved)["z"])
         return
     own = Graph.abduct
-    monkeypatch.setattr(Graph, "abduct", lambda s, m, b, k, v: own(s, m, moved, k, v))
+    monkeypatch.setattr(Graph, "abduct", lambda s, b, k, v: own(s, moved, k, v))
     found = pair.counterfactual(batch, b=moved["b"])
     with torch.no_grad(), pytest.raises(AssertionError, match="not close"):
         close(found["c"], in_closed_form(pair, batch, found, b=moved["b"])["c"], torch.float64)
