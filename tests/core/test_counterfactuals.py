@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from worlds import covariates, inner_plates
-from worlds.causes import Causes, causes, rows
 from worlds.shared_sites import shared
+from worlds.stories.causes import Causes, causes, rows
 
 import ppl_models as zoo
 from ppl_models import Batch, guides, set_sites
