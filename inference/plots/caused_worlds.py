@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
-from ppl_models.counterfactuals import counterfactual
+from ppl_models.counterfactuals import Graph, counterfactual
 from ppl_models.inference.plots.fit_checks import axes
 from ppl_models.inference.plots.samples import data_sites, image_shape, images, mosaic
 from ppl_models.inference.posterior.groups import Array, groups_of
@@ -23,7 +23,6 @@ from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.pair import Pair
 from ppl_models.printable import in_figure
 from ppl_models.sample_sites import base_of
-from ppl_models.set_sites import model_sites
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,11 +131,11 @@ def caused(pair: Pair, idata: az.InferenceData, rows: Sequence[int]) -> Iterator
         raise ValueError(f"{pair.card.name} names no causes, expected card.causes")
     with undisturbed(pair, 0):
         batch = _batch(pair, idata, list(rows))
-        sites = model_sites(pair, batch)
+        graph = Graph.of(pair, batch)
     for cause in pair.card.causes:
-        for words, value in _values(idata, cause, sites[cause]):
+        for words, value in _values(idata, cause, graph.sites[cause]):
             with undisturbed(pair, 0):
-                made = counterfactual(pair, batch, {cause: value})
+                made = counterfactual(pair, batch, {cause: value}, graph=graph)
             kept = {n: made[n].cpu().numpy() for n in data_sites(idata) if n in made}
             yield World(cause, words, kept)
 
@@ -161,8 +160,8 @@ def _values(idata: az.InferenceData, cause: str, node: Any) -> Iterator[tuple[st
     if base_of(node["fn"]).has_enumerate_support:
         support = node["fn"].enumerate_support(expand=False)
         support = support.reshape(-1, *node["fn"].event_shape)[:MOST]
-        group = groups_of(idata).get("variational", xr.Dataset())
-        names = group.get(f"{cause}_class", np.arange(len(support)))
+        known = groups_of(idata).get("variational", xr.Dataset())
+        names = known.get(f"{cause}_class", np.arange(len(support)))
         for name, value in zip(np.asarray(names), support, strict=False):
             yield str(name), value
         return
