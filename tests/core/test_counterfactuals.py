@@ -12,14 +12,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from worlds import covariates, inner_plates
-from worlds.causes import Causes, causes, rows
 from worlds.shared_sites import shared
+from worlds.stories.causes import Causes, causes, rows
+from worlds.unscored import Generator
 
 import ppl_models as zoo
 from ppl_models import Batch, guides, set_sites
 from ppl_models.counterfactuals import Graph
+from ppl_models.data import Table
 from ppl_models.exogenous import noise_of
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.inference.posterior.export import posterior
 from ppl_models.networks import Label, Scalar
 from ppl_models.parts import scm
 
@@ -181,6 +184,20 @@ def test_a_generators_rows_are_made_anew():
         found = pair.counterfactual(batch, c=-1.0)
         c = torch.full_like(batch["c"], -1)
         close(found["x"], pair.decoded(batch["b"], c, batch["k"], found["z"]), torch.float64)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_point_at_the_observation_is_made_anew_too(masked):
+    """A story may observe its point by putting it where the row is."""
+    pair = Generator(Generator.Config(masked=masked)).double()
+    batch = Batch({"x": torch.randn(5, 4).double()})
+    with torch.no_grad():
+        found = pair.counterfactual(batch, draws=2, z=[1.0, 2.0, 0.0, -1.0])
+        close(found["x"], pair.made(found["z"]), torch.float64)
+    idata = posterior(pair, Table("made", dict(batch)), draws=3, counterfactual={"on": {"z": 1.0}})
+    made = idata["counterfactual"]["x"].values[0, :, 0]
+    with torch.no_grad():
+        close(torch.as_tensor(made), pair.made(torch.ones(3, 5, 4).double()), torch.float64)
 
 
 def test_labels_that_are_missing_are_the_guides():

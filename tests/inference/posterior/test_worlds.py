@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from worlds import inner_plates
-from worlds.causes import causes, rows
 from worlds.shared_sites import shared
+from worlds.stories.causes import causes, rows
 
 from ppl_models.data import Table
 from ppl_models.inference.posterior.export import load, posterior
