@@ -151,12 +151,13 @@ def counterfactual_checks(groups: Datasets, attrs: Mapping[Any, Any]) -> Iterato
     yield _null(axioms)
     yield _halved(
         axioms, "composition", "two interventions in turn miss both at once in {site}",
-        "train the guide longer, or with its rows' noise: it tells other codes of rows that the "
-        "model has made",
+        "train the guide longer, which tells other codes of rows that the model has made; keep to "
+        "values at which no mechanism saturates",
     )  # fmt: skip
     yield _halved(
         axioms, "reversibility", "{cause} set and set back leaves {site} off",
-        "train the guide longer: it tells other codes of rows that the model has made",
+        "train the guide longer, which tells other codes of rows that the model has made; keep to "
+        "values at which no mechanism saturates",
     )  # fmt: skip
     if "effectiveness_error" in axioms:
         yield _effective(axioms)

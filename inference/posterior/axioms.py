@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
-from ppl_models.counterfactuals import counterfactual
-from ppl_models.inference.posterior.groups import Array, Variables
+from ppl_models.counterfactuals import Graph, counterfactual
+from ppl_models.inference.posterior.groups import Array, Groups
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import is_delta
-from ppl_models.set_sites import Sites, by_row, model_sites
+from ppl_models.set_sites import by_row
 
 Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause
 SET, SITE = "set_site", "site"  # dimensions: the cause that is set, and what is looked at
@@ -47,9 +47,12 @@ def null_intervention(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
         ValueError: If the pair's card has no causes, there are fewer than two rows, or the pair
             cannot tell their counterfactuals.
     """
-    worlds = _Worlds.of(pair, batch, seed)
-    own = worlds.own
-    found = {cause: worlds.at(batch, {cause: own[cause]}) for cause in pair.card.causes}
+    return _null(_Worlds.of(pair, batch, seed))
+
+
+def _null(worlds: _Worlds) -> xr.Dataset:
+    own, like = worlds.own, worlds.graph.sites
+    found = {cause: worlds.at(worlds.batch, {cause: own[cause]}) for cause in worlds.causes}
     far = {name: worlds.apart(name, value, _others(value)) for name, value in own.items()}
     measured = worlds.table(
         error={c: {n: worlds.apart(n, made[n], own[n]) for n in own} for c, made in found.items()},
@@ -58,7 +61,7 @@ def null_intervention(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
         },
         change=dict.fromkeys(found, far),
     )
-    points = [int(n in worlds.like and is_delta(worlds.like[n]["fn"])) for n in own]
+    points = [int(n in like and is_delta(like[n]["fn"])) for n in own]
     return measured.assign(made=((SITE,), points))
 
 
@@ -82,9 +85,12 @@ def composition(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
     Raises:
         ValueError: As :func:`null_intervention`.
     """
-    worlds = _Worlds.of(pair, batch, seed)
-    own, causes = worlds.own, pair.card.causes
-    order = [name for name in worlds.like if name in causes]
+    return _composition(_Worlds.of(pair, batch, seed))
+
+
+def _composition(worlds: _Worlds) -> xr.Dataset:
+    own, causes, batch = worlds.own, worlds.causes, worlds.batch
+    order = [name for name in worlds.graph.sites if name in causes]
     error, change = {}, {}
     for cause in causes:
         following = order[min(order.index(cause) + 1, len(order) - 1)]
@@ -122,10 +128,13 @@ def reversibility(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
     Raises:
         ValueError: As :func:`null_intervention`.
     """
-    worlds = _Worlds.of(pair, batch, seed)
+    return _reversibility(_Worlds.of(pair, batch, seed))
+
+
+def _reversibility(worlds: _Worlds) -> xr.Dataset:
     own, error, change = worlds.own, {}, {}
-    for cause in pair.card.causes:
-        there = worlds.at(batch, {cause: _others(own[cause])})
+    for cause in worlds.causes:
+        there = worlds.at(worlds.batch, {cause: _others(own[cause])})
         back = worlds.at(worlds.rows(there), {cause: own[cause]})
         error[cause] = {name: worlds.apart(name, back[name], own[name]) for name in own}
         change[cause] = {name: worlds.apart(name, there[name], own[name]) for name in own}
@@ -160,7 +169,13 @@ def effectiveness(
         ValueError: As :func:`null_intervention`; if an oracle is of no cause, tells another number
             of values, or it is not clear which data it is given.
     """
-    worlds = _Worlds.of(pair, batch, seed)
+    return _effectiveness(_Worlds.of(pair, batch, seed), do or {}, oracle, data)
+
+
+def _effectiveness(
+    worlds: _Worlds, do: Mapping[str, Any], oracle: Mapping[str, Oracle], data: str | None
+) -> xr.Dataset:
+    pair, batch = worlds.pair, worlds.batch
     shown = [name for name in pair.card.data if name not in pair.card.causes]
     if data is None and len(shown) != 1:
         raise ValueError(f"card {pair.card.name!r} has data {shown}, say which an oracle is given")
@@ -172,7 +187,7 @@ def effectiveness(
         if cause not in pair.card.causes:
             raise ValueError(f"oracle: {unknown('cause', cause, pair.card.causes)}")
         own = worlds.own[cause]
-        given = (do or {}).get(cause)
+        given = do.get(cause)
         to = _others(own) if given is None else torch.as_tensor(given).to(own).expand(own.shape)
         made = worlds.at(batch, {cause: to})[site]
         before = _read(cause, read, worlds.own[site], own)
@@ -205,7 +220,7 @@ class _Worlds:
         pair: The pair.
         batch: The rows.
         seed: Of the draws.
-        like: The model's sites.
+        graph: What hangs on what.
         own: Values of the rows ``(B, ...)``: of what they observe, and of the causes.
         ranges: Of these, their largest less their smallest; 0 of classes.
     """
@@ -213,7 +228,7 @@ class _Worlds:
     pair: Pair
     batch: Batch
     seed: int
-    like: Sites
+    graph: Graph
     own: dict[str, Tensor] = field(default_factory=dict)
     ranges: dict[str, float] = field(default_factory=dict)
 
@@ -224,8 +239,9 @@ class _Worlds:
             raise ValueError(f"card {pair.card.name!r} has no causes, expected some to set")
         if batch.count < 2:
             raise ValueError(f"the batch has {batch.count} rows, expected at least 2")
-        worlds = cls(pair, batch, seed, model_sites(pair, batch))
-        seen = [name for name in worlds.like if name in batch]
+        with quiet(batch.rows.device, seed):
+            worlds = cls(pair, batch, seed, Graph.of(pair, batch))
+        seen = [name for name in worlds.graph.sites if name in batch]
         found = worlds.at(batch, {})
         for name in dict.fromkeys([*causes, *seen]):
             value = batch[name] if name in batch else found[name]
@@ -234,11 +250,17 @@ class _Worlds:
             worlds.ranges[name] = float(value.max() - value.min()) if wide else 0.0
         return worlds
 
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The causes of the pair's card."""
+        return self.pair.card.causes
+
     def at(self, batch: Batch, do: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rows as some sites are set, in the shape of a batch."""
         with quiet(batch.rows.device, self.seed):
-            found = counterfactual(self.pair, batch, do)
-        return {n: by_row(self.like[n], v) if n in self.like else v for n, v in found.items()}
+            found = counterfactual(self.pair, batch, do, graph=self.graph)
+        like = self.graph.sites
+        return {n: by_row(like[n], v) if n in like else v for n, v in found.items()}
 
     def rows(self, found: Mapping[str, Tensor]) -> Batch:
         """Rows as they have become; what was not observed is not."""
@@ -267,41 +289,51 @@ class _Worlds:
             figure: np.array([[by_site[name] for name in names] for by_site in rows.values()])
             for figure, rows in figures.items()
         }
-        at = {SET: list(self.pair.card.causes), SITE: names}
+        at = {SET: list(self.causes), SITE: names}
         return xr.Dataset({n: ((SET, SITE), array) for n, array in arrays.items()}, at)
 
 
-def axioms(
-    pair: Pair, batch: Batch, seed: int, oracle: Mapping[str, Oracle] | None = None
-) -> tuple[Variables, str]:
-    """All of these as variables, such as ``null_error``, and why there are none.
+def add_axioms(
+    groups: Groups,
+    pair: Pair,
+    batch: Batch,
+    seed: int,
+    oracle: Mapping[str, Oracle] | None = None,
+) -> dict[str, str]:
+    """Add a group ``axioms`` of all of these, such as ``null_error``.
 
     Args:
-        pair: A pair whose card has ``causes``.
+        groups: Where to add it.
+        pair: A pair whose card has causes.
         batch: The rows.
         seed: Of the guide's draws.
         oracle: As of :func:`effectiveness`; none by default.
 
+    Returns:
+        Attributes: ``no_counterfactuals``, why there is no such group, where there is none.
+
     Raises:
         ValueError: If an oracle does not fit.
     """
-    causes = list(pair.card.causes)
     try:
+        worlds = _Worlds.of(pair, batch, seed)
         found = {
-            "null": null_intervention(pair, batch, seed),
-            "composition": composition(pair, batch, seed),
-            "reversibility": reversibility(pair, batch, seed),
+            "null": _null(worlds),
+            "composition": _composition(worlds),
+            "reversibility": _reversibility(worlds),
         }
     except ValueError as error:
         if oracle:
             raise
-        return {}, str(error)
+        return {"no_counterfactuals": str(error)}
     if oracle:
-        read = effectiveness(pair, batch, None, oracle, seed=seed)
-        found["effectiveness"] = read.reindex({SET: causes})
+        read = _effectiveness(worlds, {}, oracle, None)
+        found["effectiveness"] = read.reindex({SET: list(worlds.causes)})
+    groups.coordinates |= {SET: np.array(worlds.causes), SITE: np.array(list(worlds.own))}
     variables = {
         f"{check}_{name}": (tuple(map(str, values.dims)), values.values)
         for check, figures in found.items()
         for name, values in figures.data_vars.items()
     }
-    return variables, ""
+    groups.add("axioms", variables)
+    return {}

@@ -18,7 +18,7 @@ from ppl_models.config import at_least, check_seed, whole
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
-from ppl_models.inference.posterior.axioms import SET, SITE, Oracle, axioms
+from ppl_models.inference.posterior.axioms import Oracle, add_axioms
 from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
     Groups,
@@ -296,26 +296,14 @@ class _Task:
         told["rows_sha256"] = digest(self.table.numbers[self.index])
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
         if self.pairs[0].card.causes:
-            told |= self._axioms(groups)
+            few = self._batch(self.pairs[0], self.index[:AXIOM_ROWS])
+            told |= add_axioms(groups, self.pairs[0], few, self.seed, self.oracle)
         if work.reason:
             told["no_evidence"] = work.reason
         if sites.points:
             told["points"] = ", ".join(sites.points)
         sizes = {f"{g}_draws": n for g, n in work.kept.items() if g != "sample_stats"}
         return groups, {**told, **sizes}
-
-    def _axioms(self, groups: Groups) -> dict[str, str]:
-        """Add how sound counterfactuals are; returns why that is not told, if it is not."""
-        pair = self.pairs[0]
-        batch = self._batch(pair, self.index[:AXIOM_ROWS])
-        found, reason = axioms(pair, batch, self.seed, self.oracle)
-        if reason:
-            return {"no_counterfactuals": reason}
-        seen = [n for n in self.names if n not in pair.card.covariates]
-        groups.coordinates[SET] = np.array(pair.card.causes)
-        groups.coordinates[SITE] = np.array([*dict.fromkeys([*pair.card.causes, *seen])])
-        groups.add("axioms", found)
-        return {}
 
     def _work(self, pair: Pair) -> Rows:
         few = self._batch(pair, self.index[:2])

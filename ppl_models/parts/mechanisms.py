@@ -327,7 +327,9 @@ class _Within(Transform):
         return _Inside(self.low, self.high)
 
     def _call(self, x: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * x.sigmoid()
+        made = self.low + (self.high - self.low) * x.sigmoid()
+        # Rounding must not reach the ends, from which there is no way back.
+        return made.clamp(self.low.nextafter(self.high), self.high.nextafter(self.low))
 
     def _inverse(self, y: Tensor) -> Tensor:
         return (y - self.low).log() - (self.high - y).log()

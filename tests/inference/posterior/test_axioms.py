@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
-from worlds.causes import CausesConfig, causes, rows
+from worlds.stories.causes import CausesConfig, causes, rows
 
 import ppl_models as zoo
 from ppl_models import Batch, counterfactuals, data, inference
@@ -128,7 +128,11 @@ def test_what_cannot_be_told_is_left_out_and_an_oracle_then_refused():
                 pyro.sample("c", dist.Normal(b, 1.0).to_event(1), obs=batch.get("c"))
                 pyro.sample("k", dist.Categorical(logits=torch.zeros(3)), obs=batch.get("k"))
                 pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-                pyro.sample("x", dist.Normal(b.expand(*b.shape[:-1], 6), 1.0).to_event(1), obs=batch.get("x"))
+                pyro.sample(
+                    "x",
+                    dist.Normal(b.expand(*b.shape[:-1], 6), 1.0).to_event(1),
+                    obs=batch.get("x"),
+                )
 
     pair = Gamma(CausesConfig())
     rows_ = table(pair).train
