@@ -329,7 +329,8 @@ class _Within(Transform):
     def _call(self, x: Tensor) -> Tensor:
         made = self.low + (self.high - self.low) * x.sigmoid()
         # Rounding must not reach the ends, from which there is no way back.
-        return made.clamp(self.low.nextafter(self.high), self.high.nextafter(self.low))
+        least = torch.finfo(made.dtype).eps * torch.maximum(self.low.abs(), self.high.abs())
+        return made.clamp(self.low + least, self.high - least)
 
     def _inverse(self, y: Tensor) -> Tensor:
         return (y - self.low).log() - (self.high - y).log()
