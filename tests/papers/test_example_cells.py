@@ -44,21 +44,21 @@ def test_it_is_short():
     assert len(FILE.read_text().splitlines()) < 60
 
 
-def rms(found, wanted):
-    return {name: float((found[name] - wanted[name]).square().mean().sqrt()) for name in wanted}
+def off(found, wanted):
+    """Median distance by site."""
+    return {n: float((found[n] - value).abs().median()) for n, value in wanted.items()}
 
 
 @pytest.mark.training
 def test_its_counterfactuals_are_those_of_the_world():
-    noise = world(1500, 0)
-    rows = data.from_arrays(**made(noise), splits=(1200, 100, 200))
+    noise = world(1200, 0)
+    rows = data.from_arrays(**made(noise), splits=(1000, 50, 150))
     pair = zoo.build(PAIR, rows)
-    inference.fit(pair, rows, epochs=60, batch_size=100, learning_rate=3e-3, progress=False)
-    (batch,) = rows.test.batches(torch.arange(200))
-    own = {name: value[rows.test.numbers] for name, value in noise.items()}
+    inference.fit(pair, rows, epochs=40, batch_size=100, learning_rate=0.01, progress=False)
+    (batch,) = rows.test.batches(torch.arange(150))
     dose = batch["dose"].flip(0)
-    truth = made(own, dose)
+    truth = made({name: value[rows.test.numbers] for name, value in noise.items()}, dose)
     torch.manual_seed(0)
-    found = rms(pair.counterfactual(batch, dose=dose), truth)
-    anew = rms(pair.intervene(batch, mean=False, dose=dose), truth)
-    print(found, anew, rms(batch, truth))
+    found = off(pair.counterfactual(batch, dose=dose), truth)
+    anew = off(pair.intervene(batch, mean=False, dose=dose), truth)
+    LIMITS
