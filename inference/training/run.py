@@ -134,7 +134,7 @@ class Run:
             table: The rows.
             restarts: Fits of the same pair from other seeds, which are further chains.
             options: ``path``, to write it to a file in memory that does not grow with the rows,
-                ``rows``, ``draws``, ``draws_for`` and more.
+                ``rows``, ``draws``, ``draws_for``, ``counterfactual`` and more.
         """
         from ppl_models.inference.posterior.export import posterior
 
