@@ -8,7 +8,7 @@ range that the site has over the rows; of a class, they are the share of rows th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,6 +176,7 @@ def _effectiveness(
     worlds: _Worlds, do: Mapping[str, Any], oracle: Mapping[str, Oracle], data: str | None
 ) -> xr.Dataset:
     pair, batch = worlds.pair, worlds.batch
+    check_oracle(pair, oracle)
     shown = [name for name in pair.card.data if name not in pair.card.causes]
     if data is None and len(shown) != 1:
         raise ValueError(f"card {pair.card.name!r} has data {shown}, say which an oracle is given")
@@ -184,8 +185,6 @@ def _effectiveness(
         raise ValueError(unknown("data site", site, worlds.own))
     found: dict[str, list[float]] = {"error": [], "change": [], "own": []}
     for cause, read in oracle.items():
-        if cause not in pair.card.causes:
-            raise ValueError(f"oracle: {unknown('cause', cause, pair.card.causes)}")
         own = worlds.own[cause]
         given = do.get(cause)
         to = _others(own) if given is None else torch.as_tensor(given).to(own).expand(own.shape)
@@ -195,6 +194,19 @@ def _effectiveness(
         found["change"].append(worlds.apart(cause, before, to))
         found["own"].append(worlds.apart(cause, before, own))
     return xr.Dataset({n: ((SET,), v) for n, v in found.items()}, {SET: list(oracle)})
+
+
+def check_oracle(pair: Pair, oracle: Collection[str]) -> None:
+    """Refuse an oracle of what is no cause.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if oracle and not pair.card.causes:
+        raise ValueError(f"an oracle reads causes, and card {pair.card.name!r} has none")
+    for cause in oracle:
+        if cause not in pair.card.causes:
+            raise ValueError(f"oracle: {unknown('cause', cause, pair.card.causes)}")
 
 
 def _read(cause: str, oracle: Oracle, data: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ppl_models.config import at_least, check_seed, whole
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
-from ppl_models.inference.posterior.axioms import Oracle, add_axioms
+from ppl_models.inference.posterior.axioms import Oracle, add_axioms, check_oracle
 from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
     Groups,
@@ -160,8 +160,7 @@ def posterior(
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
     do = interventions_of(counterfactual)
-    if oracle and not pairs[0].card.causes:
-        raise ValueError(f"an oracle reads causes, and card {pairs[0].card.name!r} has none")
+    check_oracle(pairs[0], oracle or {})
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     names = conditioned_sites(pairs[0], table, given, index, seed)
