@@ -111,10 +111,12 @@ def _noise(fn: Any, value: Tensor) -> Tensor:
         return _noise(base_of(fn.base_dist), value)
     if isinstance(fn, of_torch.MultivariateNormal):
         apart = (value - fn.loc).unsqueeze(-1)
-        return torch.linalg.solve_triangular(fn.scale_tril, apart, upper=False).squeeze(-1)
+        solved: Tensor = torch.linalg.solve_triangular(fn.scale_tril, apart, upper=False)
+        return solved.squeeze(-1)
     if isinstance(fn, of_torch.Uniform):
         share = (value - fn.low) / (fn.high - fn.low)
-        return share.masked_fill((share < 0) | (share > 1), torch.nan)
+        inside = (share >= 0) & (share <= 1)
+        return torch.where(inside, share, torch.nan)
     if isinstance(fn, CLASSES):
         chosen = value if isinstance(fn, of_torch.Categorical) else value.argmax(-1)
         return _gumbels(fn.logits, chosen)

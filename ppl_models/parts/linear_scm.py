@@ -130,7 +130,9 @@ class _Linear(Transform):
 
     def _call(self, x: Tensor) -> Tensor:
         one = torch.eye(len(self.left)).to(self.left)
-        solved = torch.linalg.solve_triangular(self.left, one, upper=True, unitriangular=True)
+        solved: Tensor = torch.linalg.solve_triangular(
+            self.left, one, upper=True, unitriangular=True
+        )
         return x @ solved
 
     def _inverse(self, y: Tensor) -> Tensor:

@@ -132,6 +132,9 @@ class Autoregressive(nn.Module):
 class Units(nn.Module):
     """u -> loc + scale u, of constants."""
 
+    loc: Tensor
+    scale: Tensor
+
     def __init__(self, loc: float, scale: float) -> None:
         super().__init__()
         self.register_buffer("loc", torch.tensor(loc))
@@ -152,6 +155,9 @@ class Positive(Units):
 
 class Between(nn.Module):
     """u -> low + (high - low) sigmoid(u), of constants; the ends themselves are never reached."""
+
+    low: Tensor
+    high: Tensor
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -206,6 +212,8 @@ class Mechanism(nn.Module):
         size: Its size; by default one number per row.
     """
 
+    zero: Tensor
+
     def __init__(
         self,
         given: Mapping[str, int],
@@ -224,9 +232,9 @@ class Mechanism(nn.Module):
         """Its distribution, at what its parents are before their outer layers."""
         shapes = [_rows(value, self.given[name]) for name, value in parents.items()]
         zero = self.zero.expand(*torch.broadcast_shapes(*shapes), -1)
-        steps = [layer(**parents) for layer in self.layers]
+        steps: list[Transform] = [layer(**parents) for layer in self.layers]
         if isinstance(self.size, Scalar):
-            steps.append(transforms.ReshapeTransform((1,), ()))
+            steps.append(transforms.ReshapeTransform(torch.Size((1,)), torch.Size(())))
         steps += [step() for step in self.outer]
         return dist.TransformedDistribution(dist.Normal(zero, 1.0).to_event(1), steps)
 
@@ -303,12 +311,15 @@ class _Inside(constraints.interval):
     """Between two numbers, which do not count."""
 
     def check(self, value: Tensor) -> Tensor:
-        return (self.lower_bound < value) & (value < self.upper_bound)
+        inside: Tensor = (self.lower_bound < value) & (value < self.upper_bound)
+        return inside
 
 
-@biject_to.register(_Inside)
 def _to_inside(constraint: Any) -> Transform:
     return _Within(constraint.lower_bound, constraint.upper_bound)
+
+
+biject_to.register(_Inside, _to_inside)
 
 
 class _Within(Transform):
@@ -324,7 +335,8 @@ class _Within(Transform):
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
     def codomain(self) -> Any:
-        return _Inside(self.low, self.high)
+        inside: Any = _Inside
+        return inside(self.low, self.high)
 
     def _call(self, x: Tensor) -> Tensor:
         made = self.low + (self.high - self.low) * x.sigmoid()

@@ -83,7 +83,8 @@ class SCM(nn.Module):
     @property
     def graph(self) -> dict[str, tuple[str, ...]]:
         """Parents of each variable."""
-        return {name: tuple(m.given) for name, m in self.mechanisms.items()}
+        every: Any = self.mechanisms
+        return {name: tuple(mechanism.given) for name, mechanism in every.items()}
 
     def sample(self, batch: Batch) -> dict[str, Tensor]:
         """Each variable as a site of its name, observed where the batch has it.
@@ -168,7 +169,7 @@ class SCM(nn.Module):
         if noise is None:
             if do is None or is_soft(do):
                 raise ValueError(f"variable {name!r} has no noise and is not set, expected one")
-            like = fn.sample()
+            like: Tensor = fn.sample()
         else:
             like = value_at(fn, noise)
         if do is None:
