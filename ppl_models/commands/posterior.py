@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_models import catalogue, data, inference
+from ppl_models import data, inference
 from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
 from ppl_models.commands.output import say, say_json, shown, tell
 from ppl_models.pages.posterior_file import POSTERIOR, posterior_of, reading
@@ -157,6 +157,8 @@ def write_posterior(
 
 
 def _oracles(texts: list[str]) -> dict[str, Any]:
+    from ppl_models import catalogue
+
     found = {}
     for text in texts:
         cause, _, where = text.partition("=")
