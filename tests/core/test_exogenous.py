@@ -148,3 +148,15 @@ def test_rounding_does_not_reach_the_ends(dtype, low, high):
     assert bool(noise_of(fn, value).isfinite().all())
     (slope,) = torch.autograd.grad(fn.log_prob(value).sum(), noise)
     assert bool(slope.isfinite().all())
+
+
+def test_what_samples_a_range_keeps_within_it():
+    """The support is the open range, and numbers without bounds are carried into it."""
+    support = within(64.0, 255.0, torch.zeros(())).support
+    assert support.check(torch.tensor([64.0, 64.1, 255.0])).tolist() == [False, True, False]
+    free = torch.linspace(-4, 4, 9, requires_grad=True)
+    carried = torch.distributions.biject_to(support)
+    value = carried(free)
+    assert bool(support.check(value).all())
+    (slope,) = torch.autograd.grad(value.sum(), free)
+    assert_close(carried.log_abs_det_jacobian(free, value).exp(), slope)
