@@ -60,6 +60,7 @@ class DeepSCM(Pair):
         task="counterfactual images",
         data={"x": "image (D), 0 to 1", "thickness": "t, pixels", "intensity": "i, grey levels"},
         latents={"z": "what else the image shows (L)"},
+        causes=("thickness", "intensity"),
         objectives=("elbo", "iwelbo"),
         departs=(
             "no batch norm, and ReLU: every row is looked at alone",
