@@ -68,6 +68,7 @@ class DeepSCM(Pair):
             "networks see the logit of i in its range, as the mechanisms do",
         ),
         limits=("the graph is given", "pictures follow causes as far as training rows had them"),
+        picture="digits as they are, thinner, thicker, darker, brighter; without arrows into x",
     )
 
     def __init__(self, config: DeepSCMConfig) -> None:

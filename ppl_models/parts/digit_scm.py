@@ -43,11 +43,13 @@ def digit_scm(
         raise ValueError(f"log_thickness is {(mean, deviation)}, expected a positive deviation")
     if not low < high:
         raise ValueError(f"grey_levels are {(low, high)}, expected the lowest, then the highest")
-    of_thickness = ({"thickness": Scalar()}, Affine) if arrow else ({}, Affine, Spline)
-    return SCM(
-        thickness=Mechanism({}, Spline, outer=(Positive(mean, deviation),)),
-        intensity=Mechanism(*of_thickness, outer=(Between(low, high),)),
-    )
+    between = (Between(low, high),)
+    if arrow:
+        intensity = Mechanism({"thickness": Scalar()}, Affine, outer=between)
+    else:
+        intensity = Mechanism({}, Affine, Spline, outer=between)
+    thickness = Mechanism({}, Spline, outer=(Positive(mean, deviation),))
+    return SCM(thickness=thickness, intensity=intensity)
 
 
 def _two(option: str, values: Sequence[float]) -> tuple[float, float]:
