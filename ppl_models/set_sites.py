@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.covariates import covariate_value, covariates_of, emptied
 from ppl_models.devices import check_device
+from ppl_models.exogenous import noise_family, value_at
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import (
@@ -73,8 +74,8 @@ def set_to(
     for name, value in values.items():
         if isinstance(value, Distribution):
             of = like[name]["value"] if name in like else batch[name]
-            value = _drawn_from(name, value, of, draws)
-        elif callable(value):
+            value = drawn_from(name, value, of, draws)
+        elif is_soft(value):
             if name not in like:
                 raise ValueError(
                     f"{name!r} is a covariate and has no distribution that could change; expected "
@@ -86,8 +87,17 @@ def set_to(
     return hard, soft
 
 
-def _drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
-    """Draws of a distribution in the shape of a site's value, with draws in front."""
+def is_soft(value: Any) -> bool:
+    """Whether a value is a callable, which changes a site's distribution."""
+    return callable(value) and not isinstance(value, Distribution)
+
+
+def drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
+    """Draws of a distribution in the shape of a site's value, with draws in front.
+
+    Raises:
+        ValueError: If it does not expand to that shape, naming the site.
+    """
     batch_shape = like.shape[: like.dim() - len(fn.event_shape)]
     wide = _expanded(fn, batch_shape, like.shape[len(batch_shape) :])
     if wide is None:
@@ -143,17 +153,47 @@ class Changed(Messenger):
         name, old = msg["name"], msg["fn"]
         if name not in self.soft:
             return
-        new = self.soft[name](old)
-        wide = None
-        if isinstance(new, Distribution):
-            wide = _expanded(new, old.batch_shape, old.event_shape)
-        if wide is None:
-            raise Refused(
-                f"what is given for site {name!r} makes {_shown(new)} of its distribution, "
-                f"expected a distribution of batch shape {tuple(old.batch_shape)} and event shape "
-                f"{tuple(old.event_shape)}"
-            )
-        msg["fn"] = wide
+        msg["fn"] = changed(name, self.soft[name], old)
+
+
+def changed(name: str, change: Soft, old: Any) -> Any:
+    """The distribution that a callable makes of a site's, in the shape of that.
+
+    Raises:
+        Refused: If it makes none of this shape, naming the site.
+    """
+    new = change(old)
+    wide = None
+    if isinstance(new, Distribution):
+        wide = _expanded(new, old.batch_shape, old.event_shape)
+    if wide is None:
+        raise Refused(
+            f"what is given for site {name!r} makes {_shown(new)} of its distribution, "
+            f"expected a distribution of batch shape {tuple(old.batch_shape)} and event shape "
+            f"{tuple(old.event_shape)}"
+        )
+    return wide
+
+
+def carried(name: str, fn: Any, family: type | None, noise: Tensor) -> Tensor:
+    """The value that a site's noise leads to under this distribution, in the shape of that.
+
+    Args:
+        name: The site.
+        fn: Its distribution as it is now.
+        family: What the noise is of.
+        noise: It.
+
+    Raises:
+        Refused: If the noise of this distribution is of another family, naming the site.
+    """
+    if not is_delta(fn) and noise_family(fn) is not family:
+        was_of, is_of = ("none" if f is None else f.__name__ for f in (family, noise_family(fn)))
+        raise Refused(
+            f"site {name!r} keeps its noise, which is {was_of}, and is given a distribution "
+            f"whose noise is {is_of}; expected one of the same noise, or a Delta"
+        )
+    return value_at(fn, noise).expand(fn.batch_shape + fn.event_shape)
 
 
 # ---- what hangs on them ---------------------------------------------------------------------
@@ -171,29 +211,30 @@ def sites_of(function: Any, batch: Batch) -> dict[str, Any]:
     return {name: site for name, site in trace.nodes.items() if is_of_story(site)}
 
 
-def parents_of(
-    pair: Pair, batch: Batch, names: Sequence[str] | Mapping[str, Any], like: Sites
-) -> Mapping[str, Sequence[str]]:
-    """What each site of the model depends on.
+def parents_of(pair: Pair, batch: Batch, like: Sites) -> Mapping[str, Sequence[str]]:
+    """What each site of the model, and each covariate, depends on.
 
     Args:
         pair: The pair.
         batch: The rows.
-        names: Those that are set, which must be among them.
         like: As :func:`model_sites` gives them.
-
-    Raises:
-        ValueError: If there is no such site.
     """
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
     few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     # An observed Delta may stand at the observation and not at what is made.
     made = [name for name, site in like.items() if is_delta(site["fn"])]
-    parents = dependencies(pair.model, few.without(*made))
+    return dependencies(pair.model, few.without(*made))
+
+
+def check_sites(names: Collection[str], parents: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to set what is no site.
+
+    Raises:
+        ValueError: Naming it.
+    """
     for name in names:
         if name not in parents:
             raise ValueError(unknown("site", name, parents))
-    return parents
 
 
 def descendants(parents: Mapping[str, Sequence[str]], roots: set[str]) -> set[str]:
@@ -213,7 +254,12 @@ def inferred(pair: Pair, batch: Batch) -> dict[str, Tensor]:
     return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
 
 
-def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) -> dict[str, Any]:
+def sites_at(
+    pair: Pair,
+    batch: Batch,
+    kept: Mapping[str, Tensor],
+    like: Sites,
+) -> dict[str, Any]:
     """The model's sites where some keep values; the others are as handlers make them.
 
     Args:
@@ -224,7 +270,7 @@ def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) 
     """
     own = {name for name, value in kept.items() if name in batch and batch[name] is value}
     seen = {
-        name: value if name in own or name not in like else _by_row(like[name], value)
+        name: value if name in own or name not in like else by_row(like[name], value)
         for name, value in kept.items()
         if name in batch or name in pair.card.data
     }
@@ -233,7 +279,8 @@ def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) 
     return sites_of(poutine.condition(pair.model, data=set_here), batch.replace(seen))
 
 
-def _by_row(site: Any, value: Tensor) -> Tensor:
+def by_row(site: Any, value: Tensor) -> Tensor:
+    """A site's value, in the shape of the batch where it is a row's own."""
     return rows_first(site, value, len(site["fn"].event_shape)) if is_local(site) else value
 
 
@@ -269,13 +316,18 @@ def over_draws(
         return {name: torch.stack([found[name] for found in runs]) for name in runs[0]}
     axes = {name: row_axis(value[0], like.get(name)) for name, value in values.items()}
     flat = {n: v.movedim(0, axes[n]).flatten(axes[n], axes[n] + 1) for n, v in values.items()}
-    repeated = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
-    found = run(Batch(repeated, batch.rows.repeat(draws), size=batch.size * draws), flat)
+    found = run(repeated(batch, draws), flat)
     split = {}
     for name, value in found.items():
         axis = row_axis(value, like.get(name))
         split[name] = value.unflatten(axis, (draws, batch.count)).movedim(axis, 0)
     return split
+
+
+def repeated(batch: Batch, draws: int) -> Batch:
+    """The rows of a batch, over and over: those of the first draw, of the second and so on."""
+    sites = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
+    return Batch(sites, batch.rows.repeat(draws), size=batch.size * draws)
 
 
 def row_axis(value: Tensor, site: Any) -> int:
