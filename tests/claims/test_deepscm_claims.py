@@ -37,7 +37,12 @@ SETTINGS = (
     f"units; {STEPS:,} steps of 64 rows, analytic KL of one draw, rate 2e-3 by a cosine, causes "
     f"5e-3; mean of {DRAWS} draws; seeds 0-2"
 )
-# The paper's are of 60,000 digits, and up to 270 passes of 256 rows.
+# Why checks 3 and 4 miss in part, as far as is known.
+FAINT = (
+    "38 passes of 10,000 digits where the paper has some 250 of 54,000: codes of test rows rebuild "
+    "them worse than the paper's, and what u keeps of the old stroke stays in the new picture. "
+    "3,000 digits at 5,000 steps (seed 10): {before}"
+)
 THICK, BRIGHT = (1.5, 2.0, 4.0), (100.0, 200.0)
 
 
@@ -192,6 +197,10 @@ def test_pictures_follow_the_thickness(fits, record):
         for t in (1.5, 4.0)
     ]
     moves = [abs(thick - thin) for thin, thick in zip(*without, strict=True)]
+    means = [
+        spread([float(v.mean()) for v in values(columns, "full", f"measured at thickness {t:g}")])
+        for t in off
+    ]
     level = [
         float(np.abs(run["as they are"] - run["causes"]["thickness"]).mean())
         for run in columns["full"]
@@ -203,6 +212,8 @@ def test_pictures_follow_the_thickness(fits, record):
         baseline=f"independent moves by {spread(moves)} between the two; the measure itself is "
         f"off by {spread(level)} in the data",
         holds="yes" if holds else "no",
+        note=f"means {' and '.join(means)}"
+        + ("" if holds else ". " + FAINT.format(before="0.20, 0.71")),
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
@@ -226,17 +237,25 @@ def test_pictures_follow_the_thickness(fits, record):
     assert holds, (off, moves)
 
 
+def off_the_joint(causes, intensity):
+    """By how many deviations an intensity misses what a digit of its thickness has ``(N,)``."""
+    logit = math.log((intensity - 64) / (255 - intensity))
+    return np.abs(logit - 2 * (causes["thickness"] - 2.5)) / 0.5
+
+
 def test_nothing_moves_that_should_not(fits, record):
     """Check 4."""
     columns, minutes = fits
     null = values(columns, "full", "null")
-    shifts = {
-        i: [
-            float(np.abs(run[f"measured at intensity {i:g}"] - run["as they are"]).mean())
+    shifts, near = {}, {}
+    for i in BRIGHT:
+        moves = [
+            np.abs(run[f"measured at intensity {i:g}"] - run["as they are"])
             for run in columns["full"]
         ]
-        for i in BRIGHT
-    }
+        usual = [off_the_joint(run["causes"], i) < 2 for run in columns["full"]]
+        shifts[i] = [float(move.mean()) for move in moves]
+        near[i] = [float(move[rows].mean()) for move, rows in zip(moves, usual, strict=True)]
     same = all(
         np.array_equal(run[f"thickness at intensity {i:g}"], run["causes"]["thickness"])
         for run in columns["full"]
@@ -244,25 +263,33 @@ def test_nothing_moves_that_should_not(fits, record):
     )
     holds = {
         "null": max(null) < 1e-2,
-        "brightness": same and max(map(statistics.mean, shifts.values())) <= 0.3,
+        "thickness": same,
+        "brightness": max(map(statistics.mean, shifts.values())) <= 0.3,
     }
+    more = {"settings": SETTINGS, "fixture": "fits", "minutes": minutes}
     record(
         "deepscm: 4, a null intervention gives every pixel back within 0.01 grey levels",
-        ours=f"{max(null):.1e} at most",
+        ours=f"{max(null):.4f} at most",
         holds="yes" if holds["null"] else "no",
-        settings=SETTINGS,
-        fixture="fits",
-        minutes=minutes,
+        **more,
     )
     record(
-        "deepscm: 4, do(i), i in {100, 200}, leaves t as it is and its measure within 0.3 pixels",
+        "deepscm: 4, do(i) leaves the thickness as it is, to the bit",
+        ours="the same" if same else "moved",
+        holds="yes" if same else "no",
+        **more,
+    )
+    record(
+        "deepscm: 4, do(i), i in {100, 200}, leaves the measured thickness within 0.3 pixels",
         ours=" and ".join(spread(v) for v in shifts.values()),
         holds="yes" if holds["brightness"] else "no",
-        settings=SETTINGS,
-        fixture="fits",
-        minutes=minutes,
+        note="of rows for which that intensity is within two deviations of what their thickness "
+        f"has in the data: {' and '.join(spread(v) for v in near.values())}; what is darker than "
+        "any such digit of the training rows is drawn thinner, too. "
+        + FAINT.format(before="0.51, 0.13"),
+        **more,
     )
-    assert all(holds.values()), (null, shifts, same)
+    assert all(holds.values()), (null, same, shifts, near)
 
 
 def test_picture(fits, picture):
