@@ -38,10 +38,10 @@ SETTINGS = (
     f"5e-3; mean of {DRAWS} draws; seeds 0-2"
 )
 # Why checks 3 and 4 miss in part, as far as is known.
-FAINT = (
-    "38 passes of 10,000 digits, where the paper has some 250 of 54,000: test rows are rebuilt worse "
-    "than the paper's, and what u keeps of the old stroke stays in the new picture. 3,000 digits at "
-    "5,000 steps (seed 10): {before}"
+WHY = (
+    "38 passes of 10,000 digits, where the paper has some 250 of 54,000: test rows are rebuilt "
+    "worse than the paper's, and what u keeps of the old stroke stays in the new picture. 3,000 "
+    "digits at 5,000 steps (seed 10): {before}"
 )
 THICK, BRIGHT = (1.5, 2.0, 4.0), (100.0, 200.0)
 
@@ -166,7 +166,7 @@ def test_counterfactual_intensity_is_the_equations(fits, record):
     holds = max(ours) < 8 and min(without) > 30
     told = [", ".join(spread(errors[story, t], digits=1) for t in THICK) for story in STORIES]
     record(
-        "deepscm: 2, intensity had t been 1.5, 2 or 4: error below 8 grey levels, without arrow > 30",
+        "deepscm: 2, intensity had t been 1.5, 2, 4: off by less than 8 levels, without arrow > 30",
         ours=told[0],
         baseline=f"independent {told[1]}",
         holds="yes" if holds else "no",
@@ -208,7 +208,7 @@ def test_pictures_follow_the_thickness(fits, record):
         f"off by {spread(level)} in the data",
         holds="yes" if holds else "no",
         note=f"means {' and '.join(means)}"
-        + ("" if holds else ". " + FAINT.format(before="0.20, 0.71; without u 0.22, 0.51")),
+        + ("" if holds else ". " + WHY.format(before="0.20, 0.71; without u 0.22, 0.51")),
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
@@ -281,7 +281,7 @@ def test_nothing_moves_that_should_not(fits, record):
         note="of rows for which that intensity is within two deviations of what their thickness "
         f"has in the data: {' and '.join(spread(v) for v in near.values())}; what is darker than "
         "any such digit of the training rows is drawn thinner, too. "
-        + FAINT.format(before="0.51, 0.13"),
+        + WHY.format(before="0.51, 0.13"),
         **more,
     )
     assert all(holds.values()), (null, same, shifts, near)
