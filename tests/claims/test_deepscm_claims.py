@@ -23,9 +23,10 @@ pytestmark = [pytest.mark.claims, needs_mnist]
 SEEDS = (0, 1, 2)
 STORIES = ("full", "independent")
 NETWORKS = {"channels": (16, 32), "hidden": (128,)}
-STEPS, ROWS, TEST, DRAWS = 6_000, 10_000, 300, 16
+# No cause moves a picture of the independent story: its mechanisms alone are compared.
+STEPS = {"full": 6_000, "independent": 1_500}
+ROWS, TEST, DRAWS = 10_000, 300, 16
 FIT = {
-    "steps": STEPS,
     "batch_size": 64,
     "learning_rate": 2e-3,
     "schedule": "cosine(last=0.01)",
@@ -34,8 +35,8 @@ FIT = {
 }
 SETTINGS = (
     f"{ROWS:,} digits of MNIST, {TEST} of its test rows; convolutions of 16 and 32 maps, 128 "
-    f"units; {STEPS:,} steps of 64 rows, analytic KL of one draw, rate 2e-3 by a cosine, causes "
-    f"5e-3; mean of {DRAWS} draws; seeds 0-2"
+    f"units; {STEPS['full']:,} steps of 64 rows (independent {STEPS['independent']:,}), analytic "
+    f"KL of one draw, rate 2e-3 by a cosine, causes 5e-3; mean of {DRAWS} draws; seeds 0-2"
 )
 # Why checks 3 and 4 miss in part, as far as is known.
 WHY = (
@@ -64,7 +65,9 @@ def measured(story: str, seed: int) -> dict[str, object]:
     pair = zoo.build("deepscm", rows, seed=seed, story=story, **NETWORKS)
     began = time.process_time()
     with torch.enable_grad():
-        inference.fit(pair, rows.train, inference.ELBO(kl="analytic"), seed=seed, **FIT)
+        inference.fit(
+            pair, rows.train, inference.ELBO(kl="analytic"), seed=seed, steps=STEPS[story], **FIT
+        )
     found: dict[str, object] = {"minutes": (time.process_time() - began) / 60}
     (batch,) = rows.test.batches()
     batch = batch.only("x", "thickness", "intensity")
@@ -107,11 +110,6 @@ def fits():
 
 def values(columns, story, name):
     return [run[name] for run in columns[story]]
-
-
-def beside(columns, name, digits=2):
-    """The ablation's numbers, for the column of the baseline."""
-    return f"independent {spread(values(columns, 'independent', name), digits=digits)}"
 
 
 def test_the_arrow_is_worth_what_it_should(fits, record):
@@ -166,7 +164,7 @@ def test_counterfactual_intensity_is_the_equations(fits, record):
     holds = max(ours) < 8 and min(without) > 30
     told = [", ".join(spread(errors[story, t], digits=1) for t in THICK) for story in STORIES]
     record(
-        "deepscm: 2, intensity had t been 1.5, 2, 4: off by less than 8 levels, without arrow > 30",
+        "deepscm: 2, intensity had t been 1.5, 2, 4: error below 8 levels, without arrow > 30",
         ours=told[0],
         baseline=f"independent {told[1]}",
         holds="yes" if holds else "no",
@@ -215,16 +213,11 @@ def test_pictures_follow_the_thickness(fits, record):
     )
     record(
         "deepscm: reconstruction, mean absolute error in grey levels",
-        paper="4.43; independent 4.50",
+        paper="4.43",
         ours=spread(values(columns, "full", "rebuilt")),
-        baseline=beside(columns, "rebuilt"),
-        note="E log p(x | z, t, i) per image and KL: "
-        + ", ".join(
-            f"{story} {spread(values(columns, story, 'log x'), digits=0)} and "
-            f"{spread(values(columns, story, 'kl'), digits=0)}"
-            for story in STORIES
-        )
-        + "; the paper's -5611 and 77, independent -5841 and 78",
+        note="E log p(x | z, t, i) of an image and KL: "
+        f"{spread(values(columns, 'full', 'log x'), digits=0)} and "
+        f"{spread(values(columns, 'full', 'kl'), digits=0)}; the paper's -5611 and 77",
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
