@@ -23,10 +23,9 @@ pytestmark = [pytest.mark.claims, needs_mnist]
 SEEDS = (0, 1, 2)
 STORIES = ("full", "independent")
 NETWORKS = {"channels": (16, 32), "hidden": (128,)}
-# No cause moves a picture of the independent story: its mechanisms alone are compared.
-STEPS = {"full": 6_000, "independent": 1_500}
 ROWS, TEST, DRAWS = 10_000, 300, 16
 FIT = {
+    "steps": 6_000,
     "batch_size": 64,
     "learning_rate": 2e-3,
     "schedule": "cosine(last=0.01)",
@@ -35,8 +34,8 @@ FIT = {
 }
 SETTINGS = (
     f"{ROWS:,} digits of MNIST, {TEST} of its test rows; convolutions of 16 and 32 maps, 128 "
-    f"units; {STEPS['full']:,} steps of 64 rows (independent {STEPS['independent']:,}), analytic "
-    f"KL of one draw, rate 2e-3 by a cosine, causes 5e-3; mean of {DRAWS} draws; seeds 0-2"
+    "units; 6,000 steps of 64 rows, analytic KL of one draw, rate 2e-3 by a cosine, causes 5e-3; "
+    f"mean of {DRAWS} draws; seeds 0-2. Of the independent story the mechanisms alone are trained"
 )
 # Why checks 3 and 4 miss in part, as far as is known.
 WHY = (
@@ -58,6 +57,16 @@ def thickness_of(x):
     return measure((255 * x).round().clamp(0, 255).byte().numpy().reshape(-1, 28, 28))
 
 
+def mechanisms_alone(pair, table):
+    """The causes' densities of all rows at once: of the independent story none moves a picture."""
+    causes = {name: table.sites[name] for name in pair.card.causes}
+    optimiser = torch.optim.Adam(pair.scm.parameters(), 1e-2)
+    for _ in range(500):
+        optimiser.zero_grad()
+        (-pair.scm.log_prob(causes).mean()).backward()
+        optimiser.step()
+
+
 @torch.no_grad()
 def measured(story: str, seed: int) -> dict[str, object]:
     """Densities of test rows, and what interventions make of their causes and pictures."""
@@ -65,9 +74,10 @@ def measured(story: str, seed: int) -> dict[str, object]:
     pair = zoo.build("deepscm", rows, seed=seed, story=story, **NETWORKS)
     began = time.process_time()
     with torch.enable_grad():
-        inference.fit(
-            pair, rows.train, inference.ELBO(kl="analytic"), seed=seed, steps=STEPS[story], **FIT
-        )
+        if story == "full":
+            inference.fit(pair, rows.train, inference.ELBO(kl="analytic"), seed=seed, **FIT)
+        else:
+            mechanisms_alone(pair, rows.train)
     found: dict[str, object] = {"minutes": (time.process_time() - began) / 60}
     (batch,) = rows.test.batches()
     batch = batch.only("x", "thickness", "intensity")
