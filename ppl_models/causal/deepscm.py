@@ -61,6 +61,7 @@ class DeepSCM(Pair):
         data={"x": "image (D), 0 to 1", "thickness": "t, pixels", "intensity": "i, grey levels"},
         latents={"z": "what else the image shows (L)"},
         causes=("thickness", "intensity"),
+        numbers=("thickness", "intensity"),
         objectives=("elbo", "iwelbo"),
         departs=(
             "no batch norm, and ReLU: every row is looked at alone",

@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 from worlds.whole_life import whole_life
 
-from ppl_models import build, inference
+from ppl_models import build, data, inference
 from ppl_models.batch import Batch
 from ppl_models.causal.deepscm import STORIES
 from ppl_models.data.render.morpho import causes
@@ -204,6 +204,22 @@ def test_it_lives_wholly(digits, tmp_path):
         lambda: build("deepscm", digits, **SMALL), digits, tmp_path, epochs=3, batch_size=20
     )
     assert found.posterior["z"].shape[-1] == L
+
+
+def test_causes_may_come_as_columns(digits):
+    """From arrays and files a number per row comes as ``(N, 1)``, for training and later on."""
+    sites = {name: value.numpy() for name, value in digits.train.sites.items()}
+    sites["intensity"] = sites["intensity"][:, None]
+    own = data.from_arrays(**sites, splits=(40, 0, 0), shapes={"x": SHAPE[:2]}, seed=0)
+    assert own.train.sites["thickness"].shape == own.train.sites["intensity"].shape == (40, 1)
+    pair = build("deepscm", own, **SMALL)
+    options = {"epochs": 1, "batch_size": 40, "progress": False, "device": "cpu"}
+    run = inference.fit(pair, own.train, **options)
+    same = pair.schema.bring(own.train)
+    assert same.sites["thickness"].shape == same.sites["intensity"].shape == (40,)
+    again = inference.fit(build("deepscm", own, **SMALL), same, **options)
+    assert run.history["loss"] == again.history["loss"]
+    assert run.posterior(own.train, draws=2).posterior["z"].shape == (1, 2, 40, L)
 
 
 def test_the_mechanisms_learn_at_their_own_rate(digits):
