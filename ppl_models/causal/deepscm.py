@@ -68,7 +68,10 @@ class DeepSCM(Pair):
             "the range of i and the units of t are settings, not read off the training rows",
             "networks see the logit of i in its range, as the mechanisms do",
         ),
-        limits=("the graph is given", "pictures follow causes as far as training rows had them"),
+        limits=(
+            "the graph is given; pictures follow causes as far as training rows had them",
+            "x has no mean in closed form: intervene(..., mean=False), or counterfactual",
+        ),
         picture="digits as they are, thinner, thicker, darker, brighter; without arrows into x",
     )
 
