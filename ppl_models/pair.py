@@ -61,6 +61,8 @@ class Card:
         picture: What the picture on its docs page shows; none without.
         causes: Sites that a user may set and whose effects the story tells: the variables of its
             structural causal model. Reports show counterfactuals of them.
+        numbers: Sites of the data that are one number per row, without event dimension; they are
+            taken so from data that have them as a column ``(N, 1)``, as files do.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Card:
     covariates: Mapping[str, str] = field(default_factory=dict)
     density: Density = "data"
     causes: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an unknown density, a covariate that is a site, and a cause that is none."""
@@ -91,9 +94,10 @@ class Card:
                     "expected one of the two"
                 )
         sites = (*self.data, *self.latents, *self.labels)
-        for name in self.causes:
-            if name not in sites:
-                raise ValueError(f"card {self.name!r}: {unknown('cause', name, sites)}")
+        for what, names in (("cause", self.causes), ("number", self.numbers)):
+            for name in names:
+                if name not in sites:
+                    raise ValueError(f"card {self.name!r}: {unknown(what, name, sites)}")
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -307,7 +311,7 @@ class Pair(nn.Module):
         card = self.card
         sites = {**card.data, **card.covariates, **dict.fromkeys(card.labels), **card.latents}
         known = {**dict.fromkeys(card.covariates, "covariate"), **(roles or {})}
-        new = Schema.of(table, sites, known)
+        new = Schema.of(table, sites, known).of_numbers(card.numbers)
         for rules in dataclasses.fields(self.config):
             site = rules.metadata.get("shape_from")
             if site is not None and site in new.sites:

@@ -100,8 +100,18 @@ class Schema:
         told = dataclasses.replace(own, image=own.image or shape)
         return Schema({**self.sites, site: told})
 
+    def of_numbers(self, sites: Iterable[str]) -> Schema:
+        """This schema, in which sites of one column are one number per row instead.
+
+        Args:
+            sites: Their names; others of them stay as they are.
+        """
+        single = [name for name in sites if name in self.sites and self.sites[name].shape == (1,)]
+        told = {n: dataclasses.replace(self.sites[n], shape=(), columns=()) for n in single}
+        return Schema({**self.sites, **told})
+
     def bring(self, table: Table) -> Table:
-        """The table with its classes coded, and its columns ordered, as here.
+        """The table with its classes coded, its columns ordered and its numbers single, as here.
 
         Sites that are not here stay as they are, and so does a table that fits already.
 
@@ -118,7 +128,12 @@ class Schema:
             if name not in table.sites:
                 continue
             where = f"site {name!r} of {table.name}"
-            _check_form(where, site, _site(table, name))
+            form = _site(table, name)
+            if site.kind == form.kind == "vector" and (site.shape, form.shape) == ((), (1,)):
+                changed[name] = table.sites[name][:].squeeze(1)
+                known["columns"].pop(name, None)
+                form = dataclasses.replace(form, shape=(), columns=())
+            _check_form(where, site, form)
             if site.kind == "label":
                 if table.classes[name] != site.classes:
                     changed[name] = _recoded(table, name, site.classes)

@@ -52,6 +52,8 @@ def test_a_site_is_a_covariate_or_scored():
         ValueError, match=r"card 'dosed': unknown cause 'dose': expected one of x, y"
     ):
         replace(Dosed.card, causes=("y", "dose"))
+    with pytest.raises(ValueError, match=r"card 'dosed': unknown number 'dose': expected one of"):
+        replace(Dosed.card, numbers=("x", "dose"))
     assert Dosed.card.given == ("x", "donor", "dose")
 
 
