@@ -93,6 +93,10 @@ if TYPE_CHECKING:
         Training as Training,
     )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
+    from ppl_models.inference.objectives.swapped_labels import (
+        SwappedLabels as SwappedLabels,
+        swapped_labels as swapped_labels,
+    )
     from ppl_models.inference.objectives.tmc import TMC as TMC
     from ppl_models.inference.objectives.total_correlation import (
         KLParts as KLParts,
@@ -186,6 +190,7 @@ _HOMES = {
     "SelfNormalisedELBO": "objectives.self_normalised",
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
+    "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.total_correlation",
     "Training": "objectives.stage",
@@ -240,6 +245,7 @@ _HOMES = {
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
 }
