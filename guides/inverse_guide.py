@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.inspect import TrackProvenance, is_sample_site
+from pyro.infer.inspect import TrackProvenance
 from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -28,7 +28,7 @@ from ppl_models.guides.inverse_graph import faithful_inverse
 from ppl_models.guides.supports import support_of
 from ppl_models.networks import Label, Scalar
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import base_of, is_local
+from ppl_models.sample_sites import base_of, is_delta, is_local, is_masked, is_of_story
 
 Model = Callable[[Batch], Any]
 REDRAWS = 4  # other values that each site takes when dependencies are read
@@ -68,6 +68,12 @@ def inverse(
     """
     trace, parents = _read(model, batch)
     local = {name for name, site in trace.items() if is_local(site)}
+    for name, site in trace.items():
+        if not site["is_observed"] and is_delta(site["fn"]):
+            raise ValueError(
+                f"site {name!r} is a latent Delta, which no guide can sample; expected "
+                "pyro.deterministic"
+            )
     latent = [n for n in parents if n in local and not trace[n]["is_observed"]]
     factors = {name: _factor_of(name, trace[name]) for name in latent}
     if first is None:
@@ -100,16 +106,14 @@ def dependencies(model: Model, batch: Batch) -> dict[str, tuple[str, ...]]:
     model (covariates; they have no parents). Read twice: by Pyro's provenance tensors, which
     follow torch's operations, and by putting other draws in for one site at a time, which
     finds what goes through custom functions, in-place assignment, or a Python ``if`` that the
-    draws take differently. If provenance cannot pass through the model at all, every site
+    draws take differently. What is masked counts as what is not, and a point (a Delta) depends on
+    what its value is made of. If provenance cannot pass through the model at all, every site
     counts as depending on all before it, which is faithful but not minimal, and a warning
     says so.
 
     Args:
         model: Model, called with the batch.
         batch: The batch.
-
-    Raises:
-        ValueError: If a latent site is a Delta, which is no random variable.
     """
     return _read(model, batch)[1]
 
@@ -145,9 +149,17 @@ def _by_provenance(model: Model, batch: Batch) -> dict[str, set[str]]:
     with TrackProvenance(), _ShapesCarryNothing():
         trace = _sites(poutine.trace(model).get_trace(batch.replace(tracked)))
     return {
-        name: set(get_provenance(site["fn"].log_prob(site["value"])))
+        name: {p for part in _densities(site["fn"], site["value"]) for p in get_provenance(part)}
         for name, site in trace.items()
     }
+
+
+def _densities(fn: Any, value: Tensor) -> tuple[Tensor, ...]:
+    """What tells a distribution from another: log densities, masked and not; a point's value."""
+    base = base_of(fn)
+    if is_delta(base):
+        return (base.v,)
+    return (fn.log_prob(value), base.log_prob(value)) if is_masked(fn) else (fn.log_prob(value),)
 
 
 class _ShapesCarryNothing(TorchFunctionMode):
@@ -184,24 +196,14 @@ def _by_change(
     for child, site in trace.items():
         if child == name or child not in again:
             continue
-        before = site["fn"].log_prob(site["value"])
-        after = again[child]["fn"].log_prob(site["value"])
-        if before.shape != after.shape or not torch.equal(before, after):
+        before = _densities(site["fn"], site["value"])
+        after = _densities(again[child]["fn"], site["value"])
+        if any(b.shape != a.shape or not b.equal(a) for b, a in zip(before, after, strict=True)):
             yield child
 
 
 def _sites(trace: poutine.Trace) -> dict[str, Any]:
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site["is_observed"] and _is_delta(site["fn"]):
-            raise ValueError(
-                f"site {name!r} is a latent Delta, which no guide can sample; expected "
-                "pyro.deterministic"
-            )
-    return {name: site for name, site in trace.nodes.items() if is_sample_site(site)}
-
-
-def _is_delta(fn: Any) -> bool:
-    return isinstance(base_of(fn), dist.Delta)
+    return {name: site for name, site in trace.nodes.items() if is_of_story(site)}
 
 
 # ---- factors --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Transform, transforms
 
-from ppl_models.sample_sites import base_of, is_plate
+from ppl_models.sample_sites import Refused, base_of, is_plate, one_line
 from ppl_models.spherical import sphere
 
 NORMALS = (dist.Normal, dist.MultivariateNormal, dist.LowRankMultivariateNormal)
@@ -120,19 +120,6 @@ def at_centres(data: Collection[str] = (), mean: bool = True) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def one_line() -> Iterator[None]:
-    """Make a ``ValueError`` of :class:`NoCentre`, outside the traces that it arose in."""
-    try:
-        yield
-    except NoCentre as error:
-        raise ValueError(str(error)) from None
-
-
-class NoCentre(Exception):
-    """A site has no mean; no ``ValueError``, to which Pyro's traces add lines of their own."""
-
-
 class _Centred(Messenger):
     def __init__(self, data: Collection[str], mean: bool) -> None:
         super().__init__()
@@ -148,7 +135,7 @@ class _Centred(Messenger):
         value = data_centre(fn) if of_data else centre_of(fn)
         if value is None:
             instead = "mean=False" if of_data else "codes='draw'"
-            raise NoCentre(
+            raise Refused(
                 f"site {name!r} ({type(base_of(fn)).__name__}) has no mean; ask for draws with "
                 f"{instead}"
             )

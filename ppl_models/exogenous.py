@@ -24,17 +24,37 @@ SHIFTED = (dist.Normal, dist.Laplace, dist.Cauchy, dist.StudentT, dist.Gumbel)  
 CLASSES = (dist.Categorical, dist.OneHotCategorical)
 
 
+def noise_family(fn: Any) -> type | None:
+    """What the noise behind a distribution's values is of; None if it cannot be told from them.
+
+    Distributions of one family carry the same noise: a Normal of the kind of a multivariate one,
+    or of a flow's base. Of a binary site whose values may be grey it cannot be told.
+
+    Args:
+        fn: A distribution, wrapped by plates, masks and ``to_event`` as it may be.
+    """
+    fn = base_of(fn)
+    if isinstance(fn, CLASSES):
+        return dist.Categorical
+    if isinstance(fn, dist.MultivariateNormal):
+        return dist.Normal
+    if isinstance(fn, dist.Bernoulli) and not fn.has_enumerate_support:
+        return None
+    for kind in (*SHIFTED, dist.Bernoulli, dist.Uniform, dist.Delta):
+        if isinstance(fn, kind):
+            return kind
+    if isinstance(fn, dist.TransformedDistribution) and all(s.bijective for s in fn.transforms):
+        return noise_family(fn.base_dist)
+    return None
+
+
 def has_noise(fn: Any) -> bool:
     """Whether the noise behind a value of this distribution can be told.
 
     Args:
         fn: A distribution, wrapped by plates, masks and ``to_event`` as it may be.
     """
-    fn = base_of(fn)
-    if isinstance(fn, dist.TransformedDistribution):
-        return has_noise(fn.base_dist) and all(step.bijective for step in fn.transforms)
-    known = (*SHIFTED, *CLASSES, dist.Bernoulli, dist.MultivariateNormal, dist.Uniform, dist.Delta)
-    return isinstance(fn, known)
+    return noise_family(fn) is not None
 
 
 def noise_of(fn: Any, value: Tensor) -> Tensor:
@@ -52,12 +72,12 @@ def noise_of(fn: Any, value: Tensor) -> Tensor:
         ValueError: If the noise cannot be told from the value.
     """
     fn = base_of(fn)
+    if isinstance(fn, SHIFTED):  # a Gumbel is a transformed Uniform, too
+        return (value - fn.loc) / fn.scale
     if isinstance(fn, dist.TransformedDistribution):
         for step in reversed(fn.transforms):
             value = step.inv(value)
         return noise_of(fn.base_dist, value)
-    if isinstance(fn, SHIFTED):
-        return (value - fn.loc) / fn.scale
     if isinstance(fn, dist.MultivariateNormal):
         apart = (value - fn.loc).unsqueeze(-1)
         return torch.linalg.solve_triangular(fn.scale_tril, apart, upper=False).squeeze(-1)
@@ -66,7 +86,7 @@ def noise_of(fn: Any, value: Tensor) -> Tensor:
     if isinstance(fn, CLASSES):
         chosen = value if isinstance(fn, dist.Categorical) else value.argmax(-1)
         return _gumbels(fn.logits, chosen)
-    if isinstance(fn, dist.Bernoulli):
+    if isinstance(fn, dist.Bernoulli) and fn.has_enumerate_support:  # else values may be grey
         return _logistic(fn.logits, value)
     if isinstance(fn, dist.Delta):
         return value.new_empty(0)
@@ -84,13 +104,13 @@ def value_at(fn: Any, noise: Tensor) -> Tensor:
         ValueError: If the distribution has no such noise.
     """
     fn = base_of(fn)
+    if isinstance(fn, SHIFTED):
+        return fn.loc + fn.scale * noise
     if isinstance(fn, dist.TransformedDistribution):
         value = value_at(fn.base_dist, noise)
         for step in fn.transforms:
             value = step(value)
         return value
-    if isinstance(fn, SHIFTED):
-        return fn.loc + fn.scale * noise
     if isinstance(fn, dist.MultivariateNormal):
         return fn.loc + (fn.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
     if isinstance(fn, dist.Uniform):

@@ -17,7 +17,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
-from ppl_models import interventions
+from ppl_models import counterfactuals, interventions
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings, unknown
 from ppl_models.covariates import NothingSaid
@@ -59,6 +59,8 @@ class Card:
         departs: Where this pair departs from the paper, and why.
         limits: What it cannot do, and what data it does not fit.
         picture: What the picture on its docs page shows; none without.
+        causes: Sites that a user may set and whose effects the story tells: the variables of its
+            structural causal model. Reports show counterfactuals of them.
     """
 
     name: str
@@ -76,9 +78,10 @@ class Card:
     picture: str = ""
     covariates: Mapping[str, str] = field(default_factory=dict)
     density: Density = "data"
+    causes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a density that is none of the three, and a covariate that is a site as well."""
+        """Refuse an unknown density, a covariate that is a site, and a cause that is none."""
         if self.density not in DENSITIES:
             raise ValueError(f"card {self.name!r}: {unknown('density', self.density, DENSITIES)}")
         for name in self.covariates:
@@ -87,6 +90,10 @@ class Card:
                     f"card {self.name!r}: {name!r} is a covariate and a site that is scored, "
                     "expected one of the two"
                 )
+        sites = (*self.data, *self.latents, *self.labels)
+        for name in self.causes:
+            if name not in sites:
+                raise ValueError(f"card {self.name!r}: {unknown('cause', name, sites)}")
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -195,7 +202,9 @@ class Pair(nn.Module):
                 comes back has S as its first dimension. By default one, without it.
             values: By site of the model, a number, the name of a class of the data that the
                 pair was fitted on, or a tensor that broadcasts to the site's shape ``(B, ...)``,
-                with draws to ``(S, B, ...)``. A site that is called as an option is goes to
+                with draws to ``(S, B, ...)``; a distribution, which is drawn from; or a callable,
+                which makes another of the site's distribution at its parents. A site that is
+                called as an option is goes to
                 :func:`ppl_models.interventions.intervene`, which takes a mapping.
 
         Returns:
@@ -207,6 +216,42 @@ class Pair(nn.Module):
                 decides over others that stay, or one has no mean that is to take it.
         """
         return interventions.intervene(self, batch, values, mean, codes, draws)
+
+    def counterfactual(
+        self, batch: Batch, /, draws: int | None = None, **do: Any
+    ) -> dict[str, Tensor]:
+        """What the rows would have been had some sites had other values.
+
+        As :meth:`intervene`, but with the chance of the rows as they are: the guide, at the rows
+        as they are, tells the unobserved sites; the model tells the noise behind every site from
+        its value and its parents' (:func:`ppl_models.exogenous.noise_of`). The named sites take
+        their values, what depends on them is made of the same noise at its new parents, and all
+        others stay as they are, to the bit. Sites that are set to what they are thus give the
+        rows back, but for data that are made and not scored (a Delta): these are made anew.
+
+        What is told hangs on the mechanism: two that fit the rows equally well may differ here.
+
+        Args:
+            batch: The rows, with the labels that are known of them; others are the guide's.
+            draws: S draws of the guide, and of noise that is known up to its posterior, such as
+                that of a class; what comes back has S as its first dimension. By default one,
+                without it.
+            do: By site of the model, a number, the name of a class, or a tensor that broadcasts
+                to the site's shape ``(B, ...)``, with draws to ``(S, B, ...)``; a distribution,
+                which is drawn from; or a callable, which is given the site's distribution at its
+                new parents and makes the one that carries the site's noise in its place. Sites
+                called ``draws``: :func:`ppl_models.counterfactuals.counterfactual`.
+
+        Returns:
+            Every site of the model by name, ``(B, ...)``, with draws ``(S, B, ...)``; its plates
+            within the rows stand left of the rows, as in the model.
+
+        Raises:
+            ValueError: If a site is unknown, a value does not fit or is outside the site's
+                support, a site would move whose noise cannot be told, or one that is neither
+                observed nor sampled by the guide decides over others.
+        """
+        return counterfactuals.counterfactual(self, batch, do, draws)
 
     def transfer(
         self,

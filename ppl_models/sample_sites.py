@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pyro.distributions as dist
@@ -15,6 +17,16 @@ DATA = "data"  # name of the plate over rows
 def is_plate(site: Any) -> bool:
     """Whether a site is a plate's choice of rows."""
     return type(site["fn"]).__name__ == "_Subsample"
+
+
+def is_of_story(site: Any) -> bool:
+    """Whether a node of a trace is a site of the story: drawn, observed, or made (a Delta).
+
+    What is only noted by ``pyro.deterministic`` is none, nor is a plate's own.
+    """
+    if site["type"] != "sample" or is_plate(site):
+        return False
+    return not site["infer"].get("_deterministic")
 
 
 def is_local(site: Any) -> bool:
@@ -92,6 +104,32 @@ def base_of(fn: Any, through_masks: bool = True) -> Any:
     while isinstance(fn, wrappers):
         fn = fn.base_dist
     return fn
+
+
+def is_delta(fn: Any) -> bool:
+    """Whether a distribution is a point: a value that is made, and not scored."""
+    return isinstance(base_of(fn), dist.Delta)
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether a distribution, or one that it wraps, is masked."""
+    return base_of(fn) is not base_of(fn, through_masks=False)
+
+
+class Refused(Exception):
+    """A site is refused while a run of it is traced.
+
+    No ``ValueError``, to which Pyro's traces add lines of their own.
+    """
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Make a ``ValueError`` of :class:`Refused`, outside the traces that it arose in."""
+    try:
+        yield
+    except Refused as error:
+        raise ValueError(str(error)) from None
 
 
 def support_words(support: Any) -> str:

@@ -11,7 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.centres import NoCentre, mean_of, one_line
+from ppl_models.centres import mean_of
 from ppl_models.config import at_least, check_seed, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.protocol import listed, offering
@@ -25,7 +25,7 @@ from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import enumerable, latent_sites
 from ppl_models.pair import Pair
-from ppl_models.sample_sites import is_plate
+from ppl_models.sample_sites import Refused, is_plate, one_line
 
 ROWS = 500  # rows evaluated at a time
 
@@ -283,7 +283,7 @@ class _Means(Messenger):
             return
         mean = mean_of(msg["fn"]) if msg["fn"].has_rsample else None
         if mean is None:
-            raise NoCentre(f"site {msg['name']!r} has no mean; draw it (draws or particles)")
+            raise Refused(f"site {msg['name']!r} has no mean; draw it (draws or particles)")
         msg["value"], msg["done"] = mean, True
 
 

@@ -44,7 +44,9 @@ FLOORS = (
     ("commands",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-PAIR = {"pair", "catalogue", "interventions", "prior_rows"}  # flat modules that know inference
+PAIR = {  # flat modules that know inference
+    *("pair", "catalogue", "counterfactuals", "interventions", "prior_rows", "set_sites"),
+}
 PUBLIC = {"papers", "study", "pages", "testing", "commands", "parts"}  # rooms that use the faces
 CATALOGUE = "ppl_models.catalogue"  # holds the papers' places, by string
 PAPER_ROOMS = {
