@@ -23,7 +23,7 @@ from ppl_models.inference import Encoded, Evaluation, Generated, Stage, Training
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.digit_scm import digit_scm
-from ppl_models.parts.inner_values import Inner
+from ppl_models.parts.scm_networks import Inner
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class ImageCFGen(Pair):
         },
         latents={"z": "noise of the image (L)"},
         objectives=("elbo",),
+        causes=("y", "thickness", "intensity"),
         density="none",
         departs=("no batch norm and no dropout: networks look at one row at a time",),
         limits=("causes and their graph are known, and every row has all causes",),

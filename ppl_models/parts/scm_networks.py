@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ppl_models.parts.scm import SCM
@@ -22,6 +24,11 @@ class Inner(nn.Module):
         super().__init__()
         self.net = net
         self._scm = (scm,)  # in a tuple it is no part of this module, and is saved once
+
+    @property
+    def given(self) -> Any:
+        """Names of the network's inputs, for guides and critics that ask them."""
+        return self.net.given
 
     def forward(self, **values: Tensor) -> Tensor:
         """The network's output."""

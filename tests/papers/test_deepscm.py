@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 from torch.testing import assert_close
-from worlds.whole_life import whole_life
 
-from ppl_models import build, data, inference
+from ppl_models import build, inference
 from ppl_models.batch import Batch
 from ppl_models.causal.deepscm import STORIES
 from ppl_models.data.render.morpho import causes
