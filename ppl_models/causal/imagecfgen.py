@@ -13,17 +13,16 @@ from dataclasses import dataclass
 
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
+from pyro import poutine
+from torch import Tensor
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
-from ppl_models.image_networks import conv_decoder, conv_encoder
 from ppl_models.inference import Encoded, Evaluation, Generated, Stage, Training
-from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.digit_scm import digit_scm
-from ppl_models.parts.scm_networks import Inner
+from ppl_models.parts.scm_networks import image_maker, image_reader, sizes_of
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,7 @@ class ImageCFGen(Pair):
         year=2022,
         arxiv="2009.08270",
         task="counterfactual images, and the bias of classifiers",
-        data={
-            "x": "image (D)",
-            "y": "digit",
-            "thickness": "of the stroke, pixels",
-            "intensity": "of the stroke, grey levels",
-        },
+        data={"x": "image (D), 0 to 1", "y": "digit", "thickness": "pixels", "intensity": "grey"},
         latents={"z": "noise of the image (L)"},
         objectives=("elbo",),
         causes=("y", "thickness", "intensity"),
@@ -70,31 +64,14 @@ class ImageCFGen(Pair):
 
     def __init__(self, config: ImageCFGenConfig) -> None:
         super().__init__(config)
-        c, D = config, math.prod(config.shape)
+        c, D, L = config, math.prod(config.shape), config.latent
         self.scm = digit_scm(classes=c.classes)
-        self.causes: dict[str, int] = {n: m.size for n, m in self.scm.mechanisms.items()}
-        given = {"z": c.latent, **self.causes}
-        if c.channels:
-            net: nn.Module = conv_decoder(
-                given, c.shape, channels=c.channels, hidden=c.hidden, activation="silu"
-            )
-        else:
-            net = Net(given, c.hidden, D, "silu")
-        self.generator = Inner(net, self.scm)
-        sees, encoder = {"x": D, **self.causes}, self.reader(2 * c.latent)
-        self.guide = guides.Factored(z=guides.Normal(c.latent, sees, net=encoder))
+        self.generator = image_maker(self.scm, c.shape, c.channels, c.hidden, z=L)
+        encoder = image_reader(self.scm, c.shape, 2 * L, c.channels, c.hidden)
+        sees = {"x": D, **sizes_of(self.scm)}
+        self.guide = guides.Factored(z=guides.Normal(L, sees, net=encoder))
 
-    def reader(self, outputs: int, **given: int) -> Inner:
-        """A network of an image, its causes and more: the encoder, and the critic."""
-        c, given = self.config, {**given, **self.causes}
-        if not c.channels:
-            sizes = {"x": math.prod(c.shape), **given}
-            return Inner(Net(sizes, c.hidden, outputs, "silu"), self.scm)
-        options = {"channels": c.channels, "kernels": (4,), "hidden": c.hidden}
-        net = conv_encoder(c.shape, outputs, **options, activation="silu", given=given)
-        return Inner(net, self.scm)
-
-    def decode(self, z: Tensor, **causes: Tensor) -> Tensor:
+    def make(self, z: Tensor, **causes: Tensor) -> Tensor:
         """G(z, causes) ``(..., D)``, from 0 to 1."""
         made: Tensor = self.generator(z=z, **causes).sigmoid()
         return made
@@ -105,34 +82,31 @@ class ImageCFGen(Pair):
         with self.plate(batch):
             causes = self.scm.sample(batch)  # each B
             z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))  # B x L
-            made = dist.Delta(self.decode(z, **causes), event_dim=1)  # B x D
-            pyro.sample("x", made.mask(False), obs=batch.get("x"))
+            with poutine.mask(mask=False):
+                made = dist.Delta(self.make(z, **causes), event_dim=1)  # B x D
+                pyro.sample("x", made, obs=batch.get("x"))
 
     def cycle(self, run: Evaluation) -> Tensor:
-        """|x - G(E(x))|_1 + |z - E(G(z))|^2 per row, both at the row's causes."""
-        x, found, *_ = Encoded("x", "z")(run)
-        made, z = Generated("x", "z", given=tuple(self.causes))(run)
-        causes = {name: run.batch[name] for name in self.causes}
-        again = self.guide.factor("z", {"x": made, **causes}).rsample()
-        off = (x - self.decode(found, **causes)).abs().sum(-1)
-        return off + (z - again).square().sum(-1)
+        """|x - G(E(x))|_1 + |z - E(G(z))|^2 per row, in expectation, at the row's causes."""
+        causes = dict(run.batch.only(*self.card.causes))
+        code, (made, z) = run.codes("z").only("cycle"), Generated("x", "z", given=(*causes,))(run)
+        again = self.guide.factor("z", {"x": made, **causes})
+        off = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
+        return off + ((z - again.mean).square() + again.variance).sum(-1)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """The SCM by maximum likelihood; the game, at the rows' causes; the encoder alone."""
-        c = self.config
+        c, causes = self.config, self.card.causes
+        critic = image_reader(self.scm, c.shape, 1, c.channels, c.hidden, z=c.latent)
+        points = Encoded("x", "z", *causes), Generated("x", "z", *causes, given=causes)
+        term, player = inference.swapped_labels(critic.to(self.like()), *points, steps=c.turns)
+        cycled = inference.Penalty("cycle", self.cycle)
+        likelihood = Training(epochs=20, learning_rate=1e-2)
         game = Training(epochs=200, batch_size=64, learning_rate=1e-4, beta1=0.5)
-        sites, critic = ("x", "z", *self.causes), self.reader(1, z=c.latent)
-        made = Generated(*sites, given=tuple(self.causes))
-        term, player = inference.swapped_labels(critic, Encoded(*sites), made, steps=c.turns)
+        cycle = Training(epochs=20, batch_size=64, learning_rate=1e-4)
         images = ("generator", "guide")
-        fast = Training(epochs=20, batch_size=100, learning_rate=1e-2)
         return (
-            Stage(self.objective(bound), "causes", freeze=images, training=fast),
+            Stage(self.objective(bound), "causes", freeze=images, training=likelihood),
             Stage(term, "game", freeze=("scm",), players=(player,), training=game),
-            Stage(
-                inference.Penalty("cycle", self.cycle),
-                "encoder",
-                freeze=("scm", "generator"),
-                training=Training(epochs=20, batch_size=64, learning_rate=1e-4),
-            ),
+            Stage(cycled, "encoder", freeze=("scm", "generator"), training=cycle),
         )
