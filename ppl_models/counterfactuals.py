@@ -8,6 +8,7 @@ what depends on them. See :mod:`ppl_models.exogenous` for what the noise of a si
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyro.poutine.messenger import Messenger
@@ -21,9 +22,11 @@ from ppl_models.set_sites import (
     Changed,
     Sites,
     Soft,
+    check_sites,
     descendants,
     evaluated,
     inferred,
+    is_soft,
     model_sites,
     over_draws,
     parents_of,
@@ -42,80 +45,145 @@ def counterfactual(
     if draws is not None:
         draws = whole("draws", draws, 1)
     with evaluated(pair):
-        like = model_sites(pair, batch)
-        parents = parents_of(pair, batch, values, like)
-        hard, soft = set_to(pair, batch, values, draws, like)
-        moved = descendants(parents, set(values)) | set(soft)
-        _check_noise(like, moved)
+        graph = Graph.of(pair, batch)
+        moved = graph.moved_by(values)
+        hard, soft = set_to(pair, batch, values, draws, graph.sites)
 
         def run(rows: Batch, here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return _counterfactual(pair, rows, here, soft, moved, parents, like)
+            known = inferred(pair, rows)
+            abducted = graph.abduct(rows, known, moved)
+            found = graph.predict(rows, abducted, here, soft)
+            return {name: site["value"] for name, site in found.items()}
 
         # A callable may hold what has a value for each row: it sees the rows of one draw.
-        return over_draws(batch, draws, run, like, hard, apart=bool(soft))
+        return over_draws(batch, draws, run, graph.sites, hard, apart=bool(soft))
 
 
-def _check_noise(like: Sites, moved: Collection[str]) -> None:
-    for name, site in like.items():
-        if name in moved and noise_family(site["fn"]) is None:
-            raise ValueError(
-                f"site {name!r} would move, and the noise behind a value of "
-                f"{type(base_of(site['fn'])).__name__} cannot be told; expected a distribution "
-                "that carries a noise to its values (docs/causal.md lists them), or intervene, "
-                "which draws it anew"
-            )
+@dataclass(frozen=True)
+class Abducted:
+    """Rows as they are.
+
+    Attributes:
+        values: Of all sites, those that are observed in the shape of the batch.
+        noise: The families and the noises behind the sites that may move.
+    """
+
+    values: Mapping[str, Tensor]
+    noise: Mapping[str, tuple[type | None, Tensor]]
 
 
-def _counterfactual(
-    pair: Pair,
-    batch: Batch,
-    hard: Mapping[str, Tensor],
-    soft: Mapping[str, Soft],
-    moved: Collection[str],
-    parents: Mapping[str, Sequence[str]],
-    like: Sites,
-) -> dict[str, Tensor]:
-    """The same for one draw, or for draws that stand in the batch as rows."""
-    known = {n: v for n, v in inferred(pair, batch).items() if n in parents} | dict(batch)
-    for name in parents:
-        seen = [n for n, given in parents.items() if name in given and n in known]
-        if name not in known and seen:
-            raise ValueError(
-                f"site {name!r} is not sampled by the guide, and {seen} depend on it; put it into "
-                "the batch"
-            )
-    factual = sites_at(pair, batch, known, like)
-    noise = {name: factual[name] for name in moved}
-    stay = {name: site["value"] for name, site in factual.items()} | dict(batch)
-    kept = {name: value for name, value in stay.items() if name not in moved} | dict(hard)
-    with _Pushed(noise), Changed(soft):
-        found = sites_at(pair, batch, kept, like)
-    return {name: site["value"] for name, site in found.items()}
+@dataclass(frozen=True)
+class Graph:
+    """What hangs on what in a pair's story.
+
+    Attributes:
+        pair: The pair.
+        sites: Its sites where nothing is observed.
+        parents: Of each site and covariate, parents before their children.
+    """
+
+    pair: Pair
+    sites: Sites
+    parents: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, pair: Pair, batch: Batch) -> Graph:
+        """The graph of a pair.
+
+        Args:
+            pair: The pair.
+            batch: Some rows with what is observed of them.
+        """
+        sites = model_sites(pair, batch)
+        return cls(pair, sites, parents_of(pair, batch, sites))
+
+    def moved_by(self, values: Mapping[str, Any]) -> set[str]:
+        """Sites that move when some are set: what depends on them, and those that change softly.
+
+        Raises:
+            ValueError: If there is no such site, or the noise behind one that moves cannot be
+                told.
+        """
+        check_sites(values, self.parents)
+        soft = {name for name, value in values.items() if is_soft(value)}
+        moved = descendants(self.parents, set(values)) | soft
+        for name, site in self.sites.items():
+            if name in moved and noise_family(site["fn"]) is None:
+                raise ValueError(
+                    f"site {name!r} would move, and the noise behind a value of "
+                    f"{type(base_of(site['fn'])).__name__} cannot be told; expected a "
+                    "distribution that carries a noise to its values, or intervene, which draws "
+                    "it anew"
+                )
+        return moved
+
+    def abduct(
+        self, batch: Batch, latent: Mapping[str, Tensor], moved: Collection[str]
+    ) -> Abducted:
+        """The rows as they are, and the noise behind some sites.
+
+        Args:
+            batch: The rows.
+            latent: Values of what they do not observe.
+            moved: The sites.
+
+        Raises:
+            ValueError: If a site is not known, and known ones depend on it.
+        """
+        known = {n: v for n, v in latent.items() if n in self.parents} | dict(batch)
+        for name in self.parents:
+            seen = [n for n, given in self.parents.items() if name in given and n in known]
+            if name not in known and seen:
+                raise ValueError(
+                    f"site {name!r} is not sampled by the guide, and {seen} depend on it; put it "
+                    "into the batch"
+                )
+        found = sites_at(self.pair, batch, known, self.sites)
+        noise = {
+            name: (noise_family(site["fn"]), noise_of(site["fn"], site["value"]))
+            for name, site in found.items()
+            if name in moved
+        }
+        return Abducted({name: site["value"] for name, site in found.items()} | dict(batch), noise)
+
+    def predict(
+        self,
+        batch: Batch,
+        abducted: Abducted,
+        hard: Mapping[str, Tensor],
+        soft: Mapping[str, Soft],
+    ) -> Sites:
+        """The sites of the model where some are set, and others follow by their noise."""
+        moved = descendants(self.parents, {*hard, *soft}) | set(soft)
+        kept = {name: v for name, v in abducted.values.items() if name not in moved} | dict(hard)
+        noise = {name: part for name, part in abducted.noise.items() if name in moved}
+        with _Pushed(noise), Changed(soft):
+            return sites_at(self.pair, batch, kept, self.sites)
 
 
 class _Pushed(Messenger):
     """Sites take the values that their noises lead to under their distributions here.
 
     Args:
-        factual: The sites as they are, by name.
+        noise: Families and noises by site.
     """
 
-    def __init__(self, factual: Sites) -> None:
+    def __init__(self, noise: Mapping[str, tuple[type | None, Tensor]]) -> None:
         super().__init__()
-        self.factual = factual
+        self.noise = noise
 
     def _pyro_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]
-        if name not in self.factual:
+        if name not in self.noise:
             return
-        was = self.factual[name]["fn"]
-        families = noise_family(was), noise_family(fn)
-        if not is_delta(fn) and families[0] is not families[1]:
-            was_of, is_of = ("none" if f is None else f.__name__ for f in families)
+        family, noise = self.noise[name]
+        if not is_delta(fn) and noise_family(fn) is not family:
+            was_of, is_of = (
+                "none" if f is None else f.__name__ for f in (family, noise_family(fn))
+            )
             raise Refused(
                 f"site {name!r} keeps its noise, which is {was_of}, and is given a distribution "
                 f"whose noise is {is_of}; expected one of the same noise, or a Delta"
             )
-        noise = noise_of(was, self.factual[name]["value"])
         msg["value"] = value_at(fn, noise).expand(fn.batch_shape + fn.event_shape)
         msg["done"] = True

@@ -22,30 +22,42 @@ from ppl_models.sample_sites import base_of
 
 SHIFTED = (dist.Normal, dist.Laplace, dist.Cauchy, dist.StudentT, dist.Gumbel)  # and scaled
 CLASSES = (dist.Categorical, dist.OneHotCategorical)
+FAMILIES: dict[Any, type] = {
+    **{kind: kind for kind in (*SHIFTED, dist.Bernoulli, dist.Uniform, dist.Delta)},
+    dist.MultivariateNormal: dist.Normal,
+    CLASSES: dist.Categorical,
+}
 
 
 def noise_family(fn: Any) -> type | None:
     """What the noise behind a distribution's values is of; None if it cannot be told from them.
 
-    Distributions of one family carry the same noise: a Normal of the kind of a multivariate one,
-    or of a flow's base. Of a binary site whose values may be grey it cannot be told.
+    Distributions of one family carry the same noise: a multivariate Normal, and a flow of a
+    Normal, that of a Normal. Of a binary site whose values may be grey it cannot be told.
 
     Args:
         fn: A distribution, wrapped by plates, masks and ``to_event`` as it may be.
     """
     fn = base_of(fn)
-    if isinstance(fn, CLASSES):
-        return dist.Categorical
-    if isinstance(fn, dist.MultivariateNormal):
-        return dist.Normal
     if isinstance(fn, dist.Bernoulli) and not fn.has_enumerate_support:
         return None
-    for kind in (*SHIFTED, dist.Bernoulli, dist.Uniform, dist.Delta):
-        if isinstance(fn, kind):
-            return kind
+    for kinds, family in FAMILIES.items():
+        if isinstance(fn, kinds):
+            return family
     if isinstance(fn, dist.TransformedDistribution) and all(s.bijective for s in fn.transforms):
         return noise_family(fn.base_dist)
     return None
+
+
+def mechanism(fn: Any) -> str:
+    """What carries a noise to this distribution's values, in words."""
+    fn, steps = base_of(fn), ""
+    family = noise_family(fn)
+    if isinstance(fn, dist.TransformedDistribution):
+        names = [type(step).__name__.removesuffix("Transform") for step in fn.transforms]
+        steps = f" through {', '.join(names)}" if names else ""
+    told = "" if family is not None else ", whose noise cannot be told"
+    return f"{(family or type(fn)).__name__}{steps}{told}"
 
 
 def has_noise(fn: Any) -> bool:

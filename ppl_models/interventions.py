@@ -29,6 +29,7 @@ from ppl_models.set_sites import (
     Changed,
     Sites,
     Soft,
+    check_sites,
     descendants,
     evaluated,
     inferred,
@@ -194,7 +195,8 @@ def _intervene(
     """What :func:`intervene` does; only values of the ``given`` sites are the user's own."""
     with evaluated(pair):
         like = model_sites(pair, batch)
-        parents = parents_of(pair, batch, values, like)
+        parents = parents_of(pair, batch, like)
+        check_sites(values, parents)
         own = {n: v for n, v in values.items() if given is None or n in given}
         hard, soft = set_to(pair, batch, own, how.draws, like)
         for name in (name for name in values if name not in own):

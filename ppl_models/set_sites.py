@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +74,7 @@ def set_to(
         if isinstance(value, Distribution):
             of = like[name]["value"] if name in like else batch[name]
             value = _drawn_from(name, value, of, draws)
-        elif callable(value):
+        elif is_soft(value):
             if name not in like:
                 raise ValueError(
                     f"{name!r} is a covariate and has no distribution that could change; expected "
@@ -84,6 +84,11 @@ def set_to(
             continue
         hard[name] = site_value(name, _code(pair, name, value), like.get(name), batch, True, draws)
     return hard, soft
+
+
+def is_soft(value: Any) -> bool:
+    """Whether a value is a callable, which changes a site's distribution."""
+    return callable(value) and not isinstance(value, Distribution)
 
 
 def _drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
@@ -171,29 +176,30 @@ def sites_of(function: Any, batch: Batch) -> dict[str, Any]:
     return {name: site for name, site in trace.nodes.items() if is_of_story(site)}
 
 
-def parents_of(
-    pair: Pair, batch: Batch, names: Sequence[str] | Mapping[str, Any], like: Sites
-) -> Mapping[str, Sequence[str]]:
-    """What each site of the model depends on.
+def parents_of(pair: Pair, batch: Batch, like: Sites) -> Mapping[str, Sequence[str]]:
+    """What each site of the model, and each covariate, depends on.
 
     Args:
         pair: The pair.
         batch: The rows.
-        names: Those that are set, which must be among them.
         like: As :func:`model_sites` gives them.
-
-    Raises:
-        ValueError: If there is no such site.
     """
     rows = torch.arange(min(READ, batch.count), device=batch.rows.device)
     few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     # An observed Delta may stand at the observation and not at what is made.
     made = [name for name, site in like.items() if is_delta(site["fn"])]
-    parents = dependencies(pair.model, few.without(*made))
+    return dependencies(pair.model, few.without(*made))
+
+
+def check_sites(names: Collection[str], parents: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to set what is no site.
+
+    Raises:
+        ValueError: Naming it.
+    """
     for name in names:
         if name not in parents:
             raise ValueError(unknown("site", name, parents))
-    return parents
 
 
 def descendants(parents: Mapping[str, Sequence[str]], roots: set[str]) -> set[str]:
@@ -213,7 +219,12 @@ def inferred(pair: Pair, batch: Batch) -> dict[str, Tensor]:
     return {name: site["value"] for name, site in sites.items() if not site["is_observed"]}
 
 
-def sites_at(pair: Pair, batch: Batch, kept: Mapping[str, Tensor], like: Sites) -> dict[str, Any]:
+def sites_at(
+    pair: Pair,
+    batch: Batch,
+    kept: Mapping[str, Tensor],
+    like: Sites,
+) -> dict[str, Any]:
     """The model's sites where some keep values; the others are as handlers make them.
 
     Args:
@@ -269,13 +280,18 @@ def over_draws(
         return {name: torch.stack([found[name] for found in runs]) for name in runs[0]}
     axes = {name: row_axis(value[0], like.get(name)) for name, value in values.items()}
     flat = {n: v.movedim(0, axes[n]).flatten(axes[n], axes[n] + 1) for n, v in values.items()}
-    repeated = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
-    found = run(Batch(repeated, batch.rows.repeat(draws), size=batch.size * draws), flat)
+    found = run(repeated(batch, draws), flat)
     split = {}
     for name, value in found.items():
         axis = row_axis(value, like.get(name))
         split[name] = value.unflatten(axis, (draws, batch.count)).movedim(axis, 0)
     return split
+
+
+def repeated(batch: Batch, draws: int) -> Batch:
+    """The rows of a batch, over and over: those of the first draw, of the second and so on."""
+    sites = {n: value.repeat(draws, *[1] * (value.dim() - 1)) for n, value in batch.items()}
+    return Batch(sites, batch.rows.repeat(draws), size=batch.size * draws)
 
 
 def row_axis(value: Tensor, site: Any) -> int:

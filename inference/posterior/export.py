@@ -45,6 +45,7 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.posterior.support import as_fitted, check_alike
 from ppl_models.inference.posterior.target import rows_of
+from ppl_models.inference.posterior.worlds import Do, interventions_of
 from ppl_models.pair import Pair
 
 
@@ -57,6 +58,7 @@ def posterior(
     prior_draws: int = 500,
     given: Sequence[str] | None = None,
     covariates: Mapping[str, Any] | None = None,
+    counterfactual: Do | None = None,
     rows: Sequence[int] | Tensor | None = None,
     draws_for: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -82,6 +84,9 @@ def posterior(
         covariates: Values at which ``posterior_predictive``, ``prior`` and ``prior_predictive``
             are drawn, by covariate: a number or the name of a class for all rows, or one for each
             row of the table. By default the rows' own, which the guide is given in any case.
+        counterfactual: Interventions by name, each with values of sites, such as
+            ``{"thin": {"thickness": 1.5}}``: a number, the name of a class, or a list of numbers,
+            one for all rows; see :meth:`ppl_models.Pair.counterfactual`.
         rows: Positions in the table; all by default.
         draws_for: Those of the rows whose draws are kept; all by default. They come first.
             What is known of a row without draws (``variational``, ``diagnostics``,
@@ -109,6 +114,10 @@ def posterior(
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
         - ``posterior_predictive``: data sites drawn anew given each draw.
+        - ``counterfactual``: over a dimension ``intervention`` as well, the sites that any of the
+          interventions sets or moves, as they would have been, abducted at each draw of the
+          posterior; in its attributes, as JSON, the interventions (``do``), what each site
+          depends on (``graph``) and what carries its noise to it (``mechanisms``).
         - ``prior`` and ``prior_predictive``: one new row per draw, with the covariates of a
           random row of the table.
         - ``observed_data``: what was conditioned on, for rows with draws; ``constant_data``:
@@ -141,13 +150,14 @@ def posterior(
     pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
+    do = interventions_of(counterfactual)
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     names = conditioned_sites(pairs[0], table, given, index, seed)
     anew = at_covariates(pairs[0], table, covariates)
     if covariates:
         more = {**more, "predicted_at": ", ".join(covariates)}
-    task = _Task(pairs, table, anew, names, index, drawn, draws, prior_draws, seed, block)
+    task = _Task(pairs, table, anew, names, index, drawn, draws, prior_draws, seed, block, do)
 
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
@@ -250,6 +260,7 @@ class _Task:
     prior_draws: int
     seed: int
     block: int | None
+    do: Do
 
     def fill(self, store: Store) -> tuple[Groups, dict[str, Any]]:
         """Write all groups but the training curve; returns the attributes, too."""
@@ -261,6 +272,9 @@ class _Task:
                 if not chain:
                     chains, columns = len(self.pairs), self.table.columns
                     groups = Groups(labels, work.sites, store, chains, self.drawn, columns)
+                    if work.worlds is not None:
+                        groups.coordinates["intervention"] = np.array(list(self.do))
+                        groups.told["counterfactual"] = work.worlds.attributes()
                 self._add(groups, work, chain)
         groups.add("constant_data", constants(labels, self.names))
         sites, seen = work.sites, self.table.only(*self.names)
@@ -275,7 +289,8 @@ class _Task:
         return groups, {**told, **sizes}
 
     def _work(self, pair: Pair) -> Rows:
-        return Rows.of(pair, self._batch(pair, self.index[:2]), self.draws, self.drawn)
+        few = self._batch(pair, self.index[:2])
+        return Rows.of(pair, few, self.draws, self.drawn, self.do)
 
     def _add(self, groups: Groups, work: Rows, chain: int) -> None:
         block = self.block or work.rows_at_a_time

@@ -33,6 +33,7 @@ ROWS = "datum"
 # Groups that hold only the rows whose draws are kept.
 DRAWN = (
     "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "observed_data",
+    "counterfactual",
 )  # fmt: skip
 ARVIZ = int(version("arviz").split(".")[0])
 
@@ -123,6 +124,7 @@ class Groups:
         coordinates: By dimension, the coordinate of its name, such as the names of columns.
         labels: By dimension, further coordinates along it by their own names, such as
             ``{"datum": {"datum_name": names}}``.
+        told: By group, attributes of its own.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Groups:
         self.parts: dict[str, dict[str, Assign]] = {}
         self.written: dict[str, set[str]] = {}
         self.labels: dict[str, dict[str, Array]] = {}
+        self.told: dict[str, Mapping[str, Any]] = {}
         if table.row_names is not None:
             self.labels[ROWS] = {f"{ROWS}_name": table.row_names.astype(str)}
         self.coordinates: dict[str, Any] = {ROWS: table.numbers.cpu().numpy()}
@@ -203,7 +206,10 @@ class Groups:
         self.store.attributes(None, plain)
         for group, parts in self.parts.items():
             if parts:
-                short = {"created_at": plain["created_at"]}
+                short = {
+                    **plain_attrs(self.told.get(group, {})),
+                    "created_at": plain["created_at"],
+                }
                 self.store.attributes(group, plain if group == "posterior" else short)
 
     def finish(self, attrs: Mapping[str, Any]) -> az.InferenceData:

@@ -40,6 +40,7 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
+from ppl_models.inference.posterior.worlds import Do, Worlds
 from ppl_models.inference.traces.sites import Program
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
@@ -59,6 +60,7 @@ class Rows:
         draws: Draws S per row.
         kept: How many of them each group keeps.
         reason: Why rows have no evidence; empty where they have one.
+        worlds: Interventions whose counterfactuals are drawn, if any.
     """
 
     pair: Pair
@@ -67,9 +69,10 @@ class Rows:
     draws: int
     kept: Mapping[str, int]
     reason: str = ""
+    worlds: Worlds | None = None
 
     @classmethod
-    def of(cls, pair: Pair, few: Batch, draws: int, drawn: int) -> Rows:
+    def of(cls, pair: Pair, few: Batch, draws: int, drawn: int, do: Do | None = None) -> Rows:
         """How a pair's rows are exported.
 
         Args:
@@ -77,7 +80,9 @@ class Rows:
             few: Two of the rows, with what is conditioned on.
             draws: Draws S per row.
             drawn: Rows whose draws are kept.
+            do: Interventions by name, whose counterfactuals are drawn.
         """
+        worlds = Worlds.of(pair, few, do) if do else None
         outside = draw_outside(pair, few, draws)
         sites = find_sites(pair, few, program=outside.at(0))
         limits = {
@@ -86,9 +91,12 @@ class Rows:
             "log_likelihood": LIKELIHOOD_CELLS,
         }
         kept = capacity(sites, draws, drawn, limits)
+        if worlds is not None:
+            cells = sum(math.prod(s.shape) for s in worlds.stored(sites).values()) * len(worlds.do)
+            kept["counterfactual"] = min(draws, PREDICTIVE_CELLS // max(1, drawn * cells))
         if reason := no_evidence(pair, few):
             kept |= {"log_likelihood": 0, "sample_stats": 0}
-        return cls(pair, sites, outside, draws, kept, reason)
+        return cls(pair, sites, outside, draws, kept, reason, worlds)
 
     @property
     def rows_at_a_time(self) -> int:
@@ -111,7 +119,9 @@ class Rows:
         """
         parts = _Parts(self.kept)
         for program, labels, q in self._turns(batch):
-            self._draw(parts, program, batch, anew, labels, q)
+            values = self._draw(parts, program, batch, anew, labels, q)
+            self._imagine(parts, batch, values)
+            parts.draw += q.draws
         with quiet(batch.rows.device):
             there = again = self._there(batch)
             if anew is not batch:  # what a row has not has no code to be drawn anew by
@@ -169,7 +179,8 @@ class Rows:
         anew: Batch,
         labels: list[str],
         q: GuideDraws,
-    ) -> None:
+    ) -> dict[str, Tensor]:
+        """Draws of all that depends on them; returns those of the latent sites."""
         sites, count = self.sites, q.draws
         places = {n: sites.latents[n].places(q.values[n]) for n in q.probs}
         fixed = {name: value for name, value in q.values.items() if name not in labels}
@@ -184,8 +195,7 @@ class Rows:
         for label, probs in q.probs.items():
             parts.probs[label] = parts.probs.get(label, 0) + count * host(probs)
         if not self.kept["posterior"]:
-            parts.draw += count
-            return
+            return {}
         told = {"log_p": log_p}
         if not sites.points:  # the density at a point of the guide's is no weight
             told |= {"log_q": q.log_q, "log_weight": weights}
@@ -196,19 +206,29 @@ class Rows:
             parts.put("posterior", name, stored)
         for name, value in scores.log_likelihood().items():
             parts.put("log_likelihood", name, value)
+        values = dict(q.values)
+        for name in set(places) - set(values):
+            values[name] = sites.latents[name].values()[places[name]]
         few = min(count, self.kept["posterior_predictive"] - parts.draw)
         if few > 0:
-            values = dict(q.values)
-            for name in set(places) - set(values):
-                values[name] = sites.latents[name].values()[places[name]]
-            values = {name: value[:few] for name, value in values.items()}
+            first = {name: value[:few] for name, value in values.items()}
             seen = anew.without(*self.pair.card.data)
-            new = draw_data(program.model, seen, values, few, sites.nesting)
+            new = draw_data(program.model, seen, first, few, sites.nesting)
             for name in sites.data:
                 if name in new:
                     value = sites.data[name].stored(new[name])
                     parts.put("posterior_predictive", name, value)
-        parts.draw += count
+        return values
+
+    def _imagine(self, parts: _Parts, batch: Batch, values: Mapping[str, Tensor]) -> None:
+        """Counterfactuals at the same draws."""
+        few = self.kept.get("counterfactual", 0) - parts.draw
+        if self.worlds is None or few <= 0:
+            return
+        shared = {name: value[parts.draw] for name, value in self.outside.values.items()}
+        first = {name: value[:few] for name, value in values.items()}
+        for name, value in self.worlds.draw(batch, first, shared, self.sites).items():
+            parts.put("counterfactual", name, value)
 
     def _groups(
         self,
@@ -220,13 +240,14 @@ class Rows:
         known = {**self.sites.data, **self.sites.latents}
         groups: dict[str, Variables] = {}
         for (group, name), arrays in parts.arrays.items():
-            has_event = group in ("posterior", "posterior_predictive")
+            has_event = group in ("posterior", "posterior_predictive", "counterfactual")
             event = event_dims(known[name]) if has_event else ()
             whole = np.concatenate(arrays)[None]
-            kept = (there if group == "posterior" else again).get(name)
+            kept = (again if group == "posterior_predictive" else there).get(name)
             if has_event and kept is not None:
                 whole = host(with_gaps(torch.from_numpy(whole), kept))
-            groups.setdefault(group, {})[name] = ((*SAMPLE, "datum", *event), whole)
+            worlds = ("intervention",) if group == "counterfactual" else ()
+            groups.setdefault(group, {})[name] = ((*SAMPLE, *worlds, "datum", *event), whole)
         if not self.reason and parts.weights:
             found = importance_weights.per_row(np.concatenate(parts.weights))
             groups["diagnostics"] = {name: (("datum",), value) for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""``ppl-models intervene DIR --set SITE=VALUE`` and ``ppl-models transfer DIR SITE``."""
+"""``ppl-models intervene DIR --set SITE=VALUE``, ``counterfactual`` and ``transfer DIR SITE``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models intervene`` and what it runs."""
     loader = _flags(parser, rest, "intervention.png", 8)
+    _codes_flag(parser)
+    return _grid(parser, loader, _moved)
+
+
+def counterfactual(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
+    """Flags of ``ppl-models counterfactual`` and what it runs."""
+    return _grid(parser, _flags(parser, rest, "counterfactual.png", 8), _counterfactual)
+
+
+def _grid(
+    parser: Parser, loader: Mapping[str, str], made: Callable[..., Mapping[str, Tensor]]
+) -> Callable[[Namespace], int]:
+    """A column for each combination of the values that sites are set to."""
     parser.add_argument(
         "--set",
         dest="values",
@@ -46,7 +59,7 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         for chosen in itertools.product(*values):
             sites = {name: value for name, (_, value) in zip(names, chosen, strict=True)}
             head = ", ".join(word for word, _ in chosen)
-            columns.append((head, _moved(fitted, batch, sites, options)))
+            columns.append((head, made(fitted, table, batch, sites, options)))
         return _show(options, fitted, table, batch, columns)
 
     return run
@@ -55,6 +68,7 @@ def intervene(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models transfer`` and what it runs."""
     loader = _flags(parser, rest, "transfer.png", 6)
+    _codes_flag(parser)
     parser.add_argument("sites", nargs="+", metavar="SITE", help="what goes over")
 
     def run(options: Namespace) -> int:
@@ -69,7 +83,7 @@ def transfer(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
             # One row's value for all rows, by draw where there are several.
             one = (slice(None), [place]) if options.draws else place
             sites = {site: sources[site][one] for site in options.sites}
-            columns.append((f"of {int(number)}", _moved(fitted, batch, sites, options)))
+            columns.append((f"of {int(number)}", _moved(fitted, table, batch, sites, options)))
         return _show(options, fitted, table, batch, columns)
 
     return run
@@ -82,12 +96,6 @@ def _flags(parser: Parser, rest: list[str], file: str, rows: int) -> dict[str, s
     parser.add_argument("--rows", type=positive, default=rows, help=f"rows (default {rows})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     parser.add_argument(
-        "--codes",
-        choices=("draw", "mean"),
-        default="draw",
-        help="what sites that are not set take: a draw, or their mean, without noise",
-    )
-    parser.add_argument(
         "--draws",
         type=positive,
         metavar="N",
@@ -96,8 +104,17 @@ def _flags(parser: Parser, rest: list[str], file: str, rows: int) -> dict[str, s
     parser.add_argument(
         "--out", type=Path, help=f"a .png, or an .npz of all sites (default DIR/{file})"
     )
-    parser.set_defaults(file=file)
+    parser.set_defaults(file=file, codes="draw")
     return data_flags(parser, rest)
+
+
+def _codes_flag(parser: Parser) -> None:
+    parser.add_argument(
+        "--codes",
+        choices=("draw", "mean"),
+        default="draw",
+        help="what sites that are not set take: a draw, or their mean, without noise",
+    )
 
 
 def _start(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Table, Batch]:
@@ -140,7 +157,7 @@ def _values(text: str, known: Mapping[str, Sequence[str]]) -> tuple[str, list[tu
 
 
 def _moved(
-    run: Run, batch: Batch, sites: Mapping[str, Any], options: Namespace
+    run: Run, table: Table, batch: Batch, sites: Mapping[str, Any], options: Namespace
 ) -> Mapping[str, Tensor]:
     """The rows with sites set, by the same draws in every column."""
     import torch
@@ -149,6 +166,38 @@ def _moved(
 
     torch.manual_seed(check_seed(options.seed))
     return intervene(run.pair, batch, sites, codes=options.codes, draws=options.draws)
+
+
+def _counterfactual(
+    run: Run, table: Table, batch: Batch, sites: Mapping[str, Any], options: Namespace
+) -> Mapping[str, Tensor]:
+    """The rows as they would have been; what is known of them, labels too, is abducted from."""
+    import torch
+
+    from ppl_models.counterfactuals import counterfactual
+
+    torch.manual_seed(check_seed(options.seed))
+    card, like = run.pair.card, run.pair.like()
+    names = [name for name in (*card.given, *card.labels) if name in table.sites]
+    # Labels may be hidden in some of the rows, which then come as another batch.
+    parts = list(table.only(*names).batches(torch.arange(options.rows)))
+    found = [
+        counterfactual(run.pair, part.to(like.device, like.dtype), sites, options.draws)
+        for part in parts
+    ]
+    if len(found) == 1:
+        return found[0]
+    order = torch.argsort(torch.cat([_places(part.rows, batch.rows) for part in parts]))
+    axis = 1 if options.draws else 0
+    return {
+        name: torch.cat([made[name] for made in found], axis).index_select(axis, order)
+        for name in found[0]
+    }
+
+
+def _places(rows: Tensor, among: Tensor) -> Tensor:
+    """Where row numbers stand among others."""
+    return (rows.to(among.device)[:, None] == among).int().argmax(1)
 
 
 def _side_by_side(columns: Sequence[Column]) -> list[Column]:

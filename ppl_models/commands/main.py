@@ -30,6 +30,10 @@ COMMANDS = {
     "report": ("write a page that shows a run and its posterior", "report:report"),
     "compare": ("compare posteriors of the same rows", "report:compare"),
     "intervene": ("draw rows as they would be had sites had other values", "intervene:intervene"),
+    "counterfactual": (
+        "draw rows as they would have been, by their own noise, had sites had other values",
+        "intervene:counterfactual",
+    ),
     "transfer": ("draw rows with sites of other rows", "intervene:transfer"),
     "data": ("data sets: list, show, build or preview them", "data:command"),
 }

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,14 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         metavar="SITE=VALUE",
         help="a covariate and the value, a number or the name of a class, that data are predicted "
         "at (default: the rows' own)",
+    )
+    parser.add_argument(
+        "--counterfactual",
+        action="append",
+        default=[],
+        metavar="'NAME: SITE=VALUE, ...'",
+        help="an intervention, whose counterfactuals are written beside the posterior: numbers or "
+        "names of classes, such as 'thin: thickness=1.5'",
     )
     posterior_flags(parser)
     loader = data_flags(parser, rest)
@@ -98,14 +106,27 @@ def write_posterior(
     path = getattr(options, "file", None) or folder / POSTERIOR
     method = getattr(options, "method", "guide")
     few, at = options.draws_for, _covariates(getattr(options, "at", []))
+    schema = {} if run.pair.schema is None else run.pair.schema.sites
+    classes = {name: site.classes for name, site in schema.items()}
+    worlds = _interventions(getattr(options, "counterfactual", []), classes)
     if method == "guide":
         kept = None if few is None else rows[:few]
         idata = run.posterior(
-            table, path=path, rows=rows, draws=options.draws, draws_for=kept, covariates=at
+            table,
+            path=path,
+            rows=rows,
+            draws=options.draws,
+            draws_for=kept,
+            covariates=at,
+            counterfactual=worlds,
         )
     else:
         if at:
             raise UsageError(f"--at goes with --method guide: {method} predicts no data")
+        if worlds:
+            raise UsageError(
+                f"--counterfactual goes with --method guide: chains of {method} are its draws"
+            )
         if few is not None:
             raise UsageError(
                 f"--draws-for goes with --method guide: chains of {method} are their draws"
@@ -134,6 +155,29 @@ def _covariates(texts: list[str]) -> dict[str, str]:
             raise UsageError(f"--at gives {name} twice, expected one value of a site")
         found[name] = value
     return found
+
+
+def _interventions(
+    texts: list[str], classes: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float | str]]:
+    found: dict[str, dict[str, float | str]] = {}
+    for text in texts:
+        name, _, rest = (part.strip() for part in text.partition(":"))
+        words = [[part.strip() for part in pair.partition("=")[::2]] for pair in rest.split(",")]
+        if not name or not all(site and value for site, value in words):
+            raise UsageError(f"--counterfactual is {text!r}, expected 'NAME: SITE=VALUE, ...'")
+        if name in found or len(dict(words)) < len(words):
+            raise UsageError(f"--counterfactual is {text!r}, which gives a name or a site twice")
+        found[name] = {site: _value(word, classes.get(site, ())) for site, word in words}
+    return found
+
+
+def _value(word: str, classes: Sequence[str]) -> float | str:
+    """A number, where it is one and not the name of a class."""
+    try:
+        return word if word in classes else float(word)
+    except ValueError:
+        return word
 
 
 def data_flags(parser: Parser, rest: list[str]) -> dict[str, str]:

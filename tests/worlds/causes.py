@@ -71,8 +71,8 @@ class Causes(Pair):
 
     def decoded(self, b: Tensor, c: Tensor, k: Tensor, z: Tensor) -> Tensor:
         """The mean of x."""
-        one_hot = nn.functional.one_hot(k.long(), self.config.classes).to(b.dtype)
-        return torch.cat([b, c, z, one_hot], -1) @ self.decoder
+        of_b, of_c, of_z, of_k = self.decoder.split([1, 1, self.config.latent, len(self.classes)])
+        return b @ of_b + c @ of_c + z @ of_z + of_k[k.long()]
 
 
 def causes(dtype: torch.dtype = torch.float64, **settings: object) -> Causes:
