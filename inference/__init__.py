@@ -14,6 +14,12 @@ if TYPE_CHECKING:
         active_units as active_units,
         aggregate_posterior as aggregate_posterior,
     )
+    from ppl_models.inference.diagnostics.counterfactual_bias import (
+        CounterfactualBias as CounterfactualBias,
+        counterfactual_bias as counterfactual_bias,
+        counterfactual_images as counterfactual_images,
+        logit_difference as logit_difference,
+    )
     from ppl_models.inference.diagnostics.debug import (
         Check as Check,
         Report as Report,
@@ -153,6 +159,7 @@ _HOMES = {
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
     "Codes": "traces.codes",
+    "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.distance_correlation",
     "ELBO": "objectives.elbo",
@@ -213,6 +220,8 @@ _HOMES = {
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",
     "code_spread": "diagnostics.density_checks",
+    "counterfactual_bias": "diagnostics.counterfactual_bias",
+    "counterfactual_images": "diagnostics.counterfactual_bias",
     "debug": "diagnostics.debug",
     "density_ratio": "objectives.density_ratio",
     "entropy": "sampling.acquisitions",
@@ -231,6 +240,7 @@ _HOMES = {
     "label_probabilities": "posterior.prediction",
     "load": "training.run",
     "log_evidence": "sampling.evidence",
+    "logit_difference": "diagnostics.counterfactual_bias",
     "loss_per_row": "posterior.prediction",
     "map": "sampling.maximum",
     "max_min": "objectives.max_min",

@@ -119,9 +119,7 @@ def counterfactual_bias(
     Raises:
         ValueError: As :func:`counterfactual_images`, and if the classifier gives another shape.
     """
-    made, changed = counterfactual_images(
-        pair, batch, do, effect=effect, image=image, draws=draws
-    )
+    made, changed = counterfactual_images(pair, batch, do, effect=effect, image=image, draws=draws)
     before, after = (_logits(classifier, x.flatten(0, 1)) for x in (made, changed))
     up, down = ((before <= 0) & (after > 0)), ((before > 0) & (after <= 0))
     rates = [float(v.double().mean()) for v in (up | down, up, down)]
