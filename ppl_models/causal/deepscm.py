@@ -60,6 +60,7 @@ class DeepSCM(Pair):
         task="counterfactual images",
         data={"x": "image (D), 0 to 1", "thickness": "t, pixels", "intensity": "i, grey levels"},
         latents={"z": "what else the image shows (L)"},
+        causes=("thickness", "intensity"),
         objectives=("elbo", "iwelbo"),
         departs=(
             "no batch norm, and ReLU: every row is looked at alone",
@@ -67,6 +68,7 @@ class DeepSCM(Pair):
             "networks see the logit of i in its range, as the mechanisms do",
         ),
         limits=("the graph is given", "pictures follow causes as far as training rows had them"),
+        picture="digits as they are, thinner, thicker, darker, brighter; without arrows into x",
     )
 
     def __init__(self, config: DeepSCMConfig) -> None:

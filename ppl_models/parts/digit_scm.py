@@ -47,16 +47,14 @@ def digit_scm(
     if not low < high:
         raise ValueError(f"grey_levels are {(low, high)}, expected the lowest, then the highest")
     digit = {"y": Classes(classes, {})} if classes else {}
-    parents = {
-        **{name: root.size for name, root in digit.items()},
-        **({"thickness": Scalar()} if arrow else {}),
-    }
-    of_thickness = (parents, Affine) if arrow else (parents, Affine, Spline)
-    return SCM(
-        **digit,
-        thickness=Mechanism({}, Spline, outer=(Positive(mean, deviation),)),
-        intensity=Mechanism(*of_thickness, outer=(Between(low, high),)),
-    )
+    of = {name: root.size for name, root in digit.items()}
+    between = (Between(low, high),)
+    if arrow:
+        intensity = Mechanism({**of, "thickness": Scalar()}, Affine, outer=between)
+    else:
+        intensity = Mechanism(of, Affine, Spline, outer=between)
+    thickness = Mechanism({}, Spline, outer=(Positive(mean, deviation),))
+    return SCM(**digit, thickness=thickness, intensity=intensity)
 
 
 def _two(option: str, values: Sequence[float]) -> tuple[float, float]:
