@@ -34,6 +34,17 @@ SETTINGS = (
     "perceptrons of 256 and 256 units, z of 16 numbers; 3,000 digits, 8,000 steps of 64 rows for "
     "the game, 800 for the encoder; 300 test rows; seeds 0-2"
 )
+BRIGHT_SETTINGS = (
+    "3,000 digits 3 and 8, of the classes' brightness 0.9; the same pair and steps; a small "
+    "convolutional classifier, 5 passes, and 5 more with the weight 1; 500 balanced test rows, "
+    "dark ones to 230 and bright ones to 90 grey levels; seeds 0-2"
+)
+# Why checks miss where they do, as far as is known.
+PROBED = (
+    "the generator takes the causes in part only after so few steps, and the encoder makes up "
+    "for it: its own stage, which lowers the error of reconstruction alone, adds to that"
+)
+SLOW = "perceptrons, and a tenth of the steps: this is the fast version's run, not the slow one's"
 THIN, THICK, DARK, BRIGHT = 1.5, 4.0, 90.0, 230.0
 
 
@@ -261,8 +272,8 @@ def test_the_encoder_is_mended_alone(fits, record):
         + ", ".join(f"{n} {spread(v)}" for (w, n), v in probes.items() if w == "after"),
         note="" if free else PROBED,
     )  # fmt: skip
-    assert holds
-    assert free == PROBE_HOLDS, probes
+    assert holds, fall
+    assert free, probes
 
 
 def test_pictures_follow_the_thickness(fits, record):
@@ -282,9 +293,10 @@ def test_pictures_follow_the_thickness(fits, record):
     told(
         record, fits, "2, slow: the step is 1.8 pixels or more, and each within 0.7 of what was "
         "asked (the paper's is convolutional)",
-        f"{spread(step)}: {spread(thin)} and {spread(thick)}", slow, note=SLOW,
+        f"{spread(step)}: {spread(thin)} and {spread(thick)}", slow, note="" if slow else SLOW,
     )  # fmt: skip
-    assert holds and not slow, (thin, thick)  # a miss as it stands
+    assert holds, (thin, thick)
+    assert slow, (thin, thick)
 
 
 def test_causes_follow_their_model(fits, record):
@@ -328,7 +340,8 @@ def test_bias_is_measured_and_mitigated(fits, record):
         f"{spread(right[1], 100, 1, '%')}; on the world's own pictures "
         f"{spread(world[1], 100, 1, '%')}, with it {spread(world[2], 100, 1, '%')}",
     )  # fmt: skip
-    assert biased == BIASED and (gone and keeps) == MENDED, runs
+    assert biased, before
+    assert gone and keeps, (before, longer, after, right)
 
 
 def test_nothing_set_changes_nothing(fits, record):
