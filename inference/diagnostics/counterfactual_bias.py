@@ -122,8 +122,9 @@ def counterfactual_bias(
     made, changed = counterfactual_images(pair, batch, do, effect=effect, image=image, draws=draws)
     before, after = (_logits(classifier, x.flatten(0, 1)) for x in (made, changed))
     up, down = ((before <= 0) & (after > 0)), ((before > 0) & (after <= 0))
-    rates = [float(v.double().mean()) for v in (up | down, up, down)]
-    return CounterfactualBias(*rates, float((after.sigmoid() - before.sigmoid()).mean()))
+    flips, rises, falls = (float(v.double().mean()) for v in (up | down, up, down))
+    change = float((after.sigmoid() - before.sigmoid()).mean())
+    return CounterfactualBias(flips, rises, falls, change)
 
 
 def logit_difference(classifier: Classifier, made: Tensor, changed: Tensor) -> Tensor:

@@ -52,13 +52,21 @@ class ImageCFGen(Pair):
         year=2022,
         arxiv="2009.08270",
         task="counterfactual images, and the bias of classifiers",
-        data={"x": "image (D), 0 to 1", "y": "digit", "thickness": "pixels", "intensity": "grey"},
+        data={
+            "x": "image (D), 0 to 1",
+            "y": "digit",
+            "thickness": "pixels",
+            "intensity": "grey levels",
+        },
         latents={"z": "noise of the image (L)"},
         objectives=("elbo",),
         causes=("y", "thickness", "intensity"),
         density="none",
-        departs=("no batch norm and no dropout: networks look at one row at a time",),
-        limits=("causes and their graph are known, and every row has all causes",),
+        departs=(
+            "no batch norm, no dropout; causes enter the dense layers, not as maps of the image",
+            "the digit is a cause of the intensity, too, as bright_digits needs it",
+        ),
+        limits=("the graph is given", "what the game leaves untaught of the causes, z takes up"),
         picture="digits, reconstructed, and had they been of another thickness or intensity",
     )
 
@@ -91,7 +99,7 @@ class ImageCFGen(Pair):
         causes = dict(run.batch.only(*self.card.causes))
         code, (made, z) = run.codes("z").only("cycle"), Generated("x", "z", given=(*causes,))(run)
         again = self.guide.factor("z", {"x": made, **causes})
-        off = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
+        off: Tensor = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
         return off + ((z - again.mean).square() + again.variance).sum(-1)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
