@@ -292,8 +292,8 @@ def test_pictures_follow_the_thickness(fits, record):
     within = all(abs(statistics.mean(v) - t) <= 0.7 for v, t in ((thin, THIN), (thick, THICK)))
     slow = within and statistics.mean(step) >= 1.8
     told(
-        record, fits, "2, after a longer run: the step is 1.8 pixels or more, and each within 0.7 of what was "
-        "asked",
+        record, fits, "2, after a longer run: the step is 1.8 pixels or more, and each "
+        "within 0.7 of what was asked",
         f"{spread(step)}: {spread(thin)} and {spread(thick)}", slow, note="" if slow else SLOW,
     )  # fmt: skip
     assert holds, (thin, thick)
