@@ -39,7 +39,14 @@ def measurements(tmp_path):
 SWAPPED = inference.IWELBO(particles=4)
 
 
-@pytest.mark.parametrize(("seed", "bound"), [(0, SWAPPED), *((seed, None) for seed in range(5))])
+@pytest.mark.parametrize(
+    ("seed", "bound"),
+    [
+        (0, SWAPPED),
+        (0, None),
+        *(pytest.param(seed, None, marks=pytest.mark.long) for seed in range(1, 5)),
+    ],
+)
 def test_it_learns_its_classes(seed, bound):
     """On three well separated clusters, with the options of the README's command."""
     rows = clusters(seed)

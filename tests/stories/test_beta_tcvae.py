@@ -55,7 +55,9 @@ def exact_parts(run, table):
     return [float(part.mean()) for part in parts]
 
 
-@pytest.mark.parametrize("bound", [None, IWELBO(2)], ids=repr)
+@pytest.mark.parametrize(
+    "bound", [None, pytest.param(IWELBO(2), marks=pytest.mark.long)], ids=repr
+)
 def test_it_lowers_the_total_correlation_and_keeps_the_information(blob, bound):
     found = {}
     for beta in (1.0, 10.0):

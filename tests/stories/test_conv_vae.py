@@ -39,7 +39,7 @@ def images(shape, rows=60, **options):
     return data.from_arrays(x=x, y=y, name="halves", **options)
 
 
-@pytest.mark.parametrize("networks", ["conv", "residual"])
+@pytest.mark.parametrize("networks", ["conv", pytest.param("residual", marks=pytest.mark.long)])
 def test_the_whole_life(networks, tmp_path):
     rows = images((6, 5, 3))
     run, found = whole_life(

@@ -38,7 +38,7 @@ def small(**settings):
     return zoo.build(PAIR, circle(), **settings)
 
 
-@pytest.mark.parametrize("latent", [2, 5])
+@pytest.mark.parametrize("latent", [2, pytest.param(5, marks=pytest.mark.long)])
 def test_it_lives_wholly(latent, tmp_path):
     _, posterior = whole_life(
         lambda: small(latent=latent), circle(), tmp_path, epochs=3, batch_size=20
