@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         counterfactual_bias as counterfactual_bias,
         counterfactual_images as counterfactual_images,
         logit_difference as logit_difference,
+    )
     from ppl_models.inference.diagnostics.counterfactual_checks import (
         MaskCalibration as MaskCalibration,
         mask_calibration as mask_calibration,

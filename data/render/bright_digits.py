@@ -44,8 +44,7 @@ def load(
         labelled: Training rows that keep ``y``; all if None.
         seed: Seed of everything.
         digits: The two digits, the bright one first.
-        correlation: Of the class and the sign of e in training and validation rows, -1 to 1; to
-            the next whole number of rows.
+        correlation: Of the class and the sign of e in training and validation rows, -1 to 1.
         test_correlation: The same in test rows.
         intensity_effect: What a pixel of thickness adds to the logit of the intensity; 0 for no
             arrow.
