@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
-from worlds.causes import causes, rows
+from worlds.stories.causes import causes, rows
 
 from ppl_models import Batch
 from ppl_models.inference import counterfactual_bias, counterfactual_images, logit_difference
