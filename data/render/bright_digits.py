@@ -57,10 +57,8 @@ def load(
     both = tuple(map(int, numbers("digits", digits, 2, 0, 9)))
     if both != tuple(digits) or both[0] == both[1]:
         raise ValueError(f"digits is {digits}, expected two different whole numbers")
-    correlations = (
-        number("correlation", correlation, -1, 1),
-        number("test_correlation", test_correlation, -1, 1),
-    )
+    told = number("correlation", correlation, -1, 1)
+    told_in_tests = number("test_correlation", test_correlation, -1, 1)
     effect, noise = number("intensity_effect", intensity_effect), number("noise", noise, 0)
     for part, rows in (("train", train), ("validation", validation), ("test", test)):
         if rows < 2:
@@ -78,7 +76,7 @@ def load(
         chosen = np.empty(rows, np.int64)
         for label, wanted in enumerate(both):
             chosen[y == label] = np.resize(pool[digit[pool] == wanted], (y == label).sum())
-        thickness, e = causes(y, correlations[place == 2], draw)
+        thickness, e = causes(y, told_in_tests if place == 2 else told, draw)
         intensity = 64 + 191 * expit(effect * (thickness - 2.5) + noise * e)
         x = edit(images[chosen], thickness, intensity)
         parts.append({"x": x, "y": y, "thickness": thickness, "intensity": intensity})
@@ -87,8 +85,8 @@ def load(
         "validation": validation,
         "test": test,
         "digits": both,
-        "correlation": correlations[0],
-        "test_correlation": correlations[1],
+        "correlation": told,
+        "test_correlation": told_in_tests,
         "intensity_effect": effect,
         "noise": noise,
         "source": source,
