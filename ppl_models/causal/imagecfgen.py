@@ -99,8 +99,9 @@ class ImageCFGen(Pair):
         causes = dict(run.batch.only(*self.card.causes))
         code, (made, z) = run.codes("z").only("cycle"), Generated("x", "z", given=(*causes,))(run)
         again = self.guide.factor("z", {"x": made, **causes})
-        off: Tensor = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
-        return off + ((z - again.mean).square() + again.variance).sum(-1)
+        off = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
+        back: Tensor = ((z - again.mean).square() + again.variance).sum(-1)
+        return off + back
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """The SCM by maximum likelihood; the game, at the rows' causes; the encoder alone."""
@@ -109,12 +110,11 @@ class ImageCFGen(Pair):
         points = Encoded("x", "z", *causes), Generated("x", "z", *causes, given=causes)
         term, player = inference.swapped_labels(critic.to(self.like()), *points, steps=c.turns)
         cycled = inference.Penalty("cycle", self.cycle)
-        likelihood = Training(epochs=20, learning_rate=1e-2)
+        first = Training(epochs=20, learning_rate=1e-2)
         game = Training(epochs=200, batch_size=64, learning_rate=1e-4, beta1=0.5)
         cycle = Training(epochs=20, batch_size=64, learning_rate=1e-4)
-        images = ("generator", "guide")
         return (
-            Stage(self.objective(bound), "causes", freeze=images, training=likelihood),
+            Stage(self.objective(bound), "causes", freeze=("generator", "guide"), training=first),
             Stage(term, "game", freeze=("scm",), players=(player,), training=game),
             Stage(cycled, "encoder", freeze=("scm", "generator"), training=cycle),
         )
