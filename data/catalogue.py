@@ -18,6 +18,7 @@ from ppl_models.data.tables.table import Dataset
 
 LOADERS = {
     "blob": "ppl_models.data.render.squares:load_blob",
+    "bright_digits": "ppl_models.data.render.bright_digits:load",
     "candle_like": "ppl_models.data.render.candle:load",
     "captions": "ppl_models.data.render.paired:load_captions",
     "cars3d": "ppl_models.data.readers.views:load_cars3d",
@@ -58,6 +59,7 @@ LOADERS = {
 
 
 SOURCES = {  # of the sets that are read from files, or made of what is
+    "bright_digits": "ppl_models.data.render.handwriting:files",
     "cars3d": "ppl_models.data.readers.views:cars3d_files",
     "cifar10": "ppl_models.data.readers.cifar:files",
     "dsprites_official": "ppl_models.data.readers.factor_grids:dsprites_files",

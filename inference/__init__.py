@@ -14,6 +14,12 @@ if TYPE_CHECKING:
         active_units as active_units,
         aggregate_posterior as aggregate_posterior,
     )
+    from ppl_models.inference.diagnostics.counterfactual_bias import (
+        CounterfactualBias as CounterfactualBias,
+        counterfactual_bias as counterfactual_bias,
+        counterfactual_images as counterfactual_images,
+        logit_difference as logit_difference,
+    )
     from ppl_models.inference.diagnostics.counterfactual_checks import (
         MaskCalibration as MaskCalibration,
         mask_calibration as mask_calibration,
@@ -97,6 +103,10 @@ if TYPE_CHECKING:
         Training as Training,
     )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
+    from ppl_models.inference.objectives.swapped_labels import (
+        SwappedLabels as SwappedLabels,
+        swapped_labels as swapped_labels,
+    )
     from ppl_models.inference.objectives.tmc import TMC as TMC
     from ppl_models.inference.objectives.total_correlation import (
         KLParts as KLParts,
@@ -159,6 +169,7 @@ _HOMES = {
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
     "Codes": "traces.codes",
+    "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.distance_correlation",
     "ELBO": "objectives.elbo",
@@ -197,6 +208,7 @@ _HOMES = {
     "SelfNormalisedELBO": "objectives.self_normalised",
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
+    "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.total_correlation",
     "Training": "objectives.stage",
@@ -220,6 +232,8 @@ _HOMES = {
     "code_features": "posterior.second_classifier",
     "code_spread": "diagnostics.density_checks",
     "composition": "posterior.axioms",
+    "counterfactual_bias": "diagnostics.counterfactual_bias",
+    "counterfactual_images": "diagnostics.counterfactual_bias",
     "debug": "diagnostics.debug",
     "density_ratio": "objectives.density_ratio",
     "effectiveness": "posterior.axioms",
@@ -239,6 +253,7 @@ _HOMES = {
     "label_probabilities": "posterior.prediction",
     "load": "training.run",
     "log_evidence": "sampling.evidence",
+    "logit_difference": "diagnostics.counterfactual_bias",
     "loss_per_row": "posterior.prediction",
     "map": "sampling.maximum",
     "mask_calibration": "diagnostics.counterfactual_checks",
@@ -256,6 +271,7 @@ _HOMES = {
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
 }

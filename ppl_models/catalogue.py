@@ -37,6 +37,7 @@ PAPERS: dict[str, str] = {
     "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
     "deepscm": "ppl_models.causal.deepscm:DeepSCM",
+    "imagecfgen": "ppl_models.causal.imagecfgen:ImageCFGen",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

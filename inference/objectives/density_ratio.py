@@ -150,12 +150,12 @@ class DensityRatio(Objective):
     @property
     def formula(self) -> str:
         """The term as added to a bound."""
-        return f"-{written(self.weight)} log ratio({', '.join(_told(self.points))})"
+        return f"-{written(self.weight)} log ratio({', '.join(told(self.points))})"
 
     @property
     def part_names(self) -> tuple[str, ...]:
         """The term, with the sites that it looks at."""
-        return (name_of(self, *_told(self.points)),)
+        return (name_of(self, *told(self.points)),)
 
     def rows(self, run: Evaluation) -> Tensor:
         """The weighted log ratio per row."""
@@ -190,7 +190,7 @@ class LogisticCritic(Objective):
     @property
     def formula(self) -> str:
         """The mean log probability that it gives to the right kind."""
-        first, second = (", ".join(_told(points)) for points in (self.first, self.second))
+        first, second = (", ".join(told(points)) for points in (self.first, self.second))
         return f"1/2 log sigmoid D({first}) + 1/2 log sigmoid -D({second})"
 
     @property
@@ -232,6 +232,7 @@ def density_ratio(
     return DensityRatio(critic, first, weight), player
 
 
-def _told(points: Points) -> tuple[str, ...]:
+def told(points: Points) -> tuple[str, ...]:
+    """What points are called: the sites that they are made of, or their function's name."""
     sites: tuple[str, ...] = getattr(points, "sites", ())
     return sites or (getattr(points, "__name__", type(points).__name__),)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
+from ppl_models.image_networks import conv_decoder, conv_encoder
+from ppl_models.networks import Net
 from ppl_models.parts.scm import SCM
 
 
@@ -23,9 +29,68 @@ class Inner(nn.Module):
         self.net = net
         self._scm = (scm,)  # in a tuple it is no part of this module, and is saved once
 
+    @property
+    def given(self) -> Any:
+        """Names of the network's inputs, for guides and critics that ask them."""
+        return self.net.given
+
     def forward(self, **values: Tensor) -> Tensor:
         """The network's output."""
         (scm,) = self._scm
         there = [name for name in scm.mechanisms if name in values]
         out: Tensor = self.net(**{**values, **scm.inner(values, there)})
         return out
+
+
+def image_reader(
+    scm: SCM,
+    shape: Sequence[int],
+    outputs: int,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    **given: int,
+) -> Inner:
+    """Numbers of an image ``x`` and its causes: an encoder, or a critic.
+
+    Args:
+        scm: The causes, all of which it is given.
+        shape: ``(H, W, C)`` of the image.
+        outputs: Size of the output.
+        channels: Maps of each layer, every one of which halves the sides; none for a perceptron.
+        hidden: Units of each dense layer.
+        given: Sizes of further inputs by name, such as a code.
+    """
+    given = {**given, **sizes_of(scm)}
+    net: nn.Module
+    if channels:
+        net = conv_encoder(
+            shape,
+            outputs,
+            channels=channels,
+            kernels=(4,),
+            hidden=hidden,
+            activation="silu",
+            given=given,
+        )
+    else:
+        net = Net({"x": math.prod(shape), **given}, hidden, outputs, "silu")
+    return Inner(net, scm)
+
+
+def image_maker(
+    scm: SCM, shape: Sequence[int], channels: Sequence[int], hidden: Sequence[int], **given: int
+) -> Inner:
+    """An image of causes, flat, each entry any number; arguments as of :func:`image_reader`."""
+    given = {**given, **sizes_of(scm)}
+    net: nn.Module
+    if channels:
+        net = conv_decoder(given, shape, channels=channels, hidden=hidden, activation="silu")
+    else:
+        net = Net(given, hidden, math.prod(shape), "silu")
+    return Inner(net, scm)
+
+
+def sizes_of(scm: SCM) -> dict[str, int]:
+    """Sizes of the variables by name, as networks take them."""
+    mechanisms: Any = scm.mechanisms
+    return {name: mechanism.size for name, mechanism in mechanisms.items()}

@@ -325,7 +325,7 @@ class PairContract:
         subject.float()
         for (case, draws), expected in zip(double, exact, strict=True):
             single = {n: v.float() if v.is_floating_point() else v for n, v in draws.items()}
-            loss = case.loss(case.batch.to(torch.float32), single)
+            loss = case.float().loss(case.batch.to(torch.float32), single)
             assert loss.dtype == torch.float32, f"the loss is {loss.dtype} at torch.float32"
             assert_close(loss, expected.float(), rtol=1e-4, atol=1e-4)
 
@@ -369,9 +369,8 @@ class PairContract:
     def test_pyros_svi_trains_every_parameter(self, subject: Pair) -> None:
         """Plain Pyro, with its own objective and optimiser."""
         before = {n: p.detach().clone() for n, p in subject.named_parameters()}
-        loss = TraceEnum_ELBO(
-            max_plate_nesting=subject.plate_nesting, strict_enumeration_warning=False
-        )
+        nesting = subject.plate_nesting
+        loss = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
         svi = SVI(subject.model, subject.guide, pyro.optim.Adam({"lr": 0.01}), loss=loss)
         for batch in kinds(subject, ROWS):
             # Pyro's checks refuse an enumerated label whose prior hangs on a code that was
@@ -379,7 +378,8 @@ class PairContract:
             with pyro.validation_enabled(not depends_on_itself(subject, batch)):
                 assert math.isfinite(svi.step(batch))
         still = [n for n, p in subject.named_parameters() if torch.equal(p, before[n])]
-        assert not still, f"not trained: {still}"
+        made = subject.card.density == "none"  # no bound trains what makes the data
+        assert all(made and "guide" not in n for n in still), f"not trained: {still}"
 
     def test_pyros_predictive_draws_every_site(self, subject: Pair) -> None:
         """From the prior, on rows of which nothing is observed."""

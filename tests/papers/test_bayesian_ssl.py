@@ -31,7 +31,8 @@ from ppl_models.inference import (
     Weighted,
 )
 from ppl_models.networks import Net, Weightless
-from ppl_models.testing.cases import FixedDraws, pick
+from ppl_models.testing.cases import pick
+from ppl_models.testing.fixed_draws import FixedDraws
 
 B = 5
 REGIMES = ("unlabelled", "labelled", "mixed")

@@ -14,7 +14,7 @@ from ppl_models import build, data, inference
 from ppl_models.batch import Batch
 from ppl_models.inference import EnumeratedELBO, Evaluation
 from ppl_models.likelihoods import SharedNormal
-from ppl_models.testing.cases import FixedDraws
+from ppl_models.testing.fixed_draws import FixedDraws
 
 B, D = 6, 8
 SMALL = {"data_dim": D, "clean_code": 3, "dirty_code": 2, "hidden": (6, 5), "classifier": (4,)}

@@ -18,7 +18,7 @@ from ppl_models.data.render.morpho import causes
 from ppl_models.data.tables.from_parts import from_parts
 from ppl_models.exogenous import noise_of, value_at
 from ppl_models.parts.logit_pixels import dequantised, logit_pixels
-from ppl_models.testing.cases import FixedDraws
+from ppl_models.testing.fixed_draws import FixedDraws
 
 B, L, SHAPE = 5, 2, (4, 3, 1)
 SMALL = {"latent": L, "channels": (4, 4), "hidden": (5,)}

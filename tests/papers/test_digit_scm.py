@@ -71,6 +71,29 @@ def test_noise_leads_back_and_follows_the_arrow_alone(arrow):
     assert scm.graph == {"thickness": (), "intensity": ("thickness",) if arrow else ()}
 
 
+@pytest.mark.parametrize("arrow", [True, False])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_digit_is_a_root_and_moves_the_intensity_as_its_weight_says(arrow, classes):
+    scm, values = digit_scm(arrow, classes=classes).double(), rows(torch.float64)
+    (weights,) = (m.raw.net.first.weights for m in scm.mechanisms["intensity"].layers[:1])
+    shift = torch.linspace(-1, 1, classes, dtype=torch.float64)
+    with torch.no_grad():
+        for weight in weights.values():
+            weight.zero_()
+        weights["y"][:, 0] = shift
+    y = torch.arange(7) % classes
+    noise = scm.noise({**values, "y": y})
+    other = (y + 1) % classes
+    moved = scm.push(noise, y=other)
+    share = [torch.logit((i - 63) / 193) for i in (values["intensity"], moved["intensity"])]
+    assert torch.equal(moved["y"], other)
+    if arrow:
+        assert_close(share[1] - share[0], shift[other] - shift[y], rtol=1e-5, atol=1e-6)
+    assert_close(moved["thickness"], values["thickness"], rtol=1e-6, atol=0)
+    of = ("y", "thickness") if arrow else ("y",)
+    assert scm.graph == {"y": (), "thickness": (), "intensity": of}
+
+
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from ppl_models import build, data, inference
 from ppl_models.batch import Batch
 from ppl_models.inference import EnumeratedELBO
-from ppl_models.testing.cases import FixedDraws
+from ppl_models.testing.fixed_draws import FixedDraws
 
 B, D, C, A = 5, 7, 3, 4
 SMALL = {"data_dim": D, "classes": C, "endmembers": A, "hidden": (6,)}

@@ -41,6 +41,7 @@ SMALL = {
         ),
         FEW,
     ),
+    "bright_digits": {**FEW, "source": "digits"},
     "few_shot": {**FEW, "source": "strokes"},
     "glyphs": {**FEW, "labelled": 2},
     "morpho_mnist": {**FEW, "source": "digits"},

@@ -19,6 +19,12 @@ FEW = {"train": 24, "validation": 4, "test": 8}
 # What a set needs to be small, and three worlds of it.
 WORLDS = {
     "blob": (FEW, {"width": 0.7}, {"width": 2.0}, {"width": 3}),
+    "bright_digits": (
+        {"train": 6, "validation": 2, "test": 4, "source": "digits"},
+        {"digits": (8, 3), "noise": 0.5},
+        {"correlation": 0.0, "intensity_effect": -1.0},
+        {"test_correlation": 1.0},
+    ),
     "candle_like": (
         FEW,
         {"confounded": False},
@@ -197,6 +203,7 @@ NAN = float("nan")
     ("name", "options", "message"),
     [
         ("blob", {"width": 0}, "width is 0, expected >= 0.1"),
+        ("bright_digits", {"correlation": 2}, "correlation is 2, expected a number in -1..1"),
         ("candle_like", {"confounded": 1}, "confounded is 1, expected True or False"),
         ("candle_like", {"scenes_seed": -1}, "scenes_seed is -1, expected a whole number"),
         ("captions", {"noise": "much"}, "noise is 'much', expected >= 0"),

@@ -23,7 +23,7 @@ from ppl_models.inference.posterior.export import posterior
 from ppl_models.inference.posterior.target import rows_of, target
 from ppl_models.inference.traces.contraction import Torch
 from ppl_models.inference.traces.sites import latent_sites
-from ppl_models.testing.cases import FixedDraws
+from ppl_models.testing.fixed_draws import FixedDraws
 
 ROWS = range(len(world.SIZES))
 
