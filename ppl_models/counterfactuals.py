@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import whole
-from ppl_models.exogenous import noise_family, noise_of, value_at
-from ppl_models.sample_sites import Refused, base_of, is_delta
+from ppl_models.exogenous import noise_family, noise_of
+from ppl_models.sample_sites import base_of
 from ppl_models.set_sites import (
     Changed,
     Sites,
     Soft,
+    carried,
     check_sites,
     descendants,
     evaluated,
@@ -173,17 +174,6 @@ class _Pushed(Messenger):
         self.noise = noise
 
     def _pyro_sample(self, msg: Any) -> None:
-        name, fn = msg["name"], msg["fn"]
-        if name not in self.noise:
-            return
-        family, noise = self.noise[name]
-        if not is_delta(fn) and noise_family(fn) is not family:
-            was_of, is_of = (
-                "none" if f is None else f.__name__ for f in (family, noise_family(fn))
-            )
-            raise Refused(
-                f"site {name!r} keeps its noise, which is {was_of}, and is given a distribution "
-                f"whose noise is {is_of}; expected one of the same noise, or a Delta"
-            )
-        msg["value"] = value_at(fn, noise).expand(fn.batch_shape + fn.event_shape)
-        msg["done"] = True
+        name = msg["name"]
+        if name in self.noise:
+            msg["value"], msg["done"] = carried(name, msg["fn"], *self.noise[name]), True

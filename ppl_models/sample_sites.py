@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -50,11 +50,25 @@ def there(site: Any, nesting: int) -> Tensor | None:
     inner = any(f.name != DATA and (f.dim or 0) < -1 for f in site["cond_indep_stack"])
     if inner and isinstance(site["mask"], Tensor):
         mask = site["mask"].reshape(*site["mask"].shape, *[1] * len(event)).expand(wide)
+    own = own_mask(fn, wide)
+    if own is not None:
+        mask = own if mask is None else mask & own
+    return mask
+
+
+def own_mask(fn: Any, wide: Sequence[int]) -> Tensor | None:
+    """Where a distribution is not masked; None where all of it is there, or none.
+
+    Args:
+        fn: The distribution.
+        wide: Its batch and event shape, to which the answer is expanded.
+    """
+    mask = None
     while isinstance(fn, WRAPPERS):
         if isinstance(fn, dist.MaskedDistribution) and isinstance(fn._mask, Tensor):
             own = fn._mask.expand(fn.batch_shape)
             # What is event to the whole is partly batch to what is masked.
-            own = own.reshape(*own.shape, *[1] * len(fn.event_shape)).expand(wide)
+            own = own.reshape(*own.shape, *[1] * len(fn.event_shape)).expand(*wide)
             mask = own if mask is None else mask & own
         fn = fn.base_dist
     return mask
@@ -90,7 +104,7 @@ def in_plates(site: Any, value: Tensor) -> Tensor:
     return wide.movedim([first + place for place in range(len(dims))], [d - event for d in dims])
 
 
-WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+WRAPPERS = (torch.distributions.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 
 def base_of(fn: Any, through_masks: bool = True) -> Any:
@@ -139,6 +153,8 @@ def support_words(support: Any) -> str:
     low, high = (_bound(getattr(support, f"{end}_bound", None)) for end in ("lower", "upper"))
     kind = "whole numbers" if support.is_discrete else "numbers"
     if low and high:
+        if not bool(support.check(torch.as_tensor(support.lower_bound)).any()):
+            return f"{kind} between {low} and {high}"
         return f"{kind} from {low} to {high}"
     if low or high:
         strict = isinstance(support, constraints.greater_than | constraints.less_than)

@@ -17,6 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.covariates import covariate_value, covariates_of, emptied
 from ppl_models.devices import check_device
+from ppl_models.exogenous import noise_family, value_at
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import (
@@ -73,7 +74,7 @@ def set_to(
     for name, value in values.items():
         if isinstance(value, Distribution):
             of = like[name]["value"] if name in like else batch[name]
-            value = _drawn_from(name, value, of, draws)
+            value = drawn_from(name, value, of, draws)
         elif is_soft(value):
             if name not in like:
                 raise ValueError(
@@ -91,8 +92,12 @@ def is_soft(value: Any) -> bool:
     return callable(value) and not isinstance(value, Distribution)
 
 
-def _drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
-    """Draws of a distribution in the shape of a site's value, with draws in front."""
+def drawn_from(name: str, fn: Any, like: Tensor, draws: int | None) -> Tensor:
+    """Draws of a distribution in the shape of a site's value, with draws in front.
+
+    Raises:
+        ValueError: If it does not expand to that shape, naming the site.
+    """
     batch_shape = like.shape[: like.dim() - len(fn.event_shape)]
     wide = _expanded(fn, batch_shape, like.shape[len(batch_shape) :])
     if wide is None:
@@ -148,17 +153,47 @@ class Changed(Messenger):
         name, old = msg["name"], msg["fn"]
         if name not in self.soft:
             return
-        new = self.soft[name](old)
-        wide = None
-        if isinstance(new, Distribution):
-            wide = _expanded(new, old.batch_shape, old.event_shape)
-        if wide is None:
-            raise Refused(
-                f"what is given for site {name!r} makes {_shown(new)} of its distribution, "
-                f"expected a distribution of batch shape {tuple(old.batch_shape)} and event shape "
-                f"{tuple(old.event_shape)}"
-            )
-        msg["fn"] = wide
+        msg["fn"] = changed(name, self.soft[name], old)
+
+
+def changed(name: str, change: Soft, old: Any) -> Any:
+    """The distribution that a callable makes of a site's, in the shape of that.
+
+    Raises:
+        Refused: If it makes none of this shape, naming the site.
+    """
+    new = change(old)
+    wide = None
+    if isinstance(new, Distribution):
+        wide = _expanded(new, old.batch_shape, old.event_shape)
+    if wide is None:
+        raise Refused(
+            f"what is given for site {name!r} makes {_shown(new)} of its distribution, "
+            f"expected a distribution of batch shape {tuple(old.batch_shape)} and event shape "
+            f"{tuple(old.event_shape)}"
+        )
+    return wide
+
+
+def carried(name: str, fn: Any, family: type | None, noise: Tensor) -> Tensor:
+    """The value that a site's noise leads to under this distribution, in the shape of that.
+
+    Args:
+        name: The site.
+        fn: Its distribution as it is now.
+        family: What the noise is of.
+        noise: It.
+
+    Raises:
+        Refused: If the noise of this distribution is of another family, naming the site.
+    """
+    if not is_delta(fn) and noise_family(fn) is not family:
+        was_of, is_of = ("none" if f is None else f.__name__ for f in (family, noise_family(fn)))
+        raise Refused(
+            f"site {name!r} keeps its noise, which is {was_of}, and is given a distribution "
+            f"whose noise is {is_of}; expected one of the same noise, or a Delta"
+        )
+    return value_at(fn, noise).expand(fn.batch_shape + fn.event_shape)
 
 
 # ---- what hangs on them ---------------------------------------------------------------------

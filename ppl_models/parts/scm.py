@@ -1,10 +1,7 @@
 """Structural causal models: named variables, each made of its parents and a noise of its own.
 
-A :class:`Mechanism` carries standard Normal noise through ``layers``, which see the parents, and
-then through ``outer`` ones, which see nothing: units, a range, an exponential. What other
-variables' layers see of a variable is its value before its outer layers, where it is of the order
-of one. :class:`Classes` is a variable of C classes. :class:`SCM` puts them in order and gives them
-as sites of Pyro.
+:class:`SCM` puts mechanisms in order and gives them as sites of Pyro, one for each variable, or as
+one distribution over the vector of all of them, with the same parameters.
 
     SCM(
         thickness=Mechanism({}, Spline, outer=(Positive(loc, scale),)),
@@ -14,214 +11,50 @@ as sites of Pyro.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-import zuko
 from torch import Tensor, nn
-from torch.distributions import Transform, transforms
+from torch.distributions import Distribution, Transform, constraints, transforms
+from torch.distributions.utils import _sum_rightmost
 
 from ppl_models.batch import Batch
-from ppl_models.exogenous import noise_of, value_at
-from ppl_models.networks import Label, Net, Scalar
+from ppl_models.config import unknown
+from ppl_models.exogenous import noise_family, noise_of, value_at
+from ppl_models.networks import Scalar
+from ppl_models.parts.mechanisms import (
+    Affine,
+    Autoregressive,
+    Between,
+    Classes,
+    Curve,
+    Line,
+    Mechanism,
+    Positive,
+    Shift,
+    Spline,
+    Units,
+)
+from ppl_models.sample_sites import one_line
+from ppl_models.set_sites import carried, changed, drawn_from, is_soft
 
-Layer = Callable[..., nn.Module]  # of the variable's size, and its parents' by name
-
-
-class Shift(nn.Module):
-    """u -> u + m(parents).
-
-    Args:
-        size: Size D of the variable.
-        given: Sizes of its parents by name; none is a learnt constant.
-        hidden: Units of the network's hidden layers; none is linear.
-    """
-
-    def __init__(self, size: int, given: Mapping[str, int], hidden: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.raw = _Raw(given, hidden, size)
-
-    def forward(self, **parents: Tensor) -> Transform:
-        """The transform at the parents' values."""
-        return transforms.AffineTransform(self.raw(**parents), 1.0, event_dim=1)
-
-
-class Affine(nn.Module):
-    """u -> m(parents) + s(parents) u; arguments as of :class:`Shift`."""
-
-    def __init__(self, size: int, given: Mapping[str, int], hidden: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.raw = _Raw(given, hidden, 2 * size)
-
-    def forward(self, **parents: Tensor) -> Transform:
-        """The transform at the parents' values."""
-        loc, log_scale = self.raw(**parents).chunk(2, -1)
-        return transforms.AffineTransform(loc, log_scale.exp(), event_dim=1)
-
-
-class Spline(nn.Module):
-    """u -> an increasing rational-quadratic spline of each entry (Durkan et al. 2019, 1906.04032).
-
-    The identity outside [-bound, bound].
-
-    Args:
-        size: As of :class:`Shift`.
-        given: As of :class:`Shift`.
-        hidden: As of :class:`Shift`.
-        bins: Number of pieces.
-        bound: Where the identity begins.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        given: Mapping[str, int],
-        hidden: Sequence[int] = (),
-        bins: int = 8,
-        bound: float = 5.0,
-    ) -> None:
-        super().__init__()
-        self.size, self.bins, self.bound = int(size), bins, bound
-        self.raw = _Raw(given, hidden, self.size * (3 * bins - 1))
-
-    def forward(self, **parents: Tensor) -> Transform:
-        """The transform at the parents' values."""
-        raw = self.raw(**parents).unflatten(-1, (self.size, 3 * self.bins - 1))
-        parts = raw.split([self.bins, self.bins, self.bins - 1], -1)
-        spline = zuko.transforms.MonotonicRQSTransform(*parts, bound=self.bound)
-        return transforms.IndependentTransform(spline, 1)
-
-
-class Autoregressive(nn.Module):
-    """u -> a spline of each entry that sees those before it, by zuko; for vectors.
-
-    Args:
-        size: As of :class:`Shift`.
-        given: As of :class:`Shift`.
-        hidden: Units of the conditioner's hidden layers.
-        context: Size of what it sees of the parents.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        given: Mapping[str, int],
-        hidden: Sequence[int] = (32,),
-        context: int = 8,
-    ) -> None:
-        super().__init__()
-        self.raw = Net(given, (), context) if given else None
-        wide = context if given else 0
-        flow = zuko.flows.NSF(int(size), wide, transforms=1, hidden_features=tuple(hidden))
-        (self.step,) = flow.transform.transforms
-
-    def forward(self, **parents: Tensor) -> Transform:
-        """The transform at the parents' values."""
-        made: Transform = self.step(None if self.raw is None else self.raw(**parents))
-        return made
-
-
-class Units(nn.Module):
-    """u -> loc + scale u, of constants."""
-
-    def __init__(self, loc: float, scale: float) -> None:
-        super().__init__()
-        self.register_buffer("loc", torch.tensor(loc))
-        self.register_buffer("scale", torch.tensor(scale))
-
-    def forward(self) -> Transform:
-        """The transform."""
-        return transforms.AffineTransform(self.loc, self.scale)
-
-
-class Positive(Units):
-    """u -> exp(loc + scale u), of constants: mean and deviation of the value's logarithm."""
-
-    def forward(self) -> Transform:
-        """The transform."""
-        return transforms.ComposeTransform([super().forward(), transforms.ExpTransform()])
-
-
-class Between(nn.Module):
-    """u -> low + (high - low) sigmoid(u), of constants."""
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.register_buffer("low", torch.tensor(low))
-        self.register_buffer("high", torch.tensor(high))
-
-    def forward(self) -> Transform:
-        """The transform."""
-        units = transforms.AffineTransform(self.low, self.high - self.low)
-        return transforms.ComposeTransform([transforms.SigmoidTransform(), units])
-
-
-class Mechanism(nn.Module):
-    """A variable of numbers given its parents.
-
-    Args:
-        given: Sizes of its parents by name, as networks take them.
-        layers: Of its noise, in this order; each is called with the size and the parents' sizes,
-            such as ``Affine`` or ``functools.partial(Spline, bins=4)``.
-        outer: Modules that are called with nothing, for an increasing function of the result.
-        size: Its size; by default one number per row.
-    """
-
-    def __init__(
-        self,
-        given: Mapping[str, int],
-        *layers: Layer,
-        outer: Sequence[nn.Module] = (),
-        size: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.size = Scalar() if size is None else size
-        self.given = dict(given)
-        self.layers = nn.ModuleList(layer(int(self.size), self.given) for layer in layers)
-        self.outer = nn.ModuleList(outer)
-        self.register_buffer("zero", torch.zeros(int(self.size)), persistent=False)
-
-    def forward(self, **parents: Tensor) -> dist.TorchDistribution:
-        """Its distribution, at what its parents are before their outer layers."""
-        shapes = [_rows(value, self.given[name]) for name, value in parents.items()]
-        zero = self.zero.expand(*torch.broadcast_shapes(*shapes), -1)
-        steps = [layer(**parents) for layer in self.layers]
-        if isinstance(self.size, Scalar):
-            steps.append(transforms.ReshapeTransform((1,), ()))
-        steps += [step() for step in self.outer]
-        return dist.TransformedDistribution(dist.Normal(zero, 1.0).to_event(1), steps)
-
-    def inner(self, value: Tensor) -> Tensor:
-        """What a value is before the outer layers."""
-        for step in reversed(self.outer):
-            value = step().inv(value)
-        return value
-
-
-class Classes(nn.Module):
-    """A variable of C classes given its parents; its noise is Gumbel's.
-
-    Args:
-        classes: Their number C.
-        given: Sizes of its parents by name.
-        hidden: Units of the network's hidden layers; none is linear.
-    """
-
-    def __init__(self, classes: int, given: Mapping[str, int], hidden: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.size, self.given = Label(classes), dict(given)
-        self.raw = _Raw(given, hidden, classes)
-
-    def forward(self, **parents: Tensor) -> dist.TorchDistribution:
-        """Its distribution at its parents' values."""
-        return dist.Categorical(logits=self.raw(**parents))
-
-    def inner(self, value: Tensor) -> Tensor:
-        """The value."""
-        return value
+__all__ = [
+    "SCM",
+    "Affine",
+    "Autoregressive",
+    "Between",
+    "Classes",
+    "Curve",
+    "Line",
+    "Mechanism",
+    "Positive",
+    "Shift",
+    "Spline",
+    "Units",
+]
 
 
 class SCM(nn.Module):
@@ -292,33 +125,150 @@ class SCM(nn.Module):
         return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
     def noise(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The noise of each variable; see :func:`ppl_models.exogenous.noise_of`."""
-        return {n: noise_of(self.given(n, values), values[n]) for n in self.mechanisms}
+        """The noise of each variable; see :func:`ppl_models.exogenous.noise_of`.
 
-    def push(self, noise: Mapping[str, Tensor], **do: Tensor) -> dict[str, Tensor]:
-        """The values that noises lead to, where the variables of ``do`` are set."""
+        Raises:
+            ValueError: If no noise leads to a value, naming the variable.
+        """
+        return {
+            name: noise_of(self.given(name, values), values[name], f"variable {name!r}")
+            for name in self.mechanisms
+        }
+
+    def push(self, noise: Mapping[str, Tensor], **do: Any) -> dict[str, Tensor]:
+        """The values that noises lead to, where some variables are set.
+
+        Args:
+            noise: By variable; one that is set to a value needs none.
+            do: By variable, a tensor of its values or a number (a hard intervention), a
+                distribution, which is drawn from (a stochastic one), or a callable, which makes
+                another of the variable's distribution at its parents and leaves it its noise (a
+                soft one).
+
+        Raises:
+            ValueError: If there is no such variable, or what it is set to has another shape or
+                another noise.
+        """
+        for name in do:
+            if name not in self.mechanisms:
+                raise ValueError(unknown("variable", name, self.mechanisms))
         values: dict[str, Tensor] = {}
-        for name in self.mechanisms:
-            set_to = do.get(name)
-            fn = None if set_to is not None else self.given(name, values)
-            values[name] = value_at(fn, noise[name]) if set_to is None else set_to
+        with one_line():
+            for name in self.mechanisms:
+                value = do.get(name)
+                if not isinstance(value, Tensor):
+                    value = self._led(name, values, noise.get(name), value)
+                values[name] = value
         return values
 
+    def _led(
+        self, name: str, values: Mapping[str, Tensor], noise: Tensor | None, do: Any
+    ) -> Tensor:
+        """A variable's value by its noise, or by what it is set to that is no tensor."""
+        fn: Any = self.given(name, values)
+        if noise is None:
+            if do is None or is_soft(do):
+                raise ValueError(f"variable {name!r} has no noise and is not set, expected one")
+            like = fn.sample()
+        else:
+            like = value_at(fn, noise)
+        if do is None:
+            return like
+        if isinstance(do, Distribution):
+            return drawn_from(name, do, like, None).to(like.dtype)
+        if is_soft(do) and noise is not None:
+            wide = fn.expand(like.shape[: like.dim() - fn.event_dim])
+            return carried(name, changed(name, do, wide), noise_family(fn), noise)
+        return torch.full_like(like, do)
 
-class _Raw(nn.Module):
-    """A network of the parents, or a constant where there are none; it begins at nearly zero."""
+    def joint(self) -> dist.TransformedDistribution:
+        """All variables together as one distribution over a vector, of the same parameters.
 
-    def __init__(self, given: Mapping[str, int], hidden: Sequence[int], outputs: int) -> None:
+        Its noise is the variables' noises side by side, its value their values, as
+        :meth:`join` puts them and :meth:`split` takes them apart.
+
+        Raises:
+            ValueError: If a variable is a class.
+        """
+        return dist.TransformedDistribution(self._noise(), [_Joint(self)])
+
+    def _noise(self) -> dist.TorchDistribution:
+        """Standard noise ``(D,)`` of all variables."""
+        every: Any = self.mechanisms
+        for name, mechanism in every.items():
+            if isinstance(mechanism, Classes):
+                raise ValueError(
+                    f"variable {name!r} is a class, expected numbers to make one vector of"
+                )
+        zero = torch.cat([mechanism.zero for mechanism in every.values()])
+        return dist.Normal(zero, 1.0).to_event(1)
+
+    def join(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Values of the variables side by side ``(..., D)``."""
+        every: Any = self.mechanisms
+        wide = [
+            values[name].unsqueeze(-1) if isinstance(m.size, Scalar) else values[name]
+            for name, m in every.items()
+        ]
+        shape = torch.broadcast_shapes(*(value.shape[:-1] for value in wide))
+        return torch.cat([value.expand(*shape, -1) for value in wide], -1)
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Values by variable of vectors ``(..., D)``."""
+        every: Any = self.mechanisms
+        parts = vector.split([int(m.size) for m in every.values()], -1)
+        return {
+            name: part.squeeze(-1) if isinstance(every[name].size, Scalar) else part
+            for name, part in zip(every, parts, strict=True)
+        }
+
+
+class _Joint(Transform):
+    """Noises of all variables, side by side, to their values.
+
+    It remembers the distributions at the last values, which a density needs twice.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, scm: SCM) -> None:
         super().__init__()
-        self.net = Net(given, hidden, outputs) if given else None
-        self.constant = None if given else nn.Parameter(torch.zeros(outputs))
+        self.scm = scm
+        self.last: tuple[Tensor, bool, dict[str, Any]] | None = None
 
-    def forward(self, **parents: Tensor) -> Tensor:
-        """``(..., outputs)``."""
-        out: Tensor | None = self.constant if self.net is None else self.net(**parents)
-        assert out is not None
-        return out
+    def _noises(self, vector: Tensor) -> dict[str, Tensor]:
+        every: Any = self.scm.mechanisms
+        parts = vector.split([int(m.size) for m in every.values()], -1)
+        return dict(zip(every, parts, strict=True))
 
+    def _given(self, y: Tensor) -> dict[str, Any]:
+        """Distributions of the variables at these values of all of them."""
+        if self.last is None or self.last[0] is not y or self.last[1] != torch.is_grad_enabled():
+            values = self.scm.split(y)
+            found = {name: self.scm.given(name, values) for name in values}
+            self.last = (y, torch.is_grad_enabled(), found)
+        return self.last[2]
 
-def _rows(value: Tensor, size: int) -> torch.Size:
-    return value.shape if isinstance(size, Label | Scalar) else value.shape[:-1]
+    def _call(self, x: Tensor) -> Tensor:
+        return self.scm.join(self.scm.push(self._noises(x)))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        values, found = self.scm.split(y), []
+        for name, fn in self._given(y).items():
+            value = values[name]
+            for step in reversed(fn.transforms):
+                value = step.inv(value)
+            found.append(value)
+        shape = torch.broadcast_shapes(*(noise.shape[:-1] for noise in found))
+        return torch.cat([noise.expand(*shape, -1) for noise in found], -1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """``(...)``."""
+        values, noises, total = self.scm.split(y), self._noises(x), x.new_zeros(())
+        for name, fn in self._given(y).items():
+            steps = transforms.ComposeTransform(fn.transforms)
+            moved = steps.log_abs_det_jacobian(noises[name], values[name])
+            total = total + _sum_rightmost(moved, 1 - steps.domain.event_dim)
+        return total
