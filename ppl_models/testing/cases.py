@@ -145,17 +145,18 @@ class Case:
         return self.objective.by_row(self.pair.model, self.pair.guide, self.batch)
 
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
-        """The same at given draws of the guide."""
-        return self.objective.by_row(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+        """The same at given draws of the guide; what the model makes up is made of them, too."""
+        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        return self.objective.by_row(model, guide, batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
-        guide = FixedDraws(self.pair.guide, draws)
-        return self.objective.differentiable_loss(self.pair.model, guide, self.batch)
+        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        return self.objective.differentiable_loss(model, guide, self.batch)
 
 
 class FixedDraws:
-    """A guide whose sites take given values; everything else is the guide's."""
+    """A guide, or a model, whose sites take given values; everything else is its own."""
 
     def __init__(self, guide: Any, values: Mapping[str, Tensor]) -> None:
         self.guide, self.values = guide, values

@@ -37,6 +37,7 @@ from ppl_models import catalogue
 from ppl_models.data import Table
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.inference.objectives.by_name import parse_objective
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.training.sides import trained
 from ppl_models.pages.describe import describe
 from ppl_models.pair import Pair
@@ -323,6 +324,8 @@ class PairContract:
         double = [(c, pick(c.draws())) for c in cases(subject)]
         exact = [c.loss(c.batch, draws).detach() for c, draws in double]
         subject.float()
+        for network in (n for case, _ in double for n in networks_in(case.objective)):
+            network.float()  # a critic of its own
         for (case, draws), expected in zip(double, exact, strict=True):
             single = {n: v.float() if v.is_floating_point() else v for n, v in draws.items()}
             loss = case.loss(case.batch.to(torch.float32), single)
@@ -379,6 +382,8 @@ class PairContract:
             with pyro.validation_enabled(not depends_on_itself(subject, batch)):
                 assert math.isfinite(svi.step(batch))
         still = [n for n, p in subject.named_parameters() if torch.equal(p, before[n])]
+        if subject.card.density == "none":  # no bound looks at data that are made
+            still = [n for n in still if n.startswith("guide.")]
         assert not still, f"not trained: {still}"
 
     def test_pyros_predictive_draws_every_site(self, subject: Pair) -> None:
