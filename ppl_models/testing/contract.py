@@ -246,7 +246,8 @@ class PairContract:
             for case, draws in trained:
                 case.objective.at(progress)
                 parameters = dict(case.pair.named_parameters())
-                loss = case.total(draws)
+                game = subject.card.density == "none"  # whose gradient goes through the draws
+                loss = case.fresh_loss().sum() if game else case.total(draws)
                 grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for (name, parameter), grad in zip(parameters.items(), grads, strict=True):
                     assert grad is None or bool(grad.isfinite().all()), name
