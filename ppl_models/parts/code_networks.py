@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ppl_models.image_networks import conv_decoder, conv_encoder
-from ppl_models.networks import Net, activation_layer
+from ppl_models.networks import Net, Scalar, activation_layer
+
+
+def joined(values: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
+    """Codes side by side ``(..., size)``: one product of matrices in place of one for each."""
+    wide = [values[n][..., None] if isinstance(s, Scalar) else values[n] for n, s in sizes.items()]
+    shape = torch.broadcast_shapes(*(value.shape[:-1] for value in wide))
+    return torch.cat([value.expand(*shape, -1) for value in wide], -1)
 
 
 def reader(
@@ -45,16 +53,17 @@ class Maker(nn.Module):
         hidden: Sequence[int],
     ) -> None:
         super().__init__()
-        self.bounded = bool(channels)
+        self.codes, self.bounded = dict(codes), bool(channels)
+        size = {"z": sum(codes.values())}
         self.net: nn.Module = (
-            conv_decoder(codes, shape, channels=channels, hidden=hidden)
+            conv_decoder(size, shape, channels=channels, hidden=hidden)
             if channels
-            else Net(codes, hidden, math.prod(shape), "relu")
+            else Net(size, hidden, math.prod(shape), "relu")
         )
 
     def forward(self, **codes: Tensor) -> Tensor:
         """Codes ``(..., size)``, or ``(...)`` of one number."""
-        made: Tensor = self.net(**codes)
+        made: Tensor = self.net(z=joined(codes, self.codes))
         return made.sigmoid() if self.bounded else made
 
 
@@ -80,18 +89,16 @@ class JointCritic(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.given = ("x", *codes)
+        self.given, self.codes = ("x", *codes), dict(codes)
         self.reader = nn.ModuleList([reader, activation_layer(activation)])
-        seen = {"x": features}
+        seen, size = {"x": features}, {"z": sum(codes.values())}
         self.of_x = Net(seen, hidden[-1:], 1, activation)
-        self.of_z = Net(codes, hidden, 1, activation)
-        self.of_both = Net({**seen, **codes}, hidden, 1, activation)
+        self.of_z = Net(size, hidden, 1, activation)
+        self.of_both = Net({**seen, **size}, hidden, 1, activation)
 
     def forward(self, **values: Tensor) -> Tensor:
         """Log ratio ``(B, 1)`` at ``x`` and codes ``(B, ...)``."""
-        x, codes = values["x"], {n: values[n] for n in self.given[1:]}
-        reader, bend = self.reader
-        seen = bend(reader(x=x))
-        heads = self.of_x(x=seen), self.of_z(**codes), self.of_both(x=seen, **codes)
-        mean: Tensor = sum(heads[1:], heads[0]) / 3
+        z, (eye, bend) = joined(values, self.codes), self.reader
+        seen = bend(eye(x=values["x"]))
+        mean: Tensor = (self.of_x(x=seen) + self.of_z(z=z) + self.of_both(x=seen, z=z)) / 3
         return mean

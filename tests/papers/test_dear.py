@@ -127,7 +127,13 @@ def test_losses_and_gradients_are_those_by_hand(options, dtype, scale, labels):
     exact = of_encoder | of_generator
     assert found.keys() == exact.keys()
     for name, gradient in exact.items():
-        assert_close(found[name], gradient, rtol=100 * close, atol=10 * close, msg=lambda m, n=name: f"{n}: {m}")
+        assert_close(
+            found[name],
+            gradient,
+            rtol=100 * close,
+            atol=10 * close,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
 
     torch.manual_seed(3)
     judged = player.objective.differentiable_loss(pair.model, pair.guide, batch)
@@ -136,7 +142,13 @@ def test_losses_and_gradients_are_those_by_hand(options, dtype, scale, labels):
     assert not gradients(judged, pair)
     exact = gradients(by_hand, critic)
     for name, gradient in gradients(judged, critic).items():
-        assert_close(gradient, exact[name], rtol=100 * close, atol=10 * close, msg=lambda m, n=name: f"{n}: {m}")
+        assert_close(
+            gradient,
+            exact[name],
+            rtol=100 * close,
+            atol=10 * close,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
 
 
 def test_the_prior_learns_through_both_arguments_of_the_critic():
@@ -236,7 +248,14 @@ def test_a_and_f_have_rates_of_their_own(world):
     pair = build("dear", world, seed=0, **OPTIONS, **rates)
     before = {n: v.clone() for n, v in pair.state_dict().items()}
     inference.fit(
-        pair, world, steps=1, learning_rate=1e-3, batch_size=30, seed=0, progress=False, device="cpu"
+        pair,
+        world,
+        steps=1,
+        learning_rate=1e-3,
+        batch_size=30,
+        seed=0,
+        progress=False,
+        device="cpu",
     )
     moved = {n: float((v - before[n]).abs().max()) for n, v in pair.state_dict().items()}
     assert moved["code.scm.weights"] == pytest.approx(0.1, rel=1e-3)
