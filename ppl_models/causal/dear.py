@@ -70,7 +70,7 @@ class DEAR(Pair):
             "z_rest is the generator's only noise; no SAGAN, no ResNet-50; one betas for all",
             "f is a line that rises, or a rational-quadratic spline",
         ),
-        limits=("factors stand in a causal order; labels are for E's mean, and no sites",),
+        limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),
         picture="pendulums as made when a cause, or an effect, is set",
     )
 

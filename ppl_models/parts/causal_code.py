@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pyro
@@ -17,7 +17,11 @@ from ppl_models.networks import Part, Scalar
 from ppl_models.parts.linear_scm import LinearSCM
 from ppl_models.parts.mechanisms import Curve, Line, Units
 
-OUTER = {"line": Line, "curve": Curve, "independent": partial(Units, 0.0, 1.0)}
+OUTER: dict[str, Callable[[], nn.Module]] = {
+    "line": Line,
+    "curve": Curve,
+    "independent": partial(Units, 0.0, 1.0),
+}
 PRIORS = tuple(OUTER)
 
 
@@ -45,9 +49,8 @@ class CausalCode(nn.Module):
         super().__init__()
         sites = [f"z_{name}" for name in factors]
         self.sizes: dict[str, int] = {**dict.fromkeys(sites, Scalar()), "z_rest": rest}
-        mask = torch.zeros(len(sites), len(sites))
-        if prior != "independent":
-            mask = _mask(factors, arrows)
+        none = torch.zeros(len(sites), len(sites))
+        mask = none if prior == "independent" else _parents(factors, arrows)
         self.scm = LinearSCM(sites, mask, OUTER[prior])
         self.register_buffer("zero", torch.zeros(rest), persistent=False)
 
@@ -76,8 +79,8 @@ class CausalCode(nn.Module):
         return 2 * sum(self.sizes.values())
 
 
-def _mask(factors: Sequence[str], arrows: Sequence[str]) -> Mapping[str, Sequence[str]] | None:
-    """Parents by site."""
+def _parents(factors: Sequence[str], arrows: Sequence[str]) -> dict[str, list[str]] | None:
+    """Parents by site; None where no arrow is named."""
     parents: dict[str, list[str]] = {}
     for arrow in arrows:
         cause, _, effect = arrow.partition(">")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,7 +10,10 @@ from torch.nn import functional
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.traces.evaluation import Evaluation
 
-LOSS = {"ce": functional.binary_cross_entropy_with_logits, "l2": functional.mse_loss}
+LOSS: dict[str, Callable[..., Tensor]] = {
+    "ce": functional.binary_cross_entropy_with_logits,
+    "l2": functional.mse_loss,
+}
 LOSSES = tuple(LOSS)
 
 
