@@ -134,9 +134,10 @@ def _read(model: Model, batch: Batch) -> tuple[dict[str, Any], dict[str, tuple[s
             )
             found = before
         else:
-            for _ in range(REDRAWS):
+            for turn in range(REDRAWS):
                 other = _sites(poutine.trace(model).get_trace(batch))
-                for name in names:
+                # What is observed has one other value, which is put in once.
+                for name in (name for name in names if not turn or name not in batch):
                     for child in _by_change(model, batch, trace, other, name):
                         found[child].add(name)
     return trace, {

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
         active_units as active_units,
         aggregate_posterior as aggregate_posterior,
     )
+    from ppl_models.inference.diagnostics.counterfactual_checks import (
+        MaskCalibration as MaskCalibration,
+        mask_calibration as mask_calibration,
+    )
     from ppl_models.inference.diagnostics.debug import (
         Check as Check,
         Report as Report,
@@ -101,6 +105,12 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
+    from ppl_models.inference.posterior.axioms import (
+        composition as composition,
+        effectiveness as effectiveness,
+        null_intervention as null_intervention,
+        reversibility as reversibility,
+    )
     from ppl_models.inference.posterior.prediction import (
         bound_per_row as bound_per_row,
         error as error,
@@ -165,6 +175,7 @@ _HOMES = {
     "KLParts": "objectives.total_correlation",
     "LeftOut": "objectives.moved",
     "LogisticCritic": "objectives.density_ratio",
+    "MaskCalibration": "diagnostics.counterfactual_checks",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
     "NotFinite": "training.not_finite",
@@ -208,8 +219,10 @@ _HOMES = {
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",
     "code_spread": "diagnostics.density_checks",
+    "composition": "posterior.axioms",
     "debug": "diagnostics.debug",
     "density_ratio": "objectives.density_ratio",
+    "effectiveness": "posterior.axioms",
     "entropy": "sampling.acquisitions",
     "error": "posterior.prediction",
     "errors": "posterior.prediction",
@@ -228,15 +241,18 @@ _HOMES = {
     "log_evidence": "sampling.evidence",
     "loss_per_row": "posterior.prediction",
     "map": "sampling.maximum",
+    "mask_calibration": "diagnostics.counterfactual_checks",
     "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
     "moving_average": "objectives.moving_average",
+    "null_intervention": "posterior.axioms",
     "nuts": "sampling.mcmc",
     "permuted_codes": "objectives.permuted_codes",
     "predictors_of": "objectives.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
     "replaced": "sampling.refine",
+    "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",

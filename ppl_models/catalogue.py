@@ -88,15 +88,28 @@ def get(name: str) -> type[Pair]:
         return _own[name]
     if name not in PAPERS and ":" not in name:
         raise ValueError(unknown("paper", name, names()))
-    where, _, cls = PAPERS.get(name, name).rpartition(":")
-    try:
-        module = _import_file(Path(where)) if where.endswith(".py") else _import(where)
-        found = getattr(module, cls)
-    except (ImportError, AttributeError, OSError) as error:
-        raise ValueError(f"cannot load the pair {name!r}: {error}") from error
+    found = loaded(PAPERS.get(name, name), "pair")
     if not (isinstance(found, type) and issubclass(found, Pair)):
         raise ValueError(f"{name!r} is no Pair, expected a subclass of ppl_models.Pair")
     return found
+
+
+def loaded(name: str, what: str) -> Any:
+    """What a user names as ``package.module:Name`` or ``path/to/file.py:Name``; it is executed.
+
+    Args:
+        name: Where it is.
+        what: What an error calls it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    where, _, attribute = name.rpartition(":")
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else _import(where)
+        return getattr(module, attribute)
+    except (ImportError, AttributeError, OSError, ValueError) as error:
+        raise ValueError(f"cannot load the {what} {name!r}: {error}") from error
 
 
 def published(name: object) -> type[Pair] | None:

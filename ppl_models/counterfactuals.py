@@ -40,24 +40,35 @@ if TYPE_CHECKING:
 
 
 def counterfactual(
-    pair: Pair, batch: Batch, values: Mapping[str, Any], draws: int | None = None
+    pair: Pair,
+    batch: Batch,
+    values: Mapping[str, Any],
+    draws: int | None = None,
+    graph: Graph | None = None,
 ) -> dict[str, Tensor]:
-    """See :meth:`ppl_models.Pair.counterfactual`."""
+    """See :meth:`ppl_models.Pair.counterfactual`.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        values: By site.
+        draws: S.
+        graph: The pair's and these rows', where it is known: reading it takes time.
+    """
     if draws is not None:
         draws = whole("draws", draws, 1)
     with evaluated(pair):
-        graph = Graph.of(pair, batch)
-        moved = graph.moved_by(values)
-        hard, soft = set_to(pair, batch, values, draws, graph.sites)
+        story = Graph.of(pair, batch) if graph is None else graph
+        moved = story.moved_by(values)
+        hard, soft = set_to(pair, batch, values, draws, story.sites)
 
         def run(rows: Batch, here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            known = inferred(pair, rows)
-            abducted = graph.abduct(rows, known, moved)
-            found = graph.predict(rows, abducted, here, soft)
+            abducted = story.abduct(rows, inferred(pair, rows), moved)
+            found = story.predict(rows, abducted, here, soft)
             return {name: site["value"] for name, site in found.items()}
 
         # A callable may hold what has a value for each row: it sees the rows of one draw.
-        return over_draws(batch, draws, run, graph.sites, hard, apart=bool(soft))
+        return over_draws(batch, draws, run, story.sites, hard, apart=bool(soft))
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,10 @@ class Graph:
                 )
         found = sites_at(self.pair, batch, known, self.sites)
         noise = {
-            name: (noise_family(site["fn"]), noise_of(site["fn"], site["value"]))
+            name: (
+                noise_family(site["fn"]),
+                noise_of(site["fn"], site["value"], f"site {name!r}"),
+            )
             for name, site in found.items()
             if name in moved
         }

@@ -270,7 +270,7 @@ def sites_at(
     """
     own = {name for name, value in kept.items() if name in batch and batch[name] is value}
     seen = {
-        name: value if name in own or name not in like else _by_row(like[name], value)
+        name: value if name in own or name not in like else by_row(like[name], value)
         for name, value in kept.items()
         if name in batch or name in pair.card.data
     }
@@ -279,7 +279,8 @@ def sites_at(
     return sites_of(poutine.condition(pair.model, data=set_here), batch.replace(seen))
 
 
-def _by_row(site: Any, value: Tensor) -> Tensor:
+def by_row(site: Any, value: Tensor) -> Tensor:
+    """A site's value, in the shape of the batch where it is a row's own."""
     return rows_first(site, value, len(site["fn"].event_shape)) if is_local(site) else value
 
 

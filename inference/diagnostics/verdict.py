@@ -2,7 +2,8 @@
 
 The checks, their limits and the reasons for these stand in the modules beside this one:
 ``weight_checks`` (a guide's draws), ``code_checks``, ``label_checks``, ``training_checks``,
-``chain_checks`` and, where rows have no evidence, ``density_checks``. How many planted faults they
+``chain_checks``, ``counterfactual_checks`` of pairs whose card has causes and, where rows have no
+evidence, ``density_checks``. How many planted faults they
 find, and how often they are wrong about good fits, stands in ``docs/diagnostics.md``.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import arviz as az
 import numpy as np
@@ -17,6 +19,10 @@ import xarray as xr
 
 from ppl_models.inference.diagnostics.chain_checks import chain_checks
 from ppl_models.inference.diagnostics.code_checks import code_checks
+from ppl_models.inference.diagnostics.counterfactual_checks import (
+    counterfactual_checks,
+    mask_checks,
+)
 from ppl_models.inference.diagnostics.density_checks import density_checks
 from ppl_models.inference.diagnostics.finding import Finding
 from ppl_models.inference.diagnostics.label_checks import label_checks
@@ -62,14 +68,18 @@ def _mark(finding: Finding) -> str:
     return "ok    " if finding.ok else "FAILED"
 
 
-def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
+def verdict(
+    idata: az.InferenceData | xr.DataTree, masks: Mapping[str, Any] | None = None
+) -> Verdict:
     """Check a posterior from what its InferenceData holds.
 
     Args:
         idata: From ``export.posterior``, ``mcmc.nuts``, or a file of theirs.
+        masks: Where the truth is known, masks of 0 and 1 by the variable of the group
+            ``structure`` that tells their probabilities.
 
     Raises:
-        ValueError: If it holds nothing to check.
+        ValueError: If it holds nothing to check, or a mask does not fit.
     """
     groups = groups_of(idata)
     ours = str(idata.attrs.get("creation_library")) == OURS
@@ -85,6 +95,7 @@ def verdict(idata: az.InferenceData | xr.DataTree) -> Verdict:
         )
     checks += code_checks(groups)
     checks += label_checks(groups)
+    checks += [*counterfactual_checks(groups, idata.attrs), *mask_checks(groups, masks or {})]
     ragged = str(idata.attrs.get("ragged", "")).split(", ")
     return Verdict((_finite(groups, ours, ragged), *checks))
 

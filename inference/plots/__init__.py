@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
+    from ppl_models.inference.plots.caused_worlds import counterfactuals as counterfactuals
     from ppl_models.inference.plots.fit_checks import (
         confusion as confusion,
         khat as khat,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "confusion": "fit_checks",
+    "counterfactuals": "caused_worlds",
     "density": "samples",
     "khat": "fit_checks",
     "predictive": "samples",

@@ -18,6 +18,7 @@ from ppl_models.config import at_least, check_seed, whole
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import netcdf_read, netcdf_write
+from ppl_models.inference.posterior.axioms import Oracle, add_axioms, check_oracle
 from ppl_models.inference.posterior.confusion import Confusion, confusions
 from ppl_models.inference.posterior.groups import (
     Groups,
@@ -48,6 +49,8 @@ from ppl_models.inference.posterior.target import rows_of
 from ppl_models.inference.posterior.worlds import Do, interventions_of
 from ppl_models.pair import Pair
 
+AXIOM_ROWS = 100  # rows, the first ones, on which axioms of counterfactuals are measured
+
 
 def posterior(
     pair: Pair | Sequence[Pair],
@@ -59,6 +62,7 @@ def posterior(
     given: Sequence[str] | None = None,
     covariates: Mapping[str, Any] | None = None,
     counterfactual: Do | None = None,
+    oracle: Mapping[str, Oracle] | None = None,
     rows: Sequence[int] | Tensor | None = None,
     draws_for: Sequence[int] | Tensor | None = None,
     seed: int = 0,
@@ -87,6 +91,9 @@ def posterior(
         counterfactual: Interventions by name, each with values of sites, such as
             ``{"thin": {"thickness": 1.5}}``: a number, the name of a class, or a list of numbers,
             one for all rows; see :meth:`ppl_models.Pair.counterfactual`.
+        oracle: By cause of the card, a function of data ``(B, ...)`` that reads the cause in them,
+            for the group ``axioms``; see
+            :func:`ppl_models.inference.posterior.axioms.effectiveness`.
         rows: Positions in the table; all by default.
         draws_for: Those of the rows whose draws are kept; all by default. They come first.
             What is known of a row without draws (``variational``, ``diagnostics``,
@@ -118,6 +125,8 @@ def posterior(
           interventions sets or moves, as they would have been, abducted at each draw of the
           posterior; in its attributes, as JSON, the interventions (``do``), what each site
           depends on (``graph``) and what carries its noise to it (``mechanisms``).
+        - ``axioms``: of a pair whose card has ``causes``, how far counterfactuals of the first
+          rows are from what they should be; see :mod:`ppl_models.inference.posterior.axioms`.
         - ``prior`` and ``prior_predictive``: one new row per draw, with the covariates of a
           random row of the table.
         - ``observed_data``: what was conditioned on, for rows with draws; ``constant_data``:
@@ -151,13 +160,16 @@ def posterior(
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
     do = interventions_of(counterfactual)
+    check_oracle(pairs[0], oracle or {})
     more = plain_attrs(attrs or {})
     index, drawn = _order(table, rows, draws_for)
     names = conditioned_sites(pairs[0], table, given, index, seed)
     anew = at_covariates(pairs[0], table, covariates)
     if covariates:
         more = {**more, "predicted_at": ", ".join(covariates)}
-    task = _Task(pairs, table, anew, names, index, drawn, draws, prior_draws, seed, block, do)
+    task = _Task(
+        pairs, table, anew, names, index, drawn, draws, prior_draws, seed, block, do, oracle
+    )
 
     def fill(store: Store) -> None:
         groups, told = task.fill(store)
@@ -261,6 +273,7 @@ class _Task:
     seed: int
     block: int | None
     do: Do
+    oracle: Mapping[str, Oracle] | None = None
 
     def fill(self, store: Store) -> tuple[Groups, dict[str, Any]]:
         """Write all groups but the training curve; returns the attributes, too."""
@@ -281,6 +294,9 @@ class _Task:
         told = provenance(self.pairs[0], seen, sites, "svi", self.seed, {})
         told["rows_sha256"] = digest(self.table.numbers[self.index])
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
+        if self.pairs[0].card.causes:
+            few = self._batch(self.pairs[0], self.index[:AXIOM_ROWS])
+            told |= add_axioms(groups, self.pairs[0], few, self.seed, self.oracle)
         if work.reason:
             told["no_evidence"] = work.reason
         if sites.points:

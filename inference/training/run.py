@@ -134,7 +134,7 @@ class Run:
             table: The rows.
             restarts: Fits of the same pair from other seeds, which are further chains.
             options: ``path``, to write it to a file in memory that does not grow with the rows,
-                ``rows``, ``draws``, ``draws_for`` and more.
+                ``rows``, ``draws``, ``draws_for``, ``counterfactual`` and more.
         """
         from ppl_models.inference.posterior.export import posterior
 
@@ -156,20 +156,24 @@ class Run:
             **options,
         )
 
-    def check(self, table: Table | None = None, **options: Any) -> Verdict:
+    def check(
+        self, table: Table | None = None, masks: Mapping[str, Any] | None = None, **options: Any
+    ) -> Verdict:
         """Whether the posterior of rows can be trusted, and what to try where it cannot.
 
         Args:
             table: The rows; by default the validation rows of the data it was trained on, else
                 the test rows, else the training rows, which are all that points by row stand for.
-            options: Of :meth:`posterior`; ``rows`` is the first 1,000 by default.
+            masks: Of :func:`ppl_models.inference.diagnostics.verdict.verdict`.
+            options: Of :meth:`posterior`, such as the ``oracle`` that reads causes in data;
+                ``rows`` is the first 1,000 by default.
 
         Raises:
             ValueError: If there is no table, and as :meth:`posterior`.
         """
         table = self._rows() if table is None else table
         options.setdefault("rows", range(min(len(table), CHECKED)))
-        return verdict(self.posterior(table, **options))
+        return verdict(self.posterior(table, **options), masks)
 
     def _rows(self) -> Table:
         if self.data is None:

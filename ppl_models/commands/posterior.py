@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppl_models import data, inference
+from ppl_models import catalogue, data, inference
 from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
 from ppl_models.commands.output import say, say_json, shown, tell
 from ppl_models.pages.posterior_file import POSTERIOR, posterior_of, reading
@@ -92,6 +92,14 @@ def posterior_flags(parser: Parser) -> None:
         help="rows whose draws are kept, the first ones; parameters and k-hat are kept for all "
         "(default: draws of all rows)",
     )
+    parser.add_argument(
+        "--oracle",
+        action="append",
+        default=[],
+        metavar="CAUSE=FILE:FUNCTION",
+        help="a function of your own that reads a cause in data (rows first), for the check "
+        "whether counterfactuals show what was set",
+    )
 
 
 def write_posterior(
@@ -119,8 +127,11 @@ def write_posterior(
             draws_for=kept,
             covariates=at,
             counterfactual=worlds,
+            oracle=_oracles(options.oracle),
         )
     else:
+        if options.oracle:
+            raise UsageError(f"--oracle goes with --method guide: {method} tells no causes")
         if at:
             raise UsageError(f"--at goes with --method guide: {method} predicts no data")
         if worlds:
@@ -143,6 +154,18 @@ def write_posterior(
     judged = verdict(idata)
     told = {"posterior": str(path), "trusted": judged.ok}
     return told if judged.ok else {**told, "failed": [check.sentence for check in judged.failed]}
+
+
+def _oracles(texts: list[str]) -> dict[str, Any]:
+    found = {}
+    for text in texts:
+        cause, _, where = text.partition("=")
+        if not cause or ":" not in where:
+            raise UsageError(f"--oracle is {text!r}, expected CAUSE=FILE:FUNCTION")
+        found[cause] = catalogue.loaded(where, "oracle")
+        if not callable(found[cause]):
+            raise UsageError(f"--oracle is {text!r}, which is no function")
+    return found
 
 
 def _covariates(texts: list[str]) -> dict[str, str]:

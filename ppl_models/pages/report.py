@@ -13,7 +13,7 @@ from ppl_models import catalogue
 from ppl_models.files import write_atomically
 from ppl_models.inference import load
 from ppl_models.inference.training import run_folder
-from ppl_models.pages import sections
+from ppl_models.pages import causes, sections
 from ppl_models.pages.html import heading, page, paragraph, section
 from ppl_models.pages.posterior_file import posterior_of, reading
 from ppl_models.pages.sections import Fit
@@ -89,6 +89,7 @@ def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:
         ("Training", sections.training),
         ("Data and model", sections.data),
         ("Latent sites", sections.latents),
+        ("Causes and their effects", causes.causes),
         ("Labels", sections.labels),
         ("Importance weights, row by row", sections.weights),
         ("Rows simulated from the model", lambda fit: sections.simulated(fit, simulations)),

@@ -327,7 +327,10 @@ class _Within(Transform):
         return _Inside(self.low, self.high)
 
     def _call(self, x: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * x.sigmoid()
+        made = self.low + (self.high - self.low) * x.sigmoid()
+        # Rounding must not reach the ends, from which there is no way back.
+        least = torch.finfo(made.dtype).eps * torch.maximum(self.low.abs(), self.high.abs())
+        return made.clamp(self.low + least, self.high - least)
 
     def _inverse(self, y: Tensor) -> Tensor:
         return (y - self.low).log() - (self.high - y).log()

@@ -19,7 +19,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints, transforms
-from torch.distributions.utils import _sum_rightmost
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
@@ -270,5 +269,5 @@ class _Joint(Transform):
         for name, fn in self._given(y).items():
             steps = transforms.ComposeTransform(fn.transforms)
             moved = steps.log_abs_det_jacobian(noises[name], values[name])
-            total = total + _sum_rightmost(moved, 1 - steps.domain.event_dim)
+            total = total + (moved if steps.domain.event_dim else moved.sum(-1))
         return total

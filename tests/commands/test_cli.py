@@ -262,7 +262,7 @@ for name in ["", *COMMANDS.keys() - {"fit"}]:  # fit names data sets and trainin
 """
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    assert made.stdout.count("--help") == 10
+    assert made.stdout.count("--help") == 11
 
 
 def test_help_names_every_setting_with_its_symbol(capsys):

@@ -12,14 +12,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 from worlds import covariates, inner_plates
-from worlds.causes import Causes, causes, rows
 from worlds.shared_sites import shared
+from worlds.stories.causes import Causes, causes, rows
+from worlds.unscored import Generator
 
 import ppl_models as zoo
 from ppl_models import Batch, guides, set_sites
 from ppl_models.counterfactuals import Graph
+from ppl_models.data import Table
 from ppl_models.exogenous import noise_of
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.inference.posterior.export import posterior
 from ppl_models.networks import Label, Scalar
 from ppl_models.parts import scm
 
@@ -183,6 +186,20 @@ def test_a_generators_rows_are_made_anew():
         close(found["x"], pair.decoded(batch["b"], c, batch["k"], found["z"]), torch.float64)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_point_at_the_observation_is_made_anew_too(masked):
+    """A story may observe its point by putting it where the row is."""
+    pair = Generator(Generator.Config(masked=masked)).double()
+    batch = Batch({"x": torch.randn(5, 4).double()})
+    with torch.no_grad():
+        found = pair.counterfactual(batch, draws=2, z=[1.0, 2.0, 0.0, -1.0])
+        close(found["x"], pair.made(found["z"]), torch.float64)
+    idata = posterior(pair, Table("made", dict(batch)), draws=3, counterfactual={"on": {"z": 1.0}})
+    made = idata["counterfactual"]["x"].values[0, :, 0]
+    with torch.no_grad():
+        close(torch.as_tensor(made), pair.made(torch.ones(3, 5, 4).double()), torch.float64)
+
+
 def test_labels_that_are_missing_are_the_guides():
     pair, batch = causes(), rows(known=False)
     torch.manual_seed(3)
@@ -216,27 +233,37 @@ def test_classes_follow_the_gumbel_noise_that_they_leave():
     assert moved.any() and (gain[found[moved]] > gain[k[moved]]).all()
 
 
+def _wider(fn, shift):
+    assert fn.batch_shape == (7,) and fn.event_shape == (1,)
+    return dist.Normal(fn.mean + shift, 2 * fn.stddev).to_event(1)
+
+
 @pytest.mark.parametrize("draws", [None, 4])
 def test_a_changed_distribution_carries_the_sites_own_noise(draws):
     """Below a site that is set, and with what has a value for each row."""
     pair, batch = causes(), rows()
     shift = torch.linspace(0, 1, 7).double().unsqueeze(-1)
 
-    def changed(fn):
-        assert fn.batch_shape == (7,) and fn.event_shape == (1,)
-        return dist.Normal(fn.mean + shift, 2 * fn.stddev).to_event(1)
-
     with torch.no_grad():
-        found = pair.counterfactual(batch, draws=draws, a=1.0, b=changed)
+        found = pair.counterfactual(batch, draws=draws, a=1.0, b=lambda fn: _wider(fn, shift))
         a = torch.ones_like(batch["a"])
         u = batch["b"] - pair.slopes[0] * batch["a"]
         b = pair.slopes[0] * a + shift + 2 * u
         for name, expected in in_closed_form(pair, batch, found, b=b, a=a).items():
             close(found[name], expected.expand_as(found[name]), torch.float64)
-        redrawn = pair.intervene(batch, mean=False, draws=300, a=1.0, b=changed)["b"]
-    spread = 2 * pair.scales[1].item()
-    assert_close(redrawn.mean(0), pair.slopes[0] * a + shift, rtol=0, atol=5 * spread / 300**0.5)
-    assert_close(redrawn.std(0), torch.full_like(a, spread), rtol=5 / 600**0.5, atol=0)
+
+
+def test_a_changed_distribution_is_drawn_anew_by_an_intervention():
+    pair, batch = causes(), rows()
+    with torch.no_grad():
+        found = pair.intervene(
+            batch, mean=False, draws=60, a=1.0, b=lambda fn: _wider(fn, batch["x"][:, :1])
+        )["b"]
+        loc, spread = pair.slopes[0] + batch["x"][:, :1], 2 * pair.scales[1].item()
+    apart = (found - loc) / spread
+    assert apart.shape == (60, 7, 1)
+    assert abs(apart.mean().item()) < 5 / 420**0.5
+    assert abs(apart.std().item() - 1) < 5 / 840**0.5
 
 
 def test_a_point_in_a_distributions_place_is_what_its_parents_make_of_it():

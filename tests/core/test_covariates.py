@@ -48,6 +48,10 @@ def test_a_site_is_a_covariate_or_scored():
         replace(Dosed.card, covariates={"x": "data"})
     with pytest.raises(ValueError, match=r"card 'dosed': unknown density 'some'"):
         replace(Dosed.card, density="some")
+    with pytest.raises(
+        ValueError, match=r"card 'dosed': unknown cause 'dose': expected one of x, y"
+    ):
+        replace(Dosed.card, causes=("y", "dose"))
     assert Dosed.card.given == ("x", "donor", "dose")
 
 

@@ -135,3 +135,16 @@ def test_mechanisms_have_words():
     assert mechanism(fn) == "Normal through Within"
     with pytest.raises(ValueError, match="of Gamma cannot be told"):
         noise_of(dist.Gamma(1.0, 1.0), torch.ones(()))
+
+
+@DTYPES
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (64.0, 255.0), (-3.0, 0.0)])
+def test_rounding_does_not_reach_the_ends(dtype, low, high):
+    """Noise beyond all digits leads to a value that has a noise, and a gradient."""
+    noise = torch.tensor([-200.0, -30.0, 30.0, 200.0], dtype=dtype, requires_grad=True)
+    fn = within(low, high, torch.zeros(4, dtype=dtype))
+    value = value_at(fn, noise)
+    assert bool(((value > low) & (value < high)).all())
+    assert bool(noise_of(fn, value).isfinite().all())
+    (slope,) = torch.autograd.grad(fn.log_prob(value).sum(), noise)
+    assert bool(slope.isfinite().all())

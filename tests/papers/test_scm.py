@@ -200,3 +200,29 @@ def test_a_relaxed_class_reaches_its_children():
     soft = scm.given("a", {"k": torch.eye(3)[[0, 2]]})
     assert soft.batch_shape == hard.batch_shape == (2,)
     assert_close(soft.log_prob(torch.ones(2)), hard.log_prob(torch.ones(2)))
+
+
+def test_chirho_abducts_the_same():
+    """Splines, vectors and ranges, under two interventions."""
+    chirho = pytest.importorskip("chirho.counterfactual.handlers")
+    from chirho.indexed.ops import IndexSet, gather
+    from chirho.interventional.handlers import do
+    from chirho.observational.handlers import condition
+
+    scm = made(MODELS["mixed"], torch.float64)
+    values, noise = rows(scm, 5)
+
+    def model():
+        with pyro.plate("data", 5):
+            scm.sample(Batch({}, torch.arange(5)))
+
+    actions = {"a": values["a"].flip(0), "c": values["c"] + 1}
+    with torch.no_grad(), chirho.MultiWorldCounterfactual(first_available_dim=-2):
+        told = do(condition(model, data=values), actions=actions)
+        nodes = pyro.poutine.trace(told).get_trace().nodes
+        found = scm.push(noise, **actions)
+        for name in ("b", "d", "e"):
+            event = nodes[name]["fn"].event_dim
+            world = IndexSet(a={1}, c={1})
+            there = gather(nodes[name]["value"], world, event_dim=event)
+            assert_close(there.reshape(found[name].shape), found[name], rtol=1e-9, atol=1e-9)

@@ -31,6 +31,7 @@ def run_page(page: str, folder: Path | None = None) -> dict[str, Any]:
     if folder is not None:
         for story in ("counts.py", "sets.py"):
             shutil.copy(STORIES / story, folder)
+        shutil.copy(DOCS.parent / "examples" / "cells.py", folder)
         write_cells(folder / "cells.h5ad")
     scope: dict[str, Any] = {"__name__": page.replace("-", "_")}
     for number, block in enumerate(blocks(page)):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from worlds import inner_plates
-from worlds.causes import causes, rows
 from worlds.shared_sites import shared
+from worlds.stories.causes import causes, rows
 
 from ppl_models.data import Table
 from ppl_models.inference.posterior.export import load, posterior
@@ -33,8 +33,9 @@ def table(count: int = 9) -> Table:
     return Table("causes", dict(batch), classes=names, numbers=torch.arange(count) + 20)
 
 
-@pytest.mark.parametrize("given", [("a", "b", "c", "x"), ("a", "b", "c", "k", "x")])
-@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize(
+    ("given", "block"), [(("a", "b", "c", "x"), 2), (("a", "b", "c", "k", "x"), None)]
+)
 def test_they_are_of_the_posteriors_draws(pair, given, block, tmp_path):
     idata = posterior(
         pair, table(), path=tmp_path / "p.nc", draws=6, prior_draws=0, given=given, block=block,
