@@ -14,17 +14,18 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_models import catalogue
 from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import Evaluation, Objective
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
 from ppl_models.sample_sites import base_of, is_local, plates_within
+from ppl_models.testing.fixed_draws import FixedDraws
 
 ROWS = 7
 # All rows in another order; then each once more in fewer others' company, or in none.
@@ -135,6 +136,12 @@ class Case:
     objective: Objective
     batch: Batch
 
+    def float(self) -> Case:
+        """The same, the networks beside the pair in single precision."""
+        for network in networks_in(self.objective):
+            network.float()
+        return self
+
     def draws(self) -> poutine.Trace:
         """One run of the guide, every discrete site enumerated."""
         run = Evaluation(self.pair.model, self.pair.guide, self.batch)
@@ -150,34 +157,14 @@ class Case:
         return self.objective.by_row(model, guide, batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
-        """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
-        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        """The loss of all rows and of the sites outside the plate, at given draws of the guide.
+
+        What a critic judges has its gradient through the draws, which are then fresh.
+        """
+        model, guide = self.pair.model, self.pair.guide
+        if not list(networks_in(self.objective)):
+            model, guide = (FixedDraws(f, draws) for f in (model, guide))
         return self.objective.differentiable_loss(model, guide, self.batch)
-
-
-class FixedDraws:
-    """A guide, or a model, whose sites take given values; everything else is its own."""
-
-    def __init__(self, guide: Any, values: Mapping[str, Tensor]) -> None:
-        self.guide, self.values = guide, values
-
-    def __call__(self, batch: Batch) -> Any:
-        """Run the guide at the given values."""
-        with _Fix(self.values):
-            return self.guide(batch)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.guide, name)
-
-
-class _Fix(Messenger):
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
 class _RowLoss(nn.Module):
