@@ -38,6 +38,7 @@ PAPERS: dict[str, str] = {
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
     "deepscm": "ppl_models.causal.deepscm:DeepSCM",
     "imagecfgen": "ppl_models.causal.imagecfgen:ImageCFGen",
+    "dear": "ppl_models.causal.dear:DEAR",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

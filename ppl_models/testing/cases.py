@@ -157,8 +157,13 @@ class Case:
         return self.objective.by_row(model, guide, batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
-        """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
-        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        """The loss of all rows and of the sites outside the plate, at given draws of the guide.
+
+        What a critic judges has its gradient through the draws, which are then fresh.
+        """
+        model, guide = self.pair.model, self.pair.guide
+        if not list(networks_in(self.objective)):
+            model, guide = (FixedDraws(f, draws) for f in (model, guide))
         return self.objective.differentiable_loss(model, guide, self.batch)
 
 
