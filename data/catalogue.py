@@ -45,6 +45,7 @@ LOADERS = {
     "pendulum": "ppl_models.data.render.pendulum:load",
     "pendulum_dear": "ppl_models.data.render.pendulum:load_dear",
     "pendulum_vectors": "ppl_models.data.render.pendulum:load_vectors",
+    "perturb_sim": "ppl_models.data.render.perturb_sim:load",
     "shapes3d": "ppl_models.data.readers.factor_grids:load_shapes3d",
     "shapes3d_like": "ppl_models.data.render.shapes3d:load",
     "smallnorb": "ppl_models.data.readers.views:load_smallnorb",

@@ -36,6 +36,7 @@ PAPERS: dict[str, str] = {
     "clsvae": "ppl_models.semisupervised.clsvae:CLSVAE",
     "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
+    "svae_plus": "ppl_models.bio.svae_plus:SVAEPlus",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])
