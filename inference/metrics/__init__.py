@@ -1,0 +1,1 @@
+"""Metrics of a table of codes beside what is known of them: values in, numbers out."""
