@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -162,7 +163,7 @@ def world(
         row[draw.integers(latents, size=draw.integers(int(least), int(most) + 1))] = 1
     size = draw.normal(shift, spread, target.shape) * draw.choice([-1, 1], target.shape)
     widths = [latents, *[WIDTH] * LAYERS, genes]
-    sizes = zip(widths[:-1], widths[1:], strict=True)
+    sizes = itertools.pairwise(widths)
     return World(target * size, tuple(_orthonormal(draw, *ends) for ends in sizes))
 
 

@@ -1,0 +1,77 @@
+"""Lopez et al. 2023: sparse masks find which latents a perturbation shifts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import matplotlib
+import pytest
+import torch
+from claims.measuring import run_all, spread
+
+import ppl_models as zoo
+from ppl_models import data, inference
+from ppl_models.data.render import perturb_sim
+from ppl_models.inference.metrics import matching
+
+matplotlib.use("Agg")
+pytestmark = pytest.mark.claims
+SEEDS = (0, 1, 2)
+K = 20.0  # by the bound of validation rows on seed 10
+FIT = {"steps": 9400, "learning_rate": 3e-3, "batch_size": 128, "compile": True}
+NET = {"latent": 8, "hidden": (64, 64), "ramp": 0.15}
+
+
+def shuffled(table: data.Table, seed: int) -> data.Table:
+    """Rows whose perturbations are those of others."""
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
+    sites = dict(table.sites)
+    sites["perturbation"] = sites["perturbation"][order]
+    return data.Table(table.name, sites, numbers=table.numbers, classes=table.classes)
+
+
+def bound(pair: zoo.Pair, table: data.Table) -> float:
+    """Nats per row, without the prior of the targets, at 20 draws."""
+    (every,) = table.batches()
+    objective = inference.EnumeratedELBO(kl="analytic", particles=20)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        return -float(objective.per_datum(pair.model, pair.guide, every).mean())
+
+
+def fitted(kind: str, seed: int, k: float = K) -> tuple[zoo.Pair, data.Dataset]:
+    rows = data.load("perturb_sim", seed=seed)
+    masks = {"shuffled": "summed"}.get(kind, kind)
+    pair = zoo.build("svae_plus", rows, seed=seed, masks=masks, sparsity=k, **NET)
+    train = shuffled(rows.train, seed) if kind == "shuffled" else rows.train
+    inference.fit(pair, train, seed=seed, progress=False, **FIT)
+    return pair, rows
+
+
+def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
+    """MCC of test rows, scores of the targets, and the bound of validation rows."""
+    pair, rows = fitted(kind, seed, k)
+    with torch.no_grad():
+        codes, _ = pair.guide.moments(rows.test.sites["x"])
+        state = rows.test.sites["state"]
+        order = matching.matching(matching.correlations(codes, state))
+        true = torch.from_numpy(perturb_sim.world(seed=seed).targets)
+        pi = pair.shifts.probabilities(pair.names)
+        found = pi > 0.5
+        if kind == "ones":  # of each perturbation the two that it shifts most
+            found = torch.zeros_like(found)
+            found.scatter_(1, pair.shifts.mu.abs().topk(2).indices, True)
+        scores = matching.set_scores(found[:, order], true)
+        result = {
+            "mcc": matching.mean_correlation(codes, state),
+            "ranks": matching.mean_correlation(codes, state, ranks=True),
+            "precision": scores.precision,
+            "recall": scores.recall,
+            "f1": scores.f1,
+            "rate": float(pi.mean()),
+            "bound": bound(pair, rows.validation),
+        }
+        if seed == 0:
+            result |= {"found": pi[:, order].numpy(), "true": true.numpy()}
+        return result
