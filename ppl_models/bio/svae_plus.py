@@ -9,14 +9,12 @@ Shapes  E values of gamma on the left, L latents, B rows; G genes, A perturbatio
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models import inference
 from ppl_models.batch import Batch
@@ -24,49 +22,23 @@ from ppl_models.config import Config, setting
 from ppl_models.networks import Label
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.counts import LogCounts, NegativeBinomial
-from ppl_models.parts.sparse_shifts import MASKS, SparseShifts
+from ppl_models.parts.sparse_shifts import MASKS, ShiftGuide, SparseShifts, vectors
 
 
 @dataclass(frozen=True)
 class SVAEPlusConfig(Config):
-    """Settings of the paper's simulations."""
+    """Settings of the paper's simulations; defaults are those of its demonstration."""
 
     data_dim: int = setting(100, "G, genes", from_data="x", minimum=1)
     perturbations: int = setting(100, "A", from_data="perturbation", minimum=1)
     batches: int = setting(0, "classes of a covariate batch of the decoder; 0 for none", minimum=0)
     latent: int = setting(15, "L", minimum=1)
     hidden: tuple[int, ...] = setting((128, 128), "units of either network", minimum=1)
-    masks: str = setting(
-        "summed", "gamma: summed, gumbel, ones (iVAE), zeros (VAE)", choices=MASKS
-    )
+    masks: str = setting("summed", "gamma: learnt; ones: iVAE, zeros: VAE", choices=MASKS)
     sparsity: float = setting(20.0, "K of the targets' prior Beta(1, K)", minimum=1)
     controls: tuple[str, ...] = setting((), "names of perturbations that shift nothing")
     ramp: float = setting(1 / 6, "share of training in which KL terms and prior grow", minimum=0)
     shift_rate: float = setting(0.02, "learning rate of masks and shifts", minimum=0)
-
-
-class Guide(nn.Module):
-    """q(pi) q(gamma | pi) q(z | x)."""
-
-    def __init__(self, pair: SVAEPlus) -> None:
-        super().__init__()
-        c = pair.config
-        self._pair = (pair,)  # in a tuple it is no part of this module
-        self.net = LogCounts({"x": c.data_dim}, c.hidden, 2 * c.latent)
-
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of z ``(B, L)``."""
-        loc, log_variance = self.net(x).chunk(2, -1)
-        return loc, (0.5 * log_variance).exp()
-
-    def forward(self, batch: Batch) -> None:
-        """Sample pi, gamma and z."""
-        (pair,) = self._pair
-        loc, scale = self.moments(batch["x"])
-        pi = pair.shifts.sample_pi(point=True)
-        with batch.plate(), pyro.plate("latent", pair.config.latent, dim=-2):
-            pair.shifts.sample_masks(pi, batch["perturbation"], pair.names)  # E x L x B
-            pyro.sample("z", dist.Normal(loc.mT, scale.mT))  # L x B
 
 
 class SVAEPlus(Pair):
@@ -77,37 +49,35 @@ class SVAEPlus(Pair):
     plate_nesting = 2
     card = Card(
         name="svae_plus",
-        title="Learning Causal Representations of Single Cells via Sparse Mechanism Shift Modeling",
-        authors="Romain Lopez, Natasa Tagasovska, Stephen Ra, Kyunghyun Cho, Jonathan K. "
-        "Pritchard, Aviv Regev",
+        title="Learning Causal Representations of Single Cells via "
+        "Sparse Mechanism Shift Modeling",
+        authors="R. Lopez, N. Tagasovska, S. Ra, K. Cho, J. K. Pritchard, A. Regev",
         year=2023,
         arxiv="2211.03553",
-        task="which latents of a cell a perturbation shifts",
+        task="latents that perturbations shift",
         data={"x": "counts of genes (G)"},
-        covariates={"perturbation": "what was done to the cell (A)", "library": "all counts (1)"},
+        covariates={
+            "perturbation": "what was done to the cell (A)",
+            "library": "all counts of the cell (1)",
+            "batch": "who measured it, of which the decoder knows where batches > 0",
+        },
         latents={"pi": "targets (A, L)", "gamma": "what is shifted (L)", "z": "state (L)"},
         objectives=("enumerated",),
-        departs=(
-            "masks are summed out; masks='gumbel' draws them as the published code does",
-            "no batch norm and no dropout: each row is looked at alone",
-        ),
-        limits=("latents are found up to their order, sign and scale",),
+        limits=("latents are found up to order, sign and scale",),
+        departs=("masks are summed out, drawn by gumbel", "no batch norm, no dropout"),
         picture="true targets and found ones: latents down, perturbations across",
     )
 
     def __init__(self, config: SVAEPlusConfig) -> None:
-        super().__init__(config)
-        c = config
+        super().__init__(c := config)
         given = {"z": c.latent} | ({"batch": Label(c.batches)} if c.batches else {})
         self.counts = NegativeBinomial(given, c.hidden[::-1], c.data_dim)
         self.shifts = SparseShifts(c.perturbations, c.latent, c.masks, c.sparsity, c.controls)
-        self.guide = Guide(self)
-        covariates, latents = dict(self.card.covariates), dict(self.card.latents)
-        if c.batches:
-            covariates["batch"] = "who measured the cell (C)"
-        if not self.shifts.learnt:
-            latents = {"z": latents["z"]}
-        self.card = dataclasses.replace(self.card, covariates=covariates, latents=latents)
+        net = LogCounts({"x": c.data_dim}, c.hidden, 2 * c.latent)
+        self.guide = ShiftGuide(self, net, "perturbation")
+        latents = self.card.latents if self.shifts.learnt else {"z": self.card.latents["z"]}
+        given = {n: v for n, v in self.card.covariates.items() if n != "batch" or c.batches}
+        self.card = replace(self.card, covariates=given, latents=latents)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,26 +91,24 @@ class SVAEPlus(Pair):
             with pyro.plate("latent", self.config.latent, dim=-2):
                 gamma = self.shifts.sample_masks(pi, cause, self.names)  # E x L x B
                 z = pyro.sample("z", dist.Normal(self.shifts.means(gamma, cause), 1.0))  # L x B
-            given = {"batch": batch["batch"]} if self.config.batches else {}
-            x = self.counts(batch["library"], z=z.mT.unsqueeze(-3), **given)
+            seen = batch.only("batch") if self.config.batches else {}
+            x = self.counts(batch["library"], z=vectors(z), **seen)
             pyro.sample("x", x, obs=batch.get("x"))  # B x G
 
     def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         """Probability and size of each shift."""
-        found = {"target_probs": self.shifts.probabilities(self.names)}
-        if self.config.masks != "zeros":
-            found["shift"] = self.shifts.mu
+        found = self.shifts.structure(self.names)
         return {name: (("perturbation", "latent"), v) for name, v in found.items()}
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound; its KL terms and the targets' prior grow at first."""
-        grows = inference.Anneal(0, 1, 0, self.config.ramp)
-        bound = bound or inference.EnumeratedELBO(kl="analytic", beta=grows)
-        return inference.Weighted(bound, outside=grows)
+        ramp = inference.Anneal(0, 1, 0, self.config.ramp)
+        bound = bound or inference.EnumeratedELBO(kl="analytic", beta=ramp)
+        return inference.Weighted(bound, outside=ramp)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One, in which masks and shifts have a rate of their own."""
-        rates = {"shifts": self.config.shift_rate} if self.config.masks != "zeros" else {}
+        rates = {} if self.config.masks == "zeros" else {"shifts": self.config.shift_rate}
         training = inference.Training(epochs=300, batch_size=128)
         return (inference.Stage(self.objective(bound), training=training, rates=rates),)
 

@@ -11,12 +11,14 @@ Shapes: A causes, L latents, B rows; E values of gamma on the left.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_models.batch import Batch
 from ppl_models.config import unknown
 
 FIXED = {"ones": 1.0, "zeros": 0.0}
@@ -104,6 +106,15 @@ class SparseShifts(nn.Module):
         pi = self.logits.sigmoid() if self.learnt else FIXED[self.masks]
         return (free * pi).expand(-1, self.latent)
 
+    def structure(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Probabilities and sizes of the shifts ``(A, L)``, by name.
+
+        Args:
+            names: Those of the causes, in the order of their codes.
+        """
+        found = {"target_probs": self.probabilities(names)}
+        return found if self.masks == "zeros" else {**found, "shift": self.mu}
+
     def free(self, cause: Tensor, names: Sequence[str]) -> Tensor:
         """1.0 of causes ``(...)`` that may shift latents, 0.0 of those that are idle.
 
@@ -116,3 +127,40 @@ class SparseShifts(nn.Module):
                 raise ValueError(unknown("cause that shifts nothing", name, names))
             found = found * (cause != list(names).index(name))
         return found
+
+
+def vectors(z: Tensor) -> Tensor:
+    """Latents in a plate within the rows, ``(L, B)`` or ``(K, L, B)``, as vectors of rows.
+
+    Returns:
+        ``(B, L)`` or ``(K, 1, B, L)``.
+    """
+    return z.mT if z.dim() == 2 else z.mT.unsqueeze(-3)
+
+
+class ShiftGuide(nn.Module):
+    """q(pi) q(gamma | pi) q(z | x), where z is Normal and its moments do not see the cause.
+
+    Args:
+        pair: Has ``shifts``, and ``names`` of the causes.
+        net: Means and log-variances of z ``(B, 2 L)`` from x.
+        cause: The covariate that says the cause.
+    """
+
+    def __init__(self, pair: Any, net: nn.Module, cause: str) -> None:
+        super().__init__()
+        self._pair, self.net, self.cause = (pair,), net, cause  # a tuple is no part of it
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of z ``(B, L)``."""
+        loc, log_variance = self.net(x).chunk(2, -1)
+        return loc, (0.5 * log_variance).exp()
+
+    def forward(self, batch: Batch) -> None:
+        """Sample pi, gamma and z."""
+        (pair,) = self._pair
+        loc, scale = self.moments(batch["x"])
+        pi = pair.shifts.sample_pi(point=True)
+        with batch.plate(), pyro.plate("latent", pair.shifts.latent, dim=-2):
+            pair.shifts.sample_masks(pi, batch[self.cause], pair.names)  # E x L x B
+            pyro.sample("z", dist.Normal(loc.mT, scale.mT))  # L x B

@@ -46,7 +46,6 @@ from ppl_models.testing.cases import (
     COMPANIES,
     ROWS,
     Case,
-    bound_by_loop,
     cases,
     depends_on_itself,
     enumerated,
@@ -62,6 +61,7 @@ from ppl_models.testing.cases import (
     small_settings,
     subset,
 )
+from ppl_models.testing.loops import bound_by_loop
 
 MAX_LINES = 120
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import matplotlib
 import pytest
 import torch
-from claims.measuring import run_all, spread
 
 import ppl_models as zoo
 from ppl_models import data, inference
