@@ -48,6 +48,7 @@ SMALL = {
     "outliers": {**FEW, "labelled": None},
     "pendulum": {"side": 4},
     "pendulum_dear": {"side": 4},
+    "perturb_sim": {"perturbations": 5, "cells": 12, "validation": 6, "test": 6},
     "shapes3d_like": FEW,
     "spectra": {"labelled": 10, "unlabelled": 6, "validation": 3, "test": 4},
 }

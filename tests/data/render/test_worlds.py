@@ -111,6 +111,12 @@ WORLDS = {
         {"noise": 0.5, "network_seed": 3},
         {"edges": (2.0, -2.0, 1.0, 0.0), "noise": 0.0},
     ),
+    "perturb_sim": (
+        {"perturbations": 5, "cells": 12, "latents": 3, "genes": 6, "validation": 6, "test": 6},
+        {"depth": 10.0, "targets": (2, 2)},
+        {"world_seed": 3, "shift": 2.0},
+        {"world_seed": 4, "shift_spread": 0.0},
+    ),
     "spectra": (
         {"labelled": 10, "unlabelled": 6, "validation": 3, "test": 4},
         {"sun": 60.0, "bands": 20, "irradiance": (0.0, 0.5)},
@@ -239,6 +245,9 @@ NAN = float("nan")
         ("pendulum", {"step": 0}, "step is 0, expected more than 0 degrees"),
         ("pendulum_dear", {"shortest": 0}, "shortest is 0, expected >= 0.01"),
         ("pendulum_vectors", {"edges": (1, 2, 3)}, r"edges is \(1, 2, 3\), expected 4 numbers"),
+        ("perturb_sim", {"targets": (3, 1)}, "targets is .*, expected two numbers with 0 <= low"),
+        ("perturb_sim", {"unseen": 60}, "unseen is 60, expected fewer than the 60 there are"),
+        ("perturb_sim", {"cells": 1}, "has 60 cells, expected more than the 600 of validation"),
         ("spectra", {"sun": 90}, "sun is 90, expected a zenith angle between 0 and 90 degrees"),
         ("spectra", {"bands": 1}, "bands is 1, expected at least 2"),
         ("spectra", {"wavelengths": (0.5, 5)}, "wavelengths is .*, expected 2 numbers in 0.45"),
