@@ -54,12 +54,12 @@ class SVAEPlus(Pair):
         authors="R. Lopez, N. Tagasovska, S. Ra, K. Cho, J. K. Pritchard, A. Regev",
         year=2023,
         arxiv="2211.03553",
-        task="latents that perturbations shift",
+        task="which latents of a cell a perturbation shifts",
         data={"x": "counts of genes (G)"},
         covariates={
             "perturbation": "what was done to the cell (A)",
             "library": "all counts of the cell (1)",
-            "batch": "who measured it, of which the decoder knows where batches > 0",
+            "batch": "who measured it, where batches is set (C)",
         },
         latents={"pi": "targets (A, L)", "gamma": "what is shifted (L)", "z": "state (L)"},
         objectives=("enumerated",),
@@ -70,11 +70,10 @@ class SVAEPlus(Pair):
 
     def __init__(self, config: SVAEPlusConfig) -> None:
         super().__init__(c := config)
-        given = {"z": c.latent} | ({"batch": Label(c.batches)} if c.batches else {})
-        self.counts = NegativeBinomial(given, c.hidden[::-1], c.data_dim)
+        codes = {"z": c.latent} | ({"batch": Label(c.batches)} if c.batches else {})
+        self.counts = NegativeBinomial(codes, c.hidden[::-1], c.data_dim)
         self.shifts = SparseShifts(c.perturbations, c.latent, c.masks, c.sparsity, c.controls)
-        net = LogCounts({"x": c.data_dim}, c.hidden, 2 * c.latent)
-        self.guide = ShiftGuide(self, net, "perturbation")
+        self.guide = ShiftGuide(self, LogCounts({"x": c.data_dim}, c.hidden, 2 * c.latent))
         latents = self.card.latents if self.shifts.learnt else {"z": self.card.latents["z"]}
         given = {n: v for n, v in self.card.covariates.items() if n != "batch" or c.batches}
         self.card = replace(self.card, covariates=given, latents=latents)
@@ -91,8 +90,8 @@ class SVAEPlus(Pair):
             with pyro.plate("latent", self.config.latent, dim=-2):
                 gamma = self.shifts.sample_masks(pi, cause, self.names)  # E x L x B
                 z = pyro.sample("z", dist.Normal(self.shifts.means(gamma, cause), 1.0))  # L x B
-            seen = batch.only("batch") if self.config.batches else {}
-            x = self.counts(batch["library"], z=vectors(z), **seen)
+            given = batch.only("batch") if self.config.batches else {}
+            x = self.counts(batch["library"], z=vectors(z), **given)
             pyro.sample("x", x, obs=batch.get("x"))  # B x G
 
     def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
@@ -108,13 +107,14 @@ class SVAEPlus(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One, in which masks and shifts have a rate of their own."""
-        rates = {} if self.config.masks == "zeros" else {"shifts": self.config.shift_rate}
-        training = inference.Training(epochs=300, batch_size=128)
-        return (inference.Stage(self.objective(bound), training=training, rates=rates),)
+        self.shifts.idle_codes(self.names)  # an unknown control is told before any work
+        rates = {"shifts": self.config.shift_rate} if self.config.masks != "zeros" else {}
+        how = inference.Training(epochs=300, batch_size=128)
+        return (inference.Stage(self.objective(bound), training=how, rates=rates),)
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Perturbations (and batches) in turn, about 40 molecules a gene."""
         c, row = self.config, torch.arange(rows, device=self.like().device)
         library = self.like().new_full((rows, 1), 40.0 * c.data_dim)
-        found = {"perturbation": row % c.perturbations, "library": library}
-        return found | ({"batch": row % c.batches} if c.batches else {})
+        kinds = {"perturbation": c.perturbations} | ({"batch": c.batches} if c.batches else {})
+        return {"library": library, **{name: row % size for name, size in kinds.items()}}

@@ -24,6 +24,7 @@ from ppl_models.config import unknown
 FIXED = {"ones": 1.0, "zeros": 0.0}
 MASKS = ("summed", "gumbel", *FIXED)
 START = 5.0  # logit of all probabilities: at first every cause shifts every latent
+SURE = 16.0  # logit of a mask that is settled
 
 
 class SparseShifts(nn.Module):
@@ -63,12 +64,29 @@ class SparseShifts(nn.Module):
         if not self.learnt:
             return None
         if point:
-            q = dist.Delta(self.logits.sigmoid(), event_dim=2)
-            found: Tensor = pyro.sample("pi", q)
+            found: Tensor = pyro.sample("pi", dist.Delta(self.point(), event_dim=2))
         else:
             one = self.logits.new_ones(self.causes, self.latent)
             found = pyro.sample("pi", dist.Beta(one, self.sparsity).to_event(2))
         return found
+
+    def point(self) -> Tensor:
+        """The guide's point of pi ``(A, L)``."""
+        return self.logits.sigmoid()
+
+    @torch.no_grad()
+    def settle(self, unseen: Tensor) -> None:
+        """Make masks 0 or 1, so that what follows fits shifts: transfer to further causes.
+
+        Args:
+            unseen: Codes of causes without a row so far; they may shift every latent, and their
+                shifts start at 0.
+        """
+        self.mu[unseen] = 0
+        if self.learnt:
+            sure = torch.where(self.logits > 0, SURE, -SURE)
+            sure[unseen] = SURE
+            self.logits.copy_(sure)
 
     def sample_masks(self, pi: Tensor | None, cause: Tensor, names: Sequence[str]) -> Tensor:
         """Sample gamma ``(E, L, B)`` of rows, in their plate and one over the latents.
@@ -103,7 +121,7 @@ class SparseShifts(nn.Module):
         """
         every = next(self.parameters(), torch.zeros(0))
         free = self.free(torch.arange(self.causes, device=every.device), names).unsqueeze(-1)
-        pi = self.logits.sigmoid() if self.learnt else FIXED[self.masks]
+        pi = self.point() if self.learnt else FIXED[self.masks]
         return (free * pi).expand(-1, self.latent)
 
     def structure(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -113,20 +131,25 @@ class SparseShifts(nn.Module):
             names: Those of the causes, in the order of their codes.
         """
         found = {"target_probs": self.probabilities(names)}
-        return found if self.masks == "zeros" else {**found, "shift": self.mu}
+        return found if self.masks == "zeros" else {**found, "shifts": self.mu}
 
     def free(self, cause: Tensor, names: Sequence[str]) -> Tensor:
-        """1.0 of causes ``(...)`` that may shift latents, 0.0 of those that are idle.
+        """1.0 of causes ``(...)`` that may shift latents, 0.0 of those that are idle."""
+        found = torch.ones_like(cause, dtype=torch.get_default_dtype())
+        for code in self.idle_codes(names):
+            found = found * (cause != code)
+        return found
+
+    def idle_codes(self, names: Sequence[str]) -> list[int]:
+        """Codes of the causes that shift nothing.
 
         Raises:
-            ValueError: If an idle one is none of the names.
+            ValueError: If one of them has none of the names.
         """
-        found = torch.ones_like(cause, dtype=torch.get_default_dtype())
         for name in self.idle:
             if name not in names:
                 raise ValueError(unknown("cause that shifts nothing", name, names))
-            found = found * (cause != list(names).index(name))
-        return found
+        return [list(names).index(name) for name in self.idle]
 
 
 def vectors(z: Tensor) -> Tensor:
@@ -147,7 +170,7 @@ class ShiftGuide(nn.Module):
         cause: The covariate that says the cause.
     """
 
-    def __init__(self, pair: Any, net: nn.Module, cause: str) -> None:
+    def __init__(self, pair: Any, net: nn.Module, cause: str = "perturbation") -> None:
         super().__init__()
         self._pair, self.net, self.cause = (pair,), net, cause  # a tuple is no part of it
 
