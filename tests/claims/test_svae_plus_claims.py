@@ -16,6 +16,7 @@ pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
 K = 20.0  # by the bound of validation rows on seed 10
 FIT = {"steps": 9400, "learning_rate": 3e-3, "batch_size": 128, "compile": True}
+UNSEEN, TRANSFER = 12, (4700, 1000, 1500)  # perturbations, and the steps of the three parts
 NET = {"latent": 8, "hidden": (64, 64), "ramp": 0.15}
 
 
@@ -71,3 +72,29 @@ def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
         if seed == 0:
             result |= {"found": pi[:, order].numpy(), "true": true.numpy()}
         return result
+
+
+@torch.no_grad()
+def transferred(kind: str, seed: int) -> dict[str, float]:
+    """Bound of cells of twelve unseen perturbations, of which nothing but shifts is fitted."""
+    rows = data.load("perturb_sim", seed=seed, unseen=UNSEEN)
+    masks = "summed" if kind == "shuffled" else kind
+    pair = zoo.build("svae_plus", rows, seed=seed, masks=masks, sparsity=K, **NET)
+    train = shuffled(rows.train, seed) if kind == "shuffled" else rows.train
+    how = {"seed": seed, "progress": False, "batch_size": 128}
+    plain = inference.EnumeratedELBO(kl="analytic")
+    with torch.enable_grad():
+        inference.fit(pair, train, learning_rate=3e-3, steps=TRANSFER[0], compile=True, **how)
+        if kind != "zeros":
+            pair.shifts.settle(torch.arange(60 - UNSEEN, 60))
+        masked = ("shifts.logits",) if pair.shifts.learnt else ()
+        again = inference.Stage(inference.Weighted(plain, outside=0), freeze=masked)
+        inference.fit(pair, train, stages=(again,), learning_rate=1e-3, steps=TRANSFER[1], **how)
+        before = bound(pair, rows.test)
+        if kind != "zeros":
+            freeze = ("counts", "guide", *masked)
+            own = inference.Stage(inference.Weighted(plain, outside=0), freeze=freeze)
+            inference.fit(
+                pair, rows.test, stages=(own,), learning_rate=5e-3, steps=TRANSFER[2], **how
+            )
+    return {"before": before, "bound": bound(pair, rows.test)}
