@@ -98,19 +98,12 @@ def load(
     if unseen >= perturbations:
         raise ValueError(f"unseen is {unseen}, expected fewer than the {perturbations} there are")
     label = np.repeat(np.arange(perturbations + 1), [cells] * perturbations + [controls])
-    label = numpy_generator(seed, 1).permutation(label)
-    draw = numpy_generator(seed, 2)
-    means = np.concatenate([made.shifts, np.zeros((1, latents))])[label]
-    state = draw.normal(means, 1)
-    logits = made.logits(state)
-    rate = np.exp(logits / logits.std())
-    x = draw.poisson(depth * rate / rate.mean(0))
-    library = x.sum(1, keepdims=True)
+    sites = _sites(made, numpy_generator(seed, 1).permutation(label), depth, seed)
+    label = sites["perturbation"]
     held = (label >= perturbations - unseen) & (label < perturbations) & (unseen > 0)
-    rows = _parts(np.flatnonzero((library[:, 0] > 0) & ~held), np.flatnonzero(held),
-                  whole("validation", validation, 1), whole("test", test, 1))  # fmt: skip
-    sites = {"x": x.astype(np.float32), "perturbation": label, "state": state,
-             "library": library.astype(np.float32)}  # fmt: skip
+    free = np.flatnonzero((sites["library"][:, 0] > 0) & ~held)
+    held = np.flatnonzero(held)
+    rows = _parts(free, held, whole("validation", validation, 1), whole("test", test, 1))
     options = {
         "perturbations": perturbations,
         "cells": cells,
@@ -165,6 +158,17 @@ def world(
     widths = [latents, *[WIDTH] * LAYERS, genes]
     sizes = itertools.pairwise(widths)
     return World(target * size, tuple(_orthonormal(draw, *ends) for ends in sizes))
+
+
+def _sites(made: World, label: Array, depth: float, seed: int) -> dict[str, Array]:
+    """Cells of perturbations ``(N,)``, of which the last code is that of controls."""
+    draw = numpy_generator(seed, 2)
+    means = np.concatenate([made.shifts, np.zeros_like(made.shifts[:1])])[label]
+    state = draw.normal(means, 1)
+    logits = made.logits(state)
+    rate = np.exp(logits / logits.std())
+    x = draw.poisson(depth * rate / rate.mean(0)).astype(np.float32)
+    return {"x": x, "perturbation": label, "state": state, "library": x.sum(1, keepdims=True)}
 
 
 def _orthonormal(draw: np.random.Generator, inputs: int, outputs: int) -> Array:

@@ -371,13 +371,7 @@ def log_q_of(site: Any, score: Any = None) -> Tensor:
 
 
 def closed_kl(name: str, q: Any, p: Any, value: Tensor) -> Tensor:
-    """KL(q || p) of a site's two distributions in closed form; 0 where both are masked.
-
-    Args:
-        name: The site.
-        q: The guide's.
-        p: The model's.
-        value: Its draw.
+    """KL(q || p) of a site's two distributions in closed form, ``value`` being its draw.
 
     Raises:
         UnhandledSite: If it has none.
