@@ -101,9 +101,9 @@ def load(
     sites = _sites(made, numpy_generator(seed, 1).permutation(label), depth, seed)
     label = sites["perturbation"]
     held = (label >= perturbations - unseen) & (label < perturbations) & (unseen > 0)
-    free = np.flatnonzero((sites["library"][:, 0] > 0) & ~held)
-    held = np.flatnonzero(held)
-    rows = _parts(free, held, whole("validation", validation, 1), whole("test", test, 1))
+    free = (sites["library"][:, 0] > 0) & ~held
+    validation, test = whole("validation", validation, 1), whole("test", test, 1)
+    rows = _parts(np.flatnonzero(free), np.flatnonzero(held), validation, test)
     options = {
         "perturbations": perturbations,
         "cells": cells,

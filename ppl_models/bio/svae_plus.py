@@ -31,13 +31,13 @@ class SVAEPlusConfig(Config):
 
     data_dim: int = setting(100, "G, genes", from_data="x", minimum=1)
     perturbations: int = setting(100, "A", from_data="perturbation", minimum=1)
-    batches: int = setting(0, "classes of a covariate batch of the decoder; 0 for none", minimum=0)
+    batches: int = setting(0, "C, kinds of a covariate batch of the decoder", minimum=0)
     latent: int = setting(15, "L", minimum=1)
     hidden: tuple[int, ...] = setting((128, 128), "units of either network", minimum=1)
-    masks: str = setting("summed", "gamma: learnt; ones: iVAE, zeros: VAE", choices=MASKS)
+    masks: str = setting("summed", "gamma: learnt, or 1 (iVAE), 0 (VAE)", choices=MASKS)
     sparsity: float = setting(20.0, "K of the targets' prior Beta(1, K)", minimum=1)
     controls: tuple[str, ...] = setting((), "names of perturbations that shift nothing")
-    ramp: float = setting(1 / 6, "share of training in which KL terms and prior grow", minimum=0)
+    ramp: float = setting(0.17, "share of training in which KL terms and prior grow", minimum=0)
     shift_rate: float = setting(0.02, "learning rate of masks and shifts", minimum=0)
 
 
@@ -63,8 +63,8 @@ class SVAEPlus(Pair):
         },
         latents={"pi": "targets (A, L)", "gamma": "what is shifted (L)", "z": "state (L)"},
         objectives=("enumerated",),
-        limits=("latents are found up to order, sign and scale",),
-        departs=("masks are summed out, drawn by gumbel", "no batch norm, no dropout"),
+        limits=("latents are found up to their order, sign and scale",),
+        departs=("masks are summed out; masks='gumbel' draws them", "no batch norm or dropout"),
         picture="true targets and found ones: latents down, perturbations across",
     )
 
