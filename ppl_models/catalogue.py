@@ -36,6 +36,7 @@ PAPERS: dict[str, str] = {
     "clsvae": "ppl_models.semisupervised.clsvae:CLSVAE",
     "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
+    "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])
