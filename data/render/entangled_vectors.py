@@ -1,4 +1,4 @@
-"""Vectors in which a random network entangles variables of a random dynamic (CITRIS's fast set)."""
+"""Vectors in which a random network entangles the variables of a random dynamic."""
 
 from __future__ import annotations
 

@@ -183,13 +183,9 @@ def drawn(state: Array, side: int = 32, speed: float = SPEED) -> Array:
 
 def _digits(field: Field, left: float) -> Array:
     """Shares ``(5, side, side)`` of the digits from 0 to 4, three units wide and five high."""
-    return np.stack(
-        [
-            sum(
-                field.rectangle((left + k % 3, left + k % 3 + 1), (28.0 - k // 3, 29.0 - k // 3))[0]
-                for k, cell in enumerate(cells)
-                if cell == "1"
-            )
-            for cells in DIGITS
-        ]
-    )
+    found = np.zeros((len(DIGITS), field.side, field.side), np.float32)
+    for digit, cells in enumerate(DIGITS):
+        for k in (k for k, cell in enumerate(cells) if cell == "1"):
+            across, up = left + k % 3, 28.0 - k // 3
+            found[digit] += field.rectangle((across, across + 1), (up, up + 1))[0]
+    return found

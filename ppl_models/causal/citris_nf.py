@@ -8,7 +8,6 @@ Shapes  E blocks on the left, M latents, B rows, D data, K variables; x, x' a fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyro
@@ -20,9 +19,8 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.image_networks import SMALL
 from ppl_models.pair import Card, Pair
-from ppl_models.parts import intervened_latents as parts
-from ppl_models.parts.frame_networks import frame_networks
-from ppl_models.parts.target_classifier import KINDS, Noise, target_classifier
+from ppl_models.parts.frames import FrameGuide, Frames, Noisy, frame_networks, some_frames
+from ppl_models.parts.target_classifier import KINDS, blocks_stage
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class CitrisNFConfig(Config):
 
     data_dim: int = setting(5, "D, size of x", from_data="x_next", minimum=1)
     variables: int = setting(4, "K, variables that are set", from_data="targets", minimum=1)
-    latent: int = setting(0, "M, size of the autoencoder's code; 0: x itself is the code", minimum=0)
+    latent: int = setting(0, "M, size of an autoencoder's code; 0: x is the code", minimum=0)
     shape: tuple[int, ...] = setting((), "H, W, C of x for convolutions; perceptrons without")
     channels: tuple[int, ...] = setting(SMALL, "maps of each convolution", minimum=1)
     hidden: tuple[int, ...] = setting((128,), "units of encoder, decoder back", minimum=1)
@@ -75,62 +73,46 @@ class CitrisNF(Pair):
     def __init__(self, config: CitrisNFConfig) -> None:
         super().__init__(config)
         c, M = config, config.latent or config.data_dim
-        self.flow = parts.Flow(M, c.steps, c.flow)
-        self.blocks = parts.Blocks(M, c.variables, spare=c.spare > 0)
-        self.transitions = parts.Transitions(M, c.variables, c.units, c.perfect)
-        self.decoder, encoder = None, None
+        encoder = decoder = None
         if c.latent:
             self.card = replace(self.card, latents={**self.card.latents, "e_next": "code (M)"})
             shape = c.shape or (c.data_dim,)
-            net, self.decoder = frame_networks(shape, M, M, c.channels, c.hidden)
-            encoder = parts.Noisy(net, c.noise)
-        self.guide = parts.FrameGuide(self.flow, self.blocks, encoder)
-
-    def code(self, batch: Batch) -> Tensor:
-        """Latents of the frame ``x``, ``(B, M)``."""
-        return self.guide.code(batch["x"])
+            net, decoder = frame_networks(shape, M, M, c.channels, c.hidden)
+            encoder = Noisy(net, c.noise)
+        self.frames = Frames(c, M, encoder, decoder)
+        self.guide = FrameGuide(self.frames)
 
     def model(self, batch: Batch) -> None:
         """p(psi) p(z_next | z, psi, targets) p(x_next | z_next)."""
         with self.plate(batch):
-            z_next = self.transitions.sample(self.blocks, self.code(batch), batch["targets"])
-            vector = parts.Carried(self.flow, z_next)  # B x M
-            if self.decoder is None:
-                pyro.sample("x_next", vector, obs=batch.get("x_next"))
+            code = self.frames.next(batch)  # B x M
+            if self.frames.decoder is None:
+                pyro.sample("x_next", code, obs=batch.get("x_next"))
                 return
-            e = pyro.sample("e_next", vector)
-            x = dist.Normal(self.decoder(e=e), self.config.scale).to_event(1)  # B x D
+            x = self.frames.decoder(e=pyro.sample("e_next", code))
+            x = dist.Normal(x, self.config.scale).to_event(1)  # B x D
             pyro.sample("x_next", x, obs=batch.get("x_next"))
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Waves, and each variable set in its turn."""
-        return parts.some_frames(self, rows)
-
-    def combine(self, first: Batch, second: Batch, variables: Sequence[int]) -> Tensor:
-        """Frames with the latents of some variables' blocks (0 of none's) as in the second's."""
-        z = self.blocks.swapped(self.code(first), self.code(second), variables)
-        e = self.flow.inverse(z)
-        return e if self.decoder is None else self.decoder(e=e)
+        return some_frames(self, rows)
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, and lambda for each latent outside block 0."""
-        bound = bound or inference.EnumeratedELBO()
-        return bound + inference.Penalty("assigned", self.blocks.share, self.config.spare)
+        assigned = inference.Penalty("assigned", self.frames.blocks.share, self.config.spare)
+        return (bound or inference.EnumeratedELBO()) + assigned
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """The autoencoder, if there is one, and then flow and blocks against the classifier."""
-        c = self.config
-        term, player = target_classifier(self.blocks, self.code, c.classifier, c.beta, c.told)
-        blocks = inference.Stage(
-            self.objective(bound) + term,
-            start=self.blocks.count,
-            prepare=Noise(self.blocks),
-            players=(player,),
-            freeze=("guide.encoder", "decoder") if c.latent else (),
-        )
-        if not c.latent:
-            return (blocks,)
-        rest = ("flow", "blocks", "transitions")
-        plain = inference.EnumeratedELBO(beta=0.0)
-        size = inference.Penalty("size", lambda run: run.codes("e_next").only("size").square().sum(-1), 1e-4)
-        return (inference.Stage(plain + size, "autoencoder", freeze=rest), blocks)
+        if not self.config.latent:
+            return (blocks_stage(self.frames, self.objective(bound), self.config),)
+        size = inference.Penalty("size", squared_code, 1e-4)
+        rest = ("frames.flow", "frames.blocks", "frames.transitions")
+        first = inference.Stage(inference.EnumeratedELBO(beta=0.0) + size, "code", freeze=rest)
+        own = ("frames.encoder", "frames.decoder")
+        return (first, blocks_stage(self.frames, self.objective(bound), self.config, own))
+
+
+def squared_code(run: inference.Evaluation) -> Tensor:
+    """The squared length of each row's code ``(B,)``."""
+    return run.codes("e_next").only("size").square().sum(-1)

@@ -61,7 +61,9 @@ class Flow(nn.Module):
 
     def __init__(self, size: int, steps: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        flow = zuko.flows.MAF(size, transforms=steps, hidden_features=tuple(hidden))
+        flow = zuko.flows.MAF(
+            size, transforms=steps, hidden_features=tuple(hidden), activation=nn.SiLU
+        )
         self.steps = flow.transform.transforms
 
     def __repr__(self) -> str:
@@ -208,7 +210,7 @@ class Blocks(nn.Module):
 
 
 class Transitions(nn.Module):
-    """p(z_j' | z, whether the variable of its block was set): a Normal for each block it may be in.
+    """p(z_j' | z, whether its block's variable was set): a Normal for each block it may be in.
 
     Args:
         latents: Their number M.
@@ -279,66 +281,3 @@ class Transitions(nn.Module):
 
     def _last(self, hidden: Tensor) -> Tensor:
         return torch.einsum("...mh,mho->...mo", functional.silu(hidden), self.after) + self.bias
-
-
-def some_frames(pair: Any, rows: int) -> dict[str, Tensor]:
-    """A frame ``x`` of waves and ``targets`` of each variable in its turn, for a pair's tests.
-
-    Args:
-        pair: Its config has ``data_dim`` or ``shape`` and ``variables``.
-        rows: Number of rows.
-    """
-    like, config = pair.like(), pair.config
-    size = getattr(config, "data_dim", 0) or math.prod(config.shape)
-    waves = torch.arange(1.0, rows * size + 1, dtype=like.dtype).sin().reshape(rows, size)
-    turn = torch.arange(rows).unsqueeze(-1) % (config.variables + 1)
-    targets = (turn == torch.arange(config.variables)).to(like.dtype)
-    return {"x": waves.to(like.device), "targets": targets.to(like.device)}
-
-
-class Noisy(nn.Module):
-    """An encoder whose code has noise of one deviation.
-
-    Args:
-        net: From ``x`` to the code ``(..., M)``.
-        scale: The deviation.
-    """
-
-    def __init__(self, net: nn.Module, scale: float) -> None:
-        super().__init__()
-        self.net, self.scale = net, scale
-
-    def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """The code's distribution."""
-        code = self.net(x=x)
-        return dist.Normal(code, code.new_tensor(self.scale)).to_event(1)
-
-
-class FrameGuide(nn.Module):
-    """q(e' | x'), z' = f(e') and the blocks, of the frame ``x_next``.
-
-    Args:
-        flow: Vectors to latents.
-        blocks: The blocks.
-        encoder: q(e' | x'), called with ``x=``; without one the frame itself is the vector.
-    """
-
-    def __init__(self, flow: Flow, blocks: Blocks, encoder: nn.Module | None = None) -> None:
-        super().__init__()
-        self.flow, self.blocks, self.encoder = flow, blocks, encoder
-
-    def code(self, x: Tensor) -> Tensor:
-        """Latents ``(B, M)`` of frames, at the mean of their encoder."""
-        e = x if self.encoder is None else self.encoder(x=x).mean
-        z: Tensor = self.flow(e)
-        return z
-
-    def forward(self, batch: Batch) -> None:
-        """Sample e', z' and psi."""
-        e = batch["x_next"]
-        with batch.plate():
-            if self.encoder is not None:
-                e = pyro.sample("e_next", self.encoder(x=e))  # B x M
-            with latents(len(self.blocks.logits)):
-                pyro.sample("z_next", dist.Delta(inside(self.flow(e))))  # M x B
-                pyro.sample("psi", self.blocks(), infer={"enumerate": "parallel"})  # E x M x B

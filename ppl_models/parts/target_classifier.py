@@ -11,16 +11,19 @@ Shapes: K variables, K + 2 masks (block 0, each block, all latents), S draws, B 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.batch import Batch
+from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.penalty import Penalty
-from ppl_models.inference.objectives.stage import Player
+from ppl_models.inference.objectives.stage import Player, Stage
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.networks import Net
+from ppl_models.parts.frames import Frames
 from ppl_models.parts.intervened_latents import Blocks
 
 KINDS = ("conditional", "marginal")
@@ -35,7 +38,7 @@ def target_classifier(
     weight: float = 2.0,
     told: str = "conditional",
     learning_rate: float = 4e-3,
-) -> tuple[Penalty, Player]:
+) -> tuple[Told, Player]:
     """The latents' term beside a bound, and the classifier's player.
 
     The stage has ``start=blocks.count`` and ``prepare=Noise(blocks)`` besides, and the guide a
@@ -52,7 +55,7 @@ def target_classifier(
     """
     size, kinds = blocks.logits.shape
     given = {"z": size, "z_next": size, "mask": size}
-    classifier = Net(given, hidden, kinds - 1, "silu")
+    classifier = Net(given, hidden, kinds - 1, "silu").to(blocks.logits)
 
     def loss_of_latents(run: Evaluation) -> Tensor:
         z, z_next, masks, targets = looked_at(blocks, code, run)
@@ -66,12 +69,56 @@ def target_classifier(
 
     player = Player(
         "classifier",
-        Penalty("targets", loss_of_classifier),
+        Told(classifier, loss_of_classifier),
         classifier,
         learning_rate=learning_rate,
         weight_decay=1e-4,
     )
-    return Penalty("targets", loss_of_latents, weight), player
+    return Told(classifier, loss_of_latents, weight), player
+
+
+class Told(Penalty):
+    """A loss of what a classifier tells of targets.
+
+    Args:
+        classifier: The network.
+        loss: From the run on a batch to ``(B,)``.
+        weight: Its weight.
+    """
+
+    def __init__(
+        self, classifier: nn.Module, loss: Callable[[Evaluation], Tensor], weight: float = 1.0
+    ) -> None:
+        super().__init__("targets", loss, weight)
+        self.classifier = classifier
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """``targets``."""
+        return ("targets",)
+
+
+def blocks_stage(
+    frames: Frames, objective: Objective, config: Any, freeze: tuple[str, ...] = ()
+) -> Stage:
+    """The training of flow and blocks against the classifier.
+
+    Args:
+        frames: What is trained.
+        objective: Beside the targets' term.
+        config: Has ``classifier``, ``beta`` and ``told``.
+        freeze: What stays as it is.
+    """
+    term, player = target_classifier(
+        frames.blocks, frames.code, config.classifier, config.beta, config.told
+    )
+    return Stage(
+        objective + term,
+        start=frames.blocks.count,
+        prepare=Noise(frames.blocks),
+        players=(player,),
+        freeze=freeze,
+    )
 
 
 class Noise:
@@ -91,7 +138,9 @@ class Noise:
         return batch.replace({**batch, NOISE: noise.to(batch.rows.device)})
 
 
-def looked_at(blocks: Blocks, code: Code, run: Evaluation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def looked_at(
+    blocks: Blocks, code: Code, run: Evaluation
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Latents before ``(B, M)`` and after ``(S, B, M)``, masks ``(K + 2, B, M)``, targets."""
     size = len(blocks.logits)
     z_next = run.drawn.draws["z_next"].reshape(-1, size, run.batch.count)
@@ -99,9 +148,7 @@ def looked_at(blocks: Blocks, code: Code, run: Evaluation) -> tuple[Tensor, Tens
     return code(run.batch), z_next.transpose(-1, -2), masks, run.batch["targets"]
 
 
-def labels(
-    blocks: Blocks, targets: Tensor, told: str = "conditional"
-) -> tuple[Tensor, Tensor]:
+def labels(blocks: Blocks, targets: Tensor, told: str = "conditional") -> tuple[Tensor, Tensor]:
     """What latents of each mask should tell ``(K + 2, B, K)``, and how much each counts.
 
     Args:
