@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 
 import matplotlib
-import numpy as np
 import pytest
 import torch
-from claims.measuring import run_all, spread
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -30,6 +28,16 @@ FIT = {
     "progress": False,
 }
 NF = {"flow": (32, 32)}
+BOXES = {
+    "latent": 6,
+    "channels": (16, 32),
+    "hidden": (64,),
+    "steps": 2,
+    "flow": (32, 32),
+    "units": 16,
+    "classifier": (64,),
+    "scale": 0.15,
+}
 
 
 def shuffled(table: data.Table, seed: int) -> data.Table:
@@ -75,3 +83,28 @@ def measured(kind: str, seed: int) -> dict[str, object]:
         "psi": pair.frames.blocks.probabilities.detach().numpy(),
         "minutes": (time.monotonic() - began) / 60,
     }
+
+
+def boxes(seed: int) -> dict[str, object]:
+    """A fit to images of a ball in one of two boxes, and the R2 of its blocks."""
+    began = time.monotonic()
+    rows = data.load("ball_in_boxes", side=16, seed=seed)
+    pair = zoo.build("citris_vae", rows, seed=seed, **BOXES)
+    options = {**FIT, "steps": 4000, "batch_size": 128, "learning_rate": 1e-3}
+    inference.fit(pair, rows.train.only(*SEEN), seed=seed, **options)
+    found = scores(pair, rows.test)
+    result: dict[str, object] = {
+        "factors": found.factors,
+        "r2": found.r2,
+        "psi": pair.frames.blocks.probabilities.detach().numpy(),
+        "minutes": (time.monotonic() - began) / 60,
+    }
+    if seed in (0, 10):
+        x = rows.test.sites["x"]
+        first, second = (zoo.Batch({"x": part}) for part in (x[:12], x[12:24]))
+        with torch.no_grad():
+            frames = pair.frames
+            plain = [frames.combined(b, b, ()) for b in (first, second)]
+            mixed = [frames.combined(first, second, (k,)) for k in (1, 2)]
+        result["triplets"] = torch.stack([x[:12], x[12:24], *plain, *mixed], 1).numpy()
+    return result
