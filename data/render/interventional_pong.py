@@ -90,7 +90,7 @@ def load(
 
 def anywhere(rows: int, draw: np.random.Generator) -> Array:
     """States ``(rows, 7)``, every number uniform: the five variables and the two scores."""
-    ends = (FACES, WALLS, (0, 2 * np.pi), CENTRES, CENTRES)
+    ends = (FACES, WALLS, (0.0, 2 * np.pi), CENTRES, CENTRES)
     numbers = [draw.uniform(*pair, rows) for pair in ends]
     return np.stack([*numbers, *draw.integers(WON, size=(2, rows))], 1)
 
@@ -170,11 +170,12 @@ def drawn(state: Array, side: int = 32, speed: float = SPEED) -> Array:
     for low in (25.0, 27.0):
         paint(colours, field.rectangle((15.5, 16.5), (low, low + 1)), SCORE)
     for place, centre, colour in zip(PADDLES, (left, right), (LEFT, RIGHT), strict=True):
-        ends = (place - WIDTH / 2, place + WIDTH / 2), (centre - HEIGHT / 2, centre + HEIGHT / 2)
-        paint(colours, field.rectangle(*ends), colour)
-    for ends in ((0.0, BORDER), (FIELD - BORDER, FIELD)):
-        paint(colours, field.rectangle((0.0, FIELD), ends), EDGE)
-        paint(colours, field.rectangle(ends, (0.0, FIELD)), EDGE)
+        across = (place - WIDTH / 2, place + WIDTH / 2)
+        paint(colours, field.rectangle(across, (centre - HEIGHT / 2, centre + HEIGHT / 2)), colour)
+    whole = (0.0, FIELD)
+    for low, high in ((0.0, BORDER), (FIELD - BORDER, FIELD)):
+        paint(colours, field.rectangle(whole, (low, high)), EDGE)
+        paint(colours, field.rectangle((low, high), whole), EDGE)
     paint(colours, field.disc(x, y, RADIUS), BALL)
     ahead = field.disc(x + speed * np.sin(angle), y + speed * np.cos(angle), RADIUS)
     paint(seen, ahead, (0.0,))

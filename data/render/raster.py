@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ppl_models.data.tables.from_parts import Array
 
 FINE = 3  # sub-pixels per side
+Ends = tuple[Array | float, Array | float]
 
 
 class Field:
@@ -29,7 +30,7 @@ class Field:
         across, down = self.x - _wide(x), self.y - _wide(y)
         return self._pooled(across**2 + down**2 <= radius**2)
 
-    def rectangle(self, x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
+    def rectangle(self, x: Ends, y: Ends) -> Array:
         """Shares of rectangles between two ``x`` and two ``y``, numbers or ``(n,)``."""
         across, up = (
             ((axis >= _flat(low)) & (axis < _flat(high)))
@@ -55,12 +56,13 @@ def paint(images: Array, shares: Array, colour: Sequence[float]) -> None:
 
 def as_bytes(images: Array) -> Array:
     """Images from 0 to 1 as uint8."""
-    return np.rint(255 * images.clip(0, 1)).astype(np.uint8)
+    found: Array = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
+    return found
 
 
-def in_blocks(draw: object, states: Array, rows: int = 2000) -> Array:
+def in_blocks(draw: Callable[[Array], Array], states: Array, rows: int = 2000) -> Array:
     """What a function draws of states ``(n, S)``, so many at a time."""
-    parts = [draw(states[k : k + rows]) for k in range(0, len(states), rows)]  # type: ignore[operator]
+    parts = [draw(states[k : k + rows]) for k in range(0, len(states), rows)]
     return np.concatenate(parts)
 
 

@@ -89,7 +89,7 @@ class CitrisNF(Pair):
             if self.frames.decoder is None:
                 pyro.sample("x_next", code, obs=batch.get("x_next"))
                 return
-            x = self.frames.decoder(e=pyro.sample("e_next", code))
+            x = self.frames.decoded(pyro.sample("e_next", code))
             x = dist.Normal(x, self.config.scale).to_event(1)  # B x D
             pyro.sample("x_next", x, obs=batch.get("x_next"))
 

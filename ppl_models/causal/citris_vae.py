@@ -87,7 +87,7 @@ class CitrisVAE(Pair):
         """p(psi) p(z_next | z, psi, targets) p(e_next | z_next) p(x_next | e_next)."""
         with self.plate(batch):
             e_next = pyro.sample("e_next", self.frames.next(batch))  # B x M
-            x = dist.Normal(self.frames.decoder(e=e_next), self.config.scale).to_event(1)
+            x = dist.Normal(self.frames.decoded(e_next), self.config.scale).to_event(1)
             pyro.sample("x_next", x, obs=batch.get("x_next"))  # B x D
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:

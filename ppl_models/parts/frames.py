@@ -72,7 +72,12 @@ class Frames(nn.Module):
             variables: Numbers of the blocks that are exchanged; 0 is nobody's.
         """
         e = self.flow.inverse(self.blocks.swapped(self.code(first), self.code(second), variables))
-        return e if self.decoder is None else self.decoder(e=e)
+        return self.decoded(e)
+
+    def decoded(self, e: Tensor) -> Tensor:
+        """Frames of codes; the codes themselves without a decoder."""
+        x: Tensor = e if self.decoder is None else self.decoder(e=e)
+        return x
 
 
 class FrameGuide(nn.Module):
@@ -135,11 +140,9 @@ def frame_networks(
     if len(shape) == 1:
         (size,) = shape
         return Net({"x": size}, hidden, outputs, "silu"), Net({"e": latent}, back, size, "silu")
-    nets = {"channels": channels, "activation": "silu"}
-    return (
-        conv_encoder(shape, outputs, hidden=hidden, **nets),
-        conv_decoder({"e": latent}, shape, hidden=back, **nets),
-    )
+    encoder = conv_encoder(shape, outputs, channels=channels, hidden=hidden, activation="silu")
+    decoder = conv_decoder({"e": latent}, shape, channels=channels, hidden=back, activation="silu")
+    return encoder, decoder
 
 
 def some_frames(pair: Any, rows: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -101,7 +101,7 @@ class Carried(dist.TorchDistribution):
         latents: ``(..., M)``.
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints: ClassVar[dict[str, Any]] = {}
     support = constraints.real_vector
     has_rsample = True
 
@@ -143,6 +143,7 @@ class Blocks(nn.Module):
             number E[I_j | I_i], and at 0 of no variable the E[I_j] of all rows; see :meth:`count`.
     """
 
+    closed: Tensor
     told: Tensor
 
     def __init__(self, latents: int, variables: int, spare: bool = True) -> None:

@@ -21,6 +21,7 @@ from ppl_models import catalogue
 from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import Evaluation, Objective
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
@@ -273,13 +274,23 @@ def full_shape(rows: int, sites: Mapping[str, Any], labels: Mapping[str, Any]) -
 
 
 def depends_on_itself(pair: Pair, batch: Batch) -> bool:
-    """Whether the prior of an enumerated label depends on its value, through other sites."""
+    """Whether the prior of an enumerated label depends on its value, through other sites.
+
+    Pyro's checks take that for granted of a label in a plate within the rows.
+    """
     w = Evaluation(pair.model, pair.guide, batch).weights()
-    return any(
+    return any(plate_sizes(site) for site in enumerated(w.model).values()) or any(
         site["fn"].batch_shape[dim] > 1
         for site in enumerated(w.model).values()
         if len(site["fn"].batch_shape) >= -(dim := site["infer"]["_enumerate_dim"])
     )
+
+
+def to_single(pair: Pair, cases: Iterable[Case]) -> None:
+    """Bring a pair to single precision, and the networks that objectives hold, such as critics."""
+    pair.float()
+    for network in (n for case in cases for n in networks_in(case.objective)):
+        network.float()
 
 
 def pick(
