@@ -17,6 +17,7 @@ from ppl_models.data.tables.supervision import repeat
 from ppl_models.data.tables.table import Dataset
 
 LOADERS = {
+    "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "blob": "ppl_models.data.render.squares:load_blob",
     "candle_like": "ppl_models.data.render.candle:load",
     "captions": "ppl_models.data.render.paired:load_captions",
@@ -26,9 +27,11 @@ LOADERS = {
     "digits": "ppl_models.data.readers.digits:load",
     "dsprites": "ppl_models.data.render.dsprites:load_dsprites",
     "dsprites_official": "ppl_models.data.readers.factor_grids:load_dsprites",
+    "entangled_vectors": "ppl_models.data.render.entangled_vectors:load",
     "faces": "ppl_models.data.render.faces:load_faces",
     "few_shot": "ppl_models.data.render.fewshot:load",
     "glyphs": "ppl_models.data.render.glyphs:load",
+    "interventional_pong": "ppl_models.data.render.interventional_pong:load",
     "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
     "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",
     "mnist": "ppl_models.data.readers.mnist:load",

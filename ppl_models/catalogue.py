@@ -37,6 +37,8 @@ PAPERS: dict[str, str] = {
     "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
     "svae_plus": "ppl_models.bio.svae_plus:SVAEPlus",
+    "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
+    "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

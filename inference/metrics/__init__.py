@@ -1,1 +1,1 @@
-"""Metrics of a table of codes beside what is known of them: values in, numbers out."""
+"""Metrics of a table of codes: what each part of a code tells of known factors."""

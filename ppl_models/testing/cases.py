@@ -21,6 +21,7 @@ from ppl_models import catalogue
 from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference import Evaluation, Objective
+from ppl_models.inference.objectives.composition import networks_in
 from ppl_models.inference.traces.sites import Program, latent_sites, random_sites
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows, some_rows
@@ -145,17 +146,18 @@ class Case:
         return self.objective.by_row(self.pair.model, self.pair.guide, self.batch)
 
     def loss(self, batch: Batch, draws: Mapping[str, Tensor]) -> Tensor:
-        """The same at given draws of the guide."""
-        return self.objective.by_row(self.pair.model, FixedDraws(self.pair.guide, draws), batch)
+        """The same at given draws of the guide; what the model makes up is made of them, too."""
+        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        return self.objective.by_row(model, guide, batch)
 
     def total(self, draws: Mapping[str, Tensor]) -> Tensor:
         """The loss of all rows and of the sites outside the plate, at given draws of the guide."""
-        guide = FixedDraws(self.pair.guide, draws)
-        return self.objective.differentiable_loss(self.pair.model, guide, self.batch)
+        model, guide = (FixedDraws(f, draws) for f in (self.pair.model, self.pair.guide))
+        return self.objective.differentiable_loss(model, guide, self.batch)
 
 
 class FixedDraws:
-    """A guide whose sites take given values; everything else is the guide's."""
+    """A guide, or a model, whose sites take given values; everything else is its own."""
 
     def __init__(self, guide: Any, values: Mapping[str, Tensor]) -> None:
         self.guide, self.values = guide, values
@@ -272,13 +274,23 @@ def full_shape(rows: int, sites: Mapping[str, Any], labels: Mapping[str, Any]) -
 
 
 def depends_on_itself(pair: Pair, batch: Batch) -> bool:
-    """Whether the prior of an enumerated label depends on its value, through other sites."""
+    """Whether the prior of an enumerated label depends on its value, through other sites.
+
+    Pyro's checks take that for granted of a label in a plate within the rows.
+    """
     w = Evaluation(pair.model, pair.guide, batch).weights()
-    return any(
+    return any(plate_sizes(site) for site in enumerated(w.model).values()) or any(
         site["fn"].batch_shape[dim] > 1
         for site in enumerated(w.model).values()
         if len(site["fn"].batch_shape) >= -(dim := site["infer"]["_enumerate_dim"])
     )
+
+
+def to_single(pair: Pair, cases: Iterable[Case]) -> None:
+    """Bring a pair to single precision, and the networks that objectives hold, such as critics."""
+    pair.float()
+    for network in (n for case in cases for n in networks_in(case.objective)):
+        network.float()
 
 
 def pick(

@@ -25,6 +25,7 @@ SMALL = {
             "captions",
             "color_dsprites",
             "dsprites",
+            "entangled_vectors",
             "faces",
             "mini_dsprites",
             "moons",
@@ -41,8 +42,10 @@ SMALL = {
         ),
         FEW,
     ),
+    "ball_in_boxes": {**FEW, "side": 8},
     "few_shot": {**FEW, "source": "strokes"},
     "glyphs": {**FEW, "labelled": 2},
+    "interventional_pong": {**FEW, "side": 8},
     "morpho_mnist": {**FEW, "source": "digits"},
     "multi_digits": {**FEW, "source": "digits"},
     "outliers": {**FEW, "labelled": None},
@@ -74,7 +77,7 @@ def test_a_recipe_makes_a_set_again(name):
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
-PICTURELESS = {"captions", "moons", "pendulum_vectors", "spectra"}
+PICTURELESS = {"captions", "entangled_vectors", "moons", "pendulum_vectors", "spectra"}
 
 
 def test_each_set_of_the_docs_has_its_sheet():
