@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ppl_models.networks import Net
 
+EMPTY = 1e-6  # library of a cell without a count
+
 
 class LogCounts(nn.Module):
     """A network of log(1 + x), as counts are of any size.
@@ -51,9 +53,10 @@ class NegativeBinomial(nn.Module):
         """Batch shape ``(...)``, event shape ``(G,)``.
 
         Args:
-            library: All counts of the cell ``(..., 1)``, above 0.
+            library: All counts of the cell ``(..., 1)``; a cell of none counts as one of next to
+                none, to which no count is certain.
             values: What the network is given.
         """
-        log_mean = library.log() + self.net(**values).log_softmax(-1)
+        log_mean = library.clamp_min(EMPTY).log() + self.net(**values).log_softmax(-1)
         logits = log_mean - self.log_theta
         return dist.NegativeBinomial(self.log_theta.exp(), logits=logits).to_event(1)

@@ -260,11 +260,10 @@ def test_picture(fits, picture):
     panels = {
         "true targets": columns["summed"][0]["true"],
         "sVAE+": columns["summed"][0]["found"],
-        "masks by Gumbel": columns["gumbel"][0]["found"],
         "labels shuffled": columns["shuffled"][0]["found"],
     }
     order = np.lexsort(columns["summed"][0]["true"].T[::-1])[::-1]
-    figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, 5.2), sharex=True)
+    figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, 4.2), sharex=True)
     for axis, (name, found) in zip(axes, panels.items(), strict=True):
         drawn = axis.imshow(found[order].T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axis.set_title(name, loc="left", fontsize=9)

@@ -206,6 +206,17 @@ def test_counts_are_scipys_negative_binomials():
         assert_close(fn.variance, mean + mean**2 / theta)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cell_without_a_count_costs_nothing(dtype):
+    torch.manual_seed(0)
+    counts = NegativeBinomial({"z": L}, (4,), G).to(dtype)
+    fn = counts(torch.tensor([[0.0], [5.0]], dtype=dtype), z=torch.zeros(2, L, dtype=dtype))
+    log_p = fn.log_prob(torch.zeros(2, G, dtype=dtype))
+    assert abs(float(log_p[0].detach())) < 1e-5 and float(log_p[1].detach()) < -1
+    grads = torch.autograd.grad(log_p.sum(), list(counts.parameters()), allow_unused=True)
+    assert all(bool(g.isfinite().all()) for g in grads if g is not None)
+
+
 def test_controls_shift_nothing():
     cells = data.load("perturb_sim", **WORLD, controls=30)
     pair = zoo.build("svae_plus", cells, latent=L, hidden=(8,), controls=("control", "p1"))
