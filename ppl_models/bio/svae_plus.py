@@ -38,7 +38,8 @@ class SVAEPlusConfig(Config):
     sparsity: float = setting(20.0, "K of the targets' prior Beta(1, K)", minimum=1)
     controls: tuple[str, ...] = setting((), "names of perturbations that shift nothing")
     ramp: float = setting(0.17, "share of training in which KL terms and prior grow", minimum=0)
-    shift_rate: float = setting(0.02, "learning rate of masks and shifts", minimum=0)
+    mask_rate: float = setting(0.003, "learning rate of masks", minimum=0)
+    shift_rate: float = setting(0.02, "learning rate of shifts", minimum=0)
 
 
 class SVAEPlus(Pair):
@@ -78,17 +79,13 @@ class SVAEPlus(Pair):
         given = {n: v for n, v in self.card.covariates.items() if n != "batch" or c.batches}
         self.card = replace(self.card, covariates=given, latents=latents)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Those of the perturbations, as far as they are known."""
-        return () if self.schema is None else self.schema.sites["perturbation"].classes
-
     def model(self, batch: Batch) -> None:
         """p(pi) p(gamma | pi) p(z | gamma) p(x | z, library)."""
-        cause, pi = batch["perturbation"], self.shifts.sample_pi(point=False)
+        cause, names = batch["perturbation"], self.classes("perturbation")
+        pi = self.shifts.sample_pi(point=False)
         with self.plate(batch):
             with pyro.plate("latent", self.config.latent, dim=-2):
-                gamma = self.shifts.sample_masks(pi, cause, self.names)  # E x L x B
+                gamma = self.shifts.sample_masks(pi, cause, names)  # E x L x B
                 z = pyro.sample("z", dist.Normal(self.shifts.means(gamma, cause), 1.0))  # L x B
             given = batch.only("batch") if self.config.batches else {}
             x = self.counts(batch["library"], z=vectors(z), **given)
@@ -96,7 +93,7 @@ class SVAEPlus(Pair):
 
     def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         """Probability and size of each shift."""
-        found = self.shifts.structure(self.names)
+        found = self.shifts.structure(self.classes("perturbation"))
         return {name: (("perturbation", "latent"), v) for name, v in found.items()}
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
@@ -106,9 +103,9 @@ class SVAEPlus(Pair):
         return inference.Weighted(bound, outside=ramp)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """One, in which masks and shifts have a rate of their own."""
-        self.shifts.idle_codes(self.names)  # an unknown control is told before any work
-        rates = {"shifts": self.config.shift_rate} if self.config.masks != "zeros" else {}
+        """One; masks, which start open, are to close after the shifts are learnt."""
+        self.shifts.idle_codes(self.classes("perturbation"))  # told before any work
+        rates = self.shifts.rates(self.config.mask_rate, self.config.shift_rate)
         how = inference.Training(epochs=300, batch_size=128)
         return (inference.Stage(self.objective(bound), training=how, rates=rates),)
 

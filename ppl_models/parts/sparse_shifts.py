@@ -70,6 +70,11 @@ class SparseShifts(nn.Module):
             found = pyro.sample("pi", dist.Beta(one, self.sparsity).to_event(2))
         return found
 
+    def rates(self, masks: float, shifts: float) -> dict[str, float]:
+        """Learning rates of what there is to learn, for a stage of a pair's ``shifts``."""
+        found = {"shifts.logits": masks} if self.learnt else {}
+        return found if self.masks == "zeros" else {**found, "shifts.mu": shifts}
+
     def point(self) -> Tensor:
         """The guide's point of pi ``(A, L)``."""
         return self.logits.sigmoid()
@@ -165,7 +170,7 @@ class ShiftGuide(nn.Module):
     """q(pi) q(gamma | pi) q(z | x), where z is Normal and its moments do not see the cause.
 
     Args:
-        pair: Has ``shifts``, and ``names`` of the causes.
+        pair: Has ``shifts``, and says the ``classes`` of the cause.
         net: Means and log-variances of z ``(B, 2 L)`` from x.
         cause: The covariate that says the cause.
     """
@@ -185,5 +190,5 @@ class ShiftGuide(nn.Module):
         loc, scale = self.moments(batch["x"])
         pi = pair.shifts.sample_pi(point=True)
         with batch.plate(), pyro.plate("latent", pair.shifts.latent, dim=-2):
-            pair.shifts.sample_masks(pi, batch[self.cause], pair.names)  # E x L x B
+            pair.shifts.sample_masks(pi, batch[self.cause], pair.classes(self.cause))  # E x L x B
             pyro.sample("z", dist.Normal(loc.mT, scale.mT))  # L x B
