@@ -114,7 +114,8 @@ def main() -> None:
     torch.set_num_threads(1)
     pyro.enable_validation(False)
     cells = data.load("perturb_sim")
-    batch = cells.train.gather(cells.train.regimes[0], torch.arange(options.rows))
+    (batch,) = cells.train.rows(range(options.rows)).batches()
+    batch = Batch(dict(batch), size=len(cells.train))
     hand = ByHand(cells.sizes["x"], cells.sizes["perturbation"], options.hidden)
     known = batch["x"], batch["perturbation"], batch["library"], batch.size, 0.6
     fast = torch.compile(hand.loss, fullgraph=True, dynamic=False)
