@@ -17,6 +17,7 @@ from ppl_models.data.tables.supervision import repeat
 from ppl_models.data.tables.table import Dataset
 
 LOADERS = {
+    "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "blob": "ppl_models.data.render.squares:load_blob",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
     "candle_like": "ppl_models.data.render.candle:load",
@@ -27,9 +28,11 @@ LOADERS = {
     "digits": "ppl_models.data.readers.digits:load",
     "dsprites": "ppl_models.data.render.dsprites:load_dsprites",
     "dsprites_official": "ppl_models.data.readers.factor_grids:load_dsprites",
+    "entangled_vectors": "ppl_models.data.render.entangled_vectors:load",
     "faces": "ppl_models.data.render.faces:load_faces",
     "few_shot": "ppl_models.data.render.fewshot:load",
     "glyphs": "ppl_models.data.render.glyphs:load",
+    "interventional_pong": "ppl_models.data.render.interventional_pong:load",
     "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
     "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",
     "mnist": "ppl_models.data.readers.mnist:load",
@@ -46,6 +49,7 @@ LOADERS = {
     "pendulum": "ppl_models.data.render.pendulum:load",
     "pendulum_dear": "ppl_models.data.render.pendulum:load_dear",
     "pendulum_vectors": "ppl_models.data.render.pendulum:load_vectors",
+    "perturb_sim": "ppl_models.data.render.perturb_sim:load",
     "shapes3d": "ppl_models.data.readers.factor_grids:load_shapes3d",
     "shapes3d_like": "ppl_models.data.render.shapes3d:load",
     "smallnorb": "ppl_models.data.readers.views:load_smallnorb",

@@ -39,6 +39,9 @@ PAPERS: dict[str, str] = {
     "deepscm": "ppl_models.causal.deepscm:DeepSCM",
     "imagecfgen": "ppl_models.causal.imagecfgen:ImageCFGen",
     "dear": "ppl_models.causal.dear:DEAR",
+    "svae_plus": "ppl_models.bio.svae_plus:SVAEPlus",
+    "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
+    "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

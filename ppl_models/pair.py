@@ -318,6 +318,27 @@ class Pair(nn.Module):
                 new = new.of_images(table.name, site, getattr(self.config, rules.name))
         return new if self.schema is None else self.schema.filled(new)
 
+    def classes(self, site: str) -> tuple[str, ...]:
+        """Names of the classes of a label or covariate, as far as the pair knows them.
+
+        Args:
+            site: Its name.
+        """
+        known = None if self.schema is None else self.schema.sites.get(site)
+        return () if known is None else known.classes
+
+    def structure(self) -> Mapping[str, tuple[tuple[str, ...], Tensor]]:
+        """Parameters that all rows share and that are a result, such as which cause acts on what.
+
+        They come out in the group ``structure`` of an export.
+
+        Returns:
+            By name, the names of the dimensions and the values; nothing unless overridden. A
+            dimension that is called as a label or a covariate takes the names of its classes,
+            others those of ``coordinates``.
+        """
+        return {}
+
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Values ``(rows, ...)`` that the covariates could have, where no data are at hand.
 

@@ -75,7 +75,8 @@ def from_parts(
         for part, sites, own in zip(PARTS, parts, numbers, strict=True)
     ]
     made = assemble(name, *tables, labelled=labelled, seed=seed, options=options)
-    asked = {k: v for k, v in made.recipe["options"].items() if classes or k != "labelled"}
+    labels = {site for site in classes or {} if (roles or {}).get(site) != "covariate"}
+    asked = {k: v for k, v in made.recipe["options"].items() if labels or k != "labelled"}
     recipe = {**made.recipe, "options": {**asked, **plain(options)}}
     return dataclasses.replace(made, recipe=recipe, roles=dict(roles or {}))
 

@@ -17,6 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.covariates import emptied
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.schedule import Progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.points_by_row import lent_points
 from ppl_models.inference.posterior.support import as_fitted
@@ -34,6 +35,7 @@ from ppl_models.quiet import quiet
 from ppl_models.sample_sites import DATA, base_of, is_local, is_plate
 
 ROWS = 100  # of each kind, that the checks look at
+MIDST = 0.5  # of training: where weights are looked at that grow from 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def debug(
     - *enumeration*: the discrete sites that are summed out, with their number of values.
     - *log density*: finite at every site, in model and guide.
     - *loss*: the objective takes the pair, and is finite on every row.
-    - *gradient*: finite, and in some kind of rows not zero, for every parameter.
+    - *gradient*: finite, and in some kind of rows not zero, for every parameter, at the start of
+      training or, where weights grow from 0, in its midst.
 
     Args:
         pair: The pair; left as it was.
@@ -339,6 +342,15 @@ def _gradient(
             reached.add(name)
         elif bool(grad.any()):
             reached.add(name)
+    if follows_progress(objective) and names.keys() - reached:
+        # Terms whose weight is 0 at the start say nothing of their parameters there.
+        began = objective.progress
+        objective.at(Progress(MIDST, 0))
+        loss = objective.by_row(trained.model, trained.guide, batch).sum()
+        grads = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
+        objective.at(began)
+        given = zip(names, grads, strict=True)
+        reached.update(name for name, grad in given if grad is not None and bool(grad.any()))
 
 
 def _line(error: Exception) -> str:

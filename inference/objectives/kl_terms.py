@@ -107,7 +107,7 @@ def site_kl(
     gap: Tensor | None = None
     if analytic is not False and not is_enumerated(q_site):
         try:
-            gap = closed_kl(name, q, p)
+            gap = closed_kl(name, q, p, value)
         except UnhandledSite:
             if analytic:
                 raise

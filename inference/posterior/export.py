@@ -28,6 +28,7 @@ from ppl_models.inference.posterior.groups import (
     as_inference_data,
     digest,
     groups_of,
+    host,
     plain_attrs,
     provenance,
     training,
@@ -116,7 +117,8 @@ def posterior(
           y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
           they depend on the label; by chain where there are several.
         - ``structure``: of discrete sites that all rows share, such as a graph or an assignment,
-          each entry's most probable value and, as ``edge_probs``, its probability.
+          each entry's most probable value and, as ``edge_probs``, its probability; and what
+          :meth:`ppl_models.Pair.structure` gives.
         - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
         - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
@@ -328,7 +330,11 @@ class _Task:
         if not work.reason:
             groups.add("sample_stats", work.outside.stats(), chain)
         groups.add("variational", self._by_chain(work.outside.parameters), chain)
-        groups.add("structure", self._by_chain(work.outside.structure), chain)
+        shared = {n: (dims, host(v)) for n, (dims, v) in work.pair.structure().items()}
+        for dim in {d for dims, _ in shared.values() for d in dims} & self.table.classes.keys():
+            groups.coordinates.setdefault(dim, np.array(self.table.classes[dim]))
+        shared = {**work.outside.structure, **shared}
+        groups.add("structure", self._by_chain(shared), chain)
         story = prior(
             work.pair, work.sites, work.outside, self.prior_draws, self._prior_rows(work.pair)
         )

@@ -377,7 +377,8 @@ class Evaluation:
                     terms.add("cut", name, site, log_q)
         for name, site in random_sites(model):
             if ask.analytic_kl and name in drawn.sites and name not in drawn.labels:
-                kl = closed_kl(name, drawn.sites[name]["fn"], site["fn"])
+                q = drawn.sites[name]
+                kl = closed_kl(name, q["fn"], site["fn"], q["value"])
                 check_prior(name, kl, summed)
                 terms.add("q", name, site, kl)
             else:

@@ -370,19 +370,20 @@ def log_q_of(site: Any, score: Any = None) -> Tensor:
     return log_q
 
 
-def closed_kl(name: str, q: Any, p: Any) -> Tensor:
-    """KL(q || p) of a site's two distributions in closed form.
+def closed_kl(name: str, q: Any, p: Any, value: Tensor) -> Tensor:
+    """KL(q || p) of a site's two distributions in closed form, ``value`` being its draw.
 
     Raises:
         UnhandledSite: If it has none.
     """
     try:
-        kl: Tensor = kl_divergence(q, p)
+        kl = kl_divergence(q, p)
     except NotImplementedError:
         raise UnhandledSite(
             f'site {name!r} has no closed-form KL({family(q)} || {family(p)}); use kl="sampled"'
         ) from None
-    return kl
+    # Of sites that are masked as a whole Pyro says a plain number.
+    return kl if isinstance(kl, Tensor) else value.new_full(q.batch_shape, kl)
 
 
 def _minus(terms: Iterable[Term]) -> list[Term]:

@@ -260,36 +260,54 @@ def full_shape(rows: int, sites: Mapping[str, Any], labels: Mapping[str, Any]) -
 
 
 def depends_on_itself(pair: Pair, batch: Batch) -> bool:
-    """Whether the prior of an enumerated label depends on its value, through other sites."""
+    """Whether the prior of an enumerated label depends on its value, through other sites.
+
+    Pyro's checks take that for granted of a label in a plate within the rows.
+    """
     w = Evaluation(pair.model, pair.guide, batch).weights()
-    return any(
+    return any(plate_sizes(site) for site in enumerated(w.model).values()) or any(
         site["fn"].batch_shape[dim] > 1
         for site in enumerated(w.model).values()
         if len(site["fn"].batch_shape) >= -(dim := site["infer"]["_enumerate_dim"])
     )
 
 
+def to_single(pair: Pair, cases: Iterable[Case]) -> None:
+    """Bring a pair to single precision, and the networks that objectives hold, such as critics."""
+    pair.float()
+    for network in (n for case in cases for n in networks_in(case.objective)):
+        network.float()
+
+
 def pick(
     trace: poutine.Trace,
     rows: Sequence[int] | None = None,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Tensor]:
     """Values of the sites that were drawn, for some rows and one value of each label.
 
     Args:
         trace: A guide's trace, discrete sites enumerated.
         rows: Positions of the rows; all by default.
-        labels: Place in the support of each enumerated site; the whole support by default.
+        labels: Places in the support of each enumerated site, one of each entry of its plate
+            within the rows, or a single one; the whole support by default.
     """
     values = {}
     for name, site in latent(trace).items():
         value, event_dim = site["value"], site["fn"].event_dim
         if name in enumerated(trace) or isinstance(base_of(site["fn"]), dist.Delta):
             continue  # a point is no draw: it follows from what it is given
-        for label, place in (labels or {}).items():
+        for label, places in (labels or {}).items():
             axis = trace.nodes[label]["infer"]["_enumerate_dim"] - event_dim
             if value.dim() >= -axis:
-                value = value.narrow(axis, place if value.shape[axis] > 1 else 0, 1)
+                places = places if value.shape[axis] > 1 else [0]
+                chosen = [value.narrow(axis, place, 1) for place in places]
+                # The k-th entry of a plate has the label at its k-th place.
+                inner = -2 - event_dim
+                own = (
+                    [v.narrow(inner, k, 1) for k, v in enumerate(chosen)] if chosen[1:] else chosen
+                )
+                value = torch.cat(own, inner)
         if labels:
             value = value.reshape(value.shape[-len(site["cond_indep_stack"]) - event_dim :])
         if rows is not None and is_local(site):
@@ -316,37 +334,6 @@ def subset(batch: Batch, rows: Sequence[int]) -> Batch:
     return Batch(
         sites, batch.rows[index], size=batch.size, total=batch.total, observed=batch.observed
     )
-
-
-def bound_by_loop(case: Case, trace: poutine.Trace) -> Tensor:
-    """The enumerated bound as a loop over labels, each put into the batch in its turn.
-
-    Args:
-        case: A pair and a batch with missing labels.
-        trace: Its guide's trace, whose draws for the label at hand are used.
-
-    Returns:
-        ``(B,)``: the sum of q(y | x) [log p(x, y, z) - log q(z | x, y) - log q(y | x)].
-    """
-    pair, batch, sites = case.pair, case.batch, enumerated(trace)
-    assert isinstance(pair, Pair), "its card says which labels are ever data"
-    supports = {n: s["value"].reshape(-1, *s["fn"].event_shape) for n, s in sites.items()}
-    total = torch.zeros(batch.count, dtype=pair.like().dtype)
-    for places in itertools.product(*(range(len(v)) for v in supports.values())):
-        at = dict(zip(sites, places, strict=True))
-        label = {n: v[at[n]].expand(batch.count, *v.shape[1:]) for n, v in supports.items()}
-        fixed = FixedDraws(pair.guide, {**pick(trace, labels=at), **label})
-        hidden = poutine.trace(fixed).get_trace(batch)
-        log_q = log_density({name: hidden.nodes[name] for name in sites})
-        # Discrete sites that are never data stay latent, at the same value.
-        put = {n: v for n, v in label.items() if n in pair.card.labels}
-        seen = batch.replace({**batch, **put})
-        guide = poutine.trace(fixed).get_trace(seen)
-        model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(seen)
-        drawn = {n: s for n, s in latent(guide).items() if n not in sites}
-        log_w = log_density(sampled(model)) - log_density(drawn)
-        total = total + log_q.exp() * (log_w - log_q)
-    return total
 
 
 def gradients_by_row(

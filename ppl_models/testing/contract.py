@@ -46,7 +46,6 @@ from ppl_models.testing.cases import (
     COMPANIES,
     ROWS,
     Case,
-    bound_by_loop,
     cases,
     depends_on_itself,
     enumerated,
@@ -61,7 +60,9 @@ from ppl_models.testing.cases import (
     sampled,
     small_settings,
     subset,
+    to_single,
 )
+from ppl_models.testing.loops import bound_by_loop
 
 MAX_LINES = 120
 
@@ -322,7 +323,7 @@ class PairContract:
         """At the same weights and draws."""
         double = [(c, pick(c.draws())) for c in cases(subject)]
         exact = [c.loss(c.batch, draws).detach() for c, draws in double]
-        subject.float()
+        to_single(subject, [case for case, _ in double])
         for (case, draws), expected in zip(double, exact, strict=True):
             single = {n: v.float() if v.is_floating_point() else v for n, v in draws.items()}
             loss = case.float().loss(case.batch.to(torch.float32), single)
@@ -392,8 +393,7 @@ class PairContract:
     def test_pyros_trace_formats_shapes(self, subject: Pair) -> None:
         """Every site has its line."""
         batch = draw_rows(subject, ROWS)
-        trace = poutine.trace(subject.model).get_trace(batch)
-        trace.compute_log_prob()
+        (trace := poutine.trace(subject.model).get_trace(batch)).compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
             rows = [*map(str, plate_sizes(site)), rf"{ROWS}\b"] if is_local(site) else [r"\|"]

@@ -17,8 +17,9 @@ from ppl_models.config import Config
 from ppl_models.inference import EnumeratedELBO
 from ppl_models.networks import Label, Scalar
 from ppl_models.pair import Card, Pair
-from ppl_models.testing.cases import Case, bound_by_loop, latent, log_density, pick
+from ppl_models.testing.cases import Case, latent, log_density, pick
 from ppl_models.testing.fixed_draws import FixedDraws
+from ppl_models.testing.loops import bound_by_loop
 
 B, C, D, L = 5, 3, 4, 2
 

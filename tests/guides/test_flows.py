@@ -16,7 +16,8 @@ from ppl_models.config import Config
 from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO, Evaluation
 from ppl_models.networks import Label, Scalar
 from ppl_models.pair import Card, Pair
-from ppl_models.testing.cases import Case, bound_by_loop, pick
+from ppl_models.testing.cases import Case, pick
+from ppl_models.testing.loops import bound_by_loop
 
 B, C, D = 4, 3, 2
 KINDS = ["spline", "affine"]

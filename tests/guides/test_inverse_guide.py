@@ -18,7 +18,8 @@ from ppl_models.guides import dependencies
 from ppl_models.inference import ELBO, EnumeratedELBO
 from ppl_models.networks import Label, Scalar
 from ppl_models.pair import Card, Pair
-from ppl_models.testing.cases import Case, bound_by_loop, pick
+from ppl_models.testing.cases import Case, pick
+from ppl_models.testing.loops import bound_by_loop
 
 # ---- reading a model ---------------------------------------------------------------------
 

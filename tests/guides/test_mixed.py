@@ -19,8 +19,9 @@ from ppl_models.batch import Batch
 from ppl_models.config import Config
 from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO, Evaluation, UnhandledSite
 from ppl_models.pair import Card, Pair
-from ppl_models.testing.cases import Case, bound_by_loop, pick
+from ppl_models.testing.cases import Case, pick
 from ppl_models.testing.fixed_draws import FixedDraws
+from ppl_models.testing.loops import bound_by_loop
 
 N, NOISE, PRIOR = 40, 0.5, 2.0
 LOW_RANK = functools.partial(AutoLowRankMultivariateNormal, rank=1)

@@ -25,6 +25,7 @@ SMALL = {
             "captions",
             "color_dsprites",
             "dsprites",
+            "entangled_vectors",
             "faces",
             "mini_dsprites",
             "moons",
@@ -42,13 +43,16 @@ SMALL = {
         FEW,
     ),
     "bright_digits": {**FEW, "source": "digits"},
+    "ball_in_boxes": {**FEW, "side": 8},
     "few_shot": {**FEW, "source": "strokes"},
     "glyphs": {**FEW, "labelled": 2},
+    "interventional_pong": {**FEW, "side": 8},
     "morpho_mnist": {**FEW, "source": "digits"},
     "multi_digits": {**FEW, "source": "digits"},
     "outliers": {**FEW, "labelled": None},
     "pendulum": {"side": 4},
     "pendulum_dear": {"side": 4},
+    "perturb_sim": {"perturbations": 5, "cells": 12, "validation": 6, "test": 6},
     "shapes3d_like": FEW,
     "spectra": {"labelled": 10, "unlabelled": 6, "validation": 3, "test": 4},
 }
@@ -74,7 +78,7 @@ def test_a_recipe_makes_a_set_again(name):
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
-PICTURELESS = {"captions", "moons", "pendulum_vectors", "spectra"}
+PICTURELESS = {"captions", "entangled_vectors", "moons", "pendulum_vectors", "spectra"}
 
 
 def test_each_set_of_the_docs_has_its_sheet():

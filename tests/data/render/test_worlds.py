@@ -18,6 +18,12 @@ from ppl_models.data.render import world_options
 FEW = {"train": 24, "validation": 4, "test": 8}
 # What a set needs to be small, and three worlds of it.
 WORLDS = {
+    "ball_in_boxes": (
+        {**FEW, "side": 8},
+        {"noise": 0.5, "radius": 2.5},
+        {"intervened": 0.9},
+        {"sequences": 1},
+    ),
     "blob": (FEW, {"width": 0.7}, {"width": 2.0}, {"width": 3}),
     "bright_digits": (
         {"train": 6, "validation": 2, "test": 4, "source": "digits"},
@@ -38,6 +44,12 @@ WORLDS = {
         {"brightness": (1.0, 1.0)},
         {"brightness": (0.1, 0.3)},
     ),
+    "entangled_vectors": (
+        FEW,
+        {"dims": (1, 1, 3), "noise": 0.1},
+        {"intervened": 0.5, "sequences": 2},
+        {"network_seed": 3},
+    ),
     "faces": (
         FEW,
         {"people_seed": 3, "azimuth": (0.0, 0.5)},
@@ -55,6 +67,12 @@ WORLDS = {
         {"frequency": (0.9, 0.5, 0.1)},
         {"least": 0.8},
         {"frequency": (0.0, 1.0, 0.5), "least": 1.0},
+    ),
+    "interventional_pong": (
+        {**FEW, "side": 8},
+        {"noise": 0.0, "speed": 1.0},
+        {"intervened": 0.5},
+        {"sequences": 3},
     ),
     "moons": (
         FEW,
@@ -116,6 +134,12 @@ WORLDS = {
         {"edges": (0.0, 1.0, 0.0, 1.0)},
         {"noise": 0.5, "network_seed": 3},
         {"edges": (2.0, -2.0, 1.0, 0.0), "noise": 0.0},
+    ),
+    "perturb_sim": (
+        {"perturbations": 5, "cells": 12, "latents": 3, "genes": 6, "validation": 6, "test": 6},
+        {"depth": 10.0, "targets": (2, 2)},
+        {"world_seed": 3, "shift": 2.0},
+        {"world_seed": 4, "shift_spread": 0.0},
     ),
     "spectra": (
         {"labelled": 10, "unlabelled": 6, "validation": 3, "test": 4},
@@ -202,6 +226,8 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("ball_in_boxes", {"radius": 9}, "radius is 9, expected a number in 0.5..3.5"),
+        ("ball_in_boxes", {"intervened": 2}, "intervened is 2, expected a number in 0..1"),
         ("blob", {"width": 0}, "width is 0, expected >= 0.1"),
         ("bright_digits", {"correlation": 2}, "correlation is 2, expected a number in -1..1"),
         ("candle_like", {"confounded": 1}, "confounded is 1, expected True or False"),
@@ -209,6 +235,8 @@ NAN = float("nan")
         ("captions", {"noise": "much"}, "noise is 'much', expected >= 0"),
         ("captions", {"network_seed": 0.5}, "network_seed is 0.5, expected a whole number"),
         ("color_dsprites", {"brightness": 0.5}, "brightness is 0.5, expected two numbers with"),
+        ("entangled_vectors", {"dims": (1,)}, r"dims are \(1,\), expected the numbers of two or"),
+        ("entangled_vectors", {"network_seed": -1}, "network_seed is -1, expected a whole number"),
         ("faces", {"azimuth": (1, 0)}, r"azimuth is \(1, 0\), expected two numbers with low <="),
         ("faces", {"elevation": (0, NAN)}, "elevation is .0, nan., expected two numbers"),
         ("faces", {"frequency": (0.5, 0.5)}, "expected 8 probabilities that sum to 1"),
@@ -220,6 +248,8 @@ NAN = float("nan")
         ("glyphs", {"frequency": (0.5, 0.5)}, r"frequency is \(0.5, 0.5\), expected 3 numbers"),
         ("glyphs", {"frequency": (0.5, 0.5, 2)}, "expected 3 numbers in 0..1"),
         ("glyphs", {"least": 1.5}, "least is 1.5, expected a number in 0..1"),
+        ("interventional_pong", {"speed": -1}, "speed is -1, expected a number in 0..6"),
+        ("interventional_pong", {"sequences": 0}, "sequences is 0, expected at least 1"),
         ("moons", {"border": True}, "border is True, expected a number"),
         ("moons", {"frequency": (0.7, 0.7)}, "expected 2 probabilities that sum to 1"),
         ("moons", {"flip": 2}, "flip is 2, expected a number in 0..1"),
@@ -246,6 +276,9 @@ NAN = float("nan")
         ("pendulum", {"step": 0}, "step is 0, expected more than 0 degrees"),
         ("pendulum_dear", {"shortest": 0}, "shortest is 0, expected >= 0.01"),
         ("pendulum_vectors", {"edges": (1, 2, 3)}, r"edges is \(1, 2, 3\), expected 4 numbers"),
+        ("perturb_sim", {"targets": (3, 1)}, "targets is .*, expected two numbers with 0 <= low"),
+        ("perturb_sim", {"unseen": 60}, "unseen is 60, expected fewer than the 60 there are"),
+        ("perturb_sim", {"cells": 1}, "has 60 cells, expected more than the 600 of validation"),
         ("spectra", {"sun": 90}, "sun is 90, expected a zenith angle between 0 and 90 degrees"),
         ("spectra", {"bands": 1}, "bands is 1, expected at least 2"),
         ("spectra", {"wavelengths": (0.5, 5)}, "wavelengths is .*, expected 2 numbers in 0.45"),

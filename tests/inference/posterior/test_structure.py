@@ -94,6 +94,33 @@ def test_probabilities_and_most_probable_values(
     assert list(idata.posterior.effect.values) == ["a", "b", "c"]
 
 
+class Caused(world.Elements):
+    """A pair with an effect of each kind of row on each of two things, of which one has names."""
+
+    coordinates: ClassVar[dict[str, tuple[str, ...]]] = {"thing": ("left", "right")}
+
+    def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
+        effect = torch.arange(6.0).reshape(3, 2) * self.slope
+        return {"effect": (("kind", "thing"), effect), "total": (("unnamed",), effect.sum(0))}
+
+
+@pytest.mark.parametrize(("chains", "dtype"), [(1, torch.float32), (2, torch.float64)])
+def test_parameters_that_are_a_result(chains: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    pair = Caused(world.ElementsConfig()).to(dtype)
+    rows = world.table()
+    kind = torch.arange(len(rows)) % 3
+    table = Table("rows", {**rows.sites, "kind": kind}, classes={"kind": ("a", "b", "control")})
+    pairs = pair if chains == 1 else [pair] * chains
+    idata = posterior(pairs, table, draws=4, prior_draws=0, path=tmp_path / "caused.nc")
+    found = idata.structure if chains == 1 else idata.structure.isel(chain=1)
+    assert found.effect.dims == ("kind", "thing")
+    assert list(found.kind.values) == ["a", "b", "control"]
+    assert list(found.thing.values) == ["left", "right"]
+    wanted = torch.arange(6.0).reshape(3, 2) * world.SLOPE
+    np.testing.assert_allclose(found.effect, wanted, rtol=1e-6)
+    np.testing.assert_allclose(found.total.sel(unnamed=1), wanted[:, 1].sum(), rtol=1e-6)
+
+
 def test_a_pair_without_such_sites_has_no_group() -> None:
     idata = posterior(world.built(torch.float32), world.table(), draws=5)
     assert "structure" not in groups_of(idata)
