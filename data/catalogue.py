@@ -23,6 +23,7 @@ LOADERS = {
     "cars3d": "ppl_models.data.readers.views:load_cars3d",
     "cifar10": "ppl_models.data.readers.cifar:load",
     "color_dsprites": "ppl_models.data.render.dsprites:load_color",
+    "correlated_digits": "ppl_models.data.render.correlated_digits:load",
     "digits": "ppl_models.data.readers.digits:load",
     "dsprites": "ppl_models.data.render.dsprites:load_dsprites",
     "dsprites_official": "ppl_models.data.readers.factor_grids:load_dsprites",
@@ -60,6 +61,7 @@ LOADERS = {
 SOURCES = {  # of the sets that are read from files, or made of what is
     "cars3d": "ppl_models.data.readers.views:cars3d_files",
     "cifar10": "ppl_models.data.readers.cifar:files",
+    "correlated_digits": "ppl_models.data.render.handwriting:files",
     "dsprites_official": "ppl_models.data.readers.factor_grids:dsprites_files",
     "few_shot": "ppl_models.data.render.fewshot:files",
     "microarray": "ppl_models.data.readers.arrays_h5:microarray_files",

@@ -36,6 +36,7 @@ PAPERS: dict[str, str] = {
     "clsvae": "ppl_models.semisupervised.clsvae:CLSVAE",
     "p3vae": "ppl_models.semisupervised.p3vae:P3VAE",
     "ccvae": "ppl_models.semisupervised.ccvae:CCVAE",
+    "cmi": "ppl_models.disentangled.cmi:CMI",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])
