@@ -73,7 +73,7 @@ def load(
     for part, rows in (("train", train), ("validation", validation), ("test", test)):
         if rows < 1:
             raise ValueError(f"correlated_digits has {rows} {part} rows, expected at least 1")
-    source, (known, held) = handwritten(source)
+    source, (known, held) = handwritten(source, SIDE, digits)
     first = len(known[1]) - len(known[1]) // HELD
     pools = [(*known, slice(first)), (*known, slice(first, None)), (*held, slice(None))]
     parts = []
