@@ -142,7 +142,12 @@ class IndependentCodes(_Exchanged):
         within: The label of whose values each has its own exchange; without, the whole batch.
         weight: A number or an :class:`Anneal`; at 0 the critic is not called.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
+
+    Attributes:
+        draws: It draws numbers of its own, beside those of the guide.
     """
+
+    draws = True
 
     def __init__(
         self,

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
-from ppl_models.networks import Label, Net, Part
+from ppl_models.networks import Net, Part
 from ppl_models.pair import Card, Pair
+from ppl_models.parts.subspaces import subspace_game
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class CMIConfig(Config):
     hidden: tuple[int, ...] = setting((50, 50), "units of encoder and critics", minimum=1)
     independence: str = setting(
         "given_label",
-        "of the subspaces: given each label (CMI), without condition (MI), or none (Base)",
+        "of the subspaces: given each label (CMI), without condition (MI), none (Base)",
         choices=("given_label", "marginal", "none"),
     )
     weight: float = setting(1.0, "w, of the penalty beside the mean cross-entropy", minimum=0)
@@ -55,14 +57,13 @@ class CMI(Pair):
         arxiv="2112.14754",
         task="attributes whose correlation changes",
         data={},
-        latents={"z_1": "subspace of s_1 (L)", "z_2": "subspace of s_2 (L)"},
+        latents={"z_1": "of s_1 (L)", "z_2": "of s_2 (L)", "s_1": "one", "s_2": "other attribute"},
         labels=("s_1", "s_2"),
         covariates={"x": "data vector (D)"},
         density="codes",
         objectives=("enumerated",),
         departs=(
-            "heads learn in the encoder's step, at their own rate, where the code has another "
-            "step for them",
+            "heads learn in the encoder's step, at their own rate, and not in one after it",
             "rows that know one label and rows that know both have their own exchanges",
         ),
         limits=("two attributes", "the critics must be ahead: ten times the encoder's rate"),
@@ -85,19 +86,19 @@ class CMI(Pair):
     def model(self, batch: Batch) -> None:
         """p(s_1 | z_1) p(s_2 | z_2)."""
         zero = self.like().new_zeros(self.config.latent)
-        flat = dist.Normal(zero, 1.0).to_event(1).mask(False)
         with self.plate(batch):
-            z_1 = pyro.sample("z_1", flat)  # B x L
-            z_2 = pyro.sample("z_2", flat)  # B x L
+            with poutine.mask(mask=False):  # no prior
+                z_1 = pyro.sample("z_1", dist.Normal(zero, 1.0).to_event(1))  # B x L
+                z_2 = pyro.sample("z_2", dist.Normal(zero, 1.0).to_event(1))  # B x L
             s_1, s_2 = self.heads[0](z_1=z_1), self.heads[1](z_2=z_2)  # B x C_k
             pyro.sample("s_1", dist.Categorical(logits=s_1), obs=batch.get("s_1"))  # E x B
             pyro.sample("s_2", dist.Categorical(logits=s_2), obs=batch.get("s_2"))  # E x B
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Waves of numbers."""
-        shape, like = (rows, self.config.data_dim), self.like()
-        waves = torch.arange(1.0, shape[0] * shape[1] + 1).sin().abs().reshape(shape)
-        return {"x": waves.to(like)}
+        size = self.config.data_dim
+        waves = torch.arange(1.0, rows * size + 1).sin().abs().reshape(rows, size)
+        return {"x": waves.to(self.like())}
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The log probability of the labels that are known, at the codes."""
@@ -105,19 +106,14 @@ class CMI(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """The labels and the penalty, against a critic per label, or one without condition."""
-        c, objective = self.config, self.objective(bound)
-        players: tuple[inference.Player, ...] = ()
+        c, objective, players = self.config, self.objective(bound), ()
         if c.independence != "none":
-            codes = {"z_1": c.latent, "z_2": c.latent}
-            labels = {"s_1": Label(c.classes_1), "s_2": Label(c.classes_2)}
-            within = {"z_1": "s_1", "z_2": "s_2"} if c.independence == "given_label" else {}
-            critics = {"z_1": Net(codes, c.hidden, 1, "relu")}
-            for z, s in within.items():
-                critics[z] = Net({**codes, s: labels[s]}, c.hidden, 1, "relu")
+            sizes, labels = {"z_1": c.latent, "z_2": c.latent}, {}
+            if c.independence == "given_label":
+                labels = {"z_1": ("s_1", c.classes_1), "z_2": ("s_2", c.classes_2)}
             # The bound adds up both labels, of which the paper takes the mean: hence twice w.
-            term, critic = inference.independent_codes(
-                critics, tuple(codes), within, 2 * c.weight, learning_rate=c.critic_rate
-            )
+            rate, weight = {"learning_rate": c.critic_rate}, 2 * c.weight
+            term, critic = subspace_game(sizes, labels, c.hidden, weight, self.like(), **rate)
             objective, players = objective + term, (critic,)
         training = inference.Training(epochs=400, batch_size=100, learning_rate=1e-5)
         rates = {"heads": c.heads_rate}

@@ -62,6 +62,7 @@ from ppl_models.testing.cases import (
     small_settings,
     subset,
 )
+from ppl_models.testing.settled import settled
 
 MAX_LINES = 120
 
@@ -229,7 +230,7 @@ class PairContract:
 
     def test_loss_per_row_depends_on_no_other_row(self, subject: Pair) -> None:
         """Not on their number, nor on their order; on this alone where rows look at each other."""
-        for case in cases(subject):
+        for case in settled(cases(subject)):
             trace = case.draws()
             whole = case.loss(case.batch, pick(trace))
             assert whole.shape == (ROWS,)
@@ -320,7 +321,7 @@ class PairContract:
 
     def test_single_precision_agrees_with_double(self, subject: Pair) -> None:
         """At the same weights and draws."""
-        double = [(c, pick(c.draws())) for c in cases(subject)]
+        double = [(c, pick(c.draws())) for c in settled(cases(subject))]
         exact = [c.loss(c.batch, draws).detach() for c, draws in double]
         subject.float()
         for (case, draws), expected in zip(double, exact, strict=True):
@@ -392,8 +393,7 @@ class PairContract:
     def test_pyros_trace_formats_shapes(self, subject: Pair) -> None:
         """Every site has its line."""
         batch = draw_rows(subject, ROWS)
-        trace = poutine.trace(subject.model).get_trace(batch)
-        trace.compute_log_prob()
+        (trace := poutine.trace(subject.model).get_trace(batch)).compute_log_prob()
         text = trace.format_shapes()
         for name, site in sampled(trace).items():
             rows = [*map(str, plate_sizes(site)), rf"{ROWS}\b"] if is_local(site) else [r"\|"]
