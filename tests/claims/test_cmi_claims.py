@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from unittest.mock import patch
 
 import matplotlib
 import pytest
 import torch
-from claims.measuring import needs_mnist
+from claims.measuring import needs_mnist, percent, run_all
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -26,6 +27,10 @@ SETTINGS = (
     "passes of 100 rows; w 3, rates 1e-4 (encoder; Base 3e-4), 3e-3 (heads), 1e-3 (critics); mean "
     "accuracy of both labels in 8,000 test pairs weighed to c, 0 and -c; seeds 0-2"
 )
+# Why a check misses, as far as is known.
+MI_MISSES = ""
+MISSING_MISSES = ""
+MARGIN = 0.06  # of check 3: the specification's, until seeds 10 to 12 have said more
 
 
 def rows_of(seed: int, c: float, missing: float) -> data.Dataset:
@@ -92,3 +97,187 @@ def accuracy(found, c: float) -> float:
             for b in (0, 1):
                 total += (1 + c if a == b else 1 - c) / 4 * of_label[a][b] / 2
     return total
+
+
+def toy(c: float, n: float, m: torch.Tensor) -> torch.Tensor:
+    """Covariance of (s_1, s_2, z_1, z_2) in the paper's linear Gaussian: z = M (s + noise)."""
+    s = torch.tensor([[1.0, c], [c, 1.0]], dtype=torch.float64)
+    x = s + n * torch.eye(2, dtype=torch.float64)
+    return torch.cat((torch.cat((s, s @ m.T), 1), torch.cat((m @ s, m @ x @ m.T), 1)))
+
+
+def explained(c: float, n: float, m: torch.Tensor) -> torch.Tensor:
+    """Share of the variance of s that M (s + noise) explains where s has the correlation c."""
+    covariance = toy(c, n, m)
+    error = covariance[:2, :2] - 2 * covariance[:2, 2:] + covariance[2:, 2:]
+    return 1 - error.trace() / 2
+
+
+def optimum(kind: str, c: float, n: float, weight: float = 100.0, steps: int = 1500):
+    """W and R by Adam from the Base optimum, with a penalty; their product."""
+    s = toy(c, n, torch.eye(2, dtype=torch.float64))[:2, :2]
+    w = (s @ torch.linalg.inv(s + n * torch.eye(2, dtype=torch.float64))).requires_grad_()
+    r = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([w, r], lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    given = {"CMI": ([0], [1]), "MI": ([],), "Base": ()}[kind]
+    for _ in range(steps):
+        optimiser.zero_grad()
+        m = r.unsqueeze(-1) * w
+        covariance = toy(c, n, w)
+        penalty = sum(inference.gaussian_information(covariance, [2], [3], g) for g in given)
+        (weight * penalty - explained(c, n, m)).backward()
+        optimiser.step()
+        schedule.step()
+    return [float(explained(t, n, m.detach())) for t in (c, 0.0, -c)]
+
+
+def test_the_linear_toy_from_the_base_optimum(record):
+    """Check 1."""
+    paper = {
+        "Base": (91.93, 87.60, 83.26),
+        "CMI": (90.91, 90.91, 90.91),
+        "MI": (69.81, 64.97, 60.13),
+    }
+    found = {kind: [100 * v for v in optimum(kind, 0.8, 0.1)] for kind in paper}
+    off = {k: max(abs(a - b) for a, b in zip(found[k], paper[k], strict=True)) for k in paper}
+    holds = off["CMI"] <= 0.5 and off["MI"] <= 1 and off["Base"] <= 0.01
+    told = {kind: " / ".join(f"{v:.2f}" for v in row) for kind, row in found.items()}
+    record(
+        "cmi: 1, linear Gaussians, variance explained at c, 0, -c within 0.5 points of W = I",
+        paper="90.91 at each; MI 69.81 / 64.97 / 60.13; Base 91.93 / 87.60 / 83.26",
+        ours=told["CMI"],
+        baseline=f"MI {told['MI']}; Base {told['Base']}",
+        holds="yes" if holds else "no",
+        settings="c = 0.8, n = 0.1; 1,500 steps of Adam for W and R from the Base optimum, "
+        "weight 100, the closed form of the information as penalty",
+    )
+    assert holds, (found, off)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    """What was measured, by kind, in the order of the seeds, and the minutes that it took."""
+    began = time.monotonic()
+    kinds = {
+        **{method: (method, TRAINED_AT, 0.0) for method in METHODS},
+        "Base at c = 0": ("Base", 0.0, 0.0),
+        **{f"{m}, labels missing": (m, TRAINED_AT, MISSING) for m in ("CMI", "Base")},
+    }
+    asked = [(kind, seed) for seed in SEEDS for kind in kinds]
+    jobs = [(kinds[kind][0], seed, *kinds[kind][1:]) for kind, seed in asked]
+    found = dict(zip(asked, run_all(measured, jobs), strict=True))
+    minutes = round((time.monotonic() - began) / 60, 1)
+    return {kind: [found[kind, seed] for seed in SEEDS] for kind in kinds}, minutes
+
+
+def at(runs, c: float) -> list[float]:
+    return [accuracy(run, c) for run in runs]
+
+
+def curve(runs) -> str:
+    """Accuracies at c, 0 and -c."""
+    return " / ".join(percent(at(runs, c)) for c in (TRAINED_AT, 0.0, -TRAINED_AT))
+
+
+def spans(runs) -> float:
+    """How far the accuracy goes apart between the three correlations, on average."""
+    means = [statistics.mean(at(runs, c)) for c in (TRAINED_AT, 0.0, -TRAINED_AT)]
+    return max(means) - min(means)
+
+
+def test_accuracy_where_the_correlation_changes_sign(fits, record):
+    """Checks 2 and 4."""
+    columns, minutes = fits
+    low = {kind: statistics.mean(at(runs, -TRAINED_AT)) for kind, runs in columns.items()}
+    even = {kind: statistics.mean(at(runs, 0.0)) for kind, runs in columns.items()}
+    ours = columns["CMI"]
+    rows = {
+        "at -c CMI is at least 12 points above Base": (
+            low["CMI"] >= low["Base"] + 0.12, "Base", ""
+        ),
+        "at -c CMI is at least 12 points above MI": (
+            low["CMI"] >= low["MI"] + 0.12, "MI", MI_MISSES
+        ),
+        "CMI's accuracies at c, 0, -c within 8 points, Base's over 20": (
+            spans(ours) <= 0.08 and spans(columns["Base"]) >= 0.20, "Base", ""
+        ),
+        "at 0 CMI is within 4 points of Base trained at 0": (
+            even["CMI"] >= even["Base at c = 0"] - 0.04, "Base at c = 0", ""
+        ),
+    }  # fmt: skip
+    for claim, (holds, against, why) in rows.items():
+        record(
+            f"cmi: 2, {claim}",
+            paper="curves without numbers: CMI is flat, Base falls, MI is below both",
+            ours=curve(ours),
+            baseline=f"{against} {curve(columns[against])}",
+            holds="yes" if holds else "no",
+            note="" if holds else why,
+            settings=SETTINGS,
+            fixture="fits",
+            minutes=minutes,
+        )
+    whole = columns["whole batch"]
+    fails = low["whole batch"] < low["Base"] + 0.12 or spans(whole) > 0.08
+    record(
+        "cmi: 4, exchanged among the whole batch and not within a label, check 2 fails",
+        ours=curve(ours),
+        baseline=f"whole batch {curve(whole)}",
+        holds="yes" if fails else "no",
+        settings=SETTINGS,
+        fixture="fits",
+        minutes=minutes,
+    )
+    assert fails and all(holds for holds, _, _ in rows.values()), (low, even)
+
+
+def test_labels_that_are_missing(fits, record):
+    """Check 3."""
+    columns, minutes = fits
+    ours, base = (columns[f"{kind}, labels missing"] for kind in ("CMI", "Base"))
+    low = [statistics.mean(at(runs, -TRAINED_AT)) for runs in (ours, base)]
+    holds = low[0] >= low[1] + MARGIN
+    record(
+        f"cmi: 3, 90 % of each label missing, at -c CMI is {100 * MARGIN:g} points above Base",
+        ours=curve(ours),
+        baseline=f"Base {curve(base)}",
+        holds="yes" if holds else "no",
+        note="margin from seeds 10 to 12" if holds else MISSING_MISSES,
+        settings=f"{SETTINGS}; rows that know no label left out; 200 passes, of each step about "
+        "100 rows know s_1 and 100 s_2",
+        fixture="fits",
+        minutes=minutes,
+    )
+    assert holds, low
+
+
+def test_picture(fits, picture):
+    from matplotlib import pyplot as plt
+
+    columns, _ = fits
+    grid = [k / 10 for k in range(-10, 11)]
+    figure, (axis, *sides) = plt.subplots(
+        1, 3, figsize=(9, 3.2), width_ratios=(2.4, 1, 1), layout="constrained"
+    )
+    for kind, colour in (("CMI", "tab:blue"), ("Base", "tab:red"), ("MI", "tab:green")):
+        runs = [at(columns[kind], c) for c in grid]
+        mean = [100 * statistics.mean(values) for values in runs]
+        axis.plot(grid, mean, color=colour, label=kind)
+        axis.fill_between(
+            grid, [100 * min(v) for v in runs], [100 * max(v) for v in runs],
+            color=colour, alpha=0.2, linewidth=0,
+        )  # fmt: skip
+    axis.axvline(TRAINED_AT, color="grey", linestyle=":", linewidth=1)
+    axis.set(xlabel="correlation of the test rows (trained at 0.9)", ylabel="accuracy, %")
+    axis.legend(frameon=False)
+    images = columns["CMI"][0]["images"]
+    for side, key, title in zip(
+        sides, ("same", "other"), ("as in training", "rare in training"), strict=True
+    ):
+        side.imshow(images[key].reshape(-1, 28), cmap="gray", vmin=0, vmax=1)
+        side.set(xticks=[], yticks=[], title=title)
+        for line in range(1, len(images[key])):
+            side.axhline(14 * line - 0.5, color="white", linewidth=1)
+    picture(figure, "cmi")
+    plt.close(figure)
