@@ -66,10 +66,7 @@ def load(
     other = test_correlation
     if other is not None:
         other = number("test_correlation", other, -1, 1)
-    occlusion = number("occlusion", occlusion, 0, 1)
-    digits, side = _digits(digits), whole("side", side, 1)
-    if side not in (SIDE, SIDE // 2):
-        raise ValueError(f"side is {side}, expected {SIDE} or {SIDE // 2}")
+    occlusion, digits, side = number("occlusion", occlusion, 0, 1), _digits(digits), _side(side)
     for part, rows in (("train", train), ("validation", validation), ("test", test)):
         if rows < 1:
             raise ValueError(f"correlated_digits has {rows} {part} rows, expected at least 1")
@@ -110,6 +107,13 @@ def load(
         seed=seed,
         classes={"s_1": names, "s_2": names},
     )
+
+
+def _side(value: Any) -> int:
+    side = whole("side", value, 1)
+    if side not in (SIDE, SIDE // 2):
+        raise ValueError(f"side is {value}, expected {SIDE} or {SIDE // 2}")
+    return side
 
 
 def _digits(value: Any) -> tuple[int, int]:
