@@ -18,7 +18,7 @@ from ppl_models.data.store.stored_array import Array
 from ppl_models.data.tables.cells import Cells, from_cells
 from ppl_models.data.tables.given import Given
 from ppl_models.data.tables.labels import Classes, text_of
-from ppl_models.data.tables.lazy_column import Column, is_lazy
+from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.own_arrays import SPLITS, Splits
 from ppl_models.data.tables.table import Dataset
 
@@ -77,7 +77,7 @@ def load_file(
             x = values_of(file, layer, path, memory)
             names, fixed = _asked(file, label, names), _asked(file, covariates, fixed)
             cells = Cells(
-                x=x if is_lazy(x) else Given(x),
+                x=x if isinstance(x, Column) else Given(x),
                 genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),
                 names=names_along(file, "obs"),
                 labels={name: column(file, name) for name in names},
@@ -134,7 +134,7 @@ def values_of(file: h5py.File, layer: str, path: str, memory: int) -> Array | Co
     if by_row and 4 * shape[0] * shape[1] > memory and 0 not in shape:
         if not dense:
             _check_pointers(found, layer, shape, len(found["data"]))
-        return Column(cell_rows(path, layer, found, shape, memory))
+        return Column(cell_rows(path, layer, found, (shape[0], shape[1]), memory))
     return matrix(file, layer)
 
 

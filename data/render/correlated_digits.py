@@ -135,7 +135,7 @@ def classes(rows: int, correlation: float, draw: np.random.Generator) -> Array:
 
 def _chosen(s: Array, kinds: list[Array], draw: np.random.Generator) -> Array:
     """Which image of its class each digit is ``(2, N)``."""
-    place = draw.random(s.shape)
+    place = np.asarray(draw.random(s.shape))
     by_class = np.stack([kind[(place * len(kind)).astype(np.int64)] for kind in kinds])
     found: Array = np.take_along_axis(by_class, s[None], 0)[0]
     return found

@@ -12,7 +12,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Given, names_of
 from ppl_models.data.tables.labels import categories_of
-from ppl_models.data.tables.lazy_column import Column, is_lazy
+from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.own_arrays import build, checked, names_in
 from ppl_models.data.tables.table import Dataset
@@ -149,9 +149,9 @@ def from_cells(
 def _sums(x: Given | Column, where: str, layer: str, counts: bool) -> Any:
     """Sums of cells ``(cells, 1)``, once their values are looked at block by block."""
     sums = []
-    for start in range(0, len(x) if is_lazy(x) else len(x.values), ROWS):
+    for start in range(0, len(x) if isinstance(x, Column) else len(x.values), ROWS):
         part = slice(start, start + ROWS)
-        block = x[part].numpy() if is_lazy(x) else x.values[part]
+        block = x[part].numpy() if isinstance(x, Column) else x.values[part]
         if counts and block.dtype.kind in "fi":
             bad = (block < 0) | (block != np.rint(block))
             if bad.any():

@@ -15,7 +15,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Array as Array, Given, row_names_of
 from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
-from ppl_models.data.tables.lazy_column import Column, Values, is_lazy
+from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.ragged import padded
 from ppl_models.data.tables.recipe import assemble
@@ -157,7 +157,7 @@ def build(
     _check_options({**by_site, "roles": roles}, sites)
     table = _table(
         name,
-        {s: values if is_lazy(values) else take(s, values) for s, values in sites.items()},
+        {s: v if isinstance(v, Column) else take(s, v) for s, v in sites.items()},
         {*labels, *(classes or {})},
         {what: dict(given or {}) for what, given in by_site.items()},
         row_names,
@@ -240,11 +240,11 @@ def _table(
     whole: bool,
 ) -> Table:
     """All rows as they were given, which checks them."""
-    values: dict[str, Values] = {}
+    values: dict[str, Any] = {}
     observed: dict[str, Tensor] = {}
     classes: dict[str, tuple[str, ...]] = {}
     for site, given in sites.items():
-        if is_lazy(given):  # of a file, whose reader has looked at it
+        if isinstance(given, Column):  # of a file, whose reader has looked at it
             values[site] = given
             continue
         array = given.values
@@ -279,7 +279,7 @@ def _row_names(sites: Mapping[str, Given | Column]) -> Array | None:
     """Names of the rows, which must be those of every site that has some."""
     first, names = "", None
     for site, given in sites.items():
-        if is_lazy(given) or given.row_names is None:
+        if isinstance(given, Column) or given.row_names is None:
             continue
         if names is None:
             first, names = site, given.row_names

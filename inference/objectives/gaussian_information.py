@@ -57,7 +57,8 @@ def residuals(values: Tensor, given: Tensor) -> Tensor:
     if given.is_floating_point():
         known = given.reshape(len(given), -1)
         known = torch.cat((torch.ones_like(known[:, :1]), known), 1)
-        return values - known @ torch.linalg.lstsq(known, values).solution
+        slopes: Tensor = torch.linalg.lstsq(known, values).solution
+        return values - known @ slopes
     same = (given.unsqueeze(1) == given).to(values.dtype)
     return values - same @ values / group_sizes(given).unsqueeze(-1)
 

@@ -213,7 +213,7 @@ class ExchangedCritic(_Exchanged):
 
 
 def independent_codes(
-    critics: Mapping[str, nn.Module],
+    critics: Mapping[str, nn.Module] | nn.ModuleDict,
     sites: Sequence[str],
     within: Mapping[str, str] | None = None,
     weight: float | Anneal = 1.0,
@@ -253,4 +253,4 @@ def independent_codes(
             )
         )
     term, theirs = (functools.reduce(operator.add, side) for side in zip(*parts, strict=True))
-    return term, Player(name, theirs, nn.ModuleDict(critics), **options)
+    return term, Player(name, theirs, nn.ModuleDict(dict(critics.items())), **options)

@@ -105,13 +105,13 @@ class CMI(Pair):
         return bound or inference.EnumeratedELBO()
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """The labels and the penalty, against a critic per label, or one without condition."""
-        c, objective, players = self.config, self.objective(bound), ()
+        """The labels, and the penalty at 2 w: the bound adds up what the paper averages."""
+        c, objective = self.config, self.objective(bound)
+        players: tuple[inference.Player, ...] = ()
         if c.independence != "none":
-            sizes, labels = {"z_1": c.latent, "z_2": c.latent}, {}
-            if c.independence == "given_label":
-                labels = {"z_1": ("s_1", c.classes_1), "z_2": ("s_2", c.classes_2)}
-            # The bound adds up both labels, of which the paper takes the mean: hence twice w.
+            sizes = {"z_1": c.latent, "z_2": c.latent}
+            labels = {"z_1": ("s_1", c.classes_1), "z_2": ("s_2", c.classes_2)}
+            labels = labels if c.independence == "given_label" else {}
             rate, weight = {"learning_rate": c.critic_rate}, 2 * c.weight
             term, critic = subspace_game(sizes, labels, c.hidden, weight, self.like(), **rate)
             objective, players = objective + term, (critic,)
