@@ -106,10 +106,15 @@ OPTIONS = {"batch_size": 20, "learning_rate": 1e-2, "epochs": 2}
 
 
 @pytest.mark.parametrize(
-    "independence", ["given_label", pytest.param("marginal", marks=pytest.mark.long)]
+    ("independence", "labelled"),
+    [
+        ("given_label", {"s_1": 0.5}),
+        pytest.param("given_label", {"s_1": 0.5, "s_2": 0.5}, marks=pytest.mark.long),
+        pytest.param("marginal", {"s_1": 0.5}, marks=pytest.mark.long),
+    ],
 )
-def test_the_whole_life(independence, tmp_path) -> None:
-    rows = pairs(s_1=0.5, s_2=0.5)
+def test_the_whole_life(independence, labelled, tmp_path) -> None:
+    rows = pairs(**labelled)
     run, idata = whole_life(
         lambda: build("cmi", rows, seed=0, independence=independence, weight=2.0, **SMALL),
         rows, tmp_path, **OPTIONS,

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from worlds.h5ad_files import CELLS, GENES, MISSING, WORDS, counts_of, write
 from worlds.reader_files import remade
 
-from ppl_models import data
+import ppl_models as zoo
+from ppl_models import data, inference
 from ppl_models.data.tables.lazy_column import is_lazy
 
 FORMS = ("dense", "csr", "csc", "csr int64", "csc int64")
@@ -138,6 +139,18 @@ def test_cells_that_stay_in_their_file_are_those_in_memory(many, form) -> None:
     assert torch.equal(x, torch.from_numpy(MANY).float()[numbers])
     again = pickle.loads(pickle.dumps(outside.train.sites["x"]))
     assert torch.equal(again[some], inside.train.sites["x"][some])
+
+
+def test_a_fit_is_the_same_from_the_file(many) -> None:
+    """Rows that fit into the budget come in the order that they have in memory."""
+    states = []
+    for memory in (1 << 30, 1 << 16):
+        cells = data.load(str(many / "csr.h5ad"), memory=memory, seed=3)
+        pair = zoo.build("vae", cells, seed=0, latent=2, hidden=(4,), likelihood="normal")
+        inference.fit(pair, cells, seed=0, steps=6, batch_size=100, progress=False, device="cpu")
+        states.append(pair.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
 
 
 @pytest.mark.parametrize(
