@@ -109,10 +109,11 @@ OPTIONS = {"batch_size": 20, "learning_rate": 1e-2, "epochs": 2}
     ("independence", "labelled"),
     [
         ("given_label", {"s_1": 0.5}),
-        pytest.param("given_label", {"s_1": 0.5, "s_2": 0.5}, marks=pytest.mark.long),
-        pytest.param("marginal", {"s_1": 0.5}, marks=pytest.mark.long),
+        ("given_label", {"s_1": 0.5, "s_2": 0.5}),
+        ("marginal", {"s_1": 0.5}),
     ],
 )
+@pytest.mark.long
 def test_the_whole_life(independence, labelled, tmp_path) -> None:
     rows = pairs(**labelled)
     run, idata = whole_life(

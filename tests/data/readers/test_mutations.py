@@ -15,15 +15,13 @@ from worlds.mutations import KINDS, TARGETS, mutated, verdict
 from worlds.reader_files import own_folders as own_folders
 
 WALKED = (  # in another process
-    "dSprites h5", "own h5", "h5ad, sparse", "h5ad, by blocks", "h5ad, old", "store",
-)  # fmt: skip
     "dSprites h5",
     "own h5",
     "h5ad, sparse",
     "h5ad, by blocks",
     "h5ad, old",
     "store",
-)  # in another process
+)
 WARNINGS = "ignore::RuntimeWarning"  # of numbers that are none; the rows tell
 
 
