@@ -67,9 +67,10 @@ class GaussianInformation(Objective):
     r"""A penalty on the mutual information that two codes would have if they were Gaussian.
 
     Of the covariance of the batch's codes, about their mean given a label, or linear in a
-    variable, that is known in its rows; the covariance counts as the same for all classes. Needs
-    more rows than the codes have numbers. Its value is that of the batch, and biased upwards at
-    few rows. It counts per row in which the label is known, as a bound does.
+    variable, that is known in its rows; the covariance counts as the same for all classes. A
+    batch needs more rows than the codes have numbers and the label classes; one with no more
+    rows than numbers counts nothing. Its value is that of the batch, and biased upwards at few
+    rows. It counts per row in which the label is known, as a bound does.
 
     Args:
         first: A code that the guide draws once in each row, a vector or a number.
@@ -120,6 +121,8 @@ class GaussianInformation(Objective):
         own = [run.codes(s).only(type(self).__name__) for s in (self.first, self.second)]
         sizes = [value[0].numel() for value in own]
         codes = run.every_row(torch.cat([v.reshape(len(v), -1) for v in own], 1), 0)
+        if len(codes) <= codes.shape[1]:
+            return zero_loss(run)
         given = run.every_row(run.batch[self.within], 0) if self.within else None
         left = codes - codes.mean(0) if given is None else residuals(codes, given)
         places = range(sum(sizes))

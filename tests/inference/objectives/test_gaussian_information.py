@@ -121,6 +121,8 @@ def test_rows_without_the_label_count_nothing_and_other_sites_are_named() -> Non
     term.at(1.0)
     alone = term.differentiable_loss(pair.model, pair.guide, batches[0])
     assert_close(term.differentiable_loss(pair.model, pair.guide, batches), alone)
+    few = rows_of(3, torch.float64)  # of three numbers each
+    assert term.differentiable_loss(pair.model, pair.guide, few).item() == 0
     assert (ELBO() + term).part_names == ("bound", "gaussian_information(z_1, z_2, s)")
     with pytest.raises(UnhandledSite, match="is given 't', which is no site of these rows"):
         GaussianInformation("z_1", "z_2", "t").differentiable_loss(

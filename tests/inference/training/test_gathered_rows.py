@@ -106,6 +106,7 @@ def test_processes_add_up_to_one(count, tmp_path):
         for name in NAMES
         for labelled, size in CASES
         if name != "free bits" or labelled == 60  # ELBO() sums out no label
+        if name != "gaussian" or labelled == 0 or size == 60  # more rows than numbers and classes
     ]
 
     def work(rank):
