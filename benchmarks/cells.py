@@ -6,8 +6,7 @@ The files have 1,200 genes, a tenth of them caught in a cell on average, as CSR.
 a temporary folder, some cells at a time. Each line is fresh processes: one loads the file with a
 memory budget, which looks at every value once, and takes one epoch of shuffled batches of 128;
 the other reads it whole, as dense float32. Peak memory is on top of the imports and of a file of
-2,000 cells that was read before; `of it, rows` is what 100,000 cells take that no reading can
-spare: names, labels, row numbers and pointers.
+2,000 cells that was read before.
 """
 
 from __future__ import annotations
