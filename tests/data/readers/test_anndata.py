@@ -141,6 +141,15 @@ def test_cells_that_stay_in_their_file_are_those_in_memory(many, form) -> None:
     assert torch.equal(again[some], inside.train.sites["x"][some])
 
 
+def test_they_are_written_to_the_store_block_by_block(many, tmp_path) -> None:
+    outside = data.load(str(many / "csr.h5ad"), memory=1 << 16)
+    data.write(outside, tmp_path / "cells.h5")
+    found = data.open(tmp_path / "cells.h5").train
+    assert torch.equal(found.sites["x"][:], outside.train.sites["x"][:])
+    assert found.columns == outside.train.columns
+    assert list(found.row_names) == list(outside.train.row_names)
+
+
 def test_a_fit_is_the_same_from_the_file(many) -> None:
     """Rows that fit into the budget come in the order that they have in memory."""
     states = []
