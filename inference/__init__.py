@@ -63,6 +63,15 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.objectives.elbo import ELBO as ELBO, EnumeratedELBO as EnumeratedELBO
     from ppl_models.inference.objectives.emphasis import Emphasis as Emphasis
+    from ppl_models.inference.objectives.gaussian_information import (
+        GaussianInformation as GaussianInformation,
+        gaussian_information as gaussian_information,
+    )
+    from ppl_models.inference.objectives.independent_codes import (
+        ExchangedCritic as ExchangedCritic,
+        IndependentCodes as IndependentCodes,
+        independent_codes as independent_codes,
+    )
     from ppl_models.inference.objectives.iwelbo import IWELBO as IWELBO
     from ppl_models.inference.objectives.kl_terms import Capacity as Capacity, FreeBits as FreeBits
     from ppl_models.inference.objectives.margins import (
@@ -177,12 +186,15 @@ _HOMES = {
     "Encoded": "objectives.density_ratio",
     "EnumeratedELBO": "objectives.elbo",
     "Evaluation": "traces.evaluation",
+    "ExchangedCritic": "objectives.independent_codes",
     "FreeBits": "objectives.kl_terms",
+    "GaussianInformation": "objectives.gaussian_information",
     "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
+    "IndependentCodes": "objectives.independent_codes",
     "KLParts": "objectives.total_correlation",
     "LeftOut": "objectives.moved",
     "LogisticCritic": "objectives.density_ratio",
@@ -242,12 +254,14 @@ _HOMES = {
     "errors": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
     "fit": "training.fit",
+    "gaussian_information": "objectives.gaussian_information",
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
     "global_posteriors": "traces.global_posteriors",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",
+    "independent_codes": "objectives.independent_codes",
     "kl_parts": "objectives.total_correlation",
     "label_calibration": "diagnostics.calibration",
     "label_probabilities": "posterior.prediction",

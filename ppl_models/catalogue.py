@@ -42,6 +42,7 @@ PAPERS: dict[str, str] = {
     "svae_plus": "ppl_models.bio.svae_plus:SVAEPlus",
     "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
+    "cmi": "ppl_models.disentangled.cmi:CMI",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from ppl_models.data.tables.from_parts import Array
 SOURCES = ("mnist", "digits")
 
 
-def handwritten(source: str | None, side: int = 28) -> tuple[str, list[tuple[Array, Array]]]:
+def handwritten(
+    source: str | None, side: int = 28, kinds: Sequence[int] = tuple(range(10))
+) -> tuple[str, list[tuple[Array, Array]]]:
     """Images ``(n, side, side)`` of uint8 and digits ``(n,)``, for training and for test.
 
     Args:
         source: ``mnist``, or ``digits``: the 1,797 of scikit-learn, enlarged. When left out,
             MNIST if its files are there.
         side: 28 or 14.
+        kinds: Which digits; all of them by default.
 
     Returns:
         The source, and the two parts; none of them in both.
@@ -34,11 +38,12 @@ def handwritten(source: str | None, side: int = 28) -> tuple[str, list[tuple[Arr
         parts = []
         for tables in ((loaded.train, loaded.validation), (loaded.test,)):
             x, y = (torch.cat([t.sites[s][:] for t in tables]).numpy() for s in ("x", "y"))
+            x, y = x[own := np.isin(y, kinds)], y[own]
             parts.append((np.rint(255 * x).astype(np.uint8).reshape(-1, side, side), y))
         return "mnist", parts
     loaded = digits.load(train=1_197, validation=200, test=400)
     return "digits", [
-        (_enlarge(x.reshape(-1, 8, 8), side), y)
+        (_enlarge(x[own := np.isin(y, kinds)].reshape(-1, 8, 8), side), y[own])
         for x, y in (
             (loaded.train.sites["x"].numpy(), loaded.train.sites["y"].numpy()),
             (loaded.test.sites["x"].numpy(), loaded.test.sites["y"].numpy()),

@@ -12,9 +12,12 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Given, names_of
 from ppl_models.data.tables.labels import categories_of
+from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.own_arrays import build, checked, names_in
 from ppl_models.data.tables.table import Dataset
+
+ROWS = 1 << 12  # cells that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Cells:
     """What a table of cells holds.
 
     Attributes:
-        x: Values ``(cells, genes)``.
+        x: Values ``(cells, genes)``, or a column of them that stands in a file.
         genes: Names of the genes, if there are some.
         names: Names of the cells, if there are some.
         labels: Columns of ``obs`` that hold labels, by name.
@@ -30,7 +33,7 @@ class Cells:
         covariates: Columns of ``obs`` that condition a story, by name.
     """
 
-    x: Given
+    x: Given | Column
     genes: Sequence[str] | None
     names: Sequence[str] | None
     labels: Mapping[str, Given]
@@ -117,13 +120,7 @@ def from_cells(
     named = [*cells.labels, *cells.covariates, *([library] if library else [])]
     if (twice := twice_in(["x", *named])) is not None:
         raise ValueError(f"{where}two sites are called {twice!r}, expected different names")
-    x = cells.x.values
-    if counts and x.dtype.kind in "fi" and ((x < 0) | (x != np.rint(x))).any():
-        row, gene = np.argwhere((x < 0) | (x != np.rint(x)))[0]
-        raise ValueError(
-            f"{where}{layer} holds {x[row, gene]} at row {row}, column {gene}, expected counts; "
-            "name another layer, or say counts=False"
-        )
+    sums = _sums(cells.x, where, layer, counts)
     given = dict(options)
     if cells.splits is not None:
         given["splits"] = cells.splits
@@ -135,7 +132,7 @@ def from_cells(
         measured = values.categories is None and values.values.dtype.kind == "f"
         fixed[name] = values if measured else categories_of(name, values)
     if library:
-        fixed[library] = Given(_library(x, where, layer))
+        fixed[library] = Given(_library(sums, where, layer))
     return build(
         {"x": cells.x, **labels, **fixed},
         labels=tuple(labels),
@@ -149,9 +146,26 @@ def from_cells(
     )
 
 
-def _library(x: Any, where: str, layer: str) -> Any:
-    """Sums of counts ``(cells, 1)``."""
-    sums = x.sum(1, dtype=np.float64, keepdims=True)
+def _sums(x: Given | Column, where: str, layer: str, counts: bool) -> Any:
+    """Sums of cells ``(cells, 1)``, once their values are looked at block by block."""
+    sums = []
+    for start in range(0, len(x) if isinstance(x, Column) else len(x.values), ROWS):
+        part = slice(start, start + ROWS)
+        block = x[part].numpy() if isinstance(x, Column) else x.values[part]
+        if counts and block.dtype.kind in "fi":
+            bad = (block < 0) | (block != np.rint(block))
+            if bad.any():
+                row, gene = np.argwhere(bad)[0]
+                raise ValueError(
+                    f"{where}{layer} holds {block[row, gene]} at row {start + row}, "
+                    f"column {gene}, expected counts; name another layer, or say counts=False"
+                )
+        sums.append(block.sum(1, dtype=np.float64, keepdims=True))
+    return np.concatenate(sums) if sums else np.zeros((0, 1))
+
+
+def _library(sums: Any, where: str, layer: str) -> Any:
+    """Sums of counts ``(cells, 1)``, all above 0."""
     if not (sums > 0).all():
         row = int(np.argmin(sums))
         raise ValueError(

@@ -15,6 +15,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables.array_kinds import take
 from ppl_models.data.tables.given import Array as Array, Given, row_names_of
 from ppl_models.data.tables.labels import Classes, is_label, labels as labels_of
+from ppl_models.data.tables.lazy_column import Column
 from ppl_models.data.tables.names import twice_in
 from ppl_models.data.tables.ragged import padded
 from ppl_models.data.tables.recipe import assemble
@@ -156,7 +157,7 @@ def build(
     _check_options({**by_site, "roles": roles}, sites)
     table = _table(
         name,
-        {site: take(site, values) for site, values in sites.items()},
+        {s: v if isinstance(v, Column) else take(s, v) for s, v in sites.items()},
         {*labels, *(classes or {})},
         {what: dict(given or {}) for what, given in by_site.items()},
         row_names,
@@ -232,17 +233,20 @@ def _check_options(options: Mapping[str, Any], sites: Mapping[str, Any]) -> None
 
 def _table(
     name: str,
-    sites: Mapping[str, Given],
+    sites: Mapping[str, Given | Column],
     named: set[str],
     known: dict[str, Any],
     row_names: Sequence[str] | None,
     whole: bool,
 ) -> Table:
     """All rows as they were given, which checks them."""
-    values: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     observed: dict[str, Tensor] = {}
     classes: dict[str, tuple[str, ...]] = {}
     for site, given in sites.items():
+        if isinstance(given, Column):  # of a file, whose reader has looked at it
+            values[site] = given
+            continue
         array = given.values
         if array.ndim == 0 or not array.size:
             raise ValueError(
@@ -271,11 +275,11 @@ def _table(
     return Table(name, values, observed, None, **known, row_names=names)
 
 
-def _row_names(sites: Mapping[str, Given]) -> Array | None:
+def _row_names(sites: Mapping[str, Given | Column]) -> Array | None:
     """Names of the rows, which must be those of every site that has some."""
     first, names = "", None
     for site, given in sites.items():
-        if given.row_names is None:
+        if isinstance(given, Column) or given.row_names is None:
             continue
         if names is None:
             first, names = site, given.row_names

@@ -79,7 +79,8 @@ def _kept(job: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     folder = os.environ.get("CLAIMS_RESUME")
     if folder is None:
         return job(*arguments)
-    name = f"{job.__module__}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
+    module = job.__module__.removeprefix("tests.")
+    name = f"{module}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
     path = Path(folder) / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
     if path.is_file():
         return pickle.loads(path.read_bytes())

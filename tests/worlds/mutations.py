@@ -318,6 +318,11 @@ TARGETS = {
     "h5ad, sparse": Target(
         _h5ad("new"), lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene")), False
     ),
+    "h5ad, by blocks": Target(
+        _h5ad("new"),
+        lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene", memory=64)),
+        False,
+    ),
     "h5ad, old": Target(
         _h5ad("old"), lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene")), False
     ),

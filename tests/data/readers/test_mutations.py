@@ -14,7 +14,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from worlds.mutations import KINDS, TARGETS, mutated, verdict
 from worlds.reader_files import own_folders as own_folders
 
-WALKED = ("dSprites h5", "own h5", "h5ad, sparse", "h5ad, old", "store")  # in another process
+WALKED = (  # in another process
+    "dSprites h5",
+    "own h5",
+    "h5ad, sparse",
+    "h5ad, by blocks",
+    "h5ad, old",
+    "store",
+)
 WARNINGS = "ignore::RuntimeWarning"  # of numbers that are none; the rows tell
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 from worlds.processes import together
-from worlds.two_codes import TwoCodes
+from worlds.two_codes import C, L, TwoCodes
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -19,20 +19,34 @@ from ppl_models.inference import (
     DistanceCorrelation,
     EnumeratedELBO,
     FreeBits,
+    GaussianInformation,
     Imputed,
     Penalty,
     StopGradient,
     TotalCorrelation,
     Weighted,
+    independent_codes,
 )
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.inference.training.processes import group
+from ppl_models.networks import Label, Net
 
 
 def spread(run):
     """Off-diagonal covariance of the codes, over all rows of the batch."""
     every = run.every_row(run.codes("a").only("spread"), 0)
     return torch.cov(every.T, correction=0)[0, 1].square()
+
+
+def told_apart():
+    """A term and its critic's objective, of codes that are exchanged within and among labels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        critics = {
+            "a": Net({"a": L, "b": L, "y": Label(C)}, (), 1).double(),
+            "b": Net({"b": L, "a": L}, (), 1).double(),
+        }
+    return independent_codes(critics, ("a", "b"), {"a": "y"}, 2.0)[0]
 
 
 def objectives(world):
@@ -42,6 +56,8 @@ def objectives(world):
         "batch": IWELBO(2) + TotalCorrelation("a", 3.0),
         "mws": bound + TotalCorrelation("b", 3.0, "mws"),
         "mss": bound + TotalCorrelation("b", 3.0, "mss"),
+        "gaussian": bound + GaussianInformation("a", "b", "y", 2.0),
+        "independent": bound + told_apart(),
         "balance": bound + Balance("y", 5.0),
         "capacity": bound + Capacity("a", 4.0, 0.7),
         "free bits": ELBO(free_bits=FreeBits(0.2)),
@@ -76,6 +92,7 @@ def gradients(world, name, table, size, process=0, processes=1):
     return {"loss": told.total.detach(), "grads": grads, "parts": parts}
 
 
+APART = {"distance", "gaussian", "independent"}  # terms of codes that are not given the label
 CASES = [  # labelled rows, rows per step: N / B of 10 and 1, and an empty share
     (0, 6), (0, 60), (60, 7), (24, 13), (60, 60), (3, 20),
 ]  # fmt: skip
@@ -89,14 +106,13 @@ def test_processes_add_up_to_one(count, tmp_path):
         for name in NAMES
         for labelled, size in CASES
         if name != "free bits" or labelled == 60  # ELBO() sums out no label
+        if name != "gaussian" or labelled == 0 or size == 60  # more rows than numbers and classes
     ]
 
     def work(rank):
         with group("cpu"):
             return [
-                gradients(
-                    TwoCodes(name != "distance"), name, table_of(labelled), size, rank, count
-                )
+                gradients(TwoCodes(name not in APART), name, table_of(labelled), size, rank, count)
                 for name, labelled, size in asked
             ]
 
@@ -104,7 +120,7 @@ def test_processes_add_up_to_one(count, tmp_path):
     assert not any(o.error for o in outcomes), outcomes[0].error
     for place, (name, labelled, size) in enumerate(asked):
         told = f"{name}, {labelled} labelled rows, {size} in a step"
-        one = gradients(TwoCodes(name != "distance"), name, table_of(labelled), size)
+        one = gradients(TwoCodes(name not in APART), name, table_of(labelled), size)
         found = [o.value[place] for o in outcomes]
         total = sum(f["loss"] for f in found)
         assert_close(total, one["loss"], rtol=1e-10, atol=1e-10, msg=told)
