@@ -35,6 +35,8 @@ def site_value(
     shape = like.shape if draws is None else torch.Size((draws, *like.shape))
     try:
         given = torch.as_tensor(value)
+        if given.is_floating_point() and like.is_floating_point() and not hasattr(value, "dtype"):
+            given = torch.as_tensor(value, dtype=like.dtype)  # of Python's numbers, all digits
     except (TypeError, ValueError, RuntimeError):
         given = torch.tensor(1j)
     if given.is_complex():

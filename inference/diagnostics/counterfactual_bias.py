@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.inference.objectives.base import check_choice
+from ppl_models.set_sites import is_soft, model_sites, set_to
 
 if TYPE_CHECKING:
     from ppl_models.pair import Pair
@@ -69,7 +71,8 @@ def counterfactual_images(
         draws: Draws S of the noise that the guide tells.
 
     Returns:
-        Two tensors ``(S, B, D)``; equal to the bit where the causes are set to what they are.
+        Two tensors ``(S, B, D)``; equal to the bit where the causes are set to what they are, and
+        but for rounding where a callable gives their own distributions.
 
     Raises:
         ValueError: If a site of ``do`` is no cause of the pair, the rows lack a cause that is to
@@ -83,7 +86,13 @@ def counterfactual_images(
     held = causes if effect == "direct" else tuple(do)
     if lacking := [name for name in held if name not in batch]:
         raise ValueError(f"the batch lacks the cause {lacking[0]!r}; it has {sorted(batch)}")
-    as_it_is = {name: batch[name] for name in held}
+    # What is drawn is drawn once, before the noise of both worlds; a site that changes softly
+    # keeps its noise in both.
+    drawn = {name: value for name, value in do.items() if isinstance(value, Distribution)}
+    with torch.no_grad():
+        hard, _ = set_to(pair, batch, drawn, draws, model_sites(pair, batch) if drawn else {})
+    do = {**do, **hard}
+    as_it_is = {n: _unchanged if n in do and is_soft(do[n]) else batch[n] for n in held}
     seed = int(torch.randint(2**31, ()))  # of both: they are made of the same noise
     found = []
     for values in (as_it_is, {**as_it_is, **do}):
@@ -143,6 +152,10 @@ def logit_difference(classifier: Classifier, made: Tensor, changed: Tensor) -> T
     """
     first, second = (_logits(classifier, x.flatten(0, -2)) for x in (made, changed))
     return (first - second).square().mean()
+
+
+def _unchanged(fn: Any) -> Any:
+    return fn
 
 
 def _logits(classifier: Classifier, images: Tensor) -> Tensor:

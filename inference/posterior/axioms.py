@@ -25,6 +25,7 @@ from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import is_delta
 from ppl_models.set_sites import by_row
+from ppl_models.site_values import site_value
 
 Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause
 SET, SITE = "set_site", "site"  # dimensions: the cause that is set, and what is looked at
@@ -187,7 +188,8 @@ def _effectiveness(
     for cause, read in oracle.items():
         own = worlds.own[cause]
         given = do.get(cause)
-        to = _others(own) if given is None else torch.as_tensor(given).to(own).expand(own.shape)
+        rows = Batch({cause: own})
+        to = _others(own) if given is None else site_value(cause, given, None, rows, check=False)
         made = worlds.at(batch, {cause: to})[site]
         before = _read(cause, read, worlds.own[site], own)
         found["error"].append(worlds.apart(cause, _read(cause, read, made, own), to))

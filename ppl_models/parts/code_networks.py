@@ -20,19 +20,48 @@ def joined(values: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
 
 
 def reader(
-    shape: Sequence[int], outputs: int, channels: Sequence[int], hidden: Sequence[int]
+    shape: Sequence[int],
+    outputs: int,
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    activation: str = "relu",
+    given: Mapping[str, int] | None = None,
 ) -> nn.Module:
-    """A network of ``x``.
+    """A network of ``x``: an encoder, or a critic.
 
     Args:
         shape: ``(H, W, C)`` of x.
         outputs: Size of the output.
-        channels: Maps of each layer; none for a perceptron.
+        channels: Maps of each layer, every one of which halves the sides; none for a perceptron.
         hidden: Units of each dense layer.
+        activation: Name of the activation.
+        given: Sizes of further inputs by name, such as a code.
     """
+    given = given or {}
     if not channels:
-        return Net({"x": math.prod(shape)}, hidden, outputs, "relu")
-    return conv_encoder(shape, outputs, channels=channels, kernels=(4,), hidden=hidden)
+        return Net({"x": math.prod(shape), **given}, hidden, outputs, activation)
+    return conv_encoder(
+        shape,
+        outputs,
+        channels=channels,
+        kernels=(4,),
+        hidden=hidden,
+        activation=activation,
+        given=given,
+    )
+
+
+def maker(
+    given: Mapping[str, int],
+    shape: Sequence[int],
+    channels: Sequence[int],
+    hidden: Sequence[int],
+    activation: str = "relu",
+) -> nn.Module:
+    """A network to x ``(..., D)``, each entry any number; arguments as of :func:`reader`."""
+    if not channels:
+        return Net(given, hidden, math.prod(shape), activation)
+    return conv_decoder(given, shape, channels=channels, hidden=hidden, activation=activation)
 
 
 class Maker(nn.Module):
@@ -54,12 +83,7 @@ class Maker(nn.Module):
     ) -> None:
         super().__init__()
         self.codes, self.bounded = dict(codes), bool(channels)
-        size = {"z": sum(codes.values())}
-        self.net: nn.Module = (
-            conv_decoder(size, shape, channels=channels, hidden=hidden)
-            if channels
-            else Net(size, hidden, math.prod(shape), "relu")
-        )
+        self.net = maker({"z": sum(codes.values())}, shape, channels, hidden)
 
     def forward(self, **codes: Tensor) -> Tensor:
         """Codes ``(..., size)``, or ``(...)`` of one number."""

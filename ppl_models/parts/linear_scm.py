@@ -19,7 +19,7 @@ from torch.distributions import Transform, constraints
 
 from ppl_models.config import unknown
 from ppl_models.networks import Scalar
-from ppl_models.parts.mechanisms import Line, Mechanism
+from ppl_models.parts.mechanisms import Line, Mechanism, vector_of
 from ppl_models.parts.scm import SCM
 
 Mask = Mapping[str, Sequence[str]] | Sequence[Sequence[float]] | Tensor | None
@@ -147,11 +147,11 @@ class _EachItsOwn(Transform):
     """A transform of one number for each entry of a vector."""
 
     domain = constraints.real_vector
-    codomain = constraints.real_vector
     bijective = True
 
     def __init__(self, steps: Sequence[Transform]) -> None:
         super().__init__()
+        self.codomain = vector_of([step.codomain for step in steps], [1] * len(steps))
         self.steps = steps
 
     def _call(self, x: Tensor) -> Tensor:

@@ -245,6 +245,19 @@ class Mechanism(nn.Module):
         return value
 
 
+def last_step(mechanism: Mechanism) -> Transform:
+    """The outermost function of a variable's noise; the identity without one."""
+    if not len(mechanism.outer):
+        return transforms.identity_transform
+    step: Transform = mechanism.outer[-1]()
+    return step
+
+
+def vector_of(each: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """What vectors may be whose parts, of these sizes, lie side by side and may each be what."""
+    return constraints.independent(constraints.cat(each, -1, sizes), 1)
+
+
 class Classes(nn.Module):
     """A variable of C classes given its parents; its noise is Gumbel's.
 

@@ -36,6 +36,8 @@ from ppl_models.parts.mechanisms import (
     Shift,
     Spline,
     Units,
+    last_step,
+    vector_of,
 )
 from ppl_models.sample_sites import one_line
 from ppl_models.set_sites import carried, changed, drawn_from, is_soft
@@ -155,11 +157,30 @@ class SCM(nn.Module):
         values: dict[str, Tensor] = {}
         with one_line():
             for name in self.mechanisms:
-                value = do.get(name)
-                if not isinstance(value, Tensor):
-                    value = self._led(name, values, noise.get(name), value)
-                values[name] = value
+                value, own = do.get(name), noise.get(name)
+                values[name] = (
+                    self._tensor(name, value, own)
+                    if isinstance(value, Tensor)
+                    else self._led(name, values, own, value)
+                )
         return values
+
+    def _tensor(self, name: str, value: Tensor, noise: Tensor | None) -> Tensor:
+        """A variable's values that are given, in its type and in the shape of its noise."""
+        mechanism: Any = self.mechanisms[name]
+        classes = isinstance(mechanism, Classes)
+        event = () if classes or isinstance(mechanism.size, Scalar) else (mechanism.size,)
+        rows = value.shape[: value.dim() - len(event)]
+        good = value.shape[len(rows) :] == event and not value.is_complex()
+        if good and noise is not None:  # either may have more draws, and neither more rows
+            good = _widest(rows, noise.shape[:-1])
+        if not good:
+            own = "" if noise is None else f", and its noise has rows {tuple(noise.shape[:-1])}"
+            raise ValueError(
+                f"variable {name!r} is set to values of shape {tuple(value.shape)}, expected rows "
+                f"of shape {event}{own}"
+            )
+        return value if classes else value.to(mechanism.zero.dtype)
 
     def _led(
         self, name: str, values: Mapping[str, Tensor], noise: Tensor | None, do: Any
@@ -185,7 +206,8 @@ class SCM(nn.Module):
         """All variables together as one distribution over a vector, of the same parameters.
 
         Its noise is the variables' noises side by side, its value their values, as
-        :meth:`join` puts them and :meth:`split` takes them apart.
+        :meth:`join` puts them and :meth:`split` takes them apart. Make it anew after a step of
+        training, as any distribution of parameters.
 
         Raises:
             ValueError: If a variable is a class.
@@ -223,20 +245,31 @@ class SCM(nn.Module):
         }
 
 
+def _widest(first: torch.Size, second: torch.Size) -> bool:
+    """Whether two shapes broadcast to one of them."""
+    try:
+        return torch.broadcast_shapes(first, second) in (first, second)
+    except RuntimeError:
+        return False
+
+
 class _Joint(Transform):
     """Noises of all variables, side by side, to their values.
 
-    It remembers the distributions at the last values, which a density needs twice.
+    A density needs the distributions at its values twice: once for the noise, which makes them,
+    and once for the Jacobian, which takes them away. Nothing is kept beyond that.
     """
 
     domain = constraints.real_vector
-    codomain = constraints.real_vector
     bijective = True
 
     def __init__(self, scm: SCM) -> None:
         super().__init__()
+        every: Any = scm.mechanisms
+        reached = [step.codomain for step in map(last_step, every.values())]
+        self.codomain = vector_of(reached, [int(m.size) for m in every.values()])
         self.scm = scm
-        self.last: tuple[Tensor, bool, dict[str, Any]] | None = None
+        self.last: tuple[Tensor, dict[str, Any]] | None = None
 
     def _noises(self, vector: Tensor) -> dict[str, Tensor]:
         every: Any = self.scm.mechanisms
@@ -245,18 +278,16 @@ class _Joint(Transform):
 
     def _given(self, y: Tensor) -> dict[str, Any]:
         """Distributions of the variables at these values of all of them."""
-        if self.last is None or self.last[0] is not y or self.last[1] != torch.is_grad_enabled():
-            values = self.scm.split(y)
-            found = {name: self.scm.given(name, values) for name in values}
-            self.last = (y, torch.is_grad_enabled(), found)
-        return self.last[2]
+        values = self.scm.split(y)
+        return {name: self.scm.given(name, values) for name in values}
 
     def _call(self, x: Tensor) -> Tensor:
         return self.scm.join(self.scm.push(self._noises(x)))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        values, found = self.scm.split(y), []
-        for name, fn in self._given(y).items():
+        values, found, given = self.scm.split(y), [], self._given(y)
+        self.last = y, given
+        for name, fn in given.items():
             value = values[name]
             for step in reversed(fn.transforms):
                 value = step.inv(value)
@@ -267,7 +298,9 @@ class _Joint(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """``(...)``."""
         values, noises, total = self.scm.split(y), self._noises(x), x.new_zeros(())
-        for name, fn in self._given(y).items():
+        last, self.last = self.last, None
+        given = last[1] if last is not None and last[0] is y else self._given(y)
+        for name, fn in given.items():
             steps = transforms.ComposeTransform(fn.transforms)
             moved = steps.log_abs_det_jacobian(noises[name], values[name])
             total = total + (moved if steps.domain.event_dim else moved.sum(-1))

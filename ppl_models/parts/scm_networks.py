@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from ppl_models.image_networks import conv_decoder, conv_encoder
-from ppl_models.networks import Net
+from ppl_models.parts.code_networks import maker, reader
 from ppl_models.parts.scm import SCM
 
 
@@ -50,44 +48,24 @@ def image_reader(
     hidden: Sequence[int],
     **given: int,
 ) -> Inner:
-    """Numbers of an image ``x`` and its causes: an encoder, or a critic.
+    """Numbers of an image ``x`` and its causes: :func:`ppl_models.parts.code_networks.reader`.
 
     Args:
         scm: The causes, all of which it is given.
         shape: ``(H, W, C)`` of the image.
         outputs: Size of the output.
-        channels: Maps of each layer, every one of which halves the sides; none for a perceptron.
-        hidden: Units of each dense layer.
+        channels: As of the reader.
+        hidden: As of the reader.
         given: Sizes of further inputs by name, such as a code.
     """
-    given = {**given, **sizes_of(scm)}
-    net: nn.Module
-    if channels:
-        net = conv_encoder(
-            shape,
-            outputs,
-            channels=channels,
-            kernels=(4,),
-            hidden=hidden,
-            activation="silu",
-            given=given,
-        )
-    else:
-        net = Net({"x": math.prod(shape), **given}, hidden, outputs, "silu")
-    return Inner(net, scm)
+    return Inner(reader(shape, outputs, channels, hidden, "silu", {**given, **sizes_of(scm)}), scm)
 
 
 def image_maker(
     scm: SCM, shape: Sequence[int], channels: Sequence[int], hidden: Sequence[int], **given: int
 ) -> Inner:
     """An image of causes, flat, each entry any number; arguments as of :func:`image_reader`."""
-    given = {**given, **sizes_of(scm)}
-    net: nn.Module
-    if channels:
-        net = conv_decoder(given, shape, channels=channels, hidden=hidden, activation="silu")
-    else:
-        net = Net(given, hidden, math.prod(shape), "silu")
-    return Inner(net, scm)
+    return Inner(maker({**given, **sizes_of(scm)}, shape, channels, hidden, "silu"), scm)
 
 
 def sizes_of(scm: SCM) -> dict[str, int]:

@@ -295,6 +295,14 @@ def test_a_site_is_drawn_from_a_distribution(fn, how):
             )
 
 
+@pytest.mark.parametrize("value", [0.3, [0.3], [[0.3]] * 7, (0.3,)])
+@pytest.mark.parametrize("call", ["counterfactual", "intervene"])
+def test_numbers_keep_all_their_digits(value, call):
+    for dtype in (torch.float32, torch.float64):
+        found = getattr(causes(dtype), call)(rows(dtype), c=value)["c"]
+        assert torch.equal(found, torch.full((7, 1), 0.3, dtype=dtype))
+
+
 def test_values_of_draws():
     pair, batch = causes(), rows()
     a = torch.randn(5, 7, 1).double()

@@ -110,6 +110,44 @@ def test_the_density_is_that_of_the_noise_by_the_jacobian(model):
         assert_close(joint.log_prob(scm.join(values)[row]), expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("model", ["mixed"])
+def test_the_vector_follows_the_parameters_through_steps_of_training(model):
+    """A density that is asked again, of the very same values, is that of the parameters now."""
+    scm = made(MODELS[model], torch.float64)
+    values, _ = rows(scm)
+    joint, vector = scm.joint(), scm.join(values)
+    for _ in range(3):
+        density = joint.log_prob(vector)
+        assert_close(density, scm.log_prob(values))
+        scm.zero_grad()
+        density.sum().backward()
+        with torch.no_grad():
+            for parameter in scm.parameters():
+                parameter.add_(0.01 * parameter.grad.sign())
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("outer", "outside"),
+    [(lambda: Between(-1.0, 3.0), 3.5), (lambda: Positive(0.5, 0.3), -0.1), (Line, float("nan"))],
+)
+@pytest.mark.parametrize("block", [linear, None])
+def test_the_vector_declares_what_its_entries_can_be(block, outer, outside, dtype):
+    if block is None:
+        scm = SCM(a=Mechanism({}, size=2), b=Mechanism({"a": 2}, Affine, outer=(outer(),)))
+    else:
+        scm = block(outer)
+    scm = made(lambda: scm, dtype)
+    values, _ = rows(scm)
+    support, vector = scm.joint().support, scm.join(values)
+    assert support.event_dim == 1 and bool(support.check(vector).all())
+    wrong = vector.clone()
+    wrong[2, -1] = outside
+    assert support.check(wrong).tolist() == [row != 2 for row in range(6)]
+    free = torch.distributions.biject_to(support)
+    assert_close(free(free.inv(vector)), vector, **CLOSE[dtype])
+
+
 @DTYPES
 @pytest.mark.parametrize("model", [*MODELS, "classes"])
 def test_what_is_set_to_what_it_is_changes_nothing(model, dtype):
@@ -157,6 +195,10 @@ def test_hard_stochastic_and_soft_sets_keep_shapes_and_what_stands_before():
         assert {n: v.shape for n, v in found.items()} == {n: v.shape for n, v in values.items()}
         assert_close(found["a"], values["a"])
         assert not torch.equal(found["d"], values["d"])
+    for given in (torch.tensor(100.0), torch.full((4, 5), 100.0), torch.full((5,), 100)):
+        found = scm.push(noise, b=given)  # in the type of the others, of as many draws
+        assert found["d"].dtype == torch.float64
+        assert_close(found["d"], hard["d"].expand(found["d"].shape))
     # Draws in front, and a set variable that has no noise of its own.
     wide = {name: value.expand(4, *value.shape) for name, value in noise.items() if name != "b"}
     assert scm.push(wide, b=hard["b"])["d"].shape == (4, 5, 2)
@@ -171,6 +213,12 @@ def test_hard_stochastic_and_soft_sets_keep_shapes_and_what_stands_before():
         ({"b": lambda fn: dist.Uniform(0.0, 1.0)},
          "site 'b' keeps its noise, which is Normal, and is given a distribution whose noise is "
          "Uniform"),
+        ({"b": torch.ones(3, 1)},
+         "variable 'b' is set to values of shape (3, 1), expected rows of shape (), and its noise "
+         "has rows (3,)"),
+        ({"c": torch.ones(3, 2)}, "variable 'c' is set to values of shape (3, 2)"),
+        ({"d": torch.ones(())}, "variable 'd' is set to values of shape ()"),
+        ({"k": torch.ones(2).long()}, "variable 'k' is set to values of shape (2,)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_set_is_refused_in_one_line(do, sentence):

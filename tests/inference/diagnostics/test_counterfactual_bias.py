@@ -128,6 +128,20 @@ def test_the_difference_of_logits_and_its_gradient(column):
     assert found.flips == 0 and abs(found.change) < 1e-3
 
 
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("effect", ["total", "direct"])
+@pytest.mark.parametrize("do", ["distribution", "callable", "both"])
+def test_the_noise_is_the_same_whatever_kind_of_value_is_set(do, effect, draws, made):
+    """Draws of what is set, and runs of their own for each draw, leave the guide's as they are."""
+    pair, batch = world(made=made), rows()
+    nearly = dist.Normal(batch["b"], 1e-13).to_event(1)
+    given = {"b": nearly, "a": lambda fn: fn}
+    do = {n: v for n, v in given.items() if do == "both" or (n == "b") == (do == "distribution")}
+    before, after = counterfactual_images(pair, batch, do, effect=effect, draws=draws)
+    assert_close(before, after, rtol=1e-9, atol=1e-9)
+
+
 def test_every_call_draws_its_own_noise():
     pair, batch = world(), rows()
     torch.manual_seed(0)
