@@ -65,7 +65,7 @@ class SVAEPlus(Pair):
         latents={"pi": "targets (A, L)", "gamma": "what is shifted (L)", "z": "state (L)"},
         objectives=("enumerated",),
         limits=("latents are found up to their order, sign and scale",),
-        departs=("masks are summed out; masks='gumbel' draws them", "no batch norm or dropout"),
+        departs=("masks are summed out", "no dropout; batch norm but for centred log counts"),
         picture="true targets and found ones: latents down, perturbations across",
     )
 
@@ -107,7 +107,8 @@ class SVAEPlus(Pair):
         self.shifts.idle_codes(self.classes("perturbation"))  # told before any work
         rates = self.shifts.rates(self.config.mask_rate, self.config.shift_rate)
         how = inference.Training(epochs=300, batch_size=128)
-        return (inference.Stage(self.objective(bound), training=how, rates=rates),)
+        count = self.guide.net.count
+        return (inference.Stage(self.objective(bound), start=count, training=how, rates=rates),)
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Perturbations (and batches) in turn, about 40 molecules a gene."""

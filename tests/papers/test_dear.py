@@ -229,10 +229,11 @@ OPTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_whole_life(world, tmp_path):
     """And what is masked is exactly 0 after it, with moments, decay of weights and all."""
     run, posterior = whole_life(
-        lambda: build("dear", world, seed=0, rate_arrows=0.1, **OPTIONS),
+        lambda: build("dear", world, seed=0, arrow_rate=0.1, **OPTIONS),
         world, tmp_path, steps=6, batch_size=30, seed=0, weight_prior=0.01,
     )  # fmt: skip
     weights = run.pair.code.scm.weights
@@ -245,7 +246,7 @@ def test_a_whole_life(world, tmp_path):
 
 def test_a_and_f_have_rates_of_their_own(world):
     """Adam's first step is as long as the rate."""
-    rates = {"rate_arrows": 0.1, "rate_outer": 0.01}
+    rates = {"arrow_rate": 0.1, "outer_rate": 0.01}
     pair = build("dear", world, seed=0, **OPTIONS, **rates)
     before = {n: v.clone() for n, v in pair.state_dict().items()}
     inference.fit(
@@ -258,6 +259,9 @@ def test_a_and_f_have_rates_of_their_own(world):
         progress=False,
         device="cpu",
     )
+    allowed = torch.zeros(4, 4)
+    allowed[:2, 2:] = 1
+    assert torch.equal(pair.code.scm.weights != 0, allowed.bool())
     moved = {n: float((v - before[n]).abs().max()) for n, v in pair.state_dict().items()}
     assert moved["code.scm.weights"] == pytest.approx(0.1, rel=1e-3)
     (first, *_) = pair.card.causes
