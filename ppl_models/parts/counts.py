@@ -37,7 +37,7 @@ class LogCounts(nn.Module):
         self.register_buffer("centre", torch.zeros(given["x"]))
 
     def count(self, batch: Batch) -> None:
-        """Take the means from some rows, for ``Stage(start=)``; but once, as weights hang on it."""
+        """Take the means from some rows, for ``Stage(start=)``; once, as weights hang on them."""
         if not bool(self.centre.any()):
             self.centre.copy_(batch["x"].log1p().mean(0))
 

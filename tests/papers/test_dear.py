@@ -152,6 +152,17 @@ def test_losses_and_gradients_are_those_by_hand(options, dtype, scale, labels):
         )
 
 
+@pytest.mark.parametrize("labels", ["l2", "ce"])
+def test_labels_may_come_as_columns(labels):
+    """From arrays and files a number per row comes as ``(N, 1)``."""
+    pair, batch = made(labels=labels), rows(scale=10)
+    wide = {n: v if n == "x" else v[:, None] for n, v in batch.items()}
+    columns = Batch(wide, size=batch.size, total=batch.total, observed=batch.observed)
+    taught = inference.Penalty("labels", pair.taught)
+    found = [taught.differentiable_loss(pair.model, pair.guide, b) for b in (batch, columns)]
+    assert_close(*found, rtol=0, atol=0)
+
+
 def test_the_prior_learns_through_both_arguments_of_the_critic():
     """Through the made x alone, and through z alone."""
     pair = made()
