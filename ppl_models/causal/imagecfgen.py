@@ -101,7 +101,7 @@ class ImageCFGen(Pair):
         code, (made, z) = run.codes("z").only("cycle"), Generated("x", "z", given=(*causes,))(run)
         again = self.guide.factor("z", {"x": made, **causes})
         off = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
-        return off + ((z - again.mean).square() + again.variance).sum(-1)
+        return off.add(((z - again.mean).square() + again.variance).sum(-1))
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """The SCM by maximum likelihood; the game, at the rows' causes; the encoder alone."""
