@@ -20,7 +20,7 @@ from torch.nn import functional
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.penalty import Penalty
-from ppl_models.inference.objectives.stage import Player, Stage
+from ppl_models.inference.objectives.stage import Player, Stage, Training
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.networks import Net
 from ppl_models.parts.frames import Frames
@@ -101,16 +101,19 @@ class Told(Penalty):
 def blocks_stage(
     frames: Frames, objective: Objective, config: Any, freeze: tuple[str, ...] = ()
 ) -> Stage:
-    """The training of flow and blocks against the classifier.
+    """The training of flow and blocks against the classifier, as the paper's code has it.
 
     Args:
         frames: What is trained.
         objective: Beside the targets' term.
-        config: Has ``classifier``, ``beta`` and ``told``.
+        config: Has ``classifier``, ``target_weight`` and ``told``.
         freeze: What stays as it is.
     """
     term, player = target_classifier(
-        frames.blocks, frames.code, config.classifier, config.beta, config.told
+        frames.blocks, frames.code, config.classifier, config.target_weight, config.told
+    )
+    training = Training(
+        batch_size=512, schedule="cosine(last=0.05)", warmup=100, clip_norm=1.0, epochs=100
     )
     return Stage(
         objective + term,
@@ -118,6 +121,7 @@ def blocks_stage(
         prepare=Noise(frames.blocks),
         players=(player,),
         freeze=freeze,
+        training=training,
     )
 
 

@@ -67,8 +67,8 @@ def effects(pair, predict, site, rows=2000):
 def trained(prior, seed, rows, steps=STEPS):
     pair = zoo.build(
         "dear", rows, seed=seed, shape=(1, 1, 16), channels=(), hidden=(96, 96), labels="l2",
-        low=(0.0,) * 4, span=(1.0,) * 4, arrows=(), prior=prior, rate_arrows=2e-3, rate_outer=2e-3,
-        rate_critic=8e-4,
+        low=(0.0,) * 4, span=(1.0,) * 4, arrows=(), prior=prior, arrow_rate=2e-3, outer_rate=2e-3,
+        critic_rate=8e-4,
     )  # fmt: skip
     inference.fit(
         pair, rows, steps=steps, batch_size=120, learning_rate=4e-4, seed=seed, compile=True,
@@ -202,8 +202,8 @@ def pictured(seed: int, steps: int = 2500) -> dict[str, object]:
     began = time.process_time()
     rows = data.load("pendulum_dear", side=32, seed=seed)
     pair = zoo.build(
-        "dear", rows, seed=seed, channels=(16, 32, 64), hidden=(128,), rate_arrows=2e-3,
-        rate_outer=2e-3, rate_critic=3e-4,
+        "dear", rows, seed=seed, channels=(16, 32, 64), hidden=(128,), arrow_rate=2e-3,
+        outer_rate=2e-3, critic_rate=3e-4,
     )  # fmt: skip
     with torch.enable_grad():
         inference.fit(
