@@ -84,7 +84,7 @@ class SVAEPlus(Pair):
 
     def model(self, batch: Batch) -> None:
         """p(pi) p(gamma | pi) p(z | gamma) p(x | z, library)."""
-        cause, names = batch["perturbation"], self.classes("perturbation")
+        cause, names = batch["perturbation"], self.class_names("perturbation")
         pi = self.shifts.sample_pi(point=False)
         with self.plate(batch):
             with pyro.plate("latent", self.config.latent, dim=-2):
@@ -96,7 +96,7 @@ class SVAEPlus(Pair):
 
     def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         """Probability and size of each shift."""
-        found = self.shifts.structure(self.classes("perturbation"))
+        found = self.shifts.structure(self.class_names("perturbation"))
         return {name: (("perturbation", "latent"), v) for name, v in found.items()}
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
@@ -107,7 +107,7 @@ class SVAEPlus(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One; masks, which start open, are to close after the shifts are learnt."""
-        self.shifts.idle_codes(self.classes("perturbation"))  # told before any work
+        self.shifts.idle_codes(self.class_names("perturbation"))  # told before any work
         rates = self.shifts.rates(self.config.mask_rate, self.config.shift_rate)
         how, count = inference.Training(epochs=300, batch_size=128), self.guide.net.count
         return (inference.Stage(self.objective(bound), start=count, training=how, rates=rates),)

@@ -241,11 +241,11 @@ def test_a_cell_without_a_count_costs_nothing(dtype):
 def test_controls_shift_nothing():
     cells = data.load("perturb_sim", **WORLD, controls=30)
     pair = zoo.build("svae_plus", cells, latent=L, hidden=(8,), controls=("control", "p1"))
-    probs = pair.shifts.probabilities(pair.classes("perturbation"))
+    probs = pair.shifts.probabilities(pair.class_names("perturbation"))
     assert (probs[[1, A]] == 0).all() and (probs[[0, 2, 3, 4]] > 0.99).all()
     code = torch.tensor([0, 1, A])
     pi = pair.shifts.point()
-    gamma = pair.shifts.sample_masks(pi, code, pair.classes("perturbation"))
+    gamma = pair.shifts.sample_masks(pi, code, pair.class_names("perturbation"))
     means = pair.shifts.means(gamma, code)
     assert (means[:, 1:] == 0).all() and (means[:, 0] != 0).any()
     # The bound does not see their shifts.
@@ -270,9 +270,9 @@ def test_transfer_fits_the_shifts_of_unseen_perturbations_alone():
     pair = zoo.build("svae_plus", cells, latent=L, hidden=(8,))
     with torch.no_grad():
         pair.shifts.logits.normal_()
-    found = pair.shifts.probabilities(pair.classes("perturbation")) > 0.5
+    found = pair.shifts.probabilities(pair.class_names("perturbation")) > 0.5
     pair.shifts.settle(unseen=torch.tensor([3, 4]))
-    probs = pair.shifts.probabilities(pair.classes("perturbation"))
+    probs = pair.shifts.probabilities(pair.class_names("perturbation"))
     assert torch.equal(probs[:3] > 0.5, found[:3]) and (probs[3:] > 0.5).all()
     assert ((probs < 1e-6) | (probs > 1 - 1e-6)).all()
     assert (pair.shifts.mu[3:] == 0).all()
