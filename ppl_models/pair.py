@@ -318,7 +318,7 @@ class Pair(nn.Module):
                 new = new.of_images(table.name, site, getattr(self.config, rules.name))
         return new if self.schema is None else self.schema.filled(new)
 
-    def classes(self, site: str) -> tuple[str, ...]:
+    def class_names(self, site: str) -> tuple[str, ...]:
         """Names of the classes of a label or covariate, as far as the pair knows them.
 
         Args:

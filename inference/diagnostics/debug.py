@@ -302,6 +302,8 @@ def _density(traces: dict[str, Any], batch: Batch) -> tuple[list[str], str]:
     problems = []
     for where, trace in traces.items():
         for name, site in random_sites(trace):
+            if site["mask"] is False:  # data that are made and not scored
+                continue
             log_prob = site["fn"].log_prob(site["value"])
             bad = ~log_prob.isfinite()
             if isinstance(site["mask"], Tensor):

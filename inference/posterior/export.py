@@ -45,7 +45,7 @@ from ppl_models.inference.posterior.rows import (
     positions,
     undisturbed,
 )
-from ppl_models.inference.posterior.support import as_fitted, check_alike
+from ppl_models.inference.posterior.support import as_fitted, of_one_kind
 from ppl_models.inference.posterior.target import rows_of
 from ppl_models.inference.posterior.worlds import Do, interventions_of
 from ppl_models.pair import Pair
@@ -158,7 +158,7 @@ def posterior(
     draws, prior_draws = at_least(draws=(draws, 1), prior_draws=(prior_draws, 0))
     block = None if block is None else whole("block", block, 1)
     seed = check_seed(seed)
-    pairs = _of_one_kind([pair] if isinstance(pair, Pair) else pair)
+    pairs = of_one_kind([pair] if isinstance(pair, Pair) else pair)
     table = as_fitted(pairs[0], table)
     curve, steps = _curves(history, len(pairs))
     do = interventions_of(counterfactual)
@@ -360,20 +360,6 @@ class _Task:
             name: (dims, array) if "chain" in dims else (("chain", *dims), array[None])
             for name, (dims, array) in variables.items()
         }
-
-
-def _of_one_kind(pairs: Sequence[Pair]) -> list[Pair]:
-    if not pairs:
-        raise ValueError("no pair given, expected at least one")
-    first = pairs[0]
-    for other in pairs[1:]:
-        if (other.source, other.config) != (first.source, first.config):
-            raise ValueError(
-                f"chains of {first.source} with {first.config} and {other.source} with "
-                f"{other.config}, expected fits of one pair"
-            )
-    check_alike(pairs)
-    return list(pairs)
 
 
 def _curves(history: Any, chains: int) -> tuple[Variables, list[float]]:

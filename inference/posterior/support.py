@@ -164,6 +164,25 @@ def check_alike(pairs: Sequence[Pair]) -> None:
         )
 
 
+def of_one_kind(pairs: Sequence[Pair]) -> list[Pair]:
+    """Fits of one pair to data of the same classes, columns and units.
+
+    Raises:
+        ValueError: In one line, if there is none, or two differ.
+    """
+    if not pairs:
+        raise ValueError("no pair given, expected at least one")
+    first = pairs[0]
+    for other in pairs[1:]:
+        if (other.source, other.config) != (first.source, first.config):
+            raise ValueError(
+                f"chains of {first.source} with {first.config} and {other.source} with "
+                f"{other.config}, expected fits of one pair"
+            )
+    check_alike(pairs)
+    return list(pairs)
+
+
 def check_data(
     pair: Pair,
     table: Table,

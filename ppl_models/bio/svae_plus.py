@@ -65,7 +65,10 @@ class SVAEPlus(Pair):
         latents={"pi": "targets (A, L)", "gamma": "what is shifted (L)", "z": "state (L)"},
         objectives=("enumerated",),
         limits=("latents are found up to their order, sign and scale",),
-        departs=("masks are summed out; masks='gumbel' draws them", "no batch norm or dropout"),
+        departs=(
+            "masks are summed out, or drawn as masks='gumbel'; they and shifts have own rates",
+            "no dropout; log counts about their means of some cells, in place of batch norm",
+        ),
         picture="true targets and found ones: latents down, perturbations across",
     )
 
@@ -81,7 +84,7 @@ class SVAEPlus(Pair):
 
     def model(self, batch: Batch) -> None:
         """p(pi) p(gamma | pi) p(z | gamma) p(x | z, library)."""
-        cause, names = batch["perturbation"], self.classes("perturbation")
+        cause, names = batch["perturbation"], self.class_names("perturbation")
         pi = self.shifts.sample_pi(point=False)
         with self.plate(batch):
             with pyro.plate("latent", self.config.latent, dim=-2):
@@ -93,7 +96,7 @@ class SVAEPlus(Pair):
 
     def structure(self) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         """Probability and size of each shift."""
-        found = self.shifts.structure(self.classes("perturbation"))
+        found = self.shifts.structure(self.class_names("perturbation"))
         return {name: (("perturbation", "latent"), v) for name, v in found.items()}
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
@@ -104,10 +107,10 @@ class SVAEPlus(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One; masks, which start open, are to close after the shifts are learnt."""
-        self.shifts.idle_codes(self.classes("perturbation"))  # told before any work
+        self.shifts.idle_codes(self.class_names("perturbation"))  # told before any work
         rates = self.shifts.rates(self.config.mask_rate, self.config.shift_rate)
-        how = inference.Training(epochs=300, batch_size=128)
-        return (inference.Stage(self.objective(bound), training=how, rates=rates),)
+        how, count = inference.Training(epochs=300, batch_size=128), self.guide.net.count
+        return (inference.Stage(self.objective(bound), start=count, training=how, rates=rates),)
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Perturbations (and batches) in turn, about 40 molecules a gene."""

@@ -33,16 +33,16 @@ class CitrisNFConfig(Config):
     shape: tuple[int, ...] = setting((), "H, W, C of x for convolutions; perceptrons without")
     channels: tuple[int, ...] = setting(SMALL, "maps of each convolution", minimum=1)
     hidden: tuple[int, ...] = setting((128,), "units of encoder, decoder back", minimum=1)
-    steps: int = setting(4, "autoregressive steps of the flow f", minimum=1)
+    flow_steps: int = setting(4, "autoregressive steps of the flow f", minimum=1)
     flow: tuple[int, ...] = setting((64, 64), "units of their conditioners", minimum=1)
     units: int = setting(16, "units of each latent's transition", minimum=1)
     perfect: bool = setting(False, "a variable that is set forgets what was before")
     classifier: tuple[int, ...] = setting((64,), "units of the target classifier", minimum=1)
-    beta: float = setting(2.0, "beta_classifier, weight of the targets' term", minimum=0)
+    target_weight: float = setting(2.0, "beta_classifier, of the targets' term", minimum=0)
     spare: float = setting(0.01, "lambda, cost of a variable's latent; 0: no block 0", minimum=0)
     told: str = setting("conditional", "what a block may say of other targets", choices=KINDS)
     noise: float = setting(0.05, "deviation of the autoencoder's code", minimum=0)
-    scale: float = setting(0.1, "deviation of x about what is decoded", minimum=1e-6)
+    sigma: float = setting(0.1, "deviation of x about what is decoded", minimum=1e-6)
 
 
 class CitrisNF(Pair):
@@ -90,7 +90,7 @@ class CitrisNF(Pair):
                 pyro.sample("x_next", code, obs=batch.get("x_next"))
                 return
             x = self.frames.decoded(pyro.sample("e_next", code))
-            x = dist.Normal(x, self.config.scale).to_event(1)  # B x D
+            x = dist.Normal(x, self.config.sigma).to_event(1)  # B x D
             pyro.sample("x_next", x, obs=batch.get("x_next"))
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:

@@ -33,16 +33,16 @@ class CitrisVAEConfig(Config):
     latent: int = setting(16, "M, number of latents", minimum=1)
     channels: tuple[int, ...] = setting(SMALL, "maps of each convolution", minimum=1)
     hidden: tuple[int, ...] = setting((128,), "units of encoder, decoder back", minimum=1)
-    steps: int = setting(4, "autoregressive steps of the flow f; none: no flow", minimum=0)
+    flow_steps: int = setting(4, "autoregressive steps of the flow f; none: no flow", minimum=0)
     flow: tuple[int, ...] = setting((64, 64), "units of their conditioners", minimum=1)
     units: int = setting(32, "units of each latent's transition", minimum=1)
     perfect: bool = setting(False, "a variable that is set forgets what was before")
     classifier: tuple[int, ...] = setting((128,), "units of the target classifier", minimum=1)
-    weight: float = setting(1.0, "beta_t1, weight of the latents' KL", minimum=0)
-    beta: float = setting(2.0, "beta_classifier, weight of the targets' term", minimum=0)
+    beta: float = setting(1.0, "beta_t1, weight of the latents' KL", minimum=0)
+    target_weight: float = setting(2.0, "beta_classifier, of the targets' term", minimum=0)
     spare: float = setting(0.01, "lambda, cost of a variable's latent; 0: no block 0", minimum=0)
     told: str = setting("conditional", "what a block may say of other targets", choices=KINDS)
-    scale: float = setting(0.35, "deviation of x about what is decoded", minimum=1e-6)
+    sigma: float = setting(0.35, "deviation of x about what is decoded", minimum=1e-6)
 
 
 class CitrisVAE(Pair):
@@ -71,7 +71,7 @@ class CitrisVAE(Pair):
             "the image before is coded at its mean, so that x_next given x has a density",
             "the decoder reads e', which the flow makes of the latents, as the encoder gives it",
             "how often targets are set is counted once, in 1,000 rows, not as a running mean",
-            "scale 0.35 of pixels from 0 to 1: the paper's squared error of pixels from -1 to 1",
+            "sigma 0.35 of pixels from 0 to 1: the paper's squared error of pixels from -1 to 1",
         ),
         limits=("of a variable only what its intervention changes can be found",),
     )
@@ -87,7 +87,7 @@ class CitrisVAE(Pair):
         """p(psi) p(z_next | z, psi, targets) p(e_next | z_next) p(x_next | e_next)."""
         with self.plate(batch):
             e_next = pyro.sample("e_next", self.frames.next(batch))  # B x M
-            x = dist.Normal(self.frames.decoded(e_next), self.config.scale).to_event(1)
+            x = dist.Normal(self.frames.decoded(e_next), self.config.sigma).to_event(1)
             pyro.sample("x_next", x, obs=batch.get("x_next"))  # B x D
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
@@ -97,7 +97,7 @@ class CitrisVAE(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, and lambda for each latent outside block 0."""
         assigned = inference.Penalty("assigned", self.frames.blocks.share, self.config.spare)
-        return (bound or inference.EnumeratedELBO(beta=self.config.weight)) + assigned
+        return (bound or inference.EnumeratedELBO(beta=self.config.beta)) + assigned
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """Story and guide against the classifier."""

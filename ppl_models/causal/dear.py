@@ -44,9 +44,9 @@ class DEARConfig(Config):
     low: tuple[float, ...] = setting((0.0, 48.0, 2.0, 2.02), "subtracted from the labels")
     span: tuple[float, ...] = setting((40.5, 40.5, 12.86, 12.4), "that they are divided by")
     supervision: float = setting(5.0, "lambda, weight of the labels", minimum=0)
-    rate_arrows: float = setting(1e-3, "learning rate of A", minimum=0)
-    rate_outer: float = setting(5e-5, "learning rate of f", minimum=0)
-    rate_critic: float = setting(1e-4, "learning rate of the critic", minimum=0)
+    arrow_rate: float = setting(1e-3, "learning rate of A", minimum=0)
+    outer_rate: float = setting(5e-5, "learning rate of f", minimum=0)
+    critic_rate: float = setting(1e-4, "learning rate of the critic", minimum=0)
 
 
 class DEAR(Pair):
@@ -105,7 +105,7 @@ class DEAR(Pair):
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """KL(q(x, z) | p(x, z)) as a game, and the labels; or the bound."""
         c = self.config
-        rates = {"code.scm.weights": c.rate_arrows, "code.scm.mechanisms": c.rate_outer}
+        rates = {"code.scm.weights": c.arrow_rate, "code.scm.mechanisms": c.outer_rate}
         rates = {n: rate for n, rate in rates.items() if c.prior != "independent"}
         steps = Training(epochs=1000, batch_size=128, learning_rate=5e-5, beta1=0.0, beta2=0.999)
         if c.sigma or bound is not None:
@@ -113,6 +113,6 @@ class DEAR(Pair):
         eye = reader(c.shape, c.hidden[-1], c.channels, c.hidden)
         critic = JointCritic(eye, c.hidden[-1], self.code.sizes, c.hidden).to(self.like())
         points = Encoded("x", *self.code.sizes), Generated("x", *self.code.sizes)
-        term, player = inference.density_ratio(critic, *points, learning_rate=c.rate_critic)
+        term, player = inference.density_ratio(critic, *points, learning_rate=c.critic_rate)
         game = self.objective(term + DensityRatio(critic, points[1], -1.0, tilt=(0.5, 2.0)))
         return (Stage(game, "game", players=(player,), rates=rates, training=steps),)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, sigmoid
 
 from ppl_models import guides, inference
 from ppl_models.batch import Batch
@@ -36,6 +36,7 @@ class ImageCFGenConfig(Config):
         (64, 128, 256, 512), "maps of each layer; none for perceptrons", minimum=1
     )
     hidden: tuple[int, ...] = setting((512,), "units of each dense layer", minimum=1)
+    critic: tuple[int, ...] = setting((1024, 1024), "units of the critic's dense ones", minimum=1)
     turns: int = setting(1, "steps of the critic per step of the networks", minimum=1)
 
 
@@ -61,9 +62,10 @@ class ImageCFGen(Pair):
         latents={"z": "noise of the image (L)"},
         objectives=("elbo",),
         causes=("y", "thickness", "intensity"),
+        numbers=("thickness", "intensity"),
         density="none",
         departs=(
-            "no batch norm, no dropout; causes enter the dense layers, not as maps of the image",
+            "no batch norm, no dropout; causes and z enter the dense layers as they are",
             "the digit is a cause of the intensity, too, as bright_digits needs it",
         ),
         limits=("the graph is given", "what the game leaves untaught of the causes, z takes up"),
@@ -81,8 +83,7 @@ class ImageCFGen(Pair):
 
     def make(self, z: Tensor, **causes: Tensor) -> Tensor:
         """G(z, causes) ``(..., D)``, from 0 to 1."""
-        made: Tensor = self.generator(z=z, **causes).sigmoid()
-        return made
+        return sigmoid(self.generator(z=z, **causes))
 
     def model(self, batch: Batch) -> None:
         """p(causes) p(z), and x."""
@@ -100,13 +101,12 @@ class ImageCFGen(Pair):
         code, (made, z) = run.codes("z").only("cycle"), Generated("x", "z", given=(*causes,))(run)
         again = self.guide.factor("z", {"x": made, **causes})
         off = (run.batch["x"] - self.make(code, **causes)).abs().sum(-1)
-        back: Tensor = ((z - again.mean).square() + again.variance).sum(-1)
-        return off + back
+        return off.add(((z - again.mean).square() + again.variance).sum(-1))
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """The SCM by maximum likelihood; the game, at the rows' causes; the encoder alone."""
         c, causes = self.config, self.card.causes
-        critic = image_reader(self.scm, c.shape, 1, c.channels, c.hidden, z=c.latent)
+        critic = image_reader(self.scm, c.shape, 1, c.channels, c.critic, z=c.latent)
         points = Encoded("x", "z", *causes), Generated("x", "z", *causes, given=causes)
         term, player = inference.swapped_labels(critic.to(self.like()), *points, steps=c.turns)
         cycled = inference.Penalty("cycle", self.cycle)

@@ -39,7 +39,7 @@ class CMIConfig(Config):
         choices=("given_label", "marginal", "none"),
     )
     weight: float = setting(1.0, "w, of the penalty beside the mean cross-entropy", minimum=0)
-    heads_rate: float = setting(1e-4, "learning rate of the heads", minimum=0)
+    head_rate: float = setting(1e-4, "learning rate of the heads", minimum=0)
     critic_rate: float = setting(1e-4, "learning rate of the critics", minimum=0)
 
 
@@ -116,5 +116,5 @@ class CMI(Pair):
             term, critic = subspace_game(sizes, labels, c.hidden, weight, self.like(), **rate)
             objective, players = objective + term, (critic,)
         training = inference.Training(epochs=400, batch_size=100, learning_rate=1e-5)
-        rates = {"heads": c.heads_rate}
+        rates = {"heads": c.head_rate}
         return (inference.Stage(objective, players=players, rates=rates, training=training),)

@@ -8,27 +8,42 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_models.batch import Batch
 from ppl_models.networks import Net
 
 EMPTY = 1e-6  # library of a cell without a count
 
 
 class LogCounts(nn.Module):
-    """A network of log(1 + x), as counts are of any size.
+    """A network of log(1 + x), as counts are of any size, about its mean of each gene.
+
+    Not centred, what all cells have in common outweighs what they differ by: of 40 molecules a
+    gene more than half of the first units would be on, or off, for every cell.
 
     Args:
         given: Sizes by name; ``x`` are the counts.
         hidden: Units of each hidden layer.
         outputs: Size of the output.
+
+    Attributes:
+        centre: The means ``(G,)``, 0 until they are counted; see :meth:`count`.
     """
+
+    centre: Tensor
 
     def __init__(self, given: Mapping[str, int], hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.net = Net(given, hidden, outputs, "relu")
+        self.register_buffer("centre", torch.zeros(given["x"]))
+
+    def count(self, batch: Batch) -> None:
+        """Take the means from some rows, for ``Stage(start=)``; once, as weights hang on them."""
+        if not bool(self.centre.any()):
+            self.centre.copy_(batch["x"].log1p().mean(0))
 
     def forward(self, x: Tensor, **values: Tensor) -> Tensor:
         """``(..., outputs)``."""
-        out: Tensor = self.net(x=x.log1p(), **values)
+        out: Tensor = self.net(x=x.log1p() - self.centre, **values)
         return out
 
 

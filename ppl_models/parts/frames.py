@@ -33,7 +33,7 @@ class Frames(nn.Module):
     """Flow, blocks and transitions of frames, and their encoder and decoder, if there are any.
 
     Args:
-        config: Has ``variables``, ``steps``, ``flow``, ``units``, ``perfect`` and ``spare``.
+        config: Has ``variables``, ``flow_steps``, ``flow``, ``units``, ``perfect`` and ``spare``.
         size: Number M of latents.
         encoder: q(e | x), called with ``x=``; without one the frame itself is the code.
         decoder: From a code ``e`` to a frame.
@@ -47,7 +47,7 @@ class Frames(nn.Module):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.flow = Flow(size, config.steps, config.flow)
+        self.flow = Flow(size, config.flow_steps, config.flow)
         self.blocks = Blocks(size, config.variables, spare=config.spare > 0)
         self.transitions = Transitions(size, config.variables, config.units, config.perfect)
         self.encoder, self.decoder = encoder, decoder

@@ -190,5 +190,7 @@ class ShiftGuide(nn.Module):
         loc, scale = self.moments(batch["x"])
         pi = pair.shifts.sample_pi(point=True)
         with batch.plate(), pyro.plate("latent", pair.shifts.latent, dim=-2):
-            pair.shifts.sample_masks(pi, batch[self.cause], pair.classes(self.cause))  # E x L x B
+            pair.shifts.sample_masks(
+                pi, batch[self.cause], pair.class_names(self.cause)
+            )  # E x L x B
             pyro.sample("z", dist.Normal(loc.mT, scale.mT))  # L x B

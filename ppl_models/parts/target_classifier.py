@@ -11,6 +11,7 @@ Shapes: K variables, K + 2 masks (block 0, each block, all latents), S draws, B 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.penalty import Penalty
-from ppl_models.inference.objectives.stage import Player, Stage
+from ppl_models.inference.objectives.stage import Player, Stage, Training
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.networks import Net
 from ppl_models.parts.frames import Frames
@@ -57,24 +58,30 @@ def target_classifier(
     given = {"z": size, "z_next": size, "mask": size}
     classifier = Net(given, hidden, kinds - 1, "silu").to(blocks.logits)
 
-    def loss_of_latents(run: Evaluation) -> Tensor:
-        z, z_next, masks, targets = looked_at(blocks, code, run)
-        logits = classifier(z=z, z_next=masks.unsqueeze(1) * z_next, mask=masks.unsqueeze(1))
-        return weighted(logits, *labels(blocks, targets, told))
-
-    def loss_of_classifier(run: Evaluation) -> Tensor:
-        z, z_next, masks, targets = (part.detach() for part in looked_at(blocks, code, run))
-        logits = classifier(z=z, z_next=masks.unsqueeze(1) * z_next, mask=masks.unsqueeze(1))
-        return weighted(logits, targets, torch.ones_like(targets))
-
     player = Player(
         "classifier",
-        Told(classifier, loss_of_classifier),
+        Told(classifier, partial(_of_classifier, classifier, blocks, code)),
         classifier,
         learning_rate=learning_rate,
         weight_decay=1e-4,
     )
-    return Told(classifier, loss_of_latents, weight), player
+    return Told(classifier, partial(_of_latents, classifier, blocks, code, told), weight), player
+
+
+def _of_latents(
+    classifier: nn.Module, blocks: Blocks, code: Code, told: str, run: Evaluation
+) -> Tensor:
+    """What the latents of a block say too much or too little, per row."""
+    z, z_next, masks, targets = looked_at(blocks, code, run)
+    logits = classifier(z=z, z_next=masks.unsqueeze(1) * z_next, mask=masks.unsqueeze(1))
+    return weighted(logits, *labels(blocks, targets, told))
+
+
+def _of_classifier(classifier: nn.Module, blocks: Blocks, code: Code, run: Evaluation) -> Tensor:
+    """How badly the classifier tells the targets, per row."""
+    z, z_next, masks, targets = (part.detach() for part in looked_at(blocks, code, run))
+    logits = classifier(z=z, z_next=masks.unsqueeze(1) * z_next, mask=masks.unsqueeze(1))
+    return weighted(logits, targets, torch.ones_like(targets))
 
 
 class Told(Penalty):
@@ -101,16 +108,19 @@ class Told(Penalty):
 def blocks_stage(
     frames: Frames, objective: Objective, config: Any, freeze: tuple[str, ...] = ()
 ) -> Stage:
-    """The training of flow and blocks against the classifier.
+    """The training of flow and blocks against the classifier, as the paper's code has it.
 
     Args:
         frames: What is trained.
         objective: Beside the targets' term.
-        config: Has ``classifier``, ``beta`` and ``told``.
+        config: Has ``classifier``, ``target_weight`` and ``told``.
         freeze: What stays as it is.
     """
     term, player = target_classifier(
-        frames.blocks, frames.code, config.classifier, config.beta, config.told
+        frames.blocks, frames.code, config.classifier, config.target_weight, config.told
+    )
+    training = Training(
+        batch_size=512, schedule="cosine(last=0.05)", warmup=100, clip_norm=1.0, epochs=100
     )
     return Stage(
         objective + term,
@@ -118,6 +128,7 @@ def blocks_stage(
         prepare=Noise(frames.blocks),
         players=(player,),
         freeze=freeze,
+        training=training,
     )
 
 

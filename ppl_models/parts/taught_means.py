@@ -45,13 +45,13 @@ class TaughtMeans:
         self.sites = tuple(zip(sites, sites.values(), low, span, strict=True))
 
     def __call__(self, run: Evaluation) -> Tensor:
-        """The loss per row ``(B,)``."""
+        """The loss per row ``(B,)``; a label is one number ``(B,)``, or ``(B, 1)`` of a column."""
         batch, total = run.batch, zero_loss(run)
         for label, site, low, span in self.sites:
             if label in batch:
                 codes = run.codes(site)
                 mean = codes.mean(codes.by_draw(codes.q.mean))
                 share = batch.total / batch.observed[label] / len(self.sites)
-                target = (batch[label] - low) / span
+                target = (batch[label].reshape(mean.shape) - low) / span
                 total = total + share * self.loss(mean, target, reduction="none")
         return total

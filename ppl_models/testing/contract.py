@@ -133,9 +133,8 @@ class PairContract:
         )
         strange = set(card.labels) - set(card.latents)
         assert not strange, f"the card's labels {sorted(strange)} are no latents"
-        assert name == card.name or name not in catalogue.PAPERS, (
-            f"{name} calls itself {card.name}"
-        )
+        same = name == card.name or name not in catalogue.PAPERS
+        assert same, f"{name} calls itself {card.name}"
         json.dumps(describe(name))
         for objective in card.objectives:
             parse_objective(objective)

@@ -13,7 +13,6 @@ from torch import Tensor
 from ppl_models.pair import Pair
 from ppl_models.testing.cases import (
     Case,
-    FixedDraws,
     enumerated,
     latent,
     log_density,
@@ -21,6 +20,7 @@ from ppl_models.testing.cases import (
     plate_sizes,
     sampled,
 )
+from ppl_models.testing.fixed_draws import FixedDraws
 
 MOST = 1000  # combinations
 

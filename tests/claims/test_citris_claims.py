@@ -28,6 +28,7 @@ FIT = {
     "learning_rate": 2e-3,
     "schedule": "cosine(last=0.05)",
     "warmup": 100,
+    "clip_norm": 0.0,
     "compile": True,
     "progress": False,
 }
@@ -44,11 +45,11 @@ BOXES = {
     "latent": 6,
     "channels": (16, 32),
     "hidden": (64,),
-    "steps": 2,
+    "flow_steps": 2,
     "flow": (32, 32),
     "units": 16,
     "classifier": (64,),
-    "scale": 0.15,
+    "sigma": 0.15,
 }
 
 
@@ -81,7 +82,7 @@ def measured(kind: str, seed: int) -> dict[str, object]:
     train = rows.train.only(*SEEN)
     if kind == "shuffled targets":
         train = shuffled(train, seed)
-    settings = {**NF, **({"beta": 0.0} if kind == "no classifier" else {})}
+    settings = {**NF, **({"target_weight": 0.0} if kind == "no classifier" else {})}
     pair = zoo.build("citris_nf", rows, seed=seed, **settings)
     inference.fit(pair, train, seed=seed, **FIT)
     found = scores(pair, rows.test)

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 pytestmark = [pytest.mark.claims, needs_mnist]
 SEEDS = (0, 1, 2)
 EPOCHS, EPOCHS_MISSING, TRAINED_AT, MISSING = 20, 100, 0.9, 0.9
-RATES = {"weight": 3.0, "heads_rate": 3e-3, "critic_rate": 1e-3}
+RATES = {"weight": 3.0, "head_rate": 3e-3, "critic_rate": 1e-3}
 METHODS = {"CMI": "given_label", "MI": "marginal", "Base": "none", "whole batch": "given_label"}
 SETTINGS = (
     "20,000 fixed pairs of MNIST's 3 and 8, 14 x 14 pixels each, occlusion 0.4, c = 0.9; 20 "

@@ -16,17 +16,34 @@ from ppl_models.data.render.pendulum import EDGES, NAMES
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
-STEPS = 3000
+STEPS = 4000
+LABELLED = {"all labels": None, "10 % of labels": 480}
+PRIORS = {  # which arrows A may have; none are all from earlier to later factors
+    "true arrows": {"prior": "line"},
+    "every arrow": {"prior": "line", "arrows": ()},
+    "independent": {"prior": "independent"},
+}
+KINDS = (
+    ("true arrows", "all labels"),
+    ("every arrow", "all labels"),
+    ("independent", "all labels"),
+    ("true arrows", "10 % of labels"),
+    ("independent", "10 % of labels"),
+)
 SETTINGS = (
-    f"pendulum_vectors, 480 of 4,800 rows labelled, {STEPS:,} steps of 120 rows, perceptrons of "
-    "two layers of 96, squared errors, every arrow from earlier to later factors allowed, rates "
-    "4e-4, critic 8e-4, A and f 2e-3; seeds 0-2"
+    f"pendulum_vectors, 4,800 rows, {STEPS:,} steps of 128 rows, perceptrons of two layers of 96, "
+    "squared errors, rates 3e-4, critic 6e-4, A and f 2e-3; seeds 0-2"
 )
 IMAGES = (
     "pendulum_dear, 32 x 32, all training rows labelled, 2,500 steps of 64 rows, convolutions of "
     "16, 32 and 64 maps, rates 3e-4, critic 3e-4, A and f 2e-3; seed 0"
 )
+SHORT = (
+    "the prior takes the correlations of the codes as the encoder draws them, which its noise "
+    "makes smaller: 0.617 for 0.667 is an arrow of 1.26 for 2"
+)
 FEW = "the image fit is a light one, of 2,500 steps of 64 rows, where the paper has 1,000 epochs"
+ENDS = ("cause", "effect")
 TRUE_EFFECTS = (1.0, 0.0, EDGES[0] / 1.5, EDGES[1] / (0.64 + 1.44 + 0.25) ** 0.5)
 
 
@@ -67,22 +84,23 @@ def effects(pair, predict, site, rows=2000):
 def trained(prior, seed, rows, steps=STEPS):
     pair = zoo.build(
         "dear", rows, seed=seed, shape=(1, 1, 16), channels=(), hidden=(96, 96), labels="l2",
-        low=(0.0,) * 4, span=(1.0,) * 4, arrows=(), prior=prior, rate_arrows=2e-3, rate_outer=2e-3,
-        rate_critic=8e-4,
+        low=(0.0,) * 4, span=(1.0,) * 4, arrow_rate=2e-3, outer_rate=2e-3, critic_rate=6e-4,
+        **PRIORS[prior],
     )  # fmt: skip
     inference.fit(
-        pair, rows, steps=steps, batch_size=120, learning_rate=4e-4, seed=seed, compile=True,
+        pair, rows, steps=steps, batch_size=128, learning_rate=3e-4, seed=seed, compile=True,
         progress=False, device="cpu",
     )  # fmt: skip
     return pair
 
 
 @torch.no_grad()
-def measured(prior: str, seed: int) -> dict[str, object]:
+def measured(prior: str, labels: str, seed: int) -> dict[str, object]:
     """Correlations of prior and encoder, A, and effects of a cause and of an effect."""
     began = time.process_time()
     # The labels that are hidden from training are the same numbers as those of all.
-    rows, full = (data.load("pendulum_vectors", labelled=n, seed=seed) for n in (480, None))
+    some = (LABELLED[labels], None)
+    rows, full = (data.load("pendulum_vectors", labelled=n, seed=seed) for n in some)
     with torch.enable_grad():
         pair = trained(prior, seed, rows)
     torch.manual_seed(seed)
@@ -108,12 +126,11 @@ def measured(prior: str, seed: int) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def fits():
-    """What was measured, by prior and seed, and the minutes that it took."""
-    jobs = [(prior, seed) for seed in SEEDS for prior in ("line", "independent")]
+    """What was measured, by prior and labels, and the minutes that it took."""
+    jobs = [(*kind, seed) for seed in SEEDS for kind in KINDS]
     found = dict(zip(jobs, run_all(measured, jobs), strict=True))
     minutes = round(sum(run["seconds"] for run in found.values()) / 60, 1)
-    priors = ("line", "independent")
-    return {p: [found[p, seed] for seed in SEEDS] for p in priors}, minutes
+    return {kind: [found[*kind, seed] for seed in SEEDS] for kind in KINDS}, minutes
 
 
 def vector(runs, name):
@@ -121,31 +138,40 @@ def vector(runs, name):
     return ", ".join(f"{v:.2f}" for v in torch.tensor([r[name] for r in runs]).mean(0).tolist())
 
 
-def test_the_prior_takes_the_factors_correlations(fits, record):
+@pytest.mark.parametrize(
+    ("claim", "labels", "limit"), [("1", "all labels", 0.10), ("3", "10 % of labels", 0.15)]
+)
+def test_the_prior_takes_the_factors_correlations(fits, record, claim, labels, limit):
     """Checks 1 and 3: of an independent prior it cannot, and the encoder learns all the same."""
     columns, minutes = fits
-    ours, base = ([run["prior"] for run in columns[p]] for p in columns)
-    own = [run["own"] for runs in columns.values() for run in runs]
-    holds = max(ours) < 0.15 and min(base) > 0.5 and min(own) > 0.9
+    ours, base = (columns[prior, labels] for prior in ("true arrows", "independent"))
+    far, far_base = ([run["prior"] for run in runs] for runs in (ours, base))
+    own = min(run["own"] for run in (*ours, *base))
+    holds = max(far) < limit and min(far_base) > 0.5 and own > 0.9
     record(
-        "dear: 1 and 3, with 10 % of labels correlations of the prior are within 0.15 of the true",
-        paper="not told; 0.03 in a prototype",
-        ours=f"{spread(ours)}; each mean of E with its factor at least {min(own):.2f}",
-        baseline=f"N(0, I) {spread(base)}",
+        f"dear: {claim}, {labels}, correlations of the prior within {limit:.2f} of the factors'",
+        paper="not told; 0.02 and 0.03 in a prototype",
+        ours=f"{spread(far)}; each mean of E with its factor at least {own:.2f}",
+        baseline=f"N(0, I) {spread(far_base)}",
         holds="yes" if holds else "no",
+        note="" if holds else SHORT,
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
     )
-    assert holds, (ours, base, own)
+    assert holds, (far, far_base, own)
 
 
 def test_the_arrows_are_found(fits, record):
     """Check 2: true ones with their signs, superfluous ones small, none against the order."""
     columns, minutes = fits
-    every = torch.tensor([run["adjacency"] for run in columns["line"]])
+    given, every = (
+        torch.tensor([run["adjacency"] for run in columns[prior, "all labels"]])
+        for prior in ("true arrows", "every arrow")
+    )
     assert not bool(every.tril().any())
-    signed = every[:, :2, 2:] * torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+    assert not bool(given[:, (0, 2), (1, 3)].any())  # what is masked is exactly 0
+    signed = given[:, :2, 2:] * torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
     least, most = float(signed.min()), float(every[:, (0, 2), (1, 3)].abs().max())
     holds = least > 1 and most < 0.3
     record(
@@ -153,38 +179,36 @@ def test_the_arrows_are_found(fits, record):
         paper="not told; in units of the noise the truth is 2, 1.6, -2, 2.4",
         ours=f"least true arrow {least:.2f}, largest superfluous one {most:.2f}",
         holds="yes" if holds else "no",
+        note="" if holds else SHORT,
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
     )
-    assert holds, every
+    assert holds, (given, every)
 
 
 def test_causes_move_effects_and_effects_can_be_set_alone(fits, record):
     """Check 4; the baseline's effects are what is left of them, and out of reach."""
     columns, minutes = fits
-    cause, effect = (
-        torch.tensor([run[f"do {kind}"] for run in columns["line"]])
-        for kind in ("cause", "effect")
-    )
-    base = torch.tensor([run["do effect"] for run in columns["independent"]])[:, 2]
+    ours, base = (columns[prior, "all labels"] for prior in ("true arrows", "independent"))
+    cause, effect = (torch.tensor([run[f"do {kind}"] for run in ours]) for kind in ENDS)
+    least = max(run["do effect"][2] for run in base)
     off = float((cause - torch.tensor(TRUE_EFFECTS)).abs().max())
     others = float(effect[:, (0, 1, 3)].abs().max())
     own = float(effect[:, 2].min())
-    holds = off < 0.15 and own >= 0.75 and others <= 0.2 and float(base.max()) <= 0.4
+    holds = off < 0.15 and own >= 0.75 and others <= 0.2 and least <= 0.4
+    told = [", ".join(vector(runs, f"do {kind}") for kind in ENDS) for runs in (ours, base)]
+    worst = f"worst over seeds: {off:.2f}, {own:.2f}, {others:.2f}; baseline {least:.2f}"
     record(
         "dear: 4, do(cause) within 0.15 of the truth; do(effect) moves it by 0.75, others by 0.2",
         paper="not told; true effects 1, 0, 0.67, 0.52 and 0, 0, 1, 0",
-        ours=f"cause {vector(columns['line'], 'do cause')}, effect "
-        f"{vector(columns['line'], 'do effect')}",
-        baseline=f"N(0, I): cause {vector(columns['independent'], 'do cause')}, effect "
-        f"{vector(columns['independent'], 'do effect')}",
+        ours=f"cause, effect: {told[0]}",
+        baseline=f"N(0, I): {told[1]}",
         holds="yes" if holds else "no",
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
-        note=f"largest errors over seeds: {off:.2f}, {own:.2f}, {others:.2f}; baseline at most "
-        f"{float(base.max()):.2f}",
+        note=worst if holds else f"{worst}. {SHORT}",
     )
     assert holds, (cause, effect, base)
 
@@ -202,8 +226,8 @@ def pictured(seed: int, steps: int = 2500) -> dict[str, object]:
     began = time.process_time()
     rows = data.load("pendulum_dear", side=32, seed=seed)
     pair = zoo.build(
-        "dear", rows, seed=seed, channels=(16, 32, 64), hidden=(128,), rate_arrows=2e-3,
-        rate_outer=2e-3, rate_critic=3e-4,
+        "dear", rows, seed=seed, channels=(16, 32, 64), hidden=(128,), arrow_rate=2e-3,
+        outer_rate=2e-3, critic_rate=3e-4,
     )  # fmt: skip
     with torch.enable_grad():
         inference.fit(

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.claims, needs_mnist]
 SEEDS = (0, 1, 2)
 # Perceptrons (256 and 256 units, 5,000 steps, seed 10) draw digits of single pixels: strokes of
 # do(1.5) and do(4) measured 1.15 and 1.83 pixels, and z told the causes by R2 of 0.5 and 0.7.
-SMALL = {"latent": 16, "channels": (16, 32), "hidden": (128,)}
+SMALL = {"latent": 16, "channels": (16, 32), "hidden": (128,), "critic": (128,)}
 STEPS = (300, 4000, 800)
 FIT = {
     "steps": STEPS,

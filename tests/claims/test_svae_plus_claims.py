@@ -77,7 +77,7 @@ def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
         state = rows.test.sites["state"]
         order = matching.matching(matching.correlations(codes, state))
         true = torch.from_numpy(perturb_sim.world(seed=seed).targets)
-        pi = pair.shifts.probabilities(pair.classes("perturbation"))
+        pi = pair.shifts.probabilities(pair.class_names("perturbation"))
         found = pi > 0.5
         if kind == "ones":  # of each perturbation the two that it shifts most
             found = torch.zeros_like(found)

@@ -193,8 +193,8 @@ def test_each_side_trains_its_own():
 def test_a_step_moves_the_classifier_on_its_own_turn_alone():
     rows = data.load("entangled_vectors", train=60, validation=5, test=5)
     fits = []
-    for beta in (0.0, 2.0):
-        pair = zoo.build("citris_nf", rows, seed=0, **{**SIZES, "beta": beta})
+    for weight in (0.0, 2.0):
+        pair = zoo.build("citris_nf", rows, seed=0, **{**SIZES, "target_weight": weight})
         (stage,) = pair.stages()
         inference.fit(pair, rows.train.only("x", "x_next", "targets"), stages=(stage,), steps=2,
                       batch_size=20, progress=False)  # fmt: skip

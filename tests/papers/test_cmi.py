@@ -13,7 +13,7 @@ from ppl_models import build, data, inference
 from ppl_models.batch import Batch
 from ppl_models.inference.training.sides import sides
 
-SMALL = {"latent": 2, "hidden": (6,), "heads_rate": 3e-3, "critic_rate": 1e-2}
+SMALL = {"latent": 2, "hidden": (6,), "head_rate": 3e-3, "critic_rate": 1e-2}
 B = 6
 
 
@@ -132,6 +132,7 @@ def test_the_whole_life(independence, labelled, tmp_path) -> None:
     assert idata.posterior["z_1"].shape[-1] == 2 and "s_1" in idata.posterior
 
 
+@pytest.mark.long
 def test_two_processes(tmp_path) -> None:
     rows = pairs()
 

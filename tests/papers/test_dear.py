@@ -152,6 +152,17 @@ def test_losses_and_gradients_are_those_by_hand(options, dtype, scale, labels):
         )
 
 
+@pytest.mark.parametrize("labels", ["l2", "ce"])
+def test_labels_may_come_as_columns(labels):
+    """From arrays and files a number per row comes as ``(N, 1)``."""
+    pair, batch = made(labels=labels), rows(scale=10)
+    wide = {n: v if n == "x" else v[:, None] for n, v in batch.items()}
+    columns = Batch(wide, size=batch.size, total=batch.total, observed=batch.observed)
+    taught = inference.Penalty("labels", pair.taught)
+    found = [taught.differentiable_loss(pair.model, pair.guide, b) for b in (batch, columns)]
+    assert_close(*found, rtol=0, atol=0)
+
+
 def test_the_prior_learns_through_both_arguments_of_the_critic():
     """Through the made x alone, and through z alone."""
     pair = made()
@@ -229,10 +240,11 @@ OPTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_whole_life(world, tmp_path):
     """And what is masked is exactly 0 after it, with moments, decay of weights and all."""
     run, posterior = whole_life(
-        lambda: build("dear", world, seed=0, rate_arrows=0.1, **OPTIONS),
+        lambda: build("dear", world, seed=0, arrow_rate=0.1, **OPTIONS),
         world, tmp_path, steps=6, batch_size=30, seed=0, weight_prior=0.01,
     )  # fmt: skip
     weights = run.pair.code.scm.weights
@@ -245,7 +257,7 @@ def test_a_whole_life(world, tmp_path):
 
 def test_a_and_f_have_rates_of_their_own(world):
     """Adam's first step is as long as the rate."""
-    rates = {"rate_arrows": 0.1, "rate_outer": 0.01}
+    rates = {"arrow_rate": 0.1, "outer_rate": 0.01}
     pair = build("dear", world, seed=0, **OPTIONS, **rates)
     before = {n: v.clone() for n, v in pair.state_dict().items()}
     inference.fit(
@@ -258,6 +270,9 @@ def test_a_and_f_have_rates_of_their_own(world):
         progress=False,
         device="cpu",
     )
+    allowed = torch.zeros(4, 4)
+    allowed[:2, 2:] = 1
+    assert torch.equal(pair.code.scm.weights != 0, allowed.bool())
     moved = {n: float((v - before[n]).abs().max()) for n, v in pair.state_dict().items()}
     assert moved["code.scm.weights"] == pytest.approx(0.1, rel=1e-3)
     (first, *_) = pair.card.causes

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -44,11 +45,24 @@ def test_it_is_short():
     assert len(FILE.read_text().splitlines()) < 60
 
 
+def test_what_is_set_to_what_it_is_changes_nothing():
+    sites = made(world(40, 0))
+    rows = data.from_arrays(**sites, splits=(20, 10, 10))
+    pair = zoo.build(PAIR, rows)
+    inference.fit(pair, rows, epochs=1, batch_size=10, progress=False)
+    (batch,) = rows.test.batches()
+    found = pair.counterfactual(batch, dose=batch["dose"])
+    for name in sites:
+        assert_close(found[name], batch[name], rtol=1e-4, atol=1e-4)
+    assert not torch.equal(pair.counterfactual(batch, dose=2 * batch["dose"])["x"], found["x"])
+
+
 def off(found, wanted):
     """Median distance by site."""
     return {n: float((found[n] - value).abs().median()) for n, value in wanted.items()}
 
 
+@pytest.mark.long
 @pytest.mark.training
 def test_its_counterfactuals_are_those_of_the_world():
     noise = world(1200, 0)

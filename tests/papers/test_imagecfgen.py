@@ -12,8 +12,9 @@ from ppl_models import build, data, inference
 from ppl_models.batch import Batch
 
 B, L = 5, 3
-SMALL = {"shape": (6, 5, 1), "classes": 3, "latent": L, "hidden": (8,)}
+SMALL = {"shape": (6, 5, 1), "classes": 3, "latent": L, "hidden": (8,), "critic": (9, 7)}
 NETWORKS = [(), (4, 5)]
+TINY = {"latent": L, "hidden": (8,), "critic": (8,), "channels": ()}
 
 
 def made(channels=(), dtype=torch.float64, **options):
@@ -137,7 +138,7 @@ def world():
 def life(world, tmp_path_factory):
     """Each stage trains for a few steps; resumed and compiled runs come out the same."""
     return whole_life(
-        lambda: build("imagecfgen", world, latent=L, hidden=(8,), channels=(), seed=0),
+        lambda: build("imagecfgen", world, **TINY, seed=0),
         world,
         tmp_path_factory.mktemp("life"),
         steps=(2, 3, 3),
@@ -153,7 +154,7 @@ def test_a_whole_life(life, world):
 
 
 def test_each_stage_trains_its_own_part_alone(world):
-    pair = build("imagecfgen", world, latent=L, hidden=(8,), channels=(), seed=0)
+    pair = build("imagecfgen", world, **TINY, seed=0)
     parts = []
     for stage in pair.stages():
         before = {n: v.clone() for n, v in pair.state_dict().items()}
@@ -198,3 +199,14 @@ def test_nothing_set_gives_the_reconstruction_and_causes_their_closed_form(chann
         assert torch.equal(found["y"], batch["y"]) and torch.equal(found["z"], z)
     darker = had(intensity=100.0)
     assert torch.equal(darker["thickness"], batch["thickness"])
+
+
+def test_causes_may_come_as_columns(world):
+    """From arrays and files a number per row comes as ``(N, 1)``."""
+    sites = {name: value.numpy() for name, value in world.train.sites.items()}
+    own = data.from_arrays(**sites, splits=(len(sites["x"]), 0, 0), shapes={"x": (28, 28)}, seed=0)
+    assert own.train.sites["thickness"].shape == (len(sites["x"]), 1)
+    pair = build("imagecfgen", own, **TINY, seed=0)
+    inference.fit(pair, own.train, steps=1, progress=False, device="cpu")
+    (batch,) = pair.schema.bring(own.train).batches()
+    assert pair.counterfactual(batch, thickness=2.0)["x"].shape == (len(sites["x"]), 784)

@@ -11,7 +11,7 @@ from torch import Tensor
 import ppl_models as zoo
 from ppl_models import Batch, inference
 
-SIZES = {"flow": (6,), "steps": 2, "units": 4, "classifier": (5,)}
+SIZES = {"flow": (6,), "flow_steps": 2, "units": 4, "classifier": (5,)}
 NF = {"data_dim": 5, "variables": 3, **SIZES}
 VAE = {"shape": (4, 3, 1), "variables": 3, "latent": 4, "channels": (4,), "hidden": (6,), **SIZES}
 VARIANTS = {
@@ -20,7 +20,7 @@ VARIANTS = {
     "no block 0": ("citris_nf", {**NF, "spare": 0.0}),
     "autoencoder": ("citris_nf", {**NF, "latent": 3, "hidden": (6,)}),
     "images": ("citris_vae", VAE),
-    "no flow": ("citris_vae", {**VAE, "steps": 0, "perfect": True}),
+    "no flow": ("citris_vae", {**VAE, "flow_steps": 0, "perfect": True}),
 }
 
 
@@ -74,7 +74,7 @@ def by_hand(pair, batch, e=None):
     if e is not None:
         q = frames.encoder(x=batch["x_next"])
         x = frames.decoder(e=e)
-        found = found + normal(batch["x_next"], x, torch.full_like(x, config.scale)).sum(-1)
+        found = found + normal(batch["x_next"], x, torch.full_like(x, config.sigma)).sum(-1)
         found = found - normal(e, q.base_dist.loc, q.base_dist.scale * torch.ones_like(e)).sum(-1)
         code = frames.encoder(x=batch["x"]).mean
     z, z_next = frames.flow(code), frames.flow(batch["x_next"] if e is None else e)

@@ -44,6 +44,7 @@ SMALL = {
     ),
     "bright_digits": {**FEW, "source": "digits"},
     "ball_in_boxes": {**FEW, "side": 8},
+    "correlated_digits": {**FEW, "source": "digits"},
     "few_shot": {**FEW, "source": "strokes"},
     "glyphs": {**FEW, "labelled": 2},
     "interventional_pong": {**FEW, "side": 8},

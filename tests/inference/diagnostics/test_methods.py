@@ -88,7 +88,8 @@ def test_the_objectives_of_a_card_apply(name: str) -> None:
     labels = {label: torch.arange(4) % 2 == 0 for label in pair.card.labels}
     table = Table("rows", dict(data), observed=labels)
     found = {m.name: m for m in inference.methods(pair, table)}
-    for objective in pair.card.objectives:
+    # Of a game over data that nothing scores, a bound is but the stage of what is scored.
+    for objective in pair.card.objectives if pair.card.density != "none" else ():
         assert found[objective.partition("(")[0]].applies, found[objective].reason
     if pair.card.labels and set(pair.card.labels) & set(getattr(pair.guide, "given", ())):
         assert "is discrete" in found["elbo"].reason

@@ -39,6 +39,8 @@ def loss_of(case):
 
 # A mean that is off by e is off by e / sd in a density: pixels of chroma_vae have an sd of 0.1.
 SHARPNESS = {"chroma_vae": 10}
+# The gradient of an absolute error is a sign, which turns where the error is nearly 0.
+SIGNS = {"imagecfgen": 0.2}
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -47,11 +49,14 @@ def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
         found, (loss, grads) = networks(case), loss_of(case)
         with bfloat16(found, CPU):
             half, half_grads = loss_of(case)
-        assert half != loss and half.dtype == torch.float32
+        assert half.dtype == torch.float32
+        if not loss:  # rows without labels teach a pair of labels nothing
+            assert half == loss
+            continue
         lost = SHARPNESS.get(name, 1) * 2**-8  # bfloat16 has 8 bits
-        assert float((half - loss).abs() / loss.abs()) < lost
+        assert 0 < float((half - loss).abs() / loss.abs()) < lost
         flat, half_flat = (torch.cat([g.flatten() for g in gs]) for gs in (grads, half_grads))
-        assert float((flat - half_flat).norm() / flat.norm()) < 0.05
+        assert float((flat - half_flat).norm() / flat.norm()) < SIGNS.get(name, 0.05)
         assert loss_of(case)[0] == loss  # nothing is left behind
 
 
