@@ -200,9 +200,21 @@ def carried(name: str, fn: Any, family: type | None, noise: Tensor) -> Tensor:
 
 
 def model_sites(pair: Pair, batch: Batch) -> Sites:
-    """The model's sites at rows of which nothing is observed; the random state stays."""
+    """The model's sites at rows of which nothing is observed; the random state stays.
+
+    Raises:
+        ValueError: If what the rows observe of one has another shape.
+    """
     with quiet(batch.rows.device, None, pair):
-        return sites_of(pair.model, emptied(pair, batch))
+        found = sites_of(pair.model, emptied(pair, batch))
+    for name in (name for name in batch if name in found):
+        wanted = by_row(found[name], found[name]["value"]).shape
+        if batch[name].shape != wanted:
+            raise ValueError(
+                f"site {name!r} has shape {tuple(batch[name].shape)} in the batch, expected "
+                f"{tuple(wanted)}"
+            )
+    return found
 
 
 def sites_of(function: Any, batch: Batch) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def correlations(codes: Tensor, factors: Tensor, ranks: bool = False) -> Tensor:
         raise ValueError(f"codes have {len(codes)} rows and factors {len(factors)}")
     both = []
     for values in (factors, codes):
-        values = values.double()
+        values = values.detach().cpu().double()
         if ranks:
             from scipy.stats import rankdata
 
@@ -89,7 +89,15 @@ def set_scores(found: Tensor, true: Tensor) -> Scores:
     Args:
         found: Truth values of any shape.
         true: Truth values of the same shape.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
+    if found.shape != true.shape:
+        raise ValueError(
+            f"what is found has shape {tuple(found.shape)}, expected that of the truth, "
+            f"{tuple(true.shape)}"
+        )
     found, true = found.bool(), true.bool()
     hits = float((found & true).sum())
     precision, recall = (hits / max(1.0, float(v.sum())) for v in (found, true))

@@ -39,12 +39,15 @@ class SparseShifts(nn.Module):
         idle: Names of causes that shift nothing, such as controls.
     """
 
+    one: Tensor
+
     def __init__(
         self, causes: int, latent: int, masks: str, sparsity: float, idle: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self.causes, self.latent, self.masks = causes, latent, masks
         self.sparsity, self.idle = sparsity, tuple(idle)
+        self.register_buffer("one", torch.ones(()), persistent=False)
         if masks != "zeros":
             self.mu = nn.Parameter(torch.randn(causes, latent))
         if self.learnt:
@@ -83,10 +86,14 @@ class SparseShifts(nn.Module):
     def settle(self, unseen: Tensor) -> None:
         """Make masks 0 or 1, so that what follows fits shifts: transfer to further causes.
 
+        Where no cause shifts anything, there is nothing to settle.
+
         Args:
             unseen: Codes of causes without a row so far; they may shift every latent, and their
                 shifts start at 0.
         """
+        if self.masks == "zeros":
+            return
         self.mu[unseen] = 0
         if self.learnt:
             sure = torch.where(self.logits > 0, SURE, -SURE)
@@ -124,8 +131,8 @@ class SparseShifts(nn.Module):
         Args:
             names: Those of the causes, in the order of their codes.
         """
-        every = next(self.parameters(), torch.zeros(0))
-        free = self.free(torch.arange(self.causes, device=every.device), names).unsqueeze(-1)
+        causes = torch.arange(self.causes, device=self.one.device)
+        free = self.free(causes, names).unsqueeze(-1)
         pi = self.point() if self.learnt else FIXED[self.masks]
         return (free * pi).expand(-1, self.latent)
 
@@ -140,7 +147,7 @@ class SparseShifts(nn.Module):
 
     def free(self, cause: Tensor, names: Sequence[str]) -> Tensor:
         """1.0 of causes ``(...)`` that may shift latents, 0.0 of those that are idle."""
-        found = torch.ones_like(cause, dtype=torch.get_default_dtype())
+        found = self.one.expand(cause.shape)
         for code in self.idle_codes(names):
             found = found * (cause != code)
         return found

@@ -420,6 +420,19 @@ def test_what_does_not_fit_is_one_line(values, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("call", ["counterfactual", "intervene"])
+@pytest.mark.parametrize(
+    ("site", "shape", "wanted"),
+    [("a", (7,), (7, 1)), ("k", (7, 1), (7,)), ("x", (7, 2, 3), (7, 6)), ("c", (7, 2), (7, 1))],
+)
+def test_rows_of_another_shape_are_refused_in_one_line(call, site, shape, wanted):
+    batch = rows()
+    batch = batch.replace({**batch, site: torch.zeros(shape).to(batch[site].dtype)})
+    said = f"site {site!r} has shape {shape} in the batch, expected {wanted}"
+    with pytest.raises(ValueError, match="^" + re.escape(said) + "$"):
+        getattr(causes(), call)(batch, b=1.0)
+
+
 def test_a_site_whose_noise_cannot_be_told_is_refused_before_work(monkeypatch):
     pair = zoo.build("m2", data_dim=6, classes=3, latent=4, hidden=(5,)).double()
     batch = Batch({"x": torch.rand(7, 6, dtype=torch.float64)})

@@ -20,6 +20,7 @@ import ppl_models as zoo
 from ppl_models import Batch, data, inference
 from ppl_models.bio.svae_plus import SVAEPlus, SVAEPlusConfig
 from ppl_models.parts.counts import NegativeBinomial
+from ppl_models.prior_rows import some_rows
 
 A, G, L, ROWS = 5, 7, 3, 12
 EXACT = {
@@ -263,6 +264,19 @@ def test_an_unknown_control_is_one_line():
     with pytest.raises(ValueError, match="shifts nothing 'p9': expected one of p0, p1") as told:
         inference.fit(pair, cells, steps=1, progress=False)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masks", ["summed", "gumbel", "ones", "zeros"])
+def test_rows_of_the_prior_are_of_the_pairs_type_and_masks_settle(masks, dtype):
+    pair = built(dtype, masks=masks)
+    trace = pyro.poutine.trace(pair.model).get_trace(some_rows(pair, ROWS))
+    assert {trace.nodes[site]["value"].dtype for site in ("z", "x")} == {dtype}
+    pair.shifts.settle(unseen=torch.tensor([A - 1]))
+    for _, value in pair.structure().values():
+        assert value.dtype == dtype
+    if masks != "zeros":
+        assert (pair.shifts.mu[-1] == 0).all() and (pair.shifts.mu[:-1] != 0).all()
 
 
 def test_transfer_fits_the_shifts_of_unseen_perturbations_alone():

@@ -77,3 +77,11 @@ def test_what_cannot_be_matched_is_one_line():
         matching(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="codes have 3 rows and factors 4"):
         correlations(torch.zeros(3, 1), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match=r"found has shape \(3,\), expected that of the truth"):
+        set_scores(torch.zeros(3), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("ranks", [True, False])
+def test_codes_of_networks_are_matched_without_their_gradient(ranks):
+    codes = torch.randn(20, 3, requires_grad=True)
+    assert mean_correlation(codes, codes.detach()[:, [2, 0, 1]], ranks) == pytest.approx(1)

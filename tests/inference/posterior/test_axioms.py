@@ -155,6 +155,16 @@ def test_oracles_that_do_not_fit_are_refused(oracle, sentence):
         inference.effectiveness(causes(), rows(), None, oracle)
 
 
+@pytest.mark.parametrize("value", [0.3, [0.3], torch.full((1,), 0.3, dtype=torch.float64)])
+def test_what_an_oracle_should_read_keeps_its_digits(value):
+    pair, batch = causes(), rows()
+    found = inference.effectiveness(pair, batch, {"b": value}, {"b": lambda x: x[:, :1] * 0 + 0.3})
+    assert float(found["error"][0]) == 0
+    said = "the value for site 'b' has shape (2,), expected one that broadcasts to (7, 1)"
+    with pytest.raises(ValueError, match="^" + re.escape(said)):
+        inference.effectiveness(pair, batch, {"b": [1.0, 2.0]}, {"b": lambda x: x[:, :1]})
+
+
 def test_pairs_without_causes_and_single_rows_are_refused():
     few = Batch({name: value[:1] for name, value in rows().items()})
     with pytest.raises(ValueError, match="has 1 rows, expected at least 2"):
