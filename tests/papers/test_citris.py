@@ -269,7 +269,8 @@ class TestShort(PairContract):
     settings = {"data_dim": 3, "variables": 2}  # noqa: RUF012
 
 
-@pytest.mark.parametrize("name", ["citris_nf", pytest.param("citris_vae", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["citris_nf", "citris_vae"])
 def test_the_whole_life(name, tmp_path):
     if name == "citris_nf":
         rows = data.load("entangled_vectors", train=60, validation=10, test=12)

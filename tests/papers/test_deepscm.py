@@ -199,6 +199,7 @@ def digits():
     return from_parts("tiny_digits", parts, options={}, seed=0)
 
 
+@pytest.mark.long
 def test_it_lives_wholly(digits, tmp_path):
     _, found = whole_life(
         lambda: build("deepscm", digits, **SMALL), digits, tmp_path, epochs=3, batch_size=20

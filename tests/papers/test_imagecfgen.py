@@ -147,6 +147,7 @@ def life(world, tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_a_whole_life(life, world):
     run, posterior = life
     assert posterior.posterior["z"].shape[-1] == L

@@ -272,7 +272,7 @@ REPEATS = 60_000
 
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("particles", [1, 3, 10])
+@pytest.mark.parametrize("particles", [1, 3, pytest.param(10, marks=pytest.mark.long)])
 def test_dreg_is_unbiased(particles, lam, labelled):
     if labelled and lam != 1.0:
         pytest.skip("lambda plays no part without a missing label")

@@ -236,7 +236,11 @@ def test_importance_draws_labels_where_asked() -> None:
 
 @pytest.mark.parametrize(
     ("told", "labels"),
-    [("plate", False), ("plate", True), pytest.param("event", False, marks=pytest.mark.long)],
+    [
+        ("plate", False),
+        pytest.param("plate", True, marks=pytest.mark.long),
+        pytest.param("event", False, marks=pytest.mark.long),
+    ],
 )
 def test_nuts_finds_the_posterior(told: str, labels: bool) -> None:
     """Labels summed out; only the numbers of elements that are there are sampled."""
