@@ -34,8 +34,8 @@ FIT = {
 }
 # Why the baseline without a classifier is no worse.
 ALONE = (
-    "with the assignments summed out exactly the likelihood of the transitions finds the blocks "
-    "alone; the prototype of the check drew them"
+    "with the assignments summed out exactly, the likelihood of the transitions finds the blocks "
+    "of these vectors alone; a prototype of the check had 0.16, it is not known why"
 )
 SETTINGS = (
     "entangled_vectors, 20,000 rows, dims 1, 2, 1, 1; flow of 4 steps with 32, 32 units; 5,000 "
