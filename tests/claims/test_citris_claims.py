@@ -129,10 +129,9 @@ def boxes(seed: int) -> dict[str, object]:
 
 
 def of_all(job, jobs):
-    """What jobs came to, and the minutes that they took together."""
-    began = time.monotonic()
+    """What jobs came to, and the minutes that all of them took."""
     found = dict(zip(jobs, run_all(job, jobs), strict=True))
-    return found, round((time.monotonic() - began) / 60, 1)
+    return found, round(sum(run["minutes"] for run in found.values()), 1)
 
 
 @pytest.fixture(scope="module")

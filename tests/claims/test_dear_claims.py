@@ -144,7 +144,9 @@ def vector(runs, name):
 
 
 @pytest.mark.parametrize(
-    ("claim", "labels", "limit"), [("1", "all labels", 0.10), ("3", "10 % of labels", 0.15)]
+    ("claim", "labels", "limit"),
+    [("1", "all labels", 0.10), ("3", "10 % of labels", 0.15)],
+    ids=["all_labels", "few_labels"],
 )
 def test_the_prior_takes_the_factors_correlations(fits, record, claim, labels, limit):
     """Checks 1 and 3: of an independent prior it cannot, and the encoder learns all the same."""
