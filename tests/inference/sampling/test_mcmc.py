@@ -81,6 +81,7 @@ def test_codes_and_labels_agree_with_the_exact_posterior(world):
     assert float(expected["y"].max(-1).values.min()) < 0.6  # a label that is not all but known
 
 
+@pytest.mark.long
 def test_hmc_agrees_too():
     pair = linear()
     rows = table(pair)

@@ -170,7 +170,13 @@ def own_rows(pair):
     return data.Table("rows", dict(rows), observed=labels)
 
 
-@pytest.mark.parametrize("paper", catalogue.names())
+SHORT = ("m2", "clsvae", "dear", "citris_nf")  # several kinds of rows, a game, plates
+
+
+@pytest.mark.parametrize(
+    "paper",
+    [n if n in SHORT else pytest.param(n, marks=pytest.mark.long) for n in catalogue.names()],
+)
 def test_a_fit_takes_the_same_steps(traced, paper):
     small = small_settings(catalogue.get(paper))
     plain, fast = (zoo.build(paper, **small) for _ in range(2))
