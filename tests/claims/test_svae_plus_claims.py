@@ -60,18 +60,19 @@ def bound(pair: zoo.Pair, table: data.Table) -> float:
         return -float(objective.per_datum(pair.model, pair.guide, every).mean())
 
 
-def fitted(kind: str, seed: int, k: float = K) -> tuple[zoo.Pair, data.Dataset]:
+def fitted(kind: str, seed: int, start: int, k: float) -> tuple[zoo.Pair, data.Dataset]:
     rows = data.load("perturb_sim", seed=seed)
     masks = {"shuffled": "summed"}.get(kind, kind)
-    pair = zoo.build("svae_plus", rows, seed=seed, masks=masks, sparsity=k, **NET)
+    first = 100 * start + seed  # of the weights and the order of rows; the world is the seed's
+    pair = zoo.build("svae_plus", rows, seed=first, masks=masks, sparsity=k, **NET)
     train = shuffled(rows.train, seed) if kind == "shuffled" else rows.train
-    inference.fit(pair, train, seed=seed, progress=False, **FIT)
+    inference.fit(pair, train, seed=first, progress=False, **FIT)
     return pair, rows
 
 
-def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
+def measured(kind: str, seed: int, start: int = 0, k: float = K) -> dict[str, object]:
     """MCC of test rows, scores of the targets, and bounds of validation rows."""
-    pair, rows = fitted(kind, seed, k)
+    pair, rows = fitted(kind, seed, start, k)
     with torch.no_grad():
         codes, _ = pair.guide.moments(rows.test.sites["x"])
         state = rows.test.sites["state"]
