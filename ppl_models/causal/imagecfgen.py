@@ -22,7 +22,7 @@ from ppl_models.config import Config, setting
 from ppl_models.inference import Encoded, Evaluation, Generated, Stage, Training
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.digit_scm import digit_scm
-from ppl_models.parts.scm_networks import image_maker, image_reader, sizes_of
+from ppl_models.parts.scm_networks import image_critic, image_maker, image_reader, sizes_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ImageCFGen(Pair):
         numbers=("thickness", "intensity"),
         density="none",
         departs=(
-            "no batch norm, no dropout; causes and z enter the dense layers as they are",
+            "no batch norm, no dropout; the critic is the mean of three heads, as DEAR's",
             "the digit is a cause of the intensity, too, as bright_digits needs it",
         ),
         limits=("the graph is given", "what the game leaves untaught of the causes, z takes up"),
@@ -106,7 +106,7 @@ class ImageCFGen(Pair):
     def stages(self, bound: inference.Objective | None = None) -> tuple[Stage, ...]:
         """The SCM by maximum likelihood; the game, at the rows' causes; the encoder alone."""
         c, causes = self.config, self.card.causes
-        critic = image_reader(self.scm, c.shape, 1, c.channels, c.critic, z=c.latent)
+        critic = image_critic(self.scm, c.shape, c.channels, c.critic, z=c.latent)
         points = Encoded("x", "z", *causes), Generated("x", "z", *causes, given=causes)
         term, player = inference.swapped_labels(critic.to(self.like()), *points, steps=c.turns)
         cycled = inference.Penalty("cycle", self.cycle)
