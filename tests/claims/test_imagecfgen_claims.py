@@ -49,8 +49,9 @@ BRIGHT_SETTINGS = (
 )
 # Why checks miss where they do, as far as is known.
 PROBED = (
-    "the generator takes the causes in part only after so few steps, and the encoder makes up "
-    "for it: its own stage, which lowers the error of reconstruction alone, adds to that"
+    "a game of minutes has not settled: the critic keeps causes out of z at some seeds, and its "
+    "rate of 1e-3 was the second attempt (at 3e-4 R2 is 0.7 and 0.8); the encoder's own stage "
+    "mends the rest"
 )
 SLOW = "small maps and few steps: minutes in place of the quarter of an hour that it asks for"
 THIN, THICK, DARK, BRIGHT = 1.5, 4.0, 90.0, 230.0
@@ -265,23 +266,23 @@ def test_the_encoder_is_mended_alone(fits, record):
         f"by {spread(fall, 100, 1, '%')}, to {spread(after, digits=1)} grey levels", holds,
         baseline=f"before {spread(before, digits=1)}",
     )  # fmt: skip
+    free: dict[str, bool] = {}
     probes = {
         (when, name): [run[f"{when}, probe"][place] for run in runs]
         for when in ("before", "after")
         for place, name in enumerate(("thickness", "intensity"))
     }
-    first = [statistics.mean(v) for (when, _), v in probes.items() if when == "before"]
-    free = max(first) < 0.3
-    told(
-        record, fits, "trap, z does not tell the causes: R2 of a linear probe below 0.3 after the "
-        "game",
-        "; ".join(f"{n} {spread(v)}" for (w, n), v in probes.items() if w == "before"), free,
-        baseline="after the encoder's own stage "
-        + ", ".join(f"{n} {spread(v)}" for (w, n), v in probes.items() if w == "after"),
-        note="" if free else PROBED,
-    )  # fmt: skip
+    for when, words in (("before", "after the game"), ("after", "in the pair as it is used")):
+        own = {n: v for (w, n), v in probes.items() if w == when}
+        free[when] = max(map(statistics.mean, own.values())) < 0.3
+        told(
+            record, fits, f"trap, z does not tell the causes, {words}: R2 of a linear probe below "
+            "0.3",
+            ", ".join(f"{n} {spread(v)}" for n, v in own.items()), free[when],
+            note="" if free[when] else PROBED,
+        )  # fmt: skip
     assert holds, fall
-    assert free, probes
+    assert all(free.values()), probes
 
 
 def test_pictures_follow_the_thickness(fits, record):
