@@ -200,8 +200,11 @@ class Pair(nn.Module):
 
         Args:
             batch: The rows, with the labels that are known of them.
-            mean: Give sites of the data as their mean, not as a draw.
-            codes: ``"draw"`` or ``"mean"``, of all sites that are not of the data.
+            mean: Give sites of the data as their mean, not as a draw; where that has no closed
+                form, as the median of each number. A cause of the card that other sites depend
+                on keeps the draw that they are made of.
+            codes: ``"draw"`` or ``"mean"``, of all sites that are not of the data; at the means
+                causes have theirs, too.
             draws: S independent draws at once, of the guide and of all that is drawn anew; what
                 comes back has S as its first dimension. By default one, without it.
             values: By site of the model, a number, the name of a class of the data that the

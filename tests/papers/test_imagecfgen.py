@@ -202,6 +202,23 @@ def test_nothing_set_gives_the_reconstruction_and_causes_their_closed_form(chann
     assert torch.equal(darker["thickness"], batch["thickness"])
 
 
+@pytest.mark.parametrize("codes", ["draw", "mean"])
+def test_interventions_draw_causes_anew_and_give_the_picture_of_them(codes):
+    """At the means the intensity, which has none in closed form, has its median: noise of 0."""
+    pair, batch = made(), rows()
+    torch.manual_seed(6)
+    found = pair.intervene(batch, thickness=2.0, codes=codes)
+    causes = causes_of(found)
+    assert_close(found["x"], pair.make(found["z"], **causes))
+    noise = pair.scm.noise(causes)["intensity"]
+    if codes == "mean":
+        assert_close(noise, torch.zeros_like(noise), rtol=0, atol=1e-12)
+    else:
+        torch.manual_seed(6)
+        drawn = pair.intervene(batch, mean=False, thickness=2.0)
+        assert torch.equal(found["intensity"], drawn["intensity"]) and noise.std() > 0.1
+
+
 def test_causes_may_come_as_columns(world):
     """From arrays and files a number per row comes as ``(N, 1)``."""
     sites = {name: value.numpy() for name, value in world.train.sites.items()}
