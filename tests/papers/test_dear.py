@@ -163,15 +163,6 @@ def test_labels_may_come_as_columns(labels):
     assert_close(*found, rtol=0, atol=0)
 
 
-def test_the_prior_learns_through_both_arguments_of_the_critic():
-    """Through the made x alone, and through z alone."""
-    pair = made()
-    x, z = made_by_hand(pair, torch.float64)
-    for value in (x.sum(), z["z_d"].sum()):
-        found = gradients(value, pair.code)
-        assert all(bool(found[n].any()) for n in ("scm.weights",))
-
-
 @pytest.mark.parametrize("prior", ["line", "curve", "independent"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_density_of_the_prior_is_the_closed_form(prior, dtype):
