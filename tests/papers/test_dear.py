@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from torch.nn import functional
 from torch.testing import assert_close
+from worlds.weights import perturbed
 from worlds.whole_life import whole_life
 
 from ppl_models import build, data, inference
@@ -30,10 +31,7 @@ EPS = {torch.float32: 1e-4, torch.float64: 1e-10}
 def made(dtype=torch.float64, **options):
     """A small pair whose A and f are somewhere."""
     pair = build("dear", seed=0, rest=R, factors=NAMES, **{**VECTORS, **options}).to(dtype)
-    g = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in pair.code.scm.parameters():
-            weight.add_(0.5 * torch.randn(weight.shape, generator=g).to(dtype))
+    perturbed(pair.code.scm, 0.5)
     return pair
 
 
