@@ -29,11 +29,6 @@ class TaughtMeans:
         low: Subtracted from each label.
         span: Each label is then divided by it, above 0.
 
-    Attributes:
-        supports: What labels may be, for :attr:`ppl_models.Pair.supports`: any numbers for a
-            squared error; for cross-entropy from ``low`` to ``low + span``, and half a span beyond
-            either end, where noise may carry them.
-
     Raises:
         ValueError: If there is not one of these numbers for each label, or a span is none.
     """
@@ -51,14 +46,20 @@ class TaughtMeans:
             raise ValueError(f"span is {tuple(span)}, expected numbers above 0")
         self.loss = LOSS[loss]
         self.sites = tuple(zip(sites, sites.values(), low, span, strict=True))
-        self.supports = {
+
+    @property
+    def supports(self) -> dict[str, tuple[constraints.Constraint, str]]:
+        """What labels may be, and for what, for :attr:`ppl_models.Pair.supports`.
+
+        Any numbers for a squared error; for cross-entropy from ``low`` to ``low + span``, and half
+        a span beyond either end, where noise may carry them.
+        """
+        if self.loss is LOSS["l2"]:
+            return {label: (constraints.real, "a squared error") for label, *_ in self.sites}
+        return {
             label: (
-                (
-                    constraints.interval(low - span / 2, low + 1.5 * span),
-                    f"a cross-entropy with low {low:g} and span {span:g}",
-                )
-                if loss == "ce"
-                else (constraints.real, "a squared error")
+                constraints.interval(low - span / 2, low + 1.5 * span),
+                f"a cross-entropy with low {low:g} and span {span:g}",
             )
             for label, _, low, span in self.sites
         }
