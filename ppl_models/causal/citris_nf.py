@@ -64,6 +64,7 @@ class CitrisNF(Pair):
         covariates={"x": "frame (D)", "targets": "which variables are set between the two (K)"},
         objectives=("enumerated",),
         departs=(
+            "encoders see frames about their mean, in place of batch norm",
             "the frame before is coded without noise, so that x_next given x has a density",
             "how often targets are set is counted once, in 1,000 rows, not as a running mean",
         ),
@@ -108,7 +109,8 @@ class CitrisNF(Pair):
             return (blocks_stage(self.frames, self.objective(bound), self.config),)
         size = inference.Penalty("size", squared_code, 1e-4)
         rest = ("frames.flow", "frames.blocks", "frames.transitions")
-        first = inference.Stage(inference.EnumeratedELBO(beta=0.0) + size, "code", freeze=rest)
+        start, plain = self.frames.count, inference.EnumeratedELBO(beta=0.0)
+        first = inference.Stage(plain + size, "code", freeze=rest, start=start)
         own = ("frames.encoder", "frames.decoder")
         return (first, blocks_stage(self.frames, self.objective(bound), self.config, own))
 

@@ -68,6 +68,7 @@ class CitrisVAE(Pair):
         covariates={"x": "image (D)", "targets": "which variables are set between the two (K)"},
         objectives=("enumerated",),
         departs=(
+            "encoders see frames about their mean, in place of batch norm",
             "the image before is coded at its mean, so that x_next given x has a density",
             "the decoder reads e', which the flow makes of the latents, as the encoder gives it",
             "how often targets are set is counted once, in 1,000 rows, not as a running mean",

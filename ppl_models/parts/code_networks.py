@@ -7,16 +7,24 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ppl_models.image_networks import conv_decoder, conv_encoder
-from ppl_models.networks import Net, Scalar, activation_layer
+from ppl_models.networks import Label, Net, Scalar, activation_layer
 
 
 def joined(values: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
     """Codes side by side ``(..., size)``: one product of matrices in place of one for each."""
-    wide = [values[n][..., None] if isinstance(s, Scalar) else values[n] for n, s in sizes.items()]
+    wide = [_vector(values[name], size) for name, size in sizes.items()]
     shape = torch.broadcast_shapes(*(value.shape[:-1] for value in wide))
     return torch.cat([value.expand(*shape, -1) for value in wide], -1)
+
+
+def _vector(value: Tensor, size: int) -> Tensor:
+    """Numbers get a dimension of their own, labels become one-hot vectors."""
+    if isinstance(size, Label) and not value.is_floating_point():
+        return functional.one_hot(value.long(), size).to(torch.get_default_dtype())
+    return value.unsqueeze(-1) if isinstance(size, Scalar) else value
 
 
 def reader(
@@ -97,7 +105,8 @@ class JointCritic(nn.Module):
     Shen et al. (2022, JMLR 23, arXiv 2010.02637, appendix) judge encoded and generated points so.
 
     Args:
-        reader: Reads ``x`` alone; gives ``(B, features)``.
+        reader: Reads ``x``, and those of the codes that it names as inputs; gives
+            ``(B, features)``.
         features: Their number.
         codes: Sizes of the codes by name, as networks take them.
         hidden: Units of the hidden layers of the heads.
@@ -114,6 +123,7 @@ class JointCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.given, self.codes = ("x", *codes), dict(codes)
+        self.reads: tuple[str, ...] = tuple(getattr(reader, "given", ("x",)))
         self.reader = nn.ModuleList([reader, activation_layer(activation)])
         seen, size = {"x": features}, {"z": sum(codes.values())}
         self.of_x = Net(seen, hidden[-1:], 1, activation)
@@ -123,6 +133,6 @@ class JointCritic(nn.Module):
     def forward(self, **values: Tensor) -> Tensor:
         """Log ratio ``(B, 1)`` at ``x`` and codes ``(B, ...)``."""
         z, (eye, bend) = joined(values, self.codes), self.reader
-        seen = bend(eye(x=values["x"]))
+        seen = bend(eye(**{name: values[name] for name in self.reads}))
         mean: Tensor = (self.of_x(x=seen) + self.of_z(z=z) + self.of_both(x=seen, z=z)) / 3
         return mean

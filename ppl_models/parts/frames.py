@@ -28,6 +28,8 @@ from ppl_models.parts.intervened_latents import (
     latents,
 )
 
+TINY = 1e-6  # deviation of frames that are all the same
+
 
 class Frames(nn.Module):
     """Flow, blocks and transitions of frames, and their encoder and decoder, if there are any.
@@ -51,6 +53,13 @@ class Frames(nn.Module):
         self.blocks = Blocks(size, config.variables, spare=config.spare > 0)
         self.transitions = Transitions(size, config.variables, config.units, config.perfect)
         self.encoder, self.decoder = encoder, decoder
+
+    def count(self, batch: Batch) -> None:
+        """What is taken from some rows once, for ``Stage(start=)``: of targets, and of frames."""
+        self.blocks.count(batch)
+        for module in self.modules():
+            if isinstance(module, Standardised):
+                module.count(batch["x"])
 
     def code(self, batch: Batch) -> Tensor:
         """Latents ``(B, M)`` of the frames ``x``, at the mean of their code."""
@@ -102,6 +111,42 @@ class FrameGuide(nn.Module):
                 pyro.sample("psi", self.blocks(), infer={"enumerate": "parallel"})  # E x M x B
 
 
+class Standardised(nn.Module):
+    """A network of frames about the mean of each number, in units of their common deviation.
+
+    Frames are mostly what they have in common. As they are, a small thing that moves in them is
+    next to nothing in the first features, and lost in the noise of a code.
+
+    Args:
+        net: Called with ``x=``.
+        size: Numbers of a frame.
+
+    Attributes:
+        mean: ``(size,)``, 0 until it is counted.
+        deviation: Root of the mean variance, 1 until it is counted.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, net: nn.Module, size: int) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def count(self, x: Tensor) -> None:
+        """Take both from rows ``(B, size)``; once, as weights hang on them."""
+        if not bool(self.mean.any()):
+            self.mean.copy_(x.mean(0))
+            self.deviation.copy_(x.var(0, correction=0).mean().sqrt().clamp_min(TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., outputs)``."""
+        out: Tensor = self.net(x=(x - self.mean) / self.deviation)
+        return out
+
+
 class Noisy(nn.Module):
     """An encoder whose code has noise of one deviation.
 
@@ -139,10 +184,11 @@ def frame_networks(
     back = tuple(hidden)[::-1]
     if len(shape) == 1:
         (size,) = shape
-        return Net({"x": size}, hidden, outputs, "silu"), Net({"e": latent}, back, size, "silu")
+        encoder: nn.Module = Net({"x": size}, hidden, outputs, "silu")
+        return Standardised(encoder, size), Net({"e": latent}, back, size, "silu")
     encoder = conv_encoder(shape, outputs, channels=channels, hidden=hidden, activation="silu")
     decoder = conv_decoder({"e": latent}, shape, channels=channels, hidden=back, activation="silu")
-    return encoder, decoder
+    return Standardised(encoder, math.prod(shape)), decoder
 
 
 def some_frames(pair: Any, rows: int) -> dict[str, Tensor]:

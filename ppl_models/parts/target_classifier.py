@@ -124,7 +124,7 @@ def blocks_stage(
     )
     return Stage(
         objective + term,
-        start=frames.blocks.count,
+        start=frames.count,
         prepare=Noise(frames.blocks),
         players=(player,),
         freeze=freeze,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,10 +19,11 @@ from ppl_models.inference.metrics import matching
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
-SEEDS = (0, 1, 2)
-# On seed 10 the bound of validation rows is -352.9 at K = 6, -352.4 at 20 and -354.5 at 60, with
-# masks at the rate of the shifts; at the rate that they have now it has not been looked at.
-K = 20.0
+SEEDS, STARTS = (0, 1, 2), (0, 1)
+# Chosen in three other worlds, those of seeds 10 to 12, one start each: mean MCC and F1 are 0.76
+# and 0.65 at K = 20, 0.81 and 0.77 at 40, 0.77 and 0.67 at 60 (seeds 10 and 11). The bound of
+# validation cells prefers 20 by about 1.3 nats, as the masks' prior is not in it.
+K = 40.0
 KINDS = {
     "summed": "sVAE+",
     "ones": "iVAE",
@@ -31,8 +33,9 @@ KINDS = {
 }
 SETTINGS = (
     "perturb_sim: 60 perturbations, 100 cells each, 100 genes, 8 latents; 4,800 cells trained on, "
-    "9,400 steps of 128, two layers of 64, K = 20 by the bound of validation cells (of 6, 20, 60; "
-    "seed 10); MCC of 600 test cells; seeds 0-2"
+    "9,400 steps of 128, two layers of 64, K = 40 as of 20, 40 and 60 in the worlds of seeds 10 "
+    "to 12; the better of two starts by the bound of validation cells; MCC of 600 test cells; "
+    "seeds 0-2"
 )
 TRANSFERRED = (
     "12 of the 60 perturbations unseen; 4,700 steps, 1,000 with settled masks, 1,500 of the "
@@ -130,10 +133,21 @@ def transferred(kind: str, seed: int) -> dict[str, float]:
 def fits():
     """What was measured, by kind and seed, and the minutes that it took."""
     began = time.monotonic()
-    jobs = [(kind, seed) for seed in SEEDS for kind in KINDS]
+    jobs = [(kind, seed, start) for seed in SEEDS for kind in KINDS for start in STARTS]
     found = dict(zip(jobs, run_all(measured, jobs), strict=True))
     minutes = round((time.monotonic() - began) / 60, 1)
-    return {k: [found[k, seed] for seed in SEEDS] for k in KINDS}, minutes
+    best = {
+        (kind, seed): max((found[kind, seed, start] for start in STARTS), key=of_validation)
+        for kind in KINDS
+        for seed in SEEDS
+    }
+    return {kind: [best[kind, seed] for seed in SEEDS] for kind in KINDS}, minutes
+
+
+def of_validation(run: dict[str, Any]) -> float:
+    """By which one of several starts is chosen: the bound, with masks as they are found."""
+    bound: float = run.get("settled", run["bound"])
+    return bound
 
 
 @pytest.fixture(scope="module")
