@@ -58,6 +58,24 @@ def carried_moments(fn: Any) -> tuple[Tensor, Tensor] | None:
     return mean, variance
 
 
+def median_of(fn: Any) -> Tensor | None:
+    """The median of each number of what a Normal becomes by functions of one number each.
+
+    An invertible function of a number carries its median along. None for everything else.
+    """
+    base = base_of(fn)
+    normal = base_of(base.base_dist) if isinstance(base, dist.TransformedDistribution) else None
+    if not isinstance(normal, dist.Normal):
+        return None
+    median = normal.mean
+    for step in (plain for transform in base.transforms for plain in _plain(transform)):
+        alone = isinstance(step, transforms.AffineTransform | transforms.ReshapeTransform)
+        if not step.bijective or not (alone or step.domain.event_dim == 0):
+            return None
+        median = step(median)
+    return median.expand(fn.batch_shape + fn.event_shape) if median.isfinite().all() else None
+
+
 def _plain(step: Transform) -> list[Transform]:
     """The transforms that one is made of."""
     if isinstance(step, transforms.IndependentTransform):
@@ -93,8 +111,14 @@ def centre_of(fn: Any) -> Tensor | None:
 
 
 def data_centre(fn: Any) -> Tensor | None:
-    """What stands for a site of the data: its mean, of a class its most probable value."""
-    return most_probable(fn) if is_class(fn) else mean_of(fn)
+    """What stands for a site of the data: its mean, of a class its most probable value.
+
+    Where the mean has no closed form it is the median of each number.
+    """
+    if is_class(fn):
+        return most_probable(fn)
+    mean = mean_of(fn)
+    return median_of(fn) if mean is None else mean
 
 
 def is_class(fn: Any) -> bool:

@@ -7,7 +7,8 @@ faster one. Any dimensions may stand before the last: draws, labels, rows.
 
 An encoder halves the sides layer by layer, odd ones upwards (7 to 4), down to 1 if need be; a
 decoder passes the same sides backwards. So every side from 1 on has a network. The padding is what
-this takes ("same"), and where an even kernel meets an odd side, it is one zero more in front.
+this takes ("same"), and where an even kernel meets an odd side, it is one zero more in front. Of
+a side of one pixel, a kernel has one entry.
 
 All weights are drawn from Glorot's uniform distribution and biases are 0, as in the study.
 """
@@ -330,22 +331,34 @@ def _padding(side: int, kernel: int) -> int:
     return (kernel - 1) // 2 + (side % 2 if kernel % 2 == 0 else 0)
 
 
+def _kernel(sides: Sides, kernel: int) -> Sides:
+    """Sides of a kernel: one entry where the maps are one pixel wide, which no other would meet.
+
+    The others would be no part of the function, and in torch 2.13 their gradients in bfloat16, on
+    a CPU, are numbers that nobody wrote.
+    """
+    height, width = (kernel if side > 1 else 1 for side in sides)
+    return height, width
+
+
 def _halving(before: int, after: int, sides: Sides, kernel: int) -> nn.Conv2d:
-    height, width = (_padding(side, kernel) for side in sides)
-    return nn.Conv2d(before, after, kernel, stride=2, padding=(height, width))
+    own = _kernel(sides, kernel)
+    height, width = map(_padding, sides, own)
+    return nn.Conv2d(before, after, own, stride=2, padding=(height, width))
 
 
 def _doubling(before: int, after: int, sides: Sides, kernel: int) -> nn.ConvTranspose2d:
     """The transpose of :func:`_halving` at these sides, which are those of its output."""
-    height, width = (_padding(side, kernel) for side in sides)
+    own = _kernel(sides, kernel)
+    height, width = map(_padding, sides, own)
     more = [
-        side - (2 * (-(-side // 2) - 1) - 2 * padding + kernel)
-        for side, padding in zip(sides, (height, width), strict=True)
+        side - (2 * (-(-side // 2) - 1) - 2 * padding + entries)
+        for side, padding, entries in zip(sides, (height, width), own, strict=True)
     ]
     return nn.ConvTranspose2d(
         before,
         after,
-        kernel,
+        own,
         stride=2,
         padding=(height, width),
         output_padding=(more[0], more[1]),

@@ -20,7 +20,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
-from ppl_models.centres import at_centres, centre_of, data_centre, is_class, mean_of
+from ppl_models.centres import at_centres, centre_of, data_centre, is_class
 from ppl_models.config import unknown, whole
 from ppl_models.covariates import empty
 from ppl_models.inference.traces.sites import random_sites
@@ -135,7 +135,7 @@ def follow(
     rows: int,
     covariates: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Mean of every data site as one latent site moves.
+    """Mean of every data site as one latent site moves, as :func:`ppl_models.centres.data_centre`.
 
     A latent site whose density at its kept value differs between the rows depends on the moved
     one, and takes its mean (a label: its most probable value); all others keep their values.
@@ -232,8 +232,10 @@ def _moved(
         found = sites_at(pair, batch, kept, like)
     result = {name: site["value"] for name, site in found.items()}
     if how.mean:
+        made_of = {name for above in parents.values() for name in above} & set(pair.card.causes)
         for name in pair.card.data:
-            if name not in kept and name in found:
+            # A cause keeps the draw that the others are made of.
+            if name not in kept and name in found and name not in made_of:
                 result[name] = _mean(name, found[name]["fn"], result[name])
     return result
 
@@ -251,7 +253,7 @@ def _centred(how: How, data: Collection[str]) -> AbstractContextManager[Any]:
 def _mean(name: str, fn: Any, draw: Tensor) -> Tensor:
     if is_class(fn):
         return draw  # a class has no mean
-    mean = mean_of(fn)
+    mean = data_centre(fn)
     if mean is None:
         raise ValueError(f"site {name!r} has no mean; ask for draws with mean=False")
     return mean.expand(draw.shape)

@@ -16,6 +16,7 @@ import pyro.distributions as dist
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from ppl_models import counterfactuals, interventions
 from ppl_models.batch import Batch
@@ -120,6 +121,9 @@ class Pair(nn.Module):
             default of every objective and algorithm.
         coordinates: Names along dimensions of an export, by dimension: those of the entries of a
             plate, or of a site's event, such as ``{"edge_dim_0": ("age", "sex")}``.
+        supports: Of sites of the data that the story does not have, such as labels that a term
+            of the objective reads as one number per row: what they may be, and for what, in
+            words. Rows are compared with it before training, as others are with the story.
         guide: The variational family, called with a batch.
         schema: What it was fitted on; every table that it is asked about is brought to it.
     """
@@ -127,6 +131,7 @@ class Pair(nn.Module):
     Config: ClassVar[type[Settings]]
     plate_nesting: ClassVar[int] = 1
     coordinates: Mapping[str, Sequence[str]] = MappingProxyType({})
+    supports: Mapping[str, tuple[Constraint, str]] = MappingProxyType({})
     card: Card  # of the class; an instance whose sites depend on its config has its own
     guide: Any
 
@@ -200,8 +205,11 @@ class Pair(nn.Module):
 
         Args:
             batch: The rows, with the labels that are known of them.
-            mean: Give sites of the data as their mean, not as a draw.
-            codes: ``"draw"`` or ``"mean"``, of all sites that are not of the data.
+            mean: Give sites of the data as their mean, not as a draw; where that has no closed
+                form, as the median of each number. A cause of the card that other sites depend
+                on keeps the draw that they are made of.
+            codes: ``"draw"`` or ``"mean"``, of all sites that are not of the data; at the means
+                causes have theirs, too.
             draws: S independent draws at once, of the guide and of all that is drawn anew; what
                 comes back has S as its first dimension. By default one, without it.
             values: By site of the model, a number, the name of a class of the data that the

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ppl_models.config import at_least, check_seed
+from ppl_models.config import at_least
 from ppl_models.data.render import intervened as of_two_frames
 from ppl_models.data.render.raster import Field, as_bytes, in_blocks, paint
 from ppl_models.data.render.world_options import number
@@ -72,7 +72,7 @@ def load(
         lambda state: dict(zip(("across", "y", "box"), state.T, strict=True)),
         KINDS,
         options,
-        check_seed(seed),
+        seed,
     )
 
 

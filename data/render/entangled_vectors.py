@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_models.config import check_seed, native
 from ppl_models.data.render import intervened as of_two_frames
-from ppl_models.data.render.world_options import number
+from ppl_models.data.render.world_options import number, own_seed
 from ppl_models.data.tables.from_parts import Array
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Dataset
@@ -60,8 +60,7 @@ def load(
     """
     dims = _dims(dims)
     noise = number("noise", noise, 0)
-    own = seed if network_seed is None else check_seed(network_seed, "network_seed")
-    world = world_of(dims, noise, own)
+    world = world_of(dims, noise, own_seed("network_seed", network_seed, check_seed(seed)))
     options = {
         "train": train, "validation": validation, "test": test, "dims": dims, "noise": noise,
         "intervened": intervened, "sequences": sequences, "network_seed": network_seed,
@@ -75,7 +74,7 @@ def load(
         world.factors,
         len(dims),
         options,
-        check_seed(seed),
+        seed,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.config import at_least, whole
+from ppl_models.config import at_least, check_seed, whole
 from ppl_models.data.render.world_options import number
 from ppl_models.data.tables.from_parts import Array, from_parts
 from ppl_models.data.tables.seeds import numpy_generator
@@ -124,6 +124,7 @@ def dataset(
         ValueError: If an option is out of range.
     """
     at_least(**{part: (options[part], 1) for part in ("train", "validation", "test")})
+    seed = check_seed(seed)
     count = whole("sequences", options["sequences"], 1)
     share = number("intervened", options["intervened"], 0, 1)
     parts: list[Mapping[str, Array]] = []

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ppl_models.config import at_least, check_seed
+from ppl_models.config import at_least
 from ppl_models.data.render import intervened as of_two_frames
 from ppl_models.data.render.raster import Field, as_bytes, in_blocks, paint
 from ppl_models.data.render.world_options import number
@@ -84,7 +84,7 @@ def load(
         factors,
         len(VARIABLES),
         options,
-        check_seed(seed),
+        seed,
     )
 
 

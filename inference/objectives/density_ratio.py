@@ -111,6 +111,16 @@ def logits_of(critic: nn.Module, points: tuple[Tensor, ...]) -> Tensor:
     return logits.reshape(rows)
 
 
+def logistic_loss(first: Tensor, second: Tensor) -> Tensor:
+    r"""What it costs a critic to tell points apart: :math:`\log(1+e^{-D_1}) + \log(1+e^{D_2})`.
+
+    Args:
+        first: Log ratios that it gives to points of the first kind.
+        second: Those of the second; swapped with the first, the cost of the other answer.
+    """
+    return functional.softplus(-first) + functional.softplus(second)
+
+
 class DensityRatio(Objective):
     r"""The log ratio that a critic gives to a pair's points: :math:`\gamma\,E[D]`, made small.
 
@@ -204,7 +214,7 @@ class LogisticCritic(Objective):
             logits_of(self.critic, tuple(value.detach() for value in points(run)))
             for points in (self.first, self.second)
         )
-        return 0.5 * (functional.softplus(-first) + functional.softplus(second))
+        return 0.5 * logistic_loss(first, second)
 
 
 def density_ratio(

@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ppl_models.config import unknown
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import logits_of
+from ppl_models.inference.objectives.density_ratio import logistic_loss, logits_of
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.permuted_codes import row_noise
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
@@ -179,7 +178,7 @@ class IndependentCodes(_Exchanged):
         if weight == 0 or not self.asks(run):
             return zero_loss(run)
         seen, moved, counts = self.exchanged(run, detach=False)
-        return weight * counts * (functional.softplus(seen) + functional.softplus(-moved))
+        return weight * counts * logistic_loss(moved, seen)
 
 
 class ExchangedCritic(_Exchanged):
@@ -209,7 +208,7 @@ class ExchangedCritic(_Exchanged):
         if not self.asks(run):
             return zero_loss(run)
         seen, moved, counts = self.exchanged(run, detach=True)
-        return counts * (functional.softplus(-seen) + functional.softplus(moved))
+        return counts * logistic_loss(seen, moved)
 
 
 def independent_codes(

@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import DensityRatio, Encoded, logits_of
+from ppl_models.inference.objectives.density_ratio import (
+    DensityRatio,
+    Encoded,
+    logistic_loss,
+    logits_of,
+)
 from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -95,7 +100,7 @@ class PermutedCritic(Objective):
         if not self.halves or rows < 2:
             other = permuted(codes, noise)[start : start + count]
             first, second = (logits_of(self.critic, (points,)) for points in (own, other))
-            return 0.5 * (functional.softplus(-first) + functional.softplus(second))
+            return 0.5 * logistic_loss(first, second)
         half = rows // 2
         points = torch.cat([codes[:half], permuted(codes[half:], noise[half:])])
         first = torch.arange(start, start + count, device=codes.device) < half

@@ -15,11 +15,16 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.density_ratio import LogisticCritic, Points, logits_of, told
+from ppl_models.inference.objectives.density_ratio import (
+    LogisticCritic,
+    Points,
+    logistic_loss,
+    logits_of,
+    told,
+)
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
@@ -74,7 +79,7 @@ class SwappedLabels(Objective):
         if weight == 0:
             return zero_loss(run)
         first, second = (logits_of(self.critic, kind(run)) for kind in (self.first, self.second))
-        return 0.5 * weight * (functional.softplus(first) + functional.softplus(-second))
+        return 0.5 * weight * logistic_loss(second, first)
 
 
 def swapped_labels(

@@ -260,21 +260,29 @@ def checker(
     first = _prepared(pair, table.gather(regime, regime.index[:2]), prepare)
     with poutine.block(), torch.no_grad(), quiet(like.device, None, pair):
         trace = poutine.trace(pair.model).get_trace(first.to(like.device, like.dtype))
-    supports: dict[str, Any] = {}
+    supports: dict[str, tuple[Any, str]] = {}
     ragged: list[str] = []
     for name in first:
         site = trace.nodes.get(name)
         if site is not None and site["is_observed"]:
             _check_shape(name, table, first[name], site)
-            supports[name] = base_of(site["fn"])
+            base = base_of(site["fn"])
+            supports[name] = base.support, type(base).__name__
             if there(site, pair.plate_nesting) is not None:
                 ragged.append(name)
+        elif site is None and name in pair.supports:
+            if first[name][0].numel() != 1:
+                raise ValueError(
+                    f"site {name!r} of {table.name} has rows of shape "
+                    f"{tuple(first[name].shape[1:])}, expected one number"
+                )
+            supports[name] = pair.supports[name]
 
     def check(batch: Batch) -> None:
         batch = _prepared(pair, batch, prepare)
         kept = _elements(pair, batch.to(like.device, like.dtype), ragged) if ragged else {}
-        for name, base in supports.items():
-            _check_support(name, table, batch, base, kept.get(name))
+        for name, (support, of) in supports.items():
+            _check_support(name, table, batch, support, of, kept.get(name))
 
     return check
 
@@ -301,7 +309,7 @@ def _elements(pair: Pair, batch: Batch, ragged: Sequence[str]) -> dict[str, Tens
 
 
 def _check_support(
-    name: str, table: Table, batch: Batch, base: Any, kept: Tensor | None = None
+    name: str, table: Table, batch: Batch, support: Any, of: str, kept: Tensor | None = None
 ) -> None:
     values = batch[name]
     if kept is not None:
@@ -310,9 +318,9 @@ def _check_support(
         if not bool(kept.any()):
             return
         values = values.where(kept, values[kept][0])
-    if surely_inside(values, base.support):
+    if surely_inside(values, support):
         return
-    inside = base.support.check(values)
+    inside = support.check(values)
     whole = inside.dim() < values.dim()  # vectors are right or wrong as a whole
     inside = inside.reshape(inside.shape + (1,) * (values.dim() - inside.dim()))  # of vectors
     if values.is_floating_point():
@@ -333,8 +341,8 @@ def _check_support(
         whole = False
     what = "vector" if whole else f"value {value:g}"
     raise ValueError(
-        f"site {name!r}, {where}: the {what} is outside the support of "
-        f"{type(base).__name__}, expected {support_words(base.support)}"
+        f"site {name!r}, {where}: the {what} is outside the support of {of}, "
+        f"expected {support_words(support)}"
     )
 
 

@@ -79,6 +79,7 @@ class DEAR(Pair):
         self.code = CausalCode(c.factors, c.arrows, c.prior, c.rest)
         sites = {name: f"z_{name}" for name in c.factors}
         self.taught = TaughtMeans(sites, c.labels, c.low, c.span)
+        self.supports = self.taught.supports
         self.card = dataclasses.replace(
             self.card,
             latents={**{site: name for name, site in sites.items()}, "z_rest": "rest (R)"},

@@ -70,7 +70,7 @@ class DeepSCM(Pair):
         ),
         limits=(
             "the graph is given; pictures follow causes as far as training rows had them",
-            "x has no mean in closed form: intervene(..., mean=False), or counterfactual",
+            "x has no mean in closed form: intervene gives the median of each pixel",
         ),
         picture="digits as they are, thinner, thicker, darker, brighter; without arrows into x",
     )

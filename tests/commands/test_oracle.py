@@ -16,6 +16,9 @@ READS = """
 def glow(x):
     return x.amax(1)
 
+def size(x):
+    return 0 * x[:, 0] + 1
+
 several = 3
 """
 
@@ -37,11 +40,23 @@ def folder(tmp_path_factory):
 
 
 def test_check_says_what_it_reads(folder, capsys):
+    """An oracle is wrong about rows by numbers of theirs; one that is blind, by what was set."""
     line = f"export {folder}/a --pair {CELLS} --rows 30 --draws 20"
-    assert main([*line.split(), "--oracle", f"glow={folder}/reads.py:glow"]) == 0
-    axioms = export.load(folder / "a" / "posterior.nc")["axioms"]
+    told = [f"--oracle={cause}={folder}/reads.py:{cause}" for cause in ("size", "glow")]
+    assert main([*line.split(), *told]) == 0
+    idata = export.load(folder / "a" / "posterior.nc")
+    axioms = idata["axioms"]
     assert list(axioms["set_site"].values) == ["dose", "size", "glow"]
-    assert np.isfinite(axioms["effectiveness_error"].sel(set_site="glow"))
+    seen = {name: v[idata.posterior["datum"]] for name, v in np.load(folder / "rows.npz").items()}
+    read = {"size": np.ones(30), "glow": seen["x"].max(1)}
+    for cause, value in read.items():
+        own, found = seen[cause], axioms.sel(set_site=cause)
+        for to, name in ((own, "own"), (np.roll(own, 1), "change")):
+            exact = np.abs(value - to).mean() / np.ptp(own)
+            assert float(found[f"effectiveness_{name}"]) == pytest.approx(exact, rel=1e-5)
+    size, dose = (axioms.sel(set_site=cause) for cause in ("size", "dose"))
+    assert float(size["effectiveness_error"]) == float(size["effectiveness_change"])
+    assert np.isnan(dose["effectiveness_error"])
     capsys.readouterr()
     main(["check", f"{folder}/a", "--json"])
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["findings"]}

@@ -11,7 +11,16 @@ from torch.distributions import biject_to, constraints
 from torch.testing import assert_close
 
 from ppl_models import Batch
-from ppl_models.centres import at_centres, centre_of, data_centre, is_class, mean_of, most_probable
+from ppl_models.centres import (
+    at_centres,
+    centre_of,
+    data_centre,
+    is_class,
+    mean_of,
+    median_of,
+    most_probable,
+)
+from ppl_models.parts.mechanisms import Affine, Autoregressive, Between, Mechanism, Spline
 
 LOC, SCALE = torch.tensor([[-1.0, 0.2], [0.5, 1.5]]), torch.tensor([[0.3, 0.5], [0.8, 0.1]])
 NORMAL = dist.Normal(LOC, SCALE)
@@ -60,6 +69,49 @@ def test_a_mean_is_that_of_draws(fn):
 )  # fmt: skip
 def test_what_has_no_mean(fn):
     assert mean_of(fn) is None and centre_of(fn) is None
+
+
+UNIT, CUBE = (
+    biject_to(constraints.unit_interval),
+    dist.transforms.PowerTransform(torch.tensor(3.0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("fn", "exact"),
+    [
+        (dist.TransformedDistribution(NORMAL, [UNIT]).to_event(1).expand((3, 2)),
+         LOC.sigmoid().expand(3, 2, 2)),
+        (dist.TransformedDistribution(NORMAL.to_event(2), [UNIT, dist.transforms.AffineTransform(
+            1.0, -2.0, event_dim=1)]).mask(False), 1 - 2 * LOC.sigmoid()),
+        (dist.TransformedDistribution(NORMAL.expand((5, 2, 2)).to_event(1), [
+            dist.transforms.ReshapeTransform((2,), (2, 1)), UNIT, CUBE]),
+         LOC.sigmoid().pow(3)[..., None].expand(5, 2, 2, 1)),
+        (NORMAL, None),
+        (dist.TransformedDistribution(dist.Gamma(SCALE, 1.0), [UNIT]), None),
+        (dist.TransformedDistribution(NORMAL, [dist.transforms.AbsTransform()]), None),
+    ],
+)  # fmt: skip
+def test_medians_are_carried_by_functions_of_one_number(fn, exact):
+    found = median_of(fn)
+    if exact is None:
+        assert found is None
+    else:
+        assert found.shape == fn.batch_shape + fn.event_shape
+        assert_close(found, exact)
+        assert mean_of(fn) is None and torch.equal(data_centre(fn), found)
+
+
+def test_a_mechanism_of_one_number_has_a_median_and_one_that_mixes_them_has_none():
+    torch.manual_seed(0)
+    own = Mechanism({}, Affine, Spline, outer=(Between(-1.0, 3.0),))
+    for weight in own.parameters():
+        torch.nn.init.normal_(weight)
+    fn = own()
+    draws = fn.sample((40_000,))
+    below = (draws < data_centre(fn)).double().mean()
+    assert float(below) == pytest.approx(0.5, abs=5 * 0.5 / 200)
+    assert data_centre(Mechanism({}, Autoregressive, size=2)()) is None
 
 
 PROBS = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])

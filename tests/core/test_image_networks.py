@@ -46,15 +46,15 @@ EXACT = {
 def padded(maps, kernel):
     """Zeros around so that a stride of 2 gives half the sides, upwards."""
     pads = []
-    for side in (maps.shape[-1], maps.shape[-2]):
-        total = 2 * (-(-side // 2) - 1) + kernel - side
-        before = (kernel - 1) // 2 + (side % 2 if kernel % 2 == 0 else 0)
+    for side, entries in zip(reversed(maps.shape), reversed(kernel), strict=False):
+        total = 2 * (-(-side // 2) - 1) + entries - side
+        before = (entries - 1) // 2 + (side % 2 if entries % 2 == 0 else 0)
         pads += [before, total - before]
     return F.pad(maps, pads)
 
 
 def halved(maps, weight, bias=None):
-    return F.conv2d(padded(maps, weight.shape[-1]), weight, bias, stride=2)
+    return F.conv2d(padded(maps, weight.shape[2:]), weight, bias, stride=2)
 
 
 def doubled(maps, weight, bias, sides):
@@ -173,17 +173,42 @@ def test_the_studys_layers(shape, channels, sides):
         conv.register_forward_hook(lambda _, args, out: seen.append(out.shape[-1]))
     assert encoder(x=torch.rand(2, math.prod(shape))).shape == (2, 20)
     assert seen == sides
-    assert [conv.kernel_size[0] for conv in convs] == list(KERNELS[: len(channels)])
+    # Of a map of one pixel a kernel sees as much.
+    before = [shape[0], *sides]
+    kernels = [kernel if side > 1 else 1 for kernel, side in zip(KERNELS, before, strict=False)]
+    assert [conv.kernel_size[0] for conv in convs] == kernels[: len(channels)]
     assert tuple(conv.out_channels for conv in convs) == channels
     decoder = conv_decoder({"z": 10}, shape, channels=channels)
     turned = [layer for layer in decoder.maps if isinstance(layer, nn.ConvTranspose2d)]
     assert [c.out_channels for c in turned] == [*reversed(channels[:-1]), shape[2]]
-    assert {c.kernel_size for c in turned} == {(4, 4)}
+    there = [side for side, _ in zip(before, channels, strict=False)][::-1]
+    assert [c.kernel_size for c in turned] == [(4, 4) if side > 1 else (1, 1) for side in there]
     assert decoder.start == (sides[-1], sides[-1], channels[-1])
     if shape[0] == 64:  # Table 1 of Locatello et al. (2019) counts these
         dense = 1024 * 256 + 256, 256 * 20 + 20
         maps = 16 * 32 + 32, 16 * 32 * 32 + 32, 4 * 32 * 64 + 64, 4 * 64 * 64 + 64
         assert sum(p.numel() for p in encoder.parameters()) == sum(dense) + sum(maps)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (1, 5, 2), (5, 1, 2), (2, 1, 2), (4, 3, 1)], ids=str)
+def test_gradients_of_maps_of_one_pixel_in_bfloat16(shape):
+    """A kernel that is wider than such maps had some that torch 2.13 does not write."""
+    torch.manual_seed(0)
+    options = {**FEW, "activation": "tanh"}  # no kinks
+    for net, value in (
+        (conv_encoder(shape, 5, **options), {"x": torch.rand(B, math.prod(shape))}),
+        (conv_decoder({"z": 4}, shape, **options), {"z": torch.randn(B, 4)}),
+    ):
+        weights = list(net.parameters())
+        full = torch.autograd.grad(net(**value).square().sum(), weights)
+        littered = [torch.full((n,), torch.nan).bfloat16() for n in range(1, 600)]
+        with bfloat16([net], torch.device("cpu")):
+            loss = net(**value).square().sum()
+        del littered  # what is not written would be what lay there
+        half = torch.autograd.grad(loss, weights)
+        for one, other in zip(half, full, strict=True):
+            # Over ten seeds at most 0.09.
+            assert float((one - other).norm() / other.norm()) < 0.2
 
 
 # ---- draws, labels, rows -----------------------------------------------------------------

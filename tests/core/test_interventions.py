@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch.testing import assert_close
+from worlds.stories.causes import causes, rows as seen
 
 import ppl_models as zoo
 from ppl_models import Batch, Card, Config, Pair, guides, setting
@@ -251,6 +252,24 @@ def test_values_that_a_site_never_has(site, value, words):
     unset = {"share": 1.0, "scale": 1.0, "count": 1.0, "shares": [0.5, 0.25, 0.25]}
     with pytest.raises(ValueError, match=f"^{re.escape(f'site {site!r} {words}')}$"):
         pair.intervene(batch, **{**unset, site: value})
+
+
+@pytest.mark.parametrize("codes", ["draw", "mean"])
+@pytest.mark.parametrize("draws", [None, 2])
+def test_a_cause_is_what_the_data_are_made_of(codes, draws):
+    """b and c are drawn, or at their means, and x is its mean at these."""
+    pair, batch = causes(), seen()
+    torch.manual_seed(6)
+    found = pair.intervene(batch, a=2.0, codes=codes, draws=draws)
+    (ab, ac, bc), b = pair.slopes, found["b"]
+    assert_close(found["x"], pair.decoded(b, found["c"], found["k"], found["z"]))
+    if codes == "mean":
+        assert_close(b, (2 * ab).expand(b.shape))
+        assert_close(found["c"], 2 * ac + bc * b)
+    else:
+        torch.manual_seed(6)
+        drawn = pair.intervene(batch, mean=False, a=2.0, draws=draws)
+        assert torch.equal(b, drawn["b"]) and torch.equal(found["c"], drawn["c"])
 
 
 @pytest.mark.parametrize(

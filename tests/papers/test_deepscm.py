@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 from torch.testing import assert_close
+from worlds.weights import perturbed
 from worlds.whole_life import whole_life
 
 from ppl_models import build, data, inference
@@ -26,13 +27,7 @@ SMALL = {"latent": L, "channels": (4, 4), "hidden": (5,)}
 
 def pair_of(story, dtype=torch.float64):
     """A pair whose every weight is far from where it begins."""
-    pair = build("deepscm", shape=SHAPE, story=story, **SMALL).to(dtype)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in pair.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.3 * noise.to(dtype))
-    return pair
+    return perturbed(build("deepscm", shape=SHAPE, story=story, **SMALL).to(dtype))
 
 
 def table(rows=B, seed=0):

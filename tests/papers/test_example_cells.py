@@ -54,7 +54,16 @@ def test_what_is_set_to_what_it_is_changes_nothing():
     found = pair.counterfactual(batch, dose=batch["dose"])
     for name in sites:
         assert_close(found[name], batch[name], rtol=1e-4, atol=1e-4)
-    assert not torch.equal(pair.counterfactual(batch, dose=2 * batch["dose"])["x"], found["x"])
+    # What follows of twice the dose, by the noises of the rows.
+    noise = pair.scm.noise({name: batch[name] for name in pair.card.causes})
+    causes = pair.scm.push(noise, dose=2 * batch["dose"])
+    found = pair.counterfactual(batch, dose=2 * batch["dose"])
+    means = [
+        pair.decoder(z=found["z"], **pair.scm.inner(values, ("size", "glow")))
+        for values in (batch, causes)
+    ]
+    for name, value in {**causes, "x": batch["x"] + means[1] - means[0]}.items():
+        assert_close(found[name], value, rtol=1e-4, atol=1e-4)
 
 
 def off(found, wanted):

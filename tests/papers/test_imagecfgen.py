@@ -56,14 +56,6 @@ def parts_by_hand(pair, batch, critic=None):
     return [critic(x=x, z=z, **causes).squeeze(-1) for x, z in points]
 
 
-def changed(pair, loss):
-    """The parts of the pair that a loss gives a gradient."""
-    named = dict(pair.named_parameters())
-    grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    found = zip(named, grads, strict=True)
-    return {name.split(".")[0] for name, g in found if g is not None and bool(g.any())}
-
-
 @pytest.mark.parametrize("channels", NETWORKS)
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("scale", [1, 10])
@@ -92,8 +84,9 @@ def test_the_game_is_cross_entropies_at_the_rows_own_causes(channels, dtype, clo
             assert (one is None) == (other is None)
             if one is not None:
                 assert_close(one, other, rtol=100 * close, atol=close)
-        reached = {"guide", "generator"} if whose is pair else set()
-        assert changed(pair, loss) == reached
+        if whose is player.module:  # of the pair's nothing is moved
+            apart = torch.autograd.grad(loss, list(pair.parameters()), allow_unused=True)
+            assert set(apart) == {None}
 
 
 @pytest.mark.parametrize("channels", NETWORKS)
@@ -149,20 +142,23 @@ def life(world, tmp_path_factory):
 
 @pytest.mark.long
 def test_a_whole_life(life, world):
-    run, posterior = life
+    _, posterior = life
     assert posterior.posterior["z"].shape[-1] == L
-    assert run.history["critic.logistic"][-1] != run.history["critic.logistic"][-2]
 
 
 def test_each_stage_trains_its_own_part_alone(world):
+    """Adam's first step is as long as the rate."""
     pair = build("imagecfgen", world, **TINY, seed=0)
-    parts = []
-    for stage in pair.stages():
-        before = {n: v.clone() for n, v in pair.state_dict().items()}
-        inference.fit(pair, world, stages=(stage,), steps=2, seed=0, progress=False, device="cpu")
-        now = pair.state_dict()
-        parts.append({n.split(".")[0] for n in now if not torch.equal(now[n], before[n])})
-    assert parts == [{"scm"}, {"generator", "guide"}, {"guide"}]
+    rates = {"scm": (1e-2, 0, 0), "generator": (0, 1e-4, 0), "guide": (0, 1e-4, 1e-4)}
+    for place, stage in enumerate(pair.stages()):
+        before = {n: v.clone() for n, v in pair.named_parameters()}
+        inference.fit(pair, world, stages=(stage,), steps=1, seed=0, progress=False, device="cpu")
+        moved = {
+            n: float((v - before[n]).detach().abs().max()) for n, v in pair.named_parameters()
+        }
+        for part, rate in rates.items():
+            longest = max(m for n, m in moved.items() if n.split(".")[0] == part)
+            assert longest == pytest.approx(rate[place], rel=1e-2)
 
 
 @pytest.mark.parametrize("channels", NETWORKS)
@@ -202,6 +198,23 @@ def test_nothing_set_gives_the_reconstruction_and_causes_their_closed_form(chann
     assert torch.equal(darker["thickness"], batch["thickness"])
 
 
+@pytest.mark.parametrize("codes", ["draw", "mean"])
+def test_interventions_draw_causes_anew_and_give_the_picture_of_them(codes):
+    """At the means the intensity, which has none in closed form, has its median: noise of 0."""
+    pair, batch = made(), rows()
+    torch.manual_seed(6)
+    found = pair.intervene(batch, thickness=2.0, codes=codes)
+    causes = causes_of(found)
+    assert_close(found["x"], pair.make(found["z"], **causes))
+    noise = pair.scm.noise(causes)["intensity"]
+    if codes == "mean":
+        assert_close(noise, torch.zeros_like(noise), rtol=0, atol=1e-12)
+    else:
+        torch.manual_seed(6)
+        drawn = pair.intervene(batch, mean=False, thickness=2.0)
+        assert torch.equal(found["intensity"], drawn["intensity"])
+
+
 def test_causes_may_come_as_columns(world):
     """From arrays and files a number per row comes as ``(N, 1)``."""
     sites = {name: value.numpy() for name, value in world.train.sites.items()}
@@ -209,5 +222,10 @@ def test_causes_may_come_as_columns(world):
     assert own.train.sites["thickness"].shape == (len(sites["x"]), 1)
     pair = build("imagecfgen", own, **TINY, seed=0)
     inference.fit(pair, own.train, steps=1, progress=False, device="cpu")
-    (batch,) = pair.schema.bring(own.train).batches()
-    assert pair.counterfactual(batch, thickness=2.0)["x"].shape == (len(sites["x"]), 784)
+    (columns,) = pair.schema.bring(own.train).batches()
+    plain = Batch({name: v[own.train.numbers] for name, v in world.train.sites.items()})
+    found = []
+    for batch in (columns, plain):
+        torch.manual_seed(0)
+        found.append(pair.counterfactual(batch, thickness=2.0))
+    assert_close(*found, rtol=0, atol=0)

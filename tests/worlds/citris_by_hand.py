@@ -7,6 +7,7 @@ import math
 import torch
 from pyro import poutine
 from torch import Tensor
+from worlds.weights import perturbed
 
 import ppl_models as zoo
 from ppl_models import Batch, inference
@@ -27,13 +28,7 @@ VARIANTS = {
 def built(variant, dtype=torch.float64):
     """A pair with weights away from where they start, and a batch."""
     name, settings = VARIANTS[variant]
-    pair = zoo.build(name, seed=0, **settings).to(dtype)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in pair.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.3 * noise.to(dtype))
-    return pair
+    return perturbed(zoo.build(name, seed=0, **settings).to(dtype))
 
 
 def batch_for(pair, rows=6, scale=1):

@@ -88,7 +88,6 @@ def test_both_losses_are_cross_entropies_with_labels_as_they_are_and_swapped(dty
         assert_close(loss, exact, **close)
         found = torch.autograd.grad(loss, moved, retain_graph=bool(kept), allow_unused=True)
         assert_close(found, torch.autograd.grad(exact, moved), **close)
-        assert all(bool(g.any()) for g in found)
         # The critic's points carry no gradient into the pair.
         if kept:
             unused = torch.autograd.grad(loss, kept, allow_unused=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+
 import pyro
 import pytest
 import torch
@@ -14,6 +17,7 @@ from ppl_models import catalogue, data, inference
 from ppl_models.commands.flags import Parser, add_settings, chosen
 from ppl_models.inference.objectives.stage import Training
 from ppl_models.inference.training.precision import bfloat16, networks_of
+from ppl_models.networks import SumLinear
 from ppl_models.testing.cases import cases, kinds, small_settings
 
 CPU = torch.device("cpu")
@@ -22,12 +26,7 @@ CPU = torch.device("cpu")
 def small(name):
     cls = catalogue.get(name)
     torch.manual_seed(0)
-    settings = small_settings(cls)
-    if isinstance(settings.get("channels"), tuple):
-        # In torch 2.13 the bfloat16 gradient of a kernel of 4 x 4 over maps of one pixel has
-        # entries that nobody writes.
-        settings["channels"] = settings["channels"][:1]
-    return cls(cls.Config(**settings))
+    return cls(cls.Config(**small_settings(cls)))
 
 
 def networks(case):
@@ -39,18 +38,49 @@ def loss_of(case):
     with pyro.validation_enabled(False):
         loss = case.objective.differentiable_loss(case.pair.model, case.pair.guide, case.batch)
     grads = torch.autograd.grad(loss, list(case.pair.parameters()), allow_unused=True)
-    return loss.detach(), [g for g in grads if g is not None]
+    return loss.detach(), torch.cat([g.flatten() for g in grads if g is not None])
 
 
-# A mean that is off by e is off by e / sd in a density: pixels of these have an sd of about 0.1.
-SHARPNESS = {"chroma_vae": 10, "deepscm": 10}
-# The gradient of an absolute error is a sign, which turns where the error is nearly 0.
-SIGNS = {"imagecfgen": 0.2}
+@contextlib.contextmanager
+def last_bit_off(networks, seed):
+    """In full precision, what enters and leaves products is off by up to its eighth bit."""
+
+    def off(value, place=0):
+        g = torch.Generator().manual_seed(100 * seed + place)
+        return value * (1 + BIT * (2 * torch.rand(value.shape, generator=g) - 1))
+
+    inside = {m: None for network in networks for m in network.modules()}
+    products = [
+        m for m in inside if isinstance(m, nn.Linear | nn.modules.conv._ConvNd | SumLinear)
+    ]
+    weights = [p for m in products for p in m.parameters()]
+    kept = [p.detach().clone() for p in weights]
+    handles = [m.register_forward_hook(lambda m, args, out: off(out)) for m in products]
+    with torch.no_grad():
+        for weight in weights:
+            weight.copy_(off(weight, len(weight)))
+    yield
+    with torch.no_grad():
+        for weight, value in zip(weights, kept, strict=True):
+            weight.copy_(value)
+    for handle in handles:
+        handle.remove()
+
+
+BIT = 2**-8  # bfloat16 has 8
 
 
 @pytest.mark.parametrize("name", catalogue.names())
 def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
+    """Both are off by what eight bits make of them, which may be much where a density is sharp.
+
+    Over ten seeds, and with and without vector instructions, the loss is off by at most 1.1 times
+    that, and the gradient by 3.1 times but where a unit of a ReLU turns, as none does here.
+    """
     for case in cases(small(name)):
+        if name == "imagecfgen":  # a pixel of 0 or 1 is not where an absolute error turns
+            pixels = {"x": case.batch["x"].round()}
+            case = dataclasses.replace(case, batch=case.batch.replace({**case.batch, **pixels}))
         found, (loss, grads) = networks(case), loss_of(case)
         with bfloat16(found, CPU):
             half, half_grads = loss_of(case)
@@ -58,10 +88,13 @@ def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
         if not loss:  # rows without labels teach a pair of labels nothing
             assert half == loss
             continue
-        lost = SHARPNESS.get(name, 1) * 2**-8  # bfloat16 has 8 bits
-        assert 0 < float((half - loss).abs() / loss.abs()) < lost
-        flat, half_flat = (torch.cat([g.flatten() for g in gs]) for gs in (grads, half_grads))
-        assert float((flat - half_flat).norm() / flat.norm()) < SIGNS.get(name, 0.05)
+        lost, moved = BIT * loss.abs(), BIT * grads.norm()
+        for seed in range(2):
+            with last_bit_off(found, seed):
+                there, turned = loss_of(case)
+            lost, moved = lost.max((there - loss).abs()), moved.max((turned - grads).norm())
+        assert 0 < (half - loss).abs() < 2 * lost
+        assert 0 < (half_grads - grads).norm() < 6 * moved
         assert loss_of(case)[0] == loss  # nothing is left behind
 
 
