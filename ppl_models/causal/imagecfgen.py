@@ -63,8 +63,7 @@ class ImageCFGen(Pair):
         numbers=tuple(UNITS),
         density="none",
         departs=(
-            "no batch norm, no dropout; the critic is the mean of three heads, as DEAR's,"
-            " and learns faster than the networks",
+            "no batch norm, no dropout; the critic has three heads, as DEAR's, and learns faster",
             "the digit is a cause of the intensity, too, as bright_digits needs it",
         ),
         limits=("the graph is given", "what the game leaves untaught of the causes, z takes up"),
@@ -107,8 +106,9 @@ class ImageCFGen(Pair):
         c, causes = self.config, self.card.causes
         critic = image_critic(self.scm, c.shape, c.channels, c.critic, z=c.latent)
         points = Encoded("x", "z", *causes), Generated("x", "z", *causes, given=causes)
-        turns = {"steps": c.turns, "learning_rate": c.critic_rate}
-        term, player = inference.swapped_labels(critic.to(self.like()), *points, **turns)
+        term, player = inference.swapped_labels(
+            critic.to(self.like()), *points, steps=c.turns, learning_rate=c.critic_rate
+        )
         cycled = inference.Penalty("cycle", self.cycle)
         first = Training(epochs=20, learning_rate=1e-2)
         game = Training(epochs=200, batch_size=64, learning_rate=1e-4, beta1=0.5)
