@@ -42,9 +42,11 @@ SETTINGS = (
     "64 rows for the game (of some 190,000 of the paper's), 800 for the encoder; 300 test rows; "
     "seeds 0-2"
 )
+# In the world's own pictures of seed 10 a classifier changes 32 % of its answers with brightness
+# after one pass, 21, 18 and 14 % after 2, 3 and 5: the longer it learns, the more of the shape.
 BRIGHT_SETTINGS = (
     "3,000 digits 3 and 8, of the classes' brightness 0.9; the same pair and steps; a small "
-    "convolutional classifier, 5 passes, and 5 more with the weight 1; 500 balanced test rows, "
+    "convolutional classifier, 1 pass, and 5 more with the weight 1; 500 balanced test rows, "
     "dark ones to 230 and bright ones to 90 grey levels; seeds 0-2"
 )
 # Why checks miss where they do, as far as is known.
@@ -186,7 +188,7 @@ def bright(seed: int) -> dict[str, object]:
     found["brightness asked"] = [
         float(v.mean()) for v in (batch["intensity"], other_brightness(batch)["intensity"])
     ]
-    for name, epochs, weight in (("plain", 5, 0.0), ("longer", 10, 0.0), ("even", 5, 1.0)):
+    for name, epochs, weight in (("plain", 1, 0.0), ("longer", 6, 0.0), ("even", 1, 1.0)):
         torch.manual_seed(seed)
         classifier = network()
         with torch.enable_grad():
