@@ -16,7 +16,7 @@ from ppl_models.data.render.pendulum import EDGES, NAMES
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
-STEPS = 4000
+STEPS = 8000
 LABELLED = {"all labels": None, "10 % of labels": 480}
 PRIORS = {  # which arrows A may have; none are all from earlier to later factors
     "true arrows": {"prior": "line"},
@@ -32,7 +32,8 @@ KINDS = (
 )
 SETTINGS = (
     f"pendulum_vectors, 4,800 rows, {STEPS:,} steps of 128 rows, perceptrons of two layers of 96, "
-    "squared errors, rates 3e-4, critic 6e-4, A and f 2e-3; seeds 0-2"
+    "squared errors, rates 3e-4, critic 6e-4, A and f 2e-3, by a cosine; seeds "
+    "0-2"
 )
 IMAGES = (
     "pendulum_dear, 32 x 32, all training rows labelled, 2,500 steps of 64 rows, convolutions of "
@@ -94,7 +95,7 @@ def trained(prior, seed, rows, steps=STEPS):
     )  # fmt: skip
     inference.fit(
         pair, rows, steps=steps, batch_size=128, learning_rate=3e-4, seed=seed, compile=True,
-        progress=False, device="cpu",
+        schedule="cosine(last=0.05)", progress=False, device="cpu",
     )  # fmt: skip
     return pair
 
