@@ -11,9 +11,9 @@ Of pairs whose card has causes. The figures are those of
   same rounding.
 - **Composition** and **reversibility**: two interventions in turn are both at once, and a way
   back undoes the way out, but for half of what they moved: beyond that, more is made up by the
-  guide, which tells what stays from the rows as they have become, than is kept. A site that is
-  not observed is told by the guide itself, moved or not: as what is made anew, it must be nearer
-  to what it was than half of the way to another row.
+  guide, which tells what stays from the rows as they have become, than is kept. What is told anew
+  in any case, moved or not, must be nearer to what it was than half of the way to another row:
+  what is made, what is not observed, and a class, whose noise is drawn.
 - **Effectiveness**, where an oracle reads the cause in the data: what it reads must come nearer
   to what was set than half of the way there from what it reads in the row as it is.
 - **Masks**, where the truth is known, of entries that are probably there and of the others, which
@@ -242,14 +242,14 @@ def _staying(axioms: xr.Dataset) -> Finding:
 
 def _halved(axioms: xr.Dataset, check: str, clause: str, advice: str) -> Finding:
     limits = np.maximum(HALF * axioms[f"{check}_change"].values, ROUNDED)
-    inferred = np.zeros(axioms.sizes[SITE], bool)
-    if "null_inferred" in axioms:
-        inferred = axioms["null_inferred"].values.astype(bool)
+    anew = axioms["null_made"].values.astype(bool)
+    if "null_drawn" in axioms:
+        anew = anew | axioms["null_drawn"].values.astype(bool)
     far = HALF * axioms["null_change"].values
     cause, site, figure, limit = _worst(
-        axioms, axioms[f"{check}_error"].values, np.where(inferred, np.maximum(limits, far), limits)
+        axioms, axioms[f"{check}_error"].values, np.where(anew, np.maximum(limits, far), limits)
     )
-    told = inferred[list(axioms[SITE].values).index(site)]
+    told = anew[list(axioms[SITE].values).index(site)]
     why = "half of the way to another row" if told else "half of what it moved"
     return Finding(
         check, figure <= limit,

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, distributions as of_torch
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.counterfactuals import Graph, counterfactual
+from ppl_models.exogenous import noise_family
 from ppl_models.inference.posterior.groups import Array, Groups
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
@@ -29,6 +30,7 @@ from ppl_models.set_sites import by_row, descendants
 from ppl_models.site_values import site_value
 
 Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause
+DRAWN = (of_torch.Categorical, of_torch.Bernoulli)  # families whose values leave their noise open
 SET, SITE = "set_site", "site"  # dimensions: the cause that is set, and what is looked at
 
 
@@ -43,8 +45,8 @@ def null_intervention(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
     Returns:
         Over causes and sites, ``error``; ``largest``, that of the worst entry; ``change``, how far
         rows stand from other rows; and over sites ``made``, whether it is made anew and not
-        scored, so that what comes back is its reconstruction, and ``inferred``, whether it is not
-        observed, so that the guide tells it.
+        scored, so that what comes back is its reconstruction, and ``drawn``, whether a draw tells
+        it: the guide's where it is not observed, or that of the noise behind a class.
 
     Raises:
         ValueError: If the pair's card has no causes, there are fewer than two rows, or the pair
@@ -65,8 +67,9 @@ def _null(worlds: _Worlds) -> xr.Dataset:
         change=dict.fromkeys(found, far),
     )
     points = [int(n in like and is_delta(like[n]["fn"])) for n in own]
-    inferred = [int(n not in worlds.batch) for n in own]
-    return measured.assign(made=((SITE,), points), inferred=((SITE,), inferred))
+    classes = [n in like and noise_family(like[n]["fn"]) in DRAWN for n in own]
+    drawn = [int(n not in worlds.batch or of) for n, of in zip(own, classes, strict=True)]
+    return measured.assign(made=((SITE,), points), drawn=((SITE,), drawn))
 
 
 def non_descendants(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:

@@ -45,6 +45,7 @@ class Vectors(Pair):
         )
         seen = {"b": 1, "c": 1, "k": Label(3)}
         self.decoder = Net({**seen, "z": L}, (), D)
+        self.made = False  # whether x is made by the decoder, and not scored
         self.log_scale = nn.Parameter(torch.tensor(-1.0))
         self.guide = guides.Factored(
             k=guides.Categorical(3, {"x": D}, (8,)), z=guides.Normal(L, {"x": D, **seen}, ())
@@ -58,4 +59,6 @@ class Vectors(Pair):
             z = pyro.sample("z", unit)
             seen = {name: causes[name] for name in ("b", "c", "k")}
             x = dist.Normal(self.decoder(z=z, **seen), self.log_scale.exp()).to_event(1)
+            if self.made:
+                x = dist.Delta(x.mean, event_dim=1).mask(False)
             pyro.sample("x", x, obs=batch.get("x"))
