@@ -51,14 +51,14 @@ def tables(runs: list[dict[str, Any]]) -> str:
     total = sum(bool(run["good"]) for run in runs)
     return f"""{HEAD}
 
-Each fault in {FAULTY} fits of each pair that can have it: `cells` is the example, `vectors` a linear
-model with a class, whose data are scored or made, `shifted` has known masks. Where the fault is of one
-cause, that it is named counts, too.
+Each fault in {FAULTY} fits of each pair that can have it: `cells` is the example, `vectors` is
+linear, with a class, and its data are scored or made, `shifted` has known masks. Where the
+fault is of one cause, that one must be named.
 
 {table(("fault", "how it is planted", "check", "pairs", "named by it", "not trusted"), caught)}
 
-Of good fits {total} of {len(runs)} raised an alarm of these checks; at most {MOST} were stated beforehand.
-Settings and limits were fixed on other seeds.
+Of good fits {total} of {len(runs)} raised an alarm of these checks; at most {MOST} were stated
+beforehand. Settings and limits were fixed on other seeds.
 
 {table(("pair", "fits", "alarms", "by check"), alarms)}
 
