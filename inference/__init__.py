@@ -127,6 +127,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.posterior.axioms import (
         composition as composition,
         effectiveness as effectiveness,
+        non_descendants as non_descendants,
         null_intervention as null_intervention,
         reversibility as reversibility,
     )
@@ -274,6 +275,7 @@ _HOMES = {
     "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
     "moving_average": "objectives.moving_average",
+    "non_descendants": "posterior.axioms",
     "null_intervention": "posterior.axioms",
     "nuts": "sampling.mcmc",
     "permuted_codes": "objectives.permuted_codes",

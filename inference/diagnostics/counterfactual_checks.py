@@ -7,13 +7,22 @@ Of pairs whose card has causes. The figures are those of
   keeps its noise, and stays but for rounding: 1e-4 of its range (:data:`ROUNDED`), ten times what
   float32 leaves. What is made anew and not scored comes back as its reconstruction, which must be
   nearer to the row than half of the way to another row (:data:`HALF`).
+- **Non-descendants**: what does not depend on a cause stays where the cause is set, but for the
+  same rounding.
 - **Composition** and **reversibility**: two interventions in turn are both at once, and a way
   back undoes the way out, but for half of what they moved: beyond that, more is made up by the
-  guide, which tells what stays from the rows as they have become, than is kept.
+  guide, which tells what stays from the rows as they have become, than is kept. What is told anew
+  in any case, moved or not, must be nearer to what it was than half of the way to another row:
+  what is made, what is not observed, and a class, whose noise is drawn.
 - **Effectiveness**, where an oracle reads the cause in the data: what it reads must come nearer
   to what was set than half of the way there from what it reads in the row as it is.
-- **Masks**, where the truth is known: the mean of the larger of p and 1 - p against the share in
-  which it is right, with the limit of label probabilities: 20 points and two standard errors.
+- **Masks**, where the truth is known, of entries that are probably there and of the others, which
+  may be many: their mean probability against the share that is there, with the limit of label
+  probabilities: 20 points (:data:`APART`) and two standard errors, were the probabilities right.
+  Each chain for itself: the chains of one mask are no further entries of it.
+- **Mask rate**: where few are there, masks that are all closed are right about most. The number
+  that are there must be more than half of what the probabilities come to, and less than twice
+  that (:data:`HALF`), again but for two standard errors.
 """
 
 from __future__ import annotations
@@ -118,20 +127,55 @@ def mask_checks(groups: Datasets, masks: Mapping[str, Any]) -> Iterator[Finding]
     for name, truth in masks.items():
         if name not in structure:
             raise ValueError(f"masks: no {name!r} in group structure, which has {[*structure]}")
-        values = structure[name].values
+        values = structure[name]
+        chains = values.values if values.dims[:1] == ("chain",) else values.values[None]
         truth = np.asarray(truth)
-        # One for each chain.
-        truth = np.broadcast_to(truth, values.shape) if values.ndim > truth.ndim else truth
-        found = mask_calibration(values, truth)
-        error = math.sqrt(found.right * (1 - found.right) / max(1, truth.size))
-        limit = max(APART, 2 * error)
-        yield Finding(
-            "masks", abs(found.sure - found.right) <= limit,
-            f"{name} is {found.sure:.0%} sure and right in {found.right:.0%} of {truth.size} "
-            f"entries (at most {100 * limit:.0f} points apart)",
-            "train longer, start with other probabilities, or take another sparsity",
-            name, abs(found.sure - found.right), limit,
-        )  # fmt: skip
+        if truth.shape not in (chains.shape, chains.shape[1:]):
+            raise ValueError(
+                f"masks: {name!r} has shape {chains.shape[1:]} and the truth {truth.shape}, "
+                "expected the same, or chains in front"
+            )
+        by_chain = truth if truth.shape == chains.shape else [truth] * len(chains)
+        for place, (probs, true) in enumerate(zip(chains, by_chain, strict=True)):
+            of = f" of chain {place}" if len(chains) > 1 else ""
+            yield from _of_mask(str(name), of, probs, true)
+
+
+def _of_mask(name: str, of: str, probs: Array, truth: Array) -> Iterator[Finding]:
+    """Of one mask, whose entries are as many independent chances."""
+    mask_calibration(probs, truth)  # checks values
+    advice = "train longer, start with other probabilities, or take another sparsity"
+    sides = [probs > 0.5, probs <= 0.5]
+    told = [_apart(probs[side], truth[side]) for side in sides if side.any()]
+    place = int(np.argmax([apart / limit for apart, limit in told]))
+    side, (apart, limit) = [side for side in sides if side.any()][place], told[place]
+    probably = "probably" if probs[side][0] > 0.5 else "probably not"
+    yield Finding(
+        "masks", apart <= limit,
+        f"{side.sum()} of {truth.size} entries of {name}{of} are {probably} there, by "
+        f"{probs[side].mean():.0%} on average, and {truth[side].mean():.0%} of them are (at most "
+        f"{100 * limit:.0f} points apart)",
+        advice, name, apart, limit,
+    )  # fmt: skip
+    there, expected = float(truth.sum()), float(probs.sum())
+    limit = HALF * max(there, expected) + 2 * _deviation(probs)
+    yield Finding(
+        "mask rate", abs(there - expected) <= limit,
+        f"{there:.0f} of {truth.size} entries of {name}{of} are there, and its probabilities come "
+        f"to {expected:.1f} (at most {limit:.1f} apart: half of the larger)",
+        advice, name, abs(there - expected), limit,
+    )  # fmt: skip
+
+
+def _apart(probs: Array, truth: Array) -> tuple[float, float]:
+    """How far the mean probability is from the share that is there, and how far it may be."""
+    limit = APART + 2 * _deviation(probs) / probs.size
+    return abs(float(probs.mean() - truth.mean())), limit
+
+
+def _deviation(probs: Array) -> float:
+    """Of the number of entries that are there."""
+    return math.sqrt(float((probs * (1 - probs)).sum()))
 
 
 def counterfactual_checks(groups: Datasets, attrs: Mapping[Any, Any]) -> Iterator[Finding]:
@@ -149,6 +193,8 @@ def counterfactual_checks(groups: Datasets, attrs: Mapping[Any, Any]) -> Iterato
         return
     axioms = groups[GROUP]
     yield _null(axioms)
+    if axioms.get("non_descendants_largest", xr.DataArray(np.nan)).notnull().any():
+        yield _staying(axioms)
     yield _halved(
         axioms, "composition", "two interventions in turn miss both at once in {site}",
         "train the guide longer, which tells other codes of rows that the model has made; keep to "
@@ -181,14 +227,34 @@ def _null(axioms: xr.Dataset) -> Finding:
     )  # fmt: skip
 
 
+def _staying(axioms: xr.Dataset) -> Finding:
+    # What depends on the cause has no figure.
+    figures = np.nan_to_num(axioms["non_descendants_largest"].values, nan=-1.0)
+    cause, site, figure, limit = _worst(axioms, figures, np.full_like(figures, ROUNDED))
+    return Finding(
+        "non-descendants", figure <= limit,
+        f"{cause} set as in other rows moves {site}, which does not depend on it, by "
+        f"{figure:.2g} of its range (at most {limit:.2g}: rounding)",
+        "look for a story that reads the batch, or draws, where it should read its own sites",
+        site, figure, limit,
+    )  # fmt: skip
+
+
 def _halved(axioms: xr.Dataset, check: str, clause: str, advice: str) -> Finding:
-    change = axioms[f"{check}_change"].values
-    limits = np.maximum(HALF * change, ROUNDED)
-    cause, site, figure, limit = _worst(axioms, axioms[f"{check}_error"].values, limits)
-    fact = clause.format(cause=cause, site=site)
+    limits = np.maximum(HALF * axioms[f"{check}_change"].values, ROUNDED)
+    anew = axioms["null_made"].values.astype(bool)
+    if "null_drawn" in axioms:
+        anew = anew | axioms["null_drawn"].values.astype(bool)
+    far = HALF * axioms["null_change"].values
+    cause, site, figure, limit = _worst(
+        axioms, axioms[f"{check}_error"].values, np.where(anew, np.maximum(limits, far), limits)
+    )
+    told = anew[list(axioms[SITE].values).index(site)]
+    why = "half of the way to another row" if told else "half of what it moved"
     return Finding(
         check, figure <= limit,
-        f"{fact} by {figure:.2g} of its range (at most {limit:.2g}: half of what it moved)",
+        f"{clause.format(cause=cause, site=site)} by {figure:.2g} of its range (at most "
+        f"{limit:.2g}: {why})",
         advice, site, figure, limit,
     )  # fmt: skip
 

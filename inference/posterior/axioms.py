@@ -8,6 +8,7 @@ range that the site has over the rows; of a class, they are the share of rows th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
+from torch import Tensor, distributions as of_torch
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
 from ppl_models.counterfactuals import Graph, counterfactual
+from ppl_models.exogenous import noise_family
 from ppl_models.inference.posterior.groups import Array, Groups
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import is_delta
-from ppl_models.set_sites import by_row
+from ppl_models.set_sites import by_row, descendants
 from ppl_models.site_values import site_value
 
 Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause
+DRAWN = (of_torch.Categorical, of_torch.Bernoulli)  # families whose values leave their noise open
 SET, SITE = "set_site", "site"  # dimensions: the cause that is set, and what is looked at
 
 
@@ -42,7 +45,8 @@ def null_intervention(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
     Returns:
         Over causes and sites, ``error``; ``largest``, that of the worst entry; ``change``, how far
         rows stand from other rows; and over sites ``made``, whether it is made anew and not
-        scored, so that what comes back is its reconstruction.
+        scored, so that what comes back is its reconstruction, and ``drawn``, whether a draw tells
+        it: the guide's where it is not observed, or that of the noise behind a class.
 
     Raises:
         ValueError: If the pair's card has no causes, there are fewer than two rows, or the pair
@@ -63,7 +67,38 @@ def _null(worlds: _Worlds) -> xr.Dataset:
         change=dict.fromkeys(found, far),
     )
     points = [int(n in like and is_delta(like[n]["fn"])) for n in own]
-    return measured.assign(made=((SITE,), points))
+    classes = [n in like and noise_family(like[n]["fn"]) in DRAWN for n in own]
+    drawn = [int(n not in worlds.batch or of) for n, of in zip(own, classes, strict=True)]
+    return measured.assign(made=((SITE,), points), drawn=((SITE,), drawn))
+
+
+def non_descendants(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
+    """Whether what does not depend on a cause stays where the cause is set: to the bit.
+
+    Args:
+        pair: As of :func:`null_intervention`.
+        batch: As of :func:`null_intervention`.
+        seed: As of :func:`null_intervention`.
+
+    Returns:
+        Over causes and sites, ``largest``, how far the worst entry moves; NaN of the cause itself
+        and of what depends on it.
+
+    Raises:
+        ValueError: As :func:`null_intervention`.
+    """
+    return _non_descendants(_Worlds.of(pair, batch, seed))
+
+
+def _non_descendants(worlds: _Worlds) -> xr.Dataset:
+    own, largest = worlds.own, {}
+    for cause in worlds.causes:
+        below = {cause} | descendants(worlds.graph.parents, {cause})
+        made = worlds.at(worlds.batch, {cause: _others(own[cause])})
+        largest[cause] = {
+            n: math.nan if n in below else worlds.worst(n, made[n], own[n]) for n in own
+        }
+    return worlds.table(largest=largest)
 
 
 def composition(pair: Pair, batch: Batch, seed: int = 0) -> xr.Dataset:
@@ -333,6 +368,7 @@ def add_axioms(
         worlds = _Worlds.of(pair, batch, seed)
         found = {
             "null": _null(worlds),
+            "non_descendants": _non_descendants(worlds),
             "composition": _composition(worlds),
             "reversibility": _reversibility(worlds),
         }

@@ -17,7 +17,7 @@ from ppl_models.pages.tables import table
 
 pytestmark = pytest.mark.claims
 PAGE = Path(__file__).parents[2] / "docs" / "diagnostics.md"
-HEAD = "## Planted faults"  # all that stands from here on is written by this test
+HEAD = "## Planted faults\n"  # all that stands from here on is written by this test
 GOOD = dict(zip(PAIRS, (17, 17, 17, 17, 16, 16), strict=True))  # seeds of good fits, 100 in all
 FAULTY = 3  # seeds of each fault and pair
 MOST = 5  # false alarms, as stated before they were counted
@@ -110,7 +110,6 @@ def tables(runs: list[dict[str, Any]], chains: dict[bool, list[list[str]]]) -> s
                    str(sum(map(bool, chains[False]))), ""))  # fmt: skip
     total = sum(bool(run["good"]) for run in runs)
     return f"""{HEAD}
-
 Each fault in {FAULTY} fits of each pair that can have it, over {len(PAIRS)} pairs.
 
 {table(("fault", "how it is planted", "check", "pairs", "named by it", "not trusted"), caught)}
