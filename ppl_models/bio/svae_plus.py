@@ -69,7 +69,7 @@ class SVAEPlus(Pair):
             "masks are summed out, or drawn as masks='gumbel'; they and shifts have own rates",
             "no dropout; log counts about their means of some cells, in place of batch norm",
         ),
-        picture="true targets and those of one fit: latents down, perturbations across",
+        picture="targets, true, found and of shuffled labels: latents down, perturbations across",
     )
 
     def __init__(self, config: SVAEPlusConfig) -> None:

@@ -72,6 +72,7 @@ def fitted(kind: str, seed: int, k: float) -> tuple[zoo.Pair, data.Dataset]:
 
 def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
     """MCC of test rows, scores of the targets, and bounds of validation rows."""
+    began = time.monotonic()
     pair, rows = fitted(kind, seed, k)
     with torch.no_grad():
         codes, _ = pair.guide.moments(rows.test.sites["x"])
@@ -97,12 +98,13 @@ def measured(kind: str, seed: int, k: float = K) -> dict[str, object]:
         if pair.shifts.learnt:  # masks as they are found, which the prior does not shrink
             pair.shifts.settle(torch.zeros(0, dtype=torch.long))
             result["settled"] = bound(pair, rows.validation)
-        return result
+        return result | {"minutes": (time.monotonic() - began) / 60}
 
 
 @torch.no_grad()
 def transferred(kind: str, seed: int) -> dict[str, float]:
     """Bound of cells of twelve unseen perturbations, of which nothing but shifts is fitted."""
+    began = time.monotonic()
     rows = data.load("perturb_sim", seed=seed, unseen=UNSEEN)
     masks = "summed" if kind == "shuffled" else kind
     pair = zoo.build("svae_plus", rows, seed=seed, masks=masks, sparsity=K, **NET)
@@ -123,27 +125,26 @@ def transferred(kind: str, seed: int) -> dict[str, float]:
             inference.fit(
                 pair, rows.test, stages=(own,), learning_rate=5e-3, steps=TRANSFER[2], **how
             )
-    return {"before": before, "bound": bound(pair, rows.test)}
+    minutes = (time.monotonic() - began) / 60
+    return {"before": before, "bound": bound(pair, rows.test), "minutes": minutes}
 
 
 @pytest.fixture(scope="module")
 def fits():
     """What was measured, by kind and seed, and the minutes that it took."""
-    began = time.monotonic()
     jobs = [(kind, seed) for seed in SEEDS for kind in KINDS]
     found = dict(zip(jobs, run_all(measured, jobs), strict=True))
-    minutes = round((time.monotonic() - began) / 60, 1)
+    minutes = round(sum(run["minutes"] for run in found.values()), 1)
     return {k: [found[k, seed] for seed in SEEDS] for k in KINDS}, minutes
 
 
 @pytest.fixture(scope="module")
 def transfers():
     """Bounds of unseen perturbations, by kind and seed, and the minutes that it took."""
-    began = time.monotonic()
     kinds = ("summed", "zeros", "shuffled")
     jobs = [(kind, seed) for seed in SEEDS for kind in kinds]
     found = dict(zip(jobs, run_all(transferred, jobs), strict=True))
-    minutes = round((time.monotonic() - began) / 60, 1)
+    minutes = round(sum(run["minutes"] for run in found.values()), 1)
     return {k: [found[k, seed]["bound"] for seed in SEEDS] for k in kinds}, minutes
 
 
@@ -222,22 +223,22 @@ def test_shuffled_labels_find_what_a_vae_finds(fits, record):
     assert holds, mean
 
 
-def test_the_gumbel_estimator_finds_the_same(fits, record):
-    """No claim of the paper's: summing masks out is worth no MCC here, and costs none."""
+def test_masks_that_are_summed_out_find_no_less(fits, record):
+    """No claim of the paper's, which draws them: what the departure costs, or is worth."""
     columns, minutes = fits
     gap = statistics.mean(values(columns, "summed", "mcc")) - statistics.mean(
         values(columns, "gumbel", "mcc")
     )
     record(
-        "svae_plus: masks summed out and drawn by Gumbel: MCC within 0.10 of each other",
+        "svae_plus: masks summed out find no less than those drawn by Gumbel, MCC",
         ours=told(columns, "mcc", "summed") + "; F1 " + told(columns, "f1", "summed"),
         baseline=told(columns, "mcc", "gumbel") + "; F1 " + told(columns, "f1", "gumbel"),
-        holds="yes" if abs(gap) <= 0.10 else "no",
+        holds="yes" if gap > 0 else "no",
         settings=SETTINGS,
         fixture="fits",
         minutes=minutes,
     )
-    assert abs(gap) <= 0.10
+    assert gap > 0
 
 
 def test_unseen_perturbations(transfers, record):
