@@ -75,6 +75,7 @@ class CitrisVAE(Pair):
             "sigma 0.35 of pixels from 0 to 1: the paper's squared error of pixels from -1 to 1",
         ),
         limits=("of a variable only what its intervention changes can be found",),
+        picture="two images, both decoded, and the first with box, or height, of the second",
     )
 
     def __init__(self, config: CitrisVAEConfig) -> None:

@@ -71,11 +71,11 @@ class DEAR(Pair):
             "f is a line that rises, or a rational-quadratic spline",
         ),
         limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),
+        picture="pendulums as made when each factor is set: causes first, then effects",
     )
 
     def __init__(self, config: DEARConfig) -> None:
-        super().__init__(config)
-        c = config
+        super().__init__(c := config)
         self.code = CausalCode(c.factors, c.arrows, c.prior, c.rest)
         sites = {name: f"z_{name}" for name in c.factors}
         self.taught = TaughtMeans(sites, c.labels, c.low, c.span)

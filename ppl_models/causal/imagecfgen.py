@@ -67,7 +67,7 @@ class ImageCFGen(Pair):
             "the digit is a cause of the intensity, too, as bright_digits needs it",
         ),
         limits=("the graph is given", "what the game leaves untaught of the causes, z takes up"),
-        picture="a short fit of perceptrons: digits, rebuilt, and had their causes been others",
+        picture="digits, rebuilt, and had their causes been others",
     )
 
     def __init__(self, config: ImageCFGenConfig) -> None:

@@ -37,6 +37,12 @@ ALONE = (
     "with the assignments summed out exactly, the likelihood of the transitions finds the blocks "
     "of these vectors alone; a prototype of the check had 0.16, it is not known why"
 )
+# Why what nobody sets is in somebody's block.
+FREE = (
+    "a latent of what nobody sets is worth the same in any block, but for lambda, 0.01 here as "
+    "in the paper's code: it rides along with box or y. 5,000 steps with a weight of the targets "
+    "of 2, and of 8, had the same; a larger lambda was not tried"
+)
 SETTINGS = (
     "entangled_vectors, 20,000 rows, dims 1, 2, 1, 1; flow of 4 steps with 32, 32 units; 5,000 "
     "steps of 256 rows; R2 on 5,000 independent states; seeds 0-2"
@@ -249,12 +255,18 @@ def test_a_ball_is_found_in_its_box(balls, record):
         **rest,
     )
     record(
-        "citris_vae: 3, place across from all latents above 0.7; of neither block above 0.25",
+        "citris_vae: 3, place across the box, which is never set, from all latents above 0.7",
+        ours=told["all", "across"],
+        holds="yes" if holds["across"] else "no",
+        **rest,
+    )
+    record(
+        "citris_vae: 3, a stretch: place across from the blocks of box and of y below 0.25",
         paper="across the box is in neither block",
-        ours=f"all {told['all', 'across']}; box {told['box', 'across']}, y {told['y', 'across']}; "
-        f"block 0 {told['free', 'across']}",
-        holds="yes" if holds["across"] and holds["free"] else "no",
-        note="the second is a stretch, not calibrated by the paper's description",
+        ours=f"box {told['box', 'across']}, y {told['y', 'across']}; block 0 "
+        f"{told['free', 'across']}",
+        holds="yes" if holds["free"] else "no",
+        note="" if holds["free"] else FREE,
         **rest,
     )
     assert all(holds.values()), holds

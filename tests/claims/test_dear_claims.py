@@ -253,7 +253,7 @@ def pictured(seed: int, steps: int = 2500) -> dict[str, object]:
         return pair.counterfactual(batch, **{sites[place]: base + by * scale[place]})["x"]
 
     moved = shadow_position(had(test, 1, 1.0)) - shadow_position(had(test, 1, -1.0))
-    some = test.only("x").replace({"x": test["x"][::400][:4]})
+    some = zoo.Batch({"x": test["x"][::400][:4]})
     grid = torch.stack(
         [torch.stack([had(some, i, by) for by in (-1.5, 0, 1.5)]) for i in range(4)]
     )

@@ -55,6 +55,10 @@ PROBED = (
     "rate of 1e-3 was the second attempt (at 3e-4 R2 is 0.7 and 0.8); the encoder's own stage "
     "mends the rest"
 )
+LONGER = (
+    "learning on, it learns the shape, and flips less without any help. After 5 passes and 5 more "
+    "(the first attempt, seed 0), where accuracy is 95 % with and without, 1.2 % flip, and 8.2 %"
+)
 SLOW = "small maps and few steps: minutes in place of the quarter of an hour that it asks for"
 THIN, THICK, DARK, BRIGHT = 1.5, 4.0, 90.0, 230.0
 
@@ -222,15 +226,16 @@ def bright(seed: int) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def fits():
     """What was measured, by kind and seed, and the minutes that it took."""
-    began = time.monotonic()
     jobs = [("digits", seed) for seed in SEEDS] + [("bright", seed) for seed in SEEDS]
     found = run_all(measured, jobs)
-    minutes = round((time.monotonic() - began) / 60, 1)
+    minutes = round(sum(run["minutes"] for run in found), 1)
     return {"digits": found[:3], "bright": found[3:]}, minutes
 
 
 def measured(kind, seed):
-    return {"digits": digits, "bright": bright}[kind](seed)
+    began = time.monotonic()
+    found = {"digits": digits, "bright": bright}[kind](seed)
+    return {**found, "minutes": (time.monotonic() - began) / 60}
 
 
 def told(record, fits, claim, ours, holds, **row):
@@ -333,9 +338,13 @@ def test_bias_is_measured_and_mitigated(fits, record):
     before, longer, after = (of(runs, k, "flips") for k in ("plain", "longer", "even"))
     right = [of(runs, k, "accuracy") for k in ("plain", "longer", "even")]
     world = [of(runs, k, "world's flips") for k in ("plain", "longer", "even")]
+    rights = [statistics.mean(values) for values in right]
     biased = statistics.mean(before) >= 0.2
-    gone = statistics.mean(after) <= 0.5 * statistics.mean(longer)
-    keeps = statistics.mean(right[2]) >= statistics.mean(right[1]) - 0.01
+    fewer = {
+        name: statistics.mean(after) <= 0.5 * statistics.mean(others) and rights[2] >= least - 0.01
+        for name, others, least in (("before", before, rights[0]), ("longer", longer, rights[1]))
+    }
+    ours = f"flips {spread(after, 100, 1, '%')}, accuracy {spread(right[2], 100, 1, '%')}"
     told(
         record, fits, "4, a classifier of 3 and 8 that learnt brightness: 20 % or more of its "
         "answers flip with another intensity",
@@ -343,16 +352,22 @@ def test_bias_is_measured_and_mitigated(fits, record):
         baseline=f"on the world's own pictures {spread(world[0], 100, 1, '%')}",
     )  # fmt: skip
     told(
-        record, fits, "4, the difference of logits halves the flips, and balanced accuracy does "
-        "not fall by more than a point",
-        f"flips {spread(after, 100, 1, '%')}, accuracy {spread(right[2], 100, 1, '%')}",
-        gone and keeps, settings=BRIGHT_SETTINGS,
-        baseline=f"as long without: {spread(longer, 100, 1, '%')}, "
-        f"{spread(right[1], 100, 1, '%')}; on the world's own pictures "
-        f"{spread(world[1], 100, 1, '%')}, with it {spread(world[2], 100, 1, '%')}",
+        record, fits, "4, five passes with the difference of logits leave half of the flips or "
+        "fewer, and balanced accuracy does not fall by more than a point",
+        ours, fewer["before"], settings=BRIGHT_SETTINGS,
+        baseline=f"before {spread(before, 100, 1, '%')}, {spread(right[0], 100, 1, '%')}; on the "
+        f"world's own pictures {spread(world[2], 100, 1, '%')}",
+    )  # fmt: skip
+    told(
+        record, fits, "4, and half or fewer of those that five passes without it leave, at a "
+        "point of accuracy or less",
+        ours, fewer["longer"], settings=BRIGHT_SETTINGS,
+        baseline=f"without {spread(longer, 100, 1, '%')}, {spread(right[1], 100, 1, '%')}; on the "
+        f"world's own pictures {spread(world[1], 100, 1, '%')}",
+        note="" if fewer["longer"] else LONGER,
     )  # fmt: skip
     assert biased, before
-    assert gone and keeps, (before, longer, after, right)
+    assert all(fewer.values()), (before, longer, after, right)
 
 
 def test_nothing_set_changes_nothing(fits, record):
