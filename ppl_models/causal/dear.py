@@ -71,7 +71,6 @@ class DEAR(Pair):
             "f is a line that rises, or a rational-quadratic spline",
         ),
         limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),
-        picture="pendulums as made when each factor is set: causes first, then effects",
     )
 
     def __init__(self, config: DEARConfig) -> None:

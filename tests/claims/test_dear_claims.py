@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import matplotlib
 import pytest
 import torch
 from claims.measuring import run_all, spread
@@ -13,7 +12,6 @@ import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.data.render.pendulum import EDGES, NAMES
 
-matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
 STEPS = 8000
@@ -39,16 +37,23 @@ IMAGES = (
     "pendulum_dear, 32 x 32, all training rows labelled, 2,500 steps of 64 rows, convolutions of "
     "16, 32 and 64 maps, rates 3e-4, critic 3e-4, A and f 2e-3; seed 0"
 )
+# Why checks miss where they do, as far as is known.
 SHORT = (
-    "the prior takes the correlations of the codes as the encoder draws them, with its errors and "
-    "its noise: arrows come out short of the truth, and superfluous ones take up what errors have "
-    "in common. 3,000 steps at 4e-4 gave 0.86 and 0.06 at seed 0; longer was not tried"
+    "the prior takes the correlations of the codes as the encoder draws them, with its errors: of "
+    "480 labels 8,000 steps make more errors than half of them do. The first attempt, 4,000 steps "
+    "without the cosine, had 0.06 (0.01) here and a superfluous arrow of 0.47 in check 2"
 )
 ALONE = (
-    "an effect that is set alone is rare under the prior, and the generator answers it by half to "
-    "nine tenths. 3,000 steps at 4e-4 gave 0.65 at seed 0; longer was not tried"
+    "an effect that is set alone is rare under the prior, and at one of three seeds the generator "
+    "answers it too little, or moves others. The first attempt, 4,000 steps without the cosine, "
+    "had 0.49 to 0.87; the second, at seed 10, 0.93, 0.17; with scales of the code that begin at "
+    "0.14 there 0.89, 0.13"
 )
-FEW = "the image fit is a light one, of 2,500 steps of 64 rows, where the paper has 1,000 epochs"
+FEW = (
+    "the generator has collapsed to one picture, whatever the code, while E tells the factors; so "
+    "it had at rates of 1e-4 (78 %, by chance) and with the critic at 5e-5 (0 %). The paper has "
+    "1,000 epochs of a SAGAN; longer was not tried"
+)
 ENDS = ("cause", "effect")
 TRUE_EFFECTS = (1.0, 0.0, EDGES[0] / 1.5, EDGES[1] / (0.64 + 1.44 + 0.25) ** 0.5)
 
@@ -230,7 +235,7 @@ def shadow_position(x):
 
 @torch.no_grad()
 def pictured(seed: int, steps: int = 2500) -> dict[str, object]:
-    """A fit on images: how the shadow follows the light, and a grid of interventions."""
+    """A fit on images: how the shadow follows the light."""
     began = time.process_time()
     rows = data.load("pendulum_dear", side=32, seed=seed)
     pair = zoo.build(
@@ -253,17 +258,12 @@ def pictured(seed: int, steps: int = 2500) -> dict[str, object]:
         return pair.counterfactual(batch, **{sites[place]: base + by * scale[place]})["x"]
 
     moved = shadow_position(had(test, 1, 1.0)) - shadow_position(had(test, 1, -1.0))
-    some = zoo.Batch({"x": test["x"][::400][:4]})
-    grid = torch.stack(
-        [torch.stack([had(some, i, by) for by in (-1.5, 0, 1.5)]) for i in range(4)]
-    )
     true = [rows.test.sites[name] for name in NAMES]
     both = [torch.stack([m, t]) for m, t in zip(means.T, true, strict=True)]
     return {
         "follows": float((moved > 0).float().mean()),
         "own": [float(torch.corrcoef(pair_of)[0, 1]) for pair_of in both],
         "adjacency": pair.code.scm.adjacency.tolist(),
-        "images": (some["x"].numpy(), grid.numpy()),
         "seconds": time.process_time() - began,
     }
 
@@ -289,23 +289,3 @@ def test_the_shadow_follows_the_light_in_pictures(images, record):
         minutes=round(images["seconds"] / 60, 1),
     )
     assert holds, images["follows"]
-
-
-def test_picture(images, picture):
-    from matplotlib import pyplot as plt
-
-    rows, grid = images["images"]
-    figure, axes = plt.subplots(len(rows), 13, figsize=(10, 3.4))
-    heads = ["test image"] + [
-        f"{n.replace('_', ' ')}\n{b}" for n in NAMES for b in ("-", "0", "+")
-    ]
-    for i, line in enumerate(axes):
-        shown = [rows[i], *grid[:, :, i].reshape(12, -1)]
-        for axis, image, head in zip(line, shown, heads, strict=True):
-            axis.imshow(image.reshape(32, 32, 3).clip(0, 1))
-            axis.set(xticks=[], yticks=[])
-            if i == 0:
-                axis.set_title(head, fontsize=6)
-    figure.subplots_adjust(wspace=0.06, hspace=0.06)
-    picture(figure, "dear")
-    plt.close(figure)
