@@ -23,7 +23,8 @@ def joined(values: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
 def _vector(value: Tensor, size: int) -> Tensor:
     """Numbers get a dimension of their own, labels become one-hot vectors."""
     if isinstance(size, Label) and not value.is_floating_point():
-        return functional.one_hot(value.long(), size).to(torch.get_default_dtype())
+        # one_hot looks at the labels, which torch.func does not allow.
+        return functional.embedding(value, torch.eye(size, device=value.device))
     return value.unsqueeze(-1) if isinstance(size, Scalar) else value
 
 
