@@ -201,6 +201,7 @@ def test_a_posterior_that_cannot_be_written_leaves_the_old_one(capsys, tmp_path,
     assert len(list((tmp_path / "a").iterdir())) == 3
 
 
+@pytest.mark.long
 def test_ctrl_c_is_resumable_to_the_same_weights(tmp_path):
     """A real process, a real signal: exit code 130, no traceback, then the same result."""
     line = [*FIT.split(), "--epochs", "60", "--draws", "30", "--rows", "5"]

@@ -84,7 +84,9 @@ def test_files_that_end_too_soon(capsys, folder, name, share, reader):
         assert code in (0, 3)
 
 
-@pytest.mark.parametrize("command", ["check {}", "report {} --simulations 0"])
+@pytest.mark.parametrize(
+    "command", ["check {}", pytest.param("report {} --simulations 0", marks=pytest.mark.long)]
+)
 def test_mutated_posteriors(capsys, folder, command):
     """A netCDF file has no checksum: what comes of it is a number or an error, in a line."""
     path = folder / "posterior.nc"

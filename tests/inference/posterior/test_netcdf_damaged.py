@@ -188,7 +188,7 @@ def test_rows_that_cannot_be_read_are_named_when_they_are(tmp_path):
         export.load(path).posterior["y"].load()
 
 
-@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("ours", [pytest.param(True, marks=pytest.mark.long), False])
 def test_flipped_bytes_give_values_or_an_error_that_names_the_file(ours, tmp_path):
     """Every twentieth of a small file's bytes, so that it ends within seconds."""
     path = posterior(tmp_path / "p.nc", ours)

@@ -60,8 +60,19 @@ def traced(monkeypatch):
     return graphs
 
 
+# Pairs of every kind; the others, and those that take long, are among the long tests.
+QUICK = ("vae", "m2", "citris_nf", "cmi", "deepscm", "imagecfgen", "svae_plus")
+
+
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((n, torch.float32) for n in catalogue.names()), ("m2", torch.float64)]
+    ("name", "dtype"),
+    [
+        *(
+            pytest.param(n, torch.float32, marks=() if n in QUICK else pytest.mark.long)
+            for n in catalogue.names()
+        ),
+        ("m2", torch.float64),
+    ],
 )
 def test_every_stage_on_every_kind_of_rows(name, dtype):
     cls = catalogue.get(name)
@@ -170,7 +181,7 @@ def own_rows(pair):
     return data.Table("rows", dict(rows), observed=labels)
 
 
-SHORT = ("m2", "clsvae", "dear", "citris_nf")  # several kinds of rows, a game, plates
+SHORT = ("m2", "clsvae", "citris_nf")  # several kinds of rows, a game, plates
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ CASES = [  # labelled rows, rows per step: N / B of 10 and 1, and an empty share
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_processes_add_up_to_one(count, tmp_path):
     """Shares of several sizes, down to none; each objective at each kind of rows."""
     asked = [
