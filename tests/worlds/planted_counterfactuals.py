@@ -294,7 +294,6 @@ def turned(recipe: Recipe, seed: int) -> inference.Run:
     """Causes taken for their effects, and effects for their causes."""
 
     def turn(pair: Any) -> None:
-        assert recipe.reversed is not None
         pair.scm = recipe.reversed()
 
     return recipe.fit(seed, turn)
@@ -332,7 +331,6 @@ class Fault:
         recipe = PAIRS[name]
         if self.fit is not None:
             return recipe.failed(self.fit(recipe, seed), seed)
-        assert self.plant is not None
         made = copy.copy(run)
         made.pair = copy.deepcopy(run.pair)
         with torch.no_grad(), self.plant(made.pair, recipe):
