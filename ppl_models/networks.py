@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ppl_models.config import unknown
 
@@ -217,3 +218,58 @@ class Part(nn.Module):
         """The one value ``(..., all)`` to ``(..., size)``."""
         (value,) = values.values()
         return value[..., self.own]
+
+
+class _Divided(nn.Module):
+    """A matrix divided by its largest singular value, which the power method follows.
+
+    Torch's own draws its first vector, and draws it outside of a run's seed.
+    """
+
+    left: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("left", weight.new_empty(len(weight)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start the power method anew."""
+        self.left.fill_(len(self.left) ** -0.5)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        matrix = weight.flatten(1)
+        with torch.no_grad():
+            right = F.normalize(self.left @ matrix, dim=0)
+        left = self.left
+        if self.training and torch.is_grad_enabled():  # a step's calls, not those that reset
+            with torch.no_grad():
+                left = F.normalize(matrix @ right, dim=0)
+                self.left.copy_(left)
+        return weight / (left @ matrix @ right)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """A weight that is set is kept, and divided when it is seen."""
+        return weight
+
+
+def spectrally_normalised(net: nn.Module) -> nn.Module:
+    """The network, every matrix of whose weights is divided by its largest singular value.
+
+    No layer then stretches what it is given, so that a critic stays smooth: it cannot tell points
+    apart with certainty, and what it teaches does not vanish (Miyato et al. 2018, arXiv
+    1802.05957). A kernel of convolutions is a matrix of its outputs, and each input of a
+    :class:`SumLinear` has one of its own. The singular value is found by a step of the power
+    method at each call while training, from where the last call left it.
+
+    Args:
+        net: Changed in place; its weights are then found under other names.
+    """
+    for module in list(net.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            parametrize.register_parametrization(module, "weight", _Divided(module.weight))
+        elif isinstance(module, SumLinear):
+            kept = module.weights
+            for name in module.given:
+                parametrize.register_parametrization(kept, name, _Divided(kept[name]))
+    return net

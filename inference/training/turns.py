@@ -125,12 +125,11 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
     if not callable(reset):
         return
-    if not parametrize.is_parametrized(module):
-        reset()
-        return
-    names = list(module.parametrizations)  # type: ignore[arg-type]
+    # What a layer fills is its own, or lies in dictionaries of its own.
+    own = (module, *(m for m in module.children() if isinstance(m, nn.ParameterDict)))
+    owners = [m for m in own if parametrize.is_parametrized(m)]
     with parametrize.cached():  # the layer fills what it is shown, and that is then kept
-        shown = {name: getattr(module, name) for name in names}
+        shown = [(m, n, getattr(m, n)) for m in owners for n in m.parametrizations]  # type: ignore[union-attr]
         reset()
-    for name, value in shown.items():
-        setattr(module, name, value.detach().clone())
+    for owner, name, value in shown:
+        setattr(owner, name, value.detach().clone())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -22,7 +23,7 @@ from ppl_models.data.render.pendulum import NAMES
 from ppl_models.inference import DensityRatio, Encoded, Generated, Stage, Training
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.causal_code import PRIORS, CausalCode
-from ppl_models.parts.code_networks import JointCritic, Maker, reader
+from ppl_models.parts.code_networks import Maker, counting, eye, joint_critic
 from ppl_models.parts.taught_means import LOSSES, TaughtMeans
 
 ARROWS = tuple(f"{cause}>{effect}" for cause in NAMES[:2] for effect in NAMES[2:])
@@ -62,12 +63,13 @@ class DEAR(Pair):
         arxiv="2010.02637",
         task="causal codes with few labels, and pictures of interventions",
         data={"x": "image, 0 to 1, or vector (D)"},
+        picture="pendulums as made when each factor is set: causes first, then effects",
         latents={**{f"z_{name}": name for name in NAMES}, "z_rest": "rest of the code (R)"},
         objectives=("elbo",),
         causes=tuple(f"z_{name}" for name in NAMES),
         density="none",
         departs=(
-            "z_rest is the generator's only noise; no SAGAN, no ResNet-50; one betas for all",
+            "z_rest is the generator's only noise; no SAGAN, no ResNet-50, silu; one betas",
             "f is a line that rises, or a rational-quadratic spline",
         ),
         limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),
@@ -86,7 +88,7 @@ class DEAR(Pair):
             density="data" if c.sigma else "none",
         )
         self.generator = Maker(self.code.sizes, c.shape, c.channels, c.hidden)
-        self.guide = self.code.guide(reader(c.shape, self.code.numbers, c.channels, c.hidden))
+        self.guide = self.code.guide(eye(c.shape, self.code.numbers, c.channels, c.hidden))
 
     def model(self, batch: Batch) -> None:
         """p(z), and x."""
@@ -106,13 +108,12 @@ class DEAR(Pair):
         """KL(q(x, z) | p(x, z)) as a game, and the labels; or the bound."""
         c = self.config
         rates = {"code.scm.weights": c.arrow_rate, "code.scm.mechanisms": c.outer_rate}
-        rates = {n: rate for n, rate in rates.items() if c.prior != "independent"}
         steps = Training(epochs=1000, batch_size=128, learning_rate=5e-5, beta1=0.0, beta2=0.999)
+        stage = partial(Stage, rates={} if c.prior == "independent" else rates, training=steps)
         if c.sigma or bound is not None:
-            return (Stage(self.objective(bound), rates=rates, training=steps),)
-        eye = reader(c.shape, c.hidden[-1], c.channels, c.hidden)
-        critic = JointCritic(eye, c.hidden[-1], self.code.sizes, c.hidden).to(self.like())
+            return (stage(self.objective(bound), start=counting(self)),)
+        critic = joint_critic(c.shape, self.code.sizes, c.channels, c.hidden).to(self.like())
         points = Encoded("x", *self.code.sizes), Generated("x", *self.code.sizes)
         term, player = inference.density_ratio(critic, *points, learning_rate=c.critic_rate)
         game = self.objective(term + DensityRatio(critic, points[1], -1.0, tilt=(0.5, 2.0)))
-        return (Stage(game, "game", players=(player,), rates=rates, training=steps),)
+        return (stage(game, "game", players=(player,), start=counting(self, critic)),)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppl_models.batch import Batch
 from ppl_models.image_networks import conv_decoder, conv_encoder
-from ppl_models.networks import Label, Net, Scalar, activation_layer
+from ppl_models.networks import (
+    Label,
+    Net,
+    Scalar,
+    activation_layer,
+    spectrally_normalised,
+)
+
+TINY = 1e-6  # deviation of x that are all the same
+ACTIVATIONS = {True: "silu", False: "relu"}  # of networks with and without convolutions
+LEAST = 0.02  # of a pixel's mean, and from 1, where images begin: a sigmoid has no end
 
 
 def joined(values: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
@@ -76,12 +87,20 @@ def maker(
 class Maker(nn.Module):
     """x ``(..., D)`` of codes; of a perceptron any numbers, of convolutions 0 to 1.
 
+    Images are what the network adds to the mean image's logits: what all have in common need not
+    be learnt, and a critic does not tell the first images from data by it.
+
     Args:
         codes: Sizes of the codes by name.
         shape: As of :func:`reader`.
         channels: As of :func:`reader`.
         hidden: As of :func:`reader`.
+
+    Attributes:
+        origin: Logits of the mean image ``(D,)``; 0 until they are counted.
     """
+
+    origin: Tensor
 
     def __init__(
         self,
@@ -92,16 +111,83 @@ class Maker(nn.Module):
     ) -> None:
         super().__init__()
         self.codes, self.bounded = dict(codes), bool(channels)
-        self.net = maker({"z": sum(codes.values())}, shape, channels, hidden)
+        sizes, bend = {"z": sum(codes.values())}, ACTIVATIONS[self.bounded]
+        self.net = maker(sizes, shape, channels, hidden, bend)
+        self.register_buffer("origin", torch.zeros(math.prod(shape)))
+
+    def count(self, x: Tensor) -> None:
+        """Take the mean image from rows ``(B, D)``; once, as weights hang on it."""
+        if self.bounded and not bool(self.origin.any()):
+            self.origin.copy_(x.mean(0).clamp(LEAST, 1 - LEAST).logit())
 
     def forward(self, **codes: Tensor) -> Tensor:
         """Codes ``(..., size)``, or ``(...)`` of one number."""
         made: Tensor = self.net(z=joined(codes, self.codes))
-        return made.sigmoid() if self.bounded else made
+        return (made + self.origin).sigmoid() if self.bounded else made
+
+
+class Standardised(nn.Module):
+    """A network of x about the mean of each number, in units of their common deviation.
+
+    Images are mostly what they have in common. As they are, a small thing that moves in them is
+    next to nothing in the first features, and lost in the noise of a code.
+
+    Args:
+        net: Called with ``x=``.
+        size: Numbers of x.
+
+    Attributes:
+        mean: ``(size,)``, 0 until it is counted.
+        deviation: Root of the mean variance, 1 until it is counted.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, net: nn.Module, size: int) -> None:
+        super().__init__()
+        self.net, self.given = net, ("x",)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def count(self, x: Tensor) -> None:
+        """Take both from rows ``(B, size)``; once, as weights hang on them."""
+        if not bool(self.mean.any()):
+            self.mean.copy_(x.mean(0))
+            self.deviation.copy_(x.var(0, correction=0).mean().sqrt().clamp_min(TINY))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., outputs)``."""
+        out: Tensor = self.net(x=(x - self.mean) / self.deviation)
+        return out
+
+
+def eye(
+    shape: Sequence[int], outputs: int, channels: Sequence[int], hidden: Sequence[int]
+) -> nn.Module:
+    """A :func:`reader` of ``x``, which sees images about their mean; arguments as of that."""
+    net = reader(shape, outputs, channels, hidden, ACTIVATIONS[bool(channels)])
+    return Standardised(net, math.prod(shape)) if channels else net
+
+
+def counting(*networks: nn.Module) -> Callable[[Batch], None]:
+    """What networks take from some rows once, for ``Stage(start=)``.
+
+    Args:
+        networks: Whose parts :class:`Maker` and :class:`Standardised` look at ``x``.
+    """
+
+    def count(rows: Batch) -> None:
+        for network in networks:
+            for module in network.modules():
+                if isinstance(module, Maker | Standardised):
+                    module.count(rows["x"])
+
+    return count
 
 
 class JointCritic(nn.Module):
-    """The mean of three heads: of what a network reads off x, of the codes, and of both.
+    """Three heads: of what a network reads off x, of the codes, and of both.
 
     Shen et al. (2022, JMLR 23, arXiv 2010.02637, appendix) judge encoded and generated points so.
 
@@ -112,6 +198,7 @@ class JointCritic(nn.Module):
         codes: Sizes of the codes by name, as networks take them.
         hidden: Units of the hidden layers of the heads.
         activation: Name of the activation.
+        share: Of each head in the ratio; the paper has their mean.
     """
 
     def __init__(
@@ -121,8 +208,10 @@ class JointCritic(nn.Module):
         codes: Mapping[str, int],
         hidden: Sequence[int],
         activation: str = "relu",
+        share: float = 1 / 3,
     ) -> None:
         super().__init__()
+        self.share = share
         self.given, self.codes = ("x", *codes), dict(codes)
         self.reads: tuple[str, ...] = tuple(getattr(reader, "given", ("x",)))
         self.reader = nn.ModuleList([reader, activation_layer(activation)])
@@ -135,5 +224,27 @@ class JointCritic(nn.Module):
         """Log ratio ``(B, 1)`` at ``x`` and codes ``(B, ...)``."""
         z, (eye, bend) = joined(values, self.codes), self.reader
         seen = bend(eye(**{name: values[name] for name in self.reads}))
-        mean: Tensor = (self.of_x(x=seen) + self.of_z(z=z) + self.of_both(x=seen, z=z)) / 3
-        return mean
+        heads: Tensor = self.of_x(x=seen) + self.of_z(z=z) + self.of_both(x=seen, z=z)
+        return self.share * heads
+
+
+def joint_critic(
+    shape: Sequence[int], codes: Mapping[str, int], channels: Sequence[int], hidden: Sequence[int]
+) -> JointCritic:
+    """A :class:`JointCritic`, of which no layer stretches what it is given where x is an image.
+
+    There it could else tell points apart with certainty by a few pixels, and what it teaches would
+    vanish. Its ratio is then the sum of the heads: their mean would change too little.
+
+    Args:
+        shape: As of :func:`reader`.
+        codes: Sizes of the codes by name.
+        channels: As of :func:`reader`.
+        hidden: Units of its dense layers; the last also the number of features of ``x``.
+    """
+    sees = eye(shape, hidden[-1], channels, hidden)
+    if not channels:
+        return JointCritic(sees, hidden[-1], codes, hidden)
+    critic = JointCritic(sees, hidden[-1], codes, hidden, ACTIVATIONS[True], share=1.0)
+    spectrally_normalised(critic)
+    return critic

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ppl_models.batch import Batch
 from ppl_models.image_networks import conv_decoder, conv_encoder
 from ppl_models.networks import Net
+from ppl_models.parts.code_networks import Standardised, counting
 from ppl_models.parts.intervened_latents import (
     Blocks,
     Carried,
@@ -27,8 +28,6 @@ from ppl_models.parts.intervened_latents import (
     inside,
     latents,
 )
-
-TINY = 1e-6  # deviation of frames that are all the same
 
 
 class Frames(nn.Module):
@@ -57,9 +56,7 @@ class Frames(nn.Module):
     def count(self, batch: Batch) -> None:
         """What is taken from some rows once, for ``Stage(start=)``: of targets, and of frames."""
         self.blocks.count(batch)
-        for module in self.modules():
-            if isinstance(module, Standardised):
-                module.count(batch["x"])
+        counting(self)(batch)
 
     def code(self, batch: Batch) -> Tensor:
         """Latents ``(B, M)`` of the frames ``x``, at the mean of their code."""
@@ -109,42 +106,6 @@ class FrameGuide(nn.Module):
             with latents(len(self.blocks.logits)):
                 pyro.sample("z_next", dist.Delta(inside(self.flow(e))))  # M x B
                 pyro.sample("psi", self.blocks(), infer={"enumerate": "parallel"})  # E x M x B
-
-
-class Standardised(nn.Module):
-    """A network of frames about the mean of each number, in units of their common deviation.
-
-    Frames are mostly what they have in common. As they are, a small thing that moves in them is
-    next to nothing in the first features, and lost in the noise of a code.
-
-    Args:
-        net: Called with ``x=``.
-        size: Numbers of a frame.
-
-    Attributes:
-        mean: ``(size,)``, 0 until it is counted.
-        deviation: Root of the mean variance, 1 until it is counted.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, net: nn.Module, size: int) -> None:
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("deviation", torch.ones(()))
-
-    def count(self, x: Tensor) -> None:
-        """Take both from rows ``(B, size)``; once, as weights hang on them."""
-        if not bool(self.mean.any()):
-            self.mean.copy_(x.mean(0))
-            self.deviation.copy_(x.var(0, correction=0).mean().sqrt().clamp_min(TINY))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., outputs)``."""
-        out: Tensor = self.net(x=(x - self.mean) / self.deviation)
-        return out
 
 
 class Noisy(nn.Module):

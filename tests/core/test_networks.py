@@ -11,7 +11,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_models.image_networks import SMALL, conv_encoder
-from ppl_models.networks import ACTIVATIONS, Label, Net, Scalar, SumLinear
+from ppl_models.networks import (
+    ACTIVATIONS,
+    Label,
+    Net,
+    Scalar,
+    SumLinear,
+    spectrally_normalised,
+)
 
 B, C, D, L, H = 7, 4, 6, 3, 5
 
@@ -154,6 +161,36 @@ def test_net_without_hidden_layers_is_linear():
     net = Net({"x": D}, (), L)
     x = torch.randn(B, D)
     torch.testing.assert_close(net(x=x), F.linear(x, net.first.weights["x"], net.first.bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_normalised_weights_are_divided_by_their_largest_singular_value(dtype):
+    """Of every layer, and of each input of a sum; biases stay."""
+    torch.manual_seed(0)
+    net = Net({"x": D, "y": Label(C), "a": Scalar()}, (7, 4), L)
+    maps = conv_encoder((6, 5, 2), 3, channels=(3,), hidden=(4,))
+    both = nn.ModuleList([net, maps]).to(dtype)
+    exact = {}
+    for name, weight in both.named_parameters():
+        wide = weight.detach().clone()
+        largest = torch.linalg.matrix_norm(wide.flatten(1), 2) if wide.dim() > 1 else 1.0
+        exact[name] = wide / largest
+    assert spectrally_normalised(both) is both
+    x, y, a = torch.randn(B, D).to(dtype), torch.arange(B) % C, torch.randn(B).to(dtype)
+    for _ in range(300):
+        both[0](x=x, y=y, a=a), both[1](x=torch.randn(B, 60).to(dtype))
+    both.eval()
+    layers = {n: m for n, m in both.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+    seen = {
+        f"{n}.{kind}": getattr(m, kind) for n, m in layers.items() for kind in ("weight", "bias")
+    }
+    for name, module in both.named_modules():
+        if isinstance(module, SumLinear):
+            seen |= {f"{name}.weights.{key}": module.weights[key] for key in module.given}
+            seen[f"{name}.bias"] = module.bias
+    assert seen.keys() == exact.keys()
+    for name, weight in seen.items():
+        torch.testing.assert_close(weight, exact[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_layer_without_inputs_is_an_error():

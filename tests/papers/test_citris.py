@@ -13,7 +13,6 @@ from worlds.whole_life import whole_life
 
 import ppl_models as zoo
 from ppl_models import Batch, data, inference
-from ppl_models.parts.frames import Standardised
 from ppl_models.parts.intervened_latents import Blocks, Carried, Flow
 from ppl_models.parts.target_classifier import NOISE, Noise, labels, target_classifier
 from ppl_models.testing import PairContract
@@ -93,31 +92,6 @@ def test_frames_that_are_drawn_are_their_latents():
         z = trace.nodes["z_next"]["value"]
         assert z.shape == (5, 6)
         assert_close(pair.frames.flow(trace.nodes["x_next"]["value"]), z.T)
-
-
-class Same(torch.nn.Module):
-    def forward(self, x):
-        return x
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_encoders_see_frames_about_their_mean_as_first_counted(dtype):
-    net = Standardised(Same(), 4).to(dtype)
-    generator = torch.Generator().manual_seed(0)
-    x = 5 + torch.randn(50, 4, generator=generator, dtype=dtype) * torch.tensor([0.0, 1, 2, 3])
-    assert_close(net(x=x), x)
-    net.count(x)
-    spread = (x - x.mean(0)).square().mean().sqrt()
-    assert_close(net(x=x), (x - x.mean(0)) / spread)
-    assert float(net(x=x).square().mean()) == pytest.approx(1, rel=1e-5)
-    net.count(x + 1)  # weights hang on the first
-    assert_close(net(x=x), (x - x.mean(0)) / spread)
-
-
-def test_frames_that_are_all_the_same_have_a_code():
-    net = Standardised(Same(), 4)
-    net.count(torch.ones(3, 4))
-    assert_close(net(x=torch.ones(3, 4)), torch.zeros(3, 4))
 
 
 def test_the_first_stage_counts_frames_and_targets():
