@@ -69,7 +69,8 @@ class DEAR(Pair):
         causes=tuple(f"z_{name}" for name in NAMES),
         density="none",
         departs=(
-            "z_rest is the generator's only noise; no SAGAN, no ResNet-50, silu; one betas",
+            "z_rest is the generator's only noise; no SAGAN, no ResNet-50; one betas for all",
+            "of images: the sum of the critic's heads, silu, x about its mean and begun as it",
             "f is a line that rises, or a rational-quadratic spline",
         ),
         limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),

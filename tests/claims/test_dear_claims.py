@@ -53,9 +53,10 @@ ALONE = (
     "0.14 there 0.89, 0.13"
 )
 FEW = (
-    "the generator has collapsed to one picture, whatever the code, while E tells the factors; so "
-    "it had at rates of 1e-4 (78 %, by chance) and with the critic at 5e-5 (0 %). The paper has "
-    "1,000 epochs of a SAGAN; longer was not tried"
+    "the least of E's means with its factor, by seed: {own}. First attempts (seed 0, 2,500 steps) "
+    "had a critic without spectral norm, which the paper's has, and images from grey: the "
+    "generator collapsed to one picture at rates of 3e-4 (0 %), of 1e-4 (78 %, by chance) and "
+    "with the critic at 5e-5 (0 %). Without either of the two it still does (seed 10)"
 )
 ENDS = ("cause", "effect")
 TRUE_EFFECTS = (1.0, 0.0, EDGES[0] / 1.5, EDGES[1] / (0.64 + 1.44 + 0.25) ** 0.5)
@@ -278,32 +279,32 @@ def pictured(seed: int, steps: int = 5000) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def images():
-    """The fit on images of seed 0."""
-    return run_all(pictured, [(0,)])[0]
+    """The fits on images, by seed."""
+    return run_all(pictured, [(seed,) for seed in SEEDS])
 
 
 def test_the_shadow_follows_the_light_in_pictures(images, record):
     """Check 5."""
-    holds = images["follows"] >= 0.9
+    follows = [100 * run["follows"] for run in images]
+    holds = min(follows) >= 90
     record(
         "dear: 5, a higher light moves the shadow to the right in at least 90 % of test images",
         paper="shown",
-        ours=f"{100 * images['follows']:.1f} %; means of E with their factors "
-        + ", ".join(f"{v:.2f}" for v in images["own"]),
+        ours=f"{spread(follows, digits=1)} %",
         holds="yes" if holds else "no",
-        note="" if holds else FEW,
+        note=FEW.format(own=", ".join(f"{min(run['own']):.2f}" for run in images)),
         settings=IMAGES,
         fixture="images",
-        minutes=round(images["seconds"] / 60, 1),
+        minutes=round(sum(run["seconds"] for run in images) / 60, 1),
     )
-    assert holds, images["follows"]
+    assert holds, follows
 
 
 def test_picture(images, picture):
-    rows, grid = images["images"]
-    figure, axes = plt.subplots(len(rows), 13, figsize=(10, 3.4))
-    heads = ["test image"] + [
-        f"{name.replace('_', ' ')}\n{by}" for name in NAMES for by in ("-", "0", "+")
+    rows, grid = images[0]["images"]
+    figure, axes = plt.subplots(len(rows), 13, figsize=(11, 3.9))
+    heads = ["test\nimage"] + [
+        f"{name.replace('_', chr(10))}, {by}" for name in NAMES for by in ("low", "own", "high")
     ]
     for place, line in enumerate(axes):
         shown = [rows[place], *grid[:, :, place].reshape(12, -1)]
@@ -312,6 +313,6 @@ def test_picture(images, picture):
             axis.set(xticks=[], yticks=[])
             if place == 0:
                 axis.set_title(head, fontsize=6)
-    figure.subplots_adjust(wspace=0.06, hspace=0.06)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.91, wspace=0.06, hspace=0.06)
     picture(figure, "dear")
     plt.close(figure)
