@@ -23,7 +23,7 @@ from ppl_models.data.render.pendulum import NAMES
 from ppl_models.inference import DensityRatio, Encoded, Generated, Stage, Training
 from ppl_models.pair import Card, Pair
 from ppl_models.parts.causal_code import PRIORS, CausalCode
-from ppl_models.parts.code_networks import Maker, counting, eye, joint_critic
+from ppl_models.parts.code_networks import Maker, centred_reader, counting, joint_critic
 from ppl_models.parts.taught_means import LOSSES, TaughtMeans
 
 ARROWS = tuple(f"{cause}>{effect}" for cause in NAMES[:2] for effect in NAMES[2:])
@@ -69,9 +69,8 @@ class DEAR(Pair):
         causes=tuple(f"z_{name}" for name in NAMES),
         density="none",
         departs=(
-            "z_rest is the generator's only noise; no SAGAN, no ResNet-50; one betas for all",
-            "of images: the sum of the critic's heads, silu, x about its mean and begun as it",
-            "f is a line that rises, or a rational-quadratic spline",
+            "z_rest is the generator's only noise; f a rising line or spline; one betas for all",
+            "no SAGAN, no ResNet-50; images: sum of heads, silu, x about its mean and begun as it",
         ),
         limits=("an order of causes is known; label `name` teaches q(z_name) and is no site",),
     )
@@ -89,7 +88,8 @@ class DEAR(Pair):
             density="data" if c.sigma else "none",
         )
         self.generator = Maker(self.code.sizes, c.shape, c.channels, c.hidden)
-        self.guide = self.code.guide(eye(c.shape, self.code.numbers, c.channels, c.hidden))
+        sees = centred_reader(c.shape, self.code.numbers, c.channels, c.hidden)
+        self.guide = self.code.guide(sees)
 
     def model(self, batch: Batch) -> None:
         """p(z), and x."""

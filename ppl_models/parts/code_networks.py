@@ -162,7 +162,7 @@ class Standardised(nn.Module):
         return out
 
 
-def eye(
+def centred_reader(
     shape: Sequence[int], outputs: int, channels: Sequence[int], hidden: Sequence[int]
 ) -> nn.Module:
     """A :func:`reader` of ``x``, which sees images about their mean; arguments as of that."""
@@ -242,7 +242,7 @@ def joint_critic(
         channels: As of :func:`reader`.
         hidden: Units of its dense layers; the last also the number of features of ``x``.
     """
-    sees = eye(shape, hidden[-1], channels, hidden)
+    sees = centred_reader(shape, hidden[-1], channels, hidden)
     if not channels:
         return JointCritic(sees, hidden[-1], codes, hidden)
     critic = JointCritic(sees, hidden[-1], codes, hidden, ACTIVATIONS[True], share=1.0)
