@@ -51,8 +51,8 @@ ALONE = (
     "answers it too little, or moves others. The first attempt, 4,000 steps without the cosine, "
     "had 0.49 to 0.87; the second, at seed 10, 0.93, 0.17; with scales of the code that begin at "
     "0.14 there 0.89, 0.13. With spectral norm on what reads x, at seeds 10 to 12, 0.83, 0.72 and "
-    "0.84, others at most 0.16, the baseline 0.19 and, broken, 0.97; in all of the critic 0.86 and, "
-    "at seed 11, 0.25"
+    "0.84, others at most 0.16, the baseline 0.19 and, broken, 0.97; in all of the critic 0.86 "
+    "and, at seed 11, 0.25"
 )
 FEW = (
     "the least of E's means with its factor, by seed: {own}. First attempts (seed 0, 2,500 steps) "
