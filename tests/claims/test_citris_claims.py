@@ -35,7 +35,9 @@ FIT = {
 # Why the baseline without a classifier is no worse.
 ALONE = (
     "with the assignments summed out exactly, the likelihood of the transitions finds the blocks "
-    "of these vectors alone; a prototype of the check had 0.16, it is not known why"
+    "of these vectors alone. Second attempt, as the prototype of the check that had 0.16 (3,000 "
+    "steps, 64 units, rate 1e-3, clipped): 0.80 (0.17) without, 0.88 (0.03) with it; dims of 2, "
+    "1, 1, 1 0.78 (0.11) and 0.91 (0.02)"
 )
 # Why what nobody sets is in somebody's block.
 FREE = (
