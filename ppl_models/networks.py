@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ppl_models.config import unknown
+
+ROUNDS = 12  # of the power method
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
@@ -220,56 +221,43 @@ class Part(nn.Module):
         return value[..., self.own]
 
 
-class _Divided(nn.Module):
-    """A matrix divided by its largest singular value, which the power method follows.
-
-    Torch's own draws its first vector, and draws it outside of a run's seed.
-    """
-
-    left: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("left", weight.new_empty(len(weight)))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Start the power method anew."""
-        self.left.fill_(len(self.left) ** -0.5)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        matrix = weight.flatten(1)
-        with torch.no_grad():
-            right = F.normalize(self.left @ matrix, dim=0)
-        left = self.left
-        if self.training and torch.is_grad_enabled():  # a step's calls, not those that reset
-            with torch.no_grad():
-                left = F.normalize(matrix @ right, dim=0)
-                self.left.copy_(left)
-        return weight / (left @ matrix @ right)
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """A weight that is set is kept, and divided when it is seen."""
-        return weight
-
-
-def spectrally_normalised(net: nn.Module) -> nn.Module:
-    """The network, every matrix of whose weights is divided by its largest singular value.
+class SpectrallyNormalised(nn.Module):
+    """A network every matrix of whose weights is divided by its largest singular value.
 
     No layer then stretches what it is given, so that a critic stays smooth: it cannot tell points
     apart with certainty, and what it teaches does not vanish (Miyato et al. 2018, arXiv
     1802.05957). A kernel of convolutions is a matrix of its outputs, and each input of a
-    :class:`SumLinear` has one of its own. The singular value is found by a step of the power
-    method at each call while training, from where the last call left it.
+    :class:`SumLinear` has one of its own. Singular values are found anew in each call, by the
+    power method, from below and to some hundredths: nothing is kept from one call to the next, as
+    torch's own does, so that a loss is a function of its arguments.
 
     Args:
-        net: Changed in place; its weights are then found under other names.
+        net: Called by keyword; its parameters stay as they are.
     """
-    for module in list(net.modules()):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            parametrize.register_parametrization(module, "weight", _Divided(module.weight))
-        elif isinstance(module, SumLinear):
-            kept = module.weights
-            for name in module.given:
-                parametrize.register_parametrization(kept, name, _Divided(kept[name]))
-    return net
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.given: tuple[str, ...] = tuple(getattr(net, "given", ("x",)))
+
+    def forward(self, **values: Tensor) -> Tensor:
+        """The network's output with weights that are divided."""
+        weights = {
+            name: weight / _largest_singular_value(weight.flatten(1))
+            for name, weight in self.net.named_parameters()
+            if weight.dim() > 1
+        }
+        out: Tensor = torch.func.functional_call(self.net, weights, (), values)
+        return out
+
+
+def _largest_singular_value(matrix: Tensor) -> Tensor:
+    """With the gradient of a singular value, at vectors that are constant."""
+    with torch.no_grad():
+        constant = matrix.detach()
+        # Cosines of whole numbers are orthogonal to nothing that weights are likely to have.
+        left = torch.arange(len(matrix), device=matrix.device).cos().to(matrix.dtype)
+        for _ in range(ROUNDS):
+            right = F.normalize(left @ constant, dim=0)
+            left = F.normalize(constant @ right, dim=0)
+    return left @ matrix @ right

@@ -252,10 +252,7 @@ class _Teller:
     def _network(self, module: nn.Module) -> str:
         # A network that trains is not told apart by its weights, which a resumed run changes.
         parameters = list(module.named_parameters())
-        with torch.no_grad():  # a weight that is looked at for a step may move what it hangs on
-            parts = [
-                (n, _name(type(m)), _without(m.extra_repr())) for n, m in module.named_modules()
-            ]
+        parts = [(n, _name(type(m)), _without(m.extra_repr())) for n, m in module.named_modules()]
         shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in parameters]
         constant: list[Tensor] = [p for _, p in parameters if not p.requires_grad]
         if len(constant) == len(parameters):

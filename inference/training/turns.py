@@ -125,11 +125,12 @@ def _reset(module: nn.Module) -> None:
     reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
     if not callable(reset):
         return
-    # What a layer fills is its own, or lies in dictionaries of its own.
-    own = (module, *(m for m in module.children() if isinstance(m, nn.ParameterDict)))
-    owners = [m for m in own if parametrize.is_parametrized(m)]
-    with parametrize.cached():  # the layer fills what it is shown, and that is then kept
-        shown = [(m, n, getattr(m, n)) for m in owners for n in m.parametrizations]  # type: ignore[union-attr]
+    if not parametrize.is_parametrized(module):
         reset()
-    for owner, name, value in shown:
-        setattr(owner, name, value.detach().clone())
+        return
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    with parametrize.cached():  # the layer fills what it is shown, and that is then kept
+        shown = {name: getattr(module, name) for name in names}
+        reset()
+    for name, value in shown.items():
+        setattr(module, name, value.detach().clone())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,8 @@ from ppl_models.networks import (
     Label,
     Net,
     Scalar,
+    SpectrallyNormalised,
     activation_layer,
-    spectrally_normalised,
 )
 
 TINY = 1e-6  # deviation of x that are all the same
@@ -176,14 +177,14 @@ def counting(*networks: nn.Module) -> Callable[[Batch], None]:
     Args:
         networks: Whose parts :class:`Maker` and :class:`Standardised` look at ``x``.
     """
+    return partial(_count, networks)
 
-    def count(rows: Batch) -> None:
-        for network in networks:
-            for module in network.modules():
-                if isinstance(module, Maker | Standardised):
-                    module.count(rows["x"])
 
-    return count
+def _count(networks: Sequence[nn.Module], rows: Batch) -> None:
+    for network in networks:
+        for module in network.modules():
+            if isinstance(module, Maker | Standardised):
+                module.count(rows["x"])
 
 
 class JointCritic(nn.Module):
@@ -230,7 +231,7 @@ class JointCritic(nn.Module):
 
 def joint_critic(
     shape: Sequence[int], codes: Mapping[str, int], channels: Sequence[int], hidden: Sequence[int]
-) -> JointCritic:
+) -> nn.Module:
     """A :class:`JointCritic`, of which no layer stretches what it is given where x is an image.
 
     There it could else tell points apart with certainty by a few pixels, and what it teaches would
@@ -246,5 +247,4 @@ def joint_critic(
     if not channels:
         return JointCritic(sees, hidden[-1], codes, hidden)
     critic = JointCritic(sees, hidden[-1], codes, hidden, ACTIVATIONS[True], share=1.0)
-    spectrally_normalised(critic)
-    return critic
+    return SpectrallyNormalised(critic)

@@ -37,7 +37,7 @@ SETTINGS = (
     "0-2"
 )
 IMAGES = (
-    "pendulum_dear, 32 x 32, all training rows labelled, 5,000 steps of 64 rows, convolutions of "
+    "pendulum_dear, 32 x 32, all training rows labelled, 4,000 steps of 64 rows, convolutions of "
     "16, 32 and 64 maps, rates 3e-4, critic 1e-3, A and f 2e-3; seeds 0-2"
 )
 # Why checks miss where they do, as far as is known.
@@ -240,7 +240,7 @@ def shadow_position(x):
 
 
 @torch.no_grad()
-def pictured(seed: int, steps: int = 5000) -> dict[str, object]:
+def pictured(seed: int, steps: int = 4000) -> dict[str, object]:
     """A fit on images: how the shadow follows the light, and a grid of interventions."""
     began = time.process_time()
     rows = data.load("pendulum_dear", side=32, seed=seed)
