@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_models.config import unknown
 
-ROUNDS = 12  # of the power method
+SQUARINGS = 4  # of W W^T: as many steps of the power method as 2^4
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
@@ -227,9 +227,9 @@ class SpectrallyNormalised(nn.Module):
     No layer then stretches what it is given, so that a critic stays smooth: it cannot tell points
     apart with certainty, and what it teaches does not vanish (Miyato et al. 2018, arXiv
     1802.05957). A kernel of convolutions is a matrix of its outputs, and each input of a
-    :class:`SumLinear` has one of its own. Singular values are found anew in each call, by the
-    power method, from below and to some hundredths: nothing is kept from one call to the next, as
-    torch's own does, so that a loss is a function of its arguments.
+    :class:`SumLinear` has one of its own. Singular values are found anew in each call, by sixteen
+    steps of the power method, from below and to some hundredths: nothing is kept from one call to
+    the next, as torch's own does, so that a loss is a function of its arguments.
 
     Args:
         net: Called by keyword; its parameters stay as they are.
@@ -253,11 +253,14 @@ class SpectrallyNormalised(nn.Module):
 
 def _largest_singular_value(matrix: Tensor) -> Tensor:
     """With the gradient of a singular value, at vectors that are constant."""
+    matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     with torch.no_grad():
-        constant = matrix.detach()
+        power = matrix @ matrix.T
+        for _ in range(SQUARINGS):
+            power = power / power.trace()
+            power = power @ power
         # Cosines of whole numbers are orthogonal to nothing that weights are likely to have.
-        left = torch.arange(len(matrix), device=matrix.device).cos().to(matrix.dtype)
-        for _ in range(ROUNDS):
-            right = F.normalize(left @ constant, dim=0)
-            left = F.normalize(constant @ right, dim=0)
+        start = torch.arange(len(matrix), device=matrix.device).cos().to(matrix.dtype)
+        left = F.normalize(power @ start, dim=0)
+        right = F.normalize(left @ matrix, dim=0)
     return left @ matrix @ right
