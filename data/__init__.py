@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from ppl_models.data.tables.regimes import Regime as Regime
     from ppl_models.data.tables.supervision import (
         correlate as correlate,
+        missing_patterns as missing_patterns,
+        pair_by_class as pair_by_class,
         repeat as repeat,
         supervise as supervise,
         unpair as unpair,
@@ -79,8 +81,10 @@ _HOMES = {
     "is_file": "catalogue",
     "load": "catalogue",
     "loader": "catalogue",
+    "missing_patterns": "tables.supervision",
     "names": "catalogue",
     "open": "store.h5_store",
+    "pair_by_class": "tables.supervision",
     "remake": "catalogue",
     "repeat": "tables.supervision",
     "sources": "catalogue",

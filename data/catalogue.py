@@ -178,7 +178,11 @@ def remake(recipe: Mapping[str, Any]) -> Dataset:
         FileNotFoundError: If its files are not there.
         ValueError: If the set, an option or a step is unknown.
     """
-    return repeat(load(recipe["name"], **recipe["options"]), recipe.get("steps", ()))
+    steps = [
+        {**step, "second": remake(step["second"])} if "second" in step else step
+        for step in recipe.get("steps", ())
+    ]
+    return repeat(load(recipe["name"], **recipe["options"]), steps)
 
 
 def factor_data(name: str, **options: Any) -> FactorData:
