@@ -204,11 +204,11 @@ def _by_character(
     x = np.concatenate([shrunk(part.images, side, scaled) for part in drawn])
     rows = [np.flatnonzero(part_of[code] == part) for part in range(3)]
     classes: list[str] = []
-    for part in drawn:  # of the small sets, both have Greek and Latin
-        classes += [f"{name} again" if name in classes else name for name in part.names]
+    for own in drawn:  # of the small sets, both have Greek and Latin
+        classes += [f"{name} again" if name in classes else name for name in own.names]
     return from_parts(
         "omniglot",
-        [{"x": x[own].reshape(len(own), side**2), "y": code[own]} for own in rows],
+        [{"x": x[kept].reshape(len(kept), side**2), "y": code[kept]} for kept in rows],
         options={
             "root": None if root is None else str(root),
             "side": side,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,11 +108,11 @@ def side_by_side(
     masks: dict[str, Tensor] = {
         site: part.observed[own] for site, (part, own) in taken.items() if own in part.observed
     }
-    known = {
+    known: dict[str, Any] = {
         what: {
-            site: getattr(t, what)[own]
-            for site, (t, own) in taken.items()
-            if own in getattr(t, what)
+            site: getattr(part, what)[own]
+            for site, (part, own) in taken.items()
+            if own in getattr(part, what)
         }
         for what in BY_SITE
     }

@@ -320,7 +320,7 @@ def _record(
     test: Table | None = None,
 ) -> Dataset:
     """The data set after a step, whose validation and test rows stay where none are given."""
-    parts = {
+    parts: dict[str, Any] = {
         "train": train,
         "validation": dataset.validation if validation is None else validation,
         "test": dataset.test if test is None else test,

@@ -18,7 +18,7 @@ from PIL import Image
 from worlds.reader_files import Foreign, own_folders as own_folders, remade, rows
 
 from ppl_models import data
-from ppl_models.data.readers import anndata, cifar, files, omniglot
+from ppl_models.data.readers import cifar, files, h5ad_layout, omniglot
 
 OFFICIAL = Path(os.environ.get("PPL_DATA", "nowhere"))
 
@@ -332,7 +332,7 @@ def test_bad_h5ad(tmp_path):
     with pytest.raises(ValueError, match=r"cells\.h5ad: cannot be read.*do not fit a matrix"):
         data.load(str(path))
     with h5py.File(path) as file, pytest.raises(ValueError, match="no 'Y'"):
-        anndata.matrix(file, "Y")
+        h5ad_layout.matrix(file, "Y")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cells\.h5ad: cannot be read"):
         data.load(str(path))
