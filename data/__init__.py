@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         weak_pairs as weak_pairs,
     )
     from ppl_models.data.tables.table import Dataset as Dataset, Table as Table
+    from ppl_models.data.tables.tokens import Tokens as Tokens
 
 _HOMES = {
     "Affine": "streams.image_steps",
@@ -70,6 +71,7 @@ _HOMES = {
     "Stream": "streams.stream",
     "Table": "tables.table",
     "TimeJitter": "streams.row_steps",
+    "Tokens": "tables.tokens",
     "Views": "streams.views",
     "correlate": "tables.supervision",
     "factor_data": "catalogue",
