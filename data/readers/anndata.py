@@ -78,28 +78,8 @@ def load_file(
         )  # fmt: skip
     if site != "x":
         raise ValueError(f"site is {site!r} and there are no files beside it, expected 'x'")
-    names, fixed = modalities.listed(label), modalities.listed(covariates)
-    part = splits if isinstance(splits, str) else None
-    columns = f" and obs columns {', '.join([*names, *fixed])}" if names or fixed else ""
-    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
-        with opened(path) as file:
-            if "header" in file and "sites" in file:
-                sites = ", ".join(file["sites"])
-                raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
-            x = values_of(file, layer, path, memory)
-            names, fixed = _asked(file, label, names), _asked(file, covariates, fixed)
-            cells = Cells(
-                x=x if isinstance(x, Column) else Given(x),
-                genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),
-                names=names_along(file, "obs"),
-                labels={name: column(file, name) for name in names},
-                splits=None if part is None else column(file, part),
-                covariates={name: column(file, name) for name in fixed},
-            )
-        known = [cells.splits] if cells.splits is not None else []
-        known += [*cells.labels.values(), *cells.covariates.values()]
-        if any(len(found.values) != len(x) for found in known):
-            raise ValueError(f"obs has not {len(x)} rows like {layer}")
+    cells = _cells(path, layer, label, covariates, splits, memory)
+    names, fixed = list(cells.labels), list(cells.covariates)
     options = {"label": ",".join(names), "layer": layer, "counts": counts, "splits": splits}
     if any("," in name for name in names):
         options["label"] = names
@@ -127,3 +107,35 @@ def load_file(
 def _asked(file: h5py.File, label: str | Sequence[str], names: list[str]) -> list[str]:
     # A column's own name may have commas.
     return [label] if isinstance(label, str) and label in columns_of(file) else names
+
+
+def _cells(
+    path: str,
+    layer: str,
+    label: str | Sequence[str],
+    covariates: str | Sequence[str],
+    splits: Splits,
+    memory: int,
+) -> Cells:
+    names, fixed = modalities.listed(label), modalities.listed(covariates)
+    columns = f" and obs columns {', '.join([*names, *fixed])}" if names or fixed else ""
+    with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
+        with opened(path) as file:
+            if "header" in file and "sites" in file:
+                sites = ", ".join(file["sites"])
+                raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
+            x = values_of(file, layer, path, memory)
+            names, fixed = _asked(file, label, names), _asked(file, covariates, fixed)
+            cells = Cells(
+                x=x if isinstance(x, Column) else Given(x),
+                genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),
+                names=names_along(file, "obs"),
+                labels={name: column(file, name) for name in names},
+                splits=column(file, splits) if isinstance(splits, str) else None,
+                covariates={name: column(file, name) for name in fixed},
+            )
+        known = [cells.splits] if cells.splits is not None else []
+        known += [*cells.labels.values(), *cells.covariates.values()]
+        if any(len(found.values) != len(x) for found in known):
+            raise ValueError(f"obs has not {len(x)} rows like {layer}")
+    return cells

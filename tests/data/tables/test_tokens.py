@@ -134,7 +134,7 @@ def test_columns_of_texts_of_every_kind(kind):
     ],
 )
 def test_columns_that_hold_no_texts(options, words):
-    table = frame().assign(none=" ")
+    table = frame() if options.get("text") != ["say", "none"] else frame().assign(none=" ")
     with pytest.raises(ValueError, match=words) as told:
         data.from_frame(table, "kind", **options)
     assert "\n" not in str(told.value)
