@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ppl_models import data
+from ppl_models.data.tables.schema import Schema
 
 pandas = pytest.importorskip("pandas")
 N = 40
@@ -111,6 +112,22 @@ def test_new_rows_take_the_vocabulary_of_the_fit(tmp_path):
     found = data.open(data.write(d, tmp_path / "said.h5")).train
     assert found.classes["say"] == words
     assert torch.equal(found.sites["say"][:], d.train.sites["say"])
+
+
+def test_a_schema_knows_tokens_by_their_words():
+    d = data.from_frame(frame(), "kind", text="say", splits=(1.0, 0, 0))
+    words = d.train.classes["say"]
+    tokens = data.Tokens(length=4, vocabulary=(*words[:2], *words[:1:-1]))
+    other = data.from_frame(frame(), "kind", text="say", tokens=tokens, splits=None).test
+    assert not torch.equal(other.sites["say"], d.train.sites["say"])
+    found = Schema.of(d.train).bring(other)
+    assert torch.equal(found.sites["say"], d.train.sites["say"])
+    longer = data.Tokens(length=6, vocabulary=words)
+    other = data.from_frame(frame(), "kind", text="say", tokens=longer, splits=None).test
+    with pytest.raises(
+        ValueError, match=r"rows of shape \(6,\), but the pair was fitted on \(4,\)"
+    ):
+        Schema.of(d.train).bring(other)
 
 
 @pytest.mark.parametrize("kind", ["category", "string", "object"])
