@@ -43,12 +43,15 @@ if TYPE_CHECKING:
     from ppl_models.data.tables.regimes import Regime as Regime
     from ppl_models.data.tables.supervision import (
         correlate as correlate,
+        missing_patterns as missing_patterns,
+        pair_by_class as pair_by_class,
         repeat as repeat,
         supervise as supervise,
         unpair as unpair,
         weak_pairs as weak_pairs,
     )
     from ppl_models.data.tables.table import Dataset as Dataset, Table as Table
+    from ppl_models.data.tables.tokens import Tokens as Tokens
 
 _HOMES = {
     "Affine": "streams.image_steps",
@@ -68,6 +71,7 @@ _HOMES = {
     "Stream": "streams.stream",
     "Table": "tables.table",
     "TimeJitter": "streams.row_steps",
+    "Tokens": "tables.tokens",
     "Views": "streams.views",
     "correlate": "tables.supervision",
     "factor_data": "catalogue",
@@ -79,8 +83,10 @@ _HOMES = {
     "is_file": "catalogue",
     "load": "catalogue",
     "loader": "catalogue",
+    "missing_patterns": "tables.supervision",
     "names": "catalogue",
     "open": "store.h5_store",
+    "pair_by_class": "tables.supervision",
     "remake": "catalogue",
     "repeat": "tables.supervision",
     "sources": "catalogue",

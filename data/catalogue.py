@@ -83,6 +83,7 @@ SOURCES = {  # of the sets that are read from files, or made of what is
 FILES = {  # by the ending of a path
     ".h5": "ppl_models.data.readers.arrays_h5:load_file",
     ".h5ad": "ppl_models.data.readers.anndata:load_file",
+    ".h5mu": "ppl_models.data.readers.modalities:load_file",
     ".npz": "ppl_models.data.readers.npz_file:load_file",
 }
 STORED = "ppl_models.data.store.h5_store:load_file"
@@ -94,7 +95,7 @@ def names() -> list[str]:
 
 
 def is_file(name: str | Path) -> bool:
-    """Whether a name is the path of a file: ``.h5``, ``.h5ad`` or ``.npz``."""
+    """Whether a name is the path of a file: ``.h5``, ``.h5ad``, ``.h5mu`` or ``.npz``."""
     return Path(name).suffix in FILES
 
 
@@ -131,7 +132,8 @@ def sources(name: str | Path, **options: Any) -> list[Path]:
         FileNotFoundError: If files that it needs are not there, saying which ones to put where.
     """
     if is_file(name):
-        return [path for path in (Path(name),) if path.is_file()]
+        beside = options.get("beside") or {}
+        return [path for path in map(Path, (name, *beside.values())) if path.is_file()]
     if str(name) not in SOURCES:
         return []
     function = _function(SOURCES[str(name)])
@@ -151,7 +153,8 @@ def load(name: str | Path, **options: Any) -> Dataset:
 
     Args:
         name: One of :func:`names`, or the path of a file: an ``.h5`` of :func:`write`, an
-            ``.h5`` or ``.npz`` with an array per site, or an ``.h5ad`` of AnnData.
+            ``.h5`` or ``.npz`` with an array per site, an ``.h5ad`` of AnnData, or an ``.h5mu``
+            of MuData.
         options: See the loader, ``help(data.loader(name))``.
 
     Raises:
@@ -178,7 +181,11 @@ def remake(recipe: Mapping[str, Any]) -> Dataset:
         FileNotFoundError: If its files are not there.
         ValueError: If the set, an option or a step is unknown.
     """
-    return repeat(load(recipe["name"], **recipe["options"]), recipe.get("steps", ()))
+    steps = [
+        {**step, "second": remake(step["second"])} if "second" in step else step
+        for step in recipe.get("steps", ())
+    ]
+    return repeat(load(recipe["name"], **recipe["options"]), steps)
 
 
 def factor_data(name: str, **options: Any) -> FactorData:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ppl_models.config import unknown, whole
 from ppl_models.data.readers import omniglot as published
@@ -186,7 +185,7 @@ def episode(
 def omniglot(root: str | Path | None = None) -> tuple[Concepts, Concepts, tuple[str, ...]]:
     """Images and concepts for training and for test, and the names of all concepts."""
     parts = [published.read(part, root) for part in published.SMALL]
-    images = np.concatenate([shrink(part.images) for part in parts])
+    images = np.concatenate([published.shrunk(part.images, SIDE, True) for part in parts])
     concept = np.concatenate([parts[0].characters, parts[1].characters + len(parts[0].names)])
     twice = set(parts[0].names)
     names = parts[0].names + tuple(f"{n} again" if n in twice else n for n in parts[1].names)
@@ -200,14 +199,6 @@ def omniglot(root: str | Path | None = None) -> tuple[Concepts, Concepts, tuple[
         f"{name} {90 * k}{m}" for m in ("", " mirrored") for k in range(4) for name in names[:kept]
     ]
     return known, held, (*versions, *names[kept:])
-
-
-def shrink(images: Array) -> Array:
-    """Ink ``(n, 105, 105)`` as means ``(n, 14, 14)``, divided by the brightest of each."""
-    ink = torch.from_numpy(images)[:, None].float()
-    small: Array = torch.nn.functional.adaptive_avg_pool2d(ink, SIDE)[:, 0].numpy()
-    small /= np.maximum(small.max((1, 2), keepdims=True), 1e-9)
-    return small
 
 
 def stroke_concepts(

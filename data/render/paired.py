@@ -179,30 +179,3 @@ def captions(values: Array, generator: np.random.Generator) -> Array:
     )
     chosen: Array = said[generator.integers(len(SENTENCES), size=n), np.arange(n)]
     return chosen
-
-
-def pair_by_class(
-    first: Array, second: Array, generator: np.random.Generator
-) -> tuple[Array, Array]:
-    """Rows of two labelled sets side by side, each used once, as often as both have the class.
-
-    This is how MNIST and SVHN are paired, or MNIST and Fashion-MNIST.
-
-    Args:
-        first: Labels of one set ``(n,)``.
-        second: Labels of the other ``(m,)``.
-        generator: Decides who is paired with whom.
-
-    Returns:
-        Rows of the first set, in random order, and of the second beside them.
-    """
-    rows: list[tuple[Array, Array]] = []
-    for label in np.intersect1d(first, second):
-        own, other = (
-            generator.permutation(np.flatnonzero(labels == label)) for labels in (first, second)
-        )
-        both = min(len(own), len(other))
-        rows.append((own[:both], other[:both]))
-    left, right = (np.concatenate([pair[side] for pair in rows]) for side in (0, 1))
-    order = generator.permutation(len(left))
-    return left[order], right[order]

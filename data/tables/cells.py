@@ -120,7 +120,7 @@ def from_cells(
     named = [*cells.labels, *cells.covariates, *([library] if library else [])]
     if (twice := twice_in(["x", *named])) is not None:
         raise ValueError(f"{where}two sites are called {twice!r}, expected different names")
-    sums = _sums(cells.x, where, layer, counts)
+    sums = sums_of(cells.x, where, layer, counts)
     given = dict(options)
     if cells.splits is not None:
         given["splits"] = cells.splits
@@ -146,8 +146,18 @@ def from_cells(
     )
 
 
-def _sums(x: Given | Column, where: str, layer: str, counts: bool) -> Any:
-    """Sums of cells ``(cells, 1)``, once their values are looked at block by block."""
+def sums_of(x: Given | Column, where: str, layer: str, counts: bool) -> Any:
+    """Sums of cells ``(cells, 1)``, once their values are looked at block by block.
+
+    Args:
+        x: Their values.
+        where: Where they are from, for messages.
+        layer: What they are called.
+        counts: Whether they must be counts.
+
+    Raises:
+        ValueError: If they are none, naming row and column.
+    """
     sums = []
     for start in range(0, len(x) if isinstance(x, Column) else len(x.values), ROWS):
         part = slice(start, start + ROWS)

@@ -246,6 +246,8 @@ def _table(
     for site, given in sites.items():
         if isinstance(given, Column):  # of a file, whose reader has looked at it
             values[site] = given
+            if given.hidden is not None:
+                observed[site] = ~given.hidden
             continue
         array = given.values
         if array.ndim == 0 or not array.size:

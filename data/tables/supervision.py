@@ -13,8 +13,10 @@ from torch import Tensor
 from ppl_models.config import unknown
 from ppl_models.data.tables.correlations import log_weights
 from ppl_models.data.tables.hiding import Kept, keep
+from ppl_models.data.tables.pairing import shared_codes, side_by_side, zipped
 from ppl_models.data.tables.recipe import digest, plain
-from ppl_models.data.tables.seeds import DRAW, generator
+from ppl_models.data.tables.seeds import DRAW, generator, numpy_generator
+from ppl_models.data.tables.splits import PARTS
 from ppl_models.data.tables.table import BY_SITE, Dataset, Table
 
 
@@ -77,6 +79,121 @@ def unpair(
     }
     options = {"modalities": list(modalities), "paired": paired, "alone": kept, "seed": seed}
     return _record(dataset, unpair, options, table.hide(masks))
+
+
+def missing_patterns(dataset: Dataset, shares: Mapping[str, float], seed: int = 0) -> Dataset:
+    """Leave shares of the training rows with some of their modalities each.
+
+    A site that some pattern names is hidden in the rows of all others; every other one stays.
+
+    Args:
+        dataset: The data set.
+        shares: Share of training rows by what they keep, sites with a plus between them:
+            ``{"s+t": 0.25, "s": 0.5, "t": 0.25}``; ``""`` keeps none. Shares add up to 1.
+        seed: Seed of the choice.
+
+    Raises:
+        ValueError: If there is no such site, two patterns are the same, or the shares are none.
+    """
+    table, total = dataset.train, sum(shares.values())
+    if abs(total - 1) > 1e-6 or not all(share >= 0 for share in shares.values()):
+        raise ValueError(f"shares are {dict(shares)}, expected shares in 0..1 that add up to 1")
+    patterns = [tuple(filter(None, pattern.split("+"))) for pattern in shares]
+    sites = list(dict.fromkeys(site for pattern in patterns for site in pattern))
+    for site in sites:
+        if site not in table.sites:
+            raise ValueError(f"{table.name}: {unknown('site', site, table.sites)}")
+    if len({frozenset(pattern) for pattern in patterns}) < len(patterns):
+        raise ValueError(f"shares of {list(shares)} name a pattern twice, expected each once")
+    order = torch.randperm(len(table), generator=generator(seed, DRAW, 3))
+    # Ends are rounded, not sizes, so that every row has a pattern.
+    ends = torch.tensor([*shares.values()], dtype=torch.float64).cumsum(0) / total * len(table)
+    place = torch.empty_like(order)
+    place[order] = torch.searchsorted(ends.round(), torch.arange(len(table)).double(), right=True)
+    masks = {
+        site: torch.tensor([site in pattern for pattern in patterns])[place] for site in sites
+    }
+    options = {"shares": dict(shares), "seed": seed}
+    return _record(dataset, missing_patterns, options, table.hide(masks))
+
+
+def pair_by_class(
+    first: Dataset,
+    second: Dataset,
+    sites: Sequence[str] = ("s", "t"),
+    of: Sequence[str] = ("x", "x"),
+    label: str = "y",
+    classes: Mapping[str, str] | None = None,
+    pairs: int | Sequence[int | None] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Two labelled sets as two modalities of rows of one class, such as MNIST and SVHN.
+
+    Training rows are paired with training rows, validation rows with validation rows and test
+    rows with test rows. Rows whose label is hidden, or whose class the other set lacks, are left
+    out.
+
+    Args:
+        first: One set.
+        second: The other.
+        sites: Names of the two modalities.
+        of: Which sites they are, of the first set and of the second.
+        label: The label site of both; classes keep the names of the first.
+        classes: The second's class by the first's, such as ``{"0": "T-shirt"}``; those of one
+            name if None.
+        pairs: None uses each row once, as often as both sets have its class. A number is that of
+            training pairs, three those of all parts: rows of the first set are then used in turn,
+            each beside any row of its class.
+        seed: Seed of who is paired with whom.
+
+    Raises:
+        ValueError: If there is no such site or class, or a part without rows is to have pairs.
+    """
+    if not (isinstance(second, Dataset) and isinstance(first, Dataset)):
+        raise ValueError("expected two data sets (data.remake makes them of a recipe)")
+    if len({*sites, label}) != 3 or len(of) != 2:
+        raise ValueError(
+            f"sites are {tuple(sites)} of {tuple(of)} beside {label!r}, expected two new names "
+            "and a site of each set"
+        )
+    wanted = list(pairs) if isinstance(pairs, Sequence) else [pairs, None, None]
+    if len(wanted) != len(PARTS) or any(n is not None and n < 1 for n in wanted):
+        raise ValueError(f"pairs is {pairs}, expected a number above 0, three of them, or None")
+    made: list[Table] = []
+    for place, (part, count) in enumerate(zip(PARTS, wanted, strict=True)):
+        tables = (getattr(first, part), getattr(second, part))
+        for table, site in zip(tables, of, strict=True):
+            if site not in table.sites:
+                raise ValueError(f"{table.name}: {unknown('site', site, table.sites)}")
+        codes = shared_codes(tables, label, classes)
+        known = [(labels >= 0).nonzero()[0] for labels in codes]
+        own, other = (labels[rows] for labels, rows in zip(codes, known, strict=True))
+        left, right = zipped(own, other, numpy_generator(seed, 4, place), count)
+        if count is not None and len(left) < count:
+            raise ValueError(
+                f"pairs of {part} is {count}, but {tables[0].name} and {tables[1].name} share no "
+                "row's class"
+            )
+        columns = {
+            sites[0]: (tables[0], of[0], known[0][left]),
+            sites[1]: (tables[1], of[1], known[1][right]),
+            label: (tables[0], label, known[0][left]),
+        }
+        start = sum(map(len, made))
+        made.append(
+            side_by_side(f"{first.name}+{second.name}/{part}", columns, start, torch.device("cpu"))
+        )
+    options = {
+        "second": second.recipe,
+        "sites": list(sites),
+        "of": list(of),
+        "label": label,
+        "classes": None if classes is None else dict(classes),
+        "pairs": pairs,
+        "seed": seed,
+    }
+    named = dataclasses.replace(first, name=f"{first.name}+{second.name}", roles={})
+    return _record(named, pair_by_class, options, *made)
 
 
 def correlate(
@@ -167,7 +284,8 @@ def weak_pairs(
 
 
 STEPS: dict[str, Callable[..., Dataset]] = {
-    step.__name__: step for step in (supervise, unpair, correlate, weak_pairs)
+    step.__name__: step
+    for step in (supervise, unpair, missing_patterns, pair_by_class, correlate, weak_pairs)
 }
 
 
@@ -194,14 +312,25 @@ def repeat(dataset: Dataset, steps: Sequence[Mapping[str, Any]]) -> Dataset:
 
 
 def _record(
-    dataset: Dataset, step: Callable[..., Dataset], options: Mapping[str, Any], train: Table
+    dataset: Dataset,
+    step: Callable[..., Dataset],
+    options: Mapping[str, Any],
+    train: Table,
+    validation: Table | None = None,
+    test: Table | None = None,
 ) -> Dataset:
+    """The data set after a step, whose validation and test rows stay where none are given."""
+    parts: dict[str, Any] = {
+        "train": train,
+        "validation": dataset.validation if validation is None else validation,
+        "test": dataset.test if test is None else test,
+    }
     recipe = {
         **dataset.recipe,
         "steps": [*dataset.recipe.get("steps", ()), {"step": step.__name__, **plain(options)}],
-        "digest": digest(train, dataset.validation, dataset.test),
+        "digest": digest(*parts.values()),
     }
-    return dataclasses.replace(dataset, train=train, recipe=recipe)
+    return dataclasses.replace(dataset, **parts, recipe=recipe)
 
 
 def _labels(table: Table, site: str) -> Tensor:

@@ -94,20 +94,25 @@ def probe_accuracy(codes: Array, labels: Array, folds: int = FOLDS) -> tuple[flo
     Raises:
         ValueError: If fewer than two classes are left.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     names, counts = np.unique(labels, return_counts=True)
     kept = np.isin(labels, names[counts >= folds])
     if (counts >= folds).sum() < 2:
         raise ValueError(f"labels have {len(names)} classes, expected two of {folds} rows each")
     x, y = np.asarray(codes, float)[kept], labels[kept]
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
-    told = cross_val_predict(probe, x, y, cv=split)
+    told = cross_val_predict(probe(), x, y, cv=split)
     return float((told == y).mean()), float(counts[counts >= folds].max() / len(y))
+
+
+def probe() -> Any:
+    """The linear probe, not fitted yet: a logistic regression of standardised codes."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
 
 
 def attribute_coverage(real: Array, generated: Array, bins: int = BINS) -> Array:

@@ -1,1 +1,1 @@
-"""Metrics of a table of codes: what each part of a code tells of known factors."""
+"""Metrics of a table of codes, and of what is generated: what they tell of known factors."""

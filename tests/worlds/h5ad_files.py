@@ -1,4 +1,4 @@
-"""h5ad files as anndata 0.12 lays them out, written by h5py alone."""
+"""h5ad and h5mu files as anndata 0.12 and mudata 0.3 lay them out, written by h5py alone."""
 
 from __future__ import annotations
 
@@ -116,3 +116,51 @@ def write(path: Path, form: str, counts: np.ndarray, nullable: bool = False) -> 
         if len(counts) == CELLS:
             expected = columns(obs)
     return expected
+
+
+def cell_table(parent: h5py.Group, name: str, names: list[str], **columns: np.ndarray) -> None:
+    """A table with these names of rows, and categories of texts."""
+    made = element(parent, name, "dataframe", "0.2.0")
+    made.attrs["_index"] = "_index"
+    array(made, "_index", np.array(names, dtype=object))
+    for key, given in columns.items():
+        if given.dtype.kind == "O":
+            kept, codes = np.unique(given.astype(str), return_inverse=True)
+            kinds = {"codes": codes.astype(np.int8), "categories": kept.astype(object)}
+            element(made, key, "categorical", "0.2.0", **kinds)
+        else:
+            array(made, key, given)
+
+
+def modality(
+    parent: h5py.Group, counts: np.ndarray, form: str, cells: list[str], features: list[str],
+    **columns: np.ndarray,
+) -> None:  # fmt: skip
+    """What anndata writes of one modality."""
+    parent.attrs["encoding-type"], parent.attrs["encoding-version"] = "anndata", "0.1.0"
+    values(parent, "X", counts, form)
+    element(parent, "layers", "dict", "0.1.0")
+    values(parent["layers"], "half", counts / 2, form)
+    cell_table(parent, "obs", cells, **columns)
+    cell_table(parent, "var", features)
+
+
+def write_mudata(
+    path: Path, cells: list[str], modalities: dict[str, dict[str, Any]], **columns: np.ndarray
+) -> None:
+    """An h5mu file: modalities with the arguments of :func:`modality`, and columns of all cells.
+
+    As mudata does, it begins with a block that says what it is.
+    """
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file.attrs["encoding-type"], file.attrs["encoding-version"] = "MuData", "0.1.0"
+        file.attrs["axis"] = 0
+        cell_table(file, "obs", cells, **columns)
+        mod, at = file.create_group("mod"), element(file, "obsmap", "dict", "0.1.0")
+        mod.attrs["mod-order"] = np.array(list(modalities), dtype=object)
+        for name, given in modalities.items():
+            modality(mod.create_group(name), **given)
+            row = {cell: k + 1 for k, cell in enumerate(given["cells"])}
+            array(at, name, np.array([row.get(cell, 0) for cell in cells], np.uint32))
+    with open(path, "r+b") as raw:
+        raw.write(b"MuData (format-version=0.1.0;creator=muon;creator-version=0.3.10)")

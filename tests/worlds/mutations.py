@@ -11,6 +11,7 @@ import pickle
 import struct
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import scipy.io
 import scipy.sparse
 import torch
 from PIL import Image
+from worlds import h5ad_files
 
 from ppl_models import data
 from ppl_models.data.factors import published
@@ -277,6 +279,44 @@ def _h5ad(form: str) -> Callable[[Path], Path]:
     return make
 
 
+def _two() -> dict[str, dict[str, Any]]:
+    """Two modalities of 40 cells, of which each lacks some."""
+    cells = [f"c{k}" for k in ROWS]
+    return {
+        "rna": {
+            "counts": _pixels(30, 6) // 60, "form": "csr", "cells": cells[:30],
+            "features": [f"g{k}" for k in range(6)], "kind": np.array(list("abc" * 10), object),
+        },
+        "prot": {
+            "counts": _pixels(25, 3) // 9, "form": "dense", "cells": cells[:14:-1],
+            "features": ["CD3", "CD4", "CD8"],
+        },
+    }  # fmt: skip
+
+
+def _h5mu(folder: Path) -> Path:
+    kinds = np.array(list("xy" * 20), object)
+    h5ad_files.write_mudata(folder / "two.h5mu", [f"c{k}" for k in ROWS], _two(), lane=kinds)
+    return folder / "two.h5mu"
+
+
+def _beside(damaged: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for name, given in _two().items():
+            with h5py.File(folder / f"{name}.h5ad", "w") as file:
+                h5ad_files.modality(file, **given)
+        return folder / f"{damaged}.h5ad"
+
+    return make
+
+
+def _beside_read(folder: Path) -> Any:
+    beside = {"prot": str(folder / "prot.h5ad")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of missing labels
+        return tables(data.load(str(folder / "rna.h5ad"), site="rna", beside=beside, label="kind"))
+
+
 def _store(folder: Path) -> Path:
     block = {
         "x": (ROWS[:, None] >> np.arange(40) % 10 & 1).astype(bool),
@@ -326,5 +366,7 @@ TARGETS = {
     "h5ad, old": Target(
         _h5ad("old"), lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene")), False
     ),
+    "h5mu": Target(_h5mu, lambda f: tables(data.load(str(f / "two.h5mu"), label="lane")), False),
+    "h5ad beside another": Target(_beside("prot"), _beside_read, False),
     "store": Target(_store, _stored, True),
 }

@@ -18,7 +18,7 @@ from PIL import Image
 from worlds.reader_files import Foreign, own_folders as own_folders, remade, rows
 
 from ppl_models import data
-from ppl_models.data.readers import anndata, cifar, files, omniglot
+from ppl_models.data.readers import cifar, files, h5ad_layout, omniglot
 
 OFFICIAL = Path(os.environ.get("PPL_DATA", "nowhere"))
 
@@ -193,6 +193,58 @@ def test_omniglot(tmp_path):
         data.load("omniglot", root=str(tmp_path))
 
 
+@pytest.mark.parametrize("characters", ["ns", "back_eval", "small"])
+def test_omniglot_by_characters(tmp_path, monkeypatch, characters):
+    names, _ = omniglot.CHARACTERS[characters]
+    counts = {"ns": (3, 1, 2), "back_eval": (3, 1, 2), "small": (5, 0, 1)}[characters]
+    monkeypatch.setitem(omniglot.CHARACTERS, characters, (names, counts))
+    alphabets = (
+        (("Greek", 1), ("Greek", 2), ("Latin", 1), ("Ojibwe", 1)),
+        (("Greek", 1), ("N_ko", 7)),
+    )
+    images = {}
+    for name, kinds in zip(names, alphabets, strict=True):
+        ink = np.random.default_rng(len(kinds)).random((len(kinds), 20, 105, 105)) < 0.3
+        keys = [(*kind, d) for kind in kinds for d in range(1, 21)]
+        omniglot_zip(
+            tmp_path / f"{name}.zip", dict(zip(keys, ink.reshape(-1, 105, 105), strict=True))
+        )
+        images[name] = ink
+    options = {"root": str(tmp_path), "side": 21, "characters": characters}
+    d = data.load("omniglot", **options)
+    parts = [set(getattr(d, part).sites["y"].tolist()) for part in ("train", "validation", "test")]
+    assert tuple(map(len, parts)) == counts and set.union(*parts) == set(range(6))
+    assert [len(t) for t in (d.train, d.validation, d.test)] == [20 * n for n in counts]
+    expected = ("Greek/character01", "Greek/character02", "Latin/character01")
+    assert d.train.classes["y"][:3] == expected
+    assert d.train.classes["y"][4:] == ("Greek/character01 again", "N_ko/character07")
+    ink = np.concatenate([images[name].reshape(-1, 105, 105) for name in names])
+    small = ink.reshape(120, 21, 5, 21, 5).mean((2, 4)).reshape(120, -1)
+    torch.testing.assert_close(rows(d, "x"), torch.from_numpy(small).float())
+    assert torch.equal(rows(d, "y"), torch.arange(6).repeat_interleave(20))
+    assert d.train.shapes["x"] == (21, 21) and d.roles == {"y": "group"}
+    if characters == "back_eval":  # the second file is that of the test
+        assert parts[2] == {4, 5}
+    if characters == "small":  # in order, whatever the seed
+        assert parts[2] == {5} and parts[0] == set(range(5))
+    held = {
+        tuple(data.load("omniglot", seed=seed, **options).test.sites["y"].unique().tolist())
+        for seed in range(5)
+    }
+    assert (len(held) > 1) == (characters == "ns")
+    scaled = data.load("omniglot", scaled=True, **options).train.sites["x"]
+    torch.testing.assert_close(scaled, d.train.sites["x"] / d.train.sites["x"].amax(1, True))
+    remade(d)
+    assert len(data.sources("omniglot", **d.recipe["options"])) == 2
+    with pytest.raises(ValueError, match="whole characters; expected no train"):
+        data.load("omniglot", train=5, **options)
+    with pytest.raises(ValueError, match="unknown split by characters 'sn'"):
+        data.load("omniglot", characters="sn")
+    monkeypatch.setitem(omniglot.CHARACTERS, characters, (names, (5, 5, 5)))
+    with pytest.raises(ValueError, match="have 6 characters, expected 15 for the split"):
+        data.load("omniglot", **options)
+
+
 @needs("omniglot")
 def test_official_omniglot():
     for part, characters in (("small1", 136), ("small2", 156)):
@@ -200,6 +252,9 @@ def test_official_omniglot():
         assert len(found.names) == characters
         assert np.bincount(found.characters).tolist() == [20] * characters
         assert 0.02 < found.images.mean() < 0.1  # ink, not paper
+    d = data.load("omniglot", side=14, characters="small", scaled=True)
+    assert [len(t) // 20 for t in (d.train, d.validation, d.test)] == [236, 0, 56]
+    assert bool((d.test.sites["x"].amax(1) == 1).all())
 
 
 # AnnData, microarrays, frames
@@ -277,7 +332,7 @@ def test_bad_h5ad(tmp_path):
     with pytest.raises(ValueError, match=r"cells\.h5ad: cannot be read.*do not fit a matrix"):
         data.load(str(path))
     with h5py.File(path) as file, pytest.raises(ValueError, match="no 'Y'"):
-        anndata.matrix(file, "Y")
+        h5ad_layout.matrix(file, "Y")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ValueError, match=r"cells\.h5ad: cannot be read"):
         data.load(str(path))

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ppl_models import data
 from ppl_models.data.render import noisy, paired, strokes
+from ppl_models.data.tables.pairing import zipped
 
 
 def rng(seed=0):
@@ -24,7 +25,7 @@ def test_pairing_by_class_gives_the_published_number():
     first, second = (
         rng(k).permutation(np.repeat(np.arange(10), n)) for k, n in enumerate((MNIST, SVHN))
     )
-    left, right = paired.pair_by_class(first, second, rng())
+    left, right = zipped(first, second, rng())
     assert len(left) == 56_068
     assert (first[left] == second[right]).all()
     for rows in (left, right):

@@ -79,6 +79,9 @@ ASKED = {
     "label_calibration": lambda r, t: inference.label_calibration(r.pair, t, simulations=20),
     "gibbs_predict": lambda r, t: inference.gibbs_predict(r.pair, t, weights=2, steps=2),
     "gibbs_posterior": lambda r, t: inference.gibbs_posterior(r.pair, t, weights=2, steps=2),
+    "cross_coherence": lambda r, t: inference.cross_coherence(
+        r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
+    ),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
