@@ -128,8 +128,8 @@ class _Strata:
         node = w.guide.nodes[site]
         self.z, self.q = node["value"], node["fn"]
         counts = self.q.counting().reshape(-1, *self.q.counting().shape[-2:])[0].T  # C x B
-        rows = w.log_w.shape[-1]
-        self.shares = (counts / counts.sum(0).clamp(min=1)).expand(count, rows)
+        counts = counts.to(self.z.dtype).expand(count, w.log_w.shape[-1])
+        self.shares = counts / counts.sum(0).clamp(min=1)
 
     def by_component(self, value: Tensor) -> Tensor:
         """``(C K, B)`` as ``(C, K, B)``; what is the same for all draws is repeated."""
@@ -178,7 +178,8 @@ class _Strata:
         loc, scale = (v.detach() if detached else v for v in (q.loc, q.scale))
         found = torch.distributions.Normal(loc, scale).log_prob(z.unsqueeze(-2)).sum(-1)
         found = found + self.q.mixture_distribution.logits
-        return found.reshape(-1, *found.shape[-2:])
+        draws = max(self.count, len(self.w.log_w))
+        return found.reshape(-1, *found.shape[-2:]).expand(draws, *found.shape[-2:])
 
     def _scale_model(self, ratio: Tensor) -> None:
         for bridge, event in self.w.bridges:

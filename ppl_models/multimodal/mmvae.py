@@ -65,7 +65,8 @@ class MMVAE(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """K draws of each expert, all modalities decoded from each (eqs. 3 and 4)."""
-        return bound or inference.Stratified(self.config.particles, grad="dreg")
+        K = self.config.particles
+        return bound or inference.Stratified(K, grad="dreg" if K > 1 else "plain")
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One; rows come in one batch, whatever they have."""

@@ -69,7 +69,7 @@ class MoPoE(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with a draw of each product or of a random one (eq. 5)."""
         every = self.config.draws == "components"
-        return bound or (inference.Stratified(grad="dreg") if every else inference.ELBO())
+        return bound or (inference.Stratified() if every else inference.ELBO())
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One; rows come in one batch, whatever they have."""
