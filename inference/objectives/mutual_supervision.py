@@ -34,8 +34,11 @@ class MutualSupervision(Objective):
     b, which is nobody's to learn. Of rows that have a alone it is the evidence lower bound with
     the story's own prior of z in such rows.
 
-    One draw of z stands in the bracket; q(b|a) is the mean over K fresh draws and that one,
-    without which w has no bound (with it, K + 1). No gradient goes through w.
+    In the paper one draw of z stands in the bracket, and q(b|a) is the mean over K fresh draws
+    and that one, without which w has no bound (with it, K + 1). Here each of the K + 1 stands in
+    the bracket in turn, and their mean is taken: as any of them could be the paper's, this is its
+    expectation given all of them. With hundreds of pixels w is K + 1 at one draw and 0 at the
+    others, so that ten of eleven single draws would teach nothing. No gradient goes through w.
 
     Args:
         sites: The two sites of the data.
@@ -70,7 +73,7 @@ class MutualSupervision(Objective):
             f"1/2 E_q({z}|{a})[w (log p({a}|{z}) + log q({z}|{b}) - log p({b}|{z}) - "
             f"log q({z}|{a}))] + 1/2 log q({b}|{a}) + the same with {a} and {b} swapped, "
             f"w = sg(p({b}|{z}) / q({b}|{a})), q({b}|{a}) = mean of p({b}|{z}) over "
-            f"{self.particles} + 1 draws"
+            f"{self.particles} + 1 draws, of each of which w takes its turn"
         )
 
     @property
@@ -98,19 +101,19 @@ class MutualSupervision(Objective):
     ) -> Tensor:
         """What is made large of one direction, 0 in the rows without a."""
         of_a = only(run.batch, {a}, self.sites)
-        z, log_q = self._drawn(run, of_a)  # K + 1 x B x L, first that of the bracket
-        first = {self.site: z[0]}
-        story = _story(run, of_a, first)
-        log_p = story[a]["fn"].log_prob(run.batch[a])  # B
-        gain = log_p - log_q[0]
-        alone = both = gain
+        z, log_q = self._drawn(run, of_a)  # K + 1 x B x L
+        story = _story(run, of_a, {self.site: z})
+        gain = story[a]["fn"].log_prob(run.batch[a]) - log_q  # K + 1 x B
+        alone = both = gain[0]
         if with_b is not True:
-            alone = gain + story[self.site]["fn"].log_prob(z[0])
+            # One draw is enough, where nothing is weighed.
+            prior = _story(run, of_a, {self.site: z[0]})[self.site]["fn"]
+            alone = gain[0] + prior.log_prob(z[0])
         if with_b is not False:
             of_b = only(run.batch, {b}, self.sites)
             said = _story(run, of_b, {self.site: z})[b]["fn"].log_prob(run.batch[b])  # K + 1 x B
-            prior = offering(run.guide, self.site).factor(self.site, of_b).log_prob(z[0])
-            both = 0.5 * bracket(gain + prior, said)
+            posterior = offering(run.guide, self.site).factor(self.site, of_b)
+            both = 0.5 * bracket(gain + posterior.log_prob(z), said)
         if isinstance(with_b, Tensor):
             value = torch.where(with_b, both, alone)
         else:
@@ -134,15 +137,15 @@ class MutualSupervision(Objective):
 
 
 def bracket(inside: Tensor, said: Tensor) -> Tensor:
-    r"""w (inside - log p(b|z)) + log q(b|a) of a direction, ``(B,)``.
+    r"""mean_k w_k (inside_k - log p(b|z_k)) + log q(b|a) of a direction, ``(B,)``.
 
     Args:
-        inside: log p(a|z) + log q(z|b) - log q(z|a) at the first draw, ``(B,)``.
+        inside: log p(a|z) + log q(z|b) - log q(z|a) at all draws ``(K + 1, B)``.
         said: log p(b|z) at all draws ``(K + 1, B)``.
     """
     log_q = said.logsumexp(0) - math.log(len(said))
-    w = (said[0] - log_q).detach().exp()
-    return w * (inside - said[0]) + log_q
+    w = (said - log_q).detach().exp()
+    return (w * (inside - said)).mean(0) + log_q
 
 
 def _story(run: Evaluation, batch: Batch, values: dict[str, Tensor]) -> dict[str, Any]:

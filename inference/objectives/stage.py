@@ -82,9 +82,6 @@ class Stage:
         name: Shown by the progress bar and in the history.
         pair: The part of the pair that this stage trains; the whole pair if None.
         sites: Sites of the data that it sees, beside covariates; all if empty.
-        merge: Sites of the data that rows may lack and that the story and its guide take under
-            marks (:mod:`ppl_models.modalities`): rows come in one batch, whichever of them they
-            have, and not in a batch for each combination.
         observed: Train only on rows in which this site is observed; all rows if empty.
         start: Called once before the stage with a batch of up to 1,000 rows without labels.
         prepare: Turns each batch into the one that is trained on, without gradient; for draws
@@ -119,12 +116,11 @@ class Stage:
     simultaneous: bool = False
     training: Training = field(default_factory=Training)
     rates: Mapping[str, float] = field(default_factory=dict, hash=False, metadata=ADDED)
-    merge: tuple[str, ...] = field(default=(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         """Names become a tuple; a single text is none."""
         object.__setattr__(self, "rates", _rates(f"rates of stage {self.name!r}", self.rates))
-        for option in ("sites", "freeze", "merge"):
+        for option in ("sites", "freeze"):
             found = names(f"{option} of stage {self.name!r}", getattr(self, option))
             object.__setattr__(self, option, found)
         for option in ("prepare", "prepare_validation"):

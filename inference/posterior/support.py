@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from ppl_models.batch import Batch, MissingSite
 from ppl_models.covariates import said_of
+from ppl_models.data.tables.marked import marked
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
@@ -36,6 +37,8 @@ CHECKED_ROWS = 4096  # rows compared with the support at a time
 def as_fitted(pair: Pair, table: Table) -> Table:
     """A table with rows, its classes coded and its columns ordered as in the data of the fit.
 
+    Sites that the pair says rows may lack have marks in it where some do.
+
     Args:
         pair: The pair; one that has seen no data takes the table as it is.
         table: The rows.
@@ -48,7 +51,7 @@ def as_fitted(pair: Pair, table: Table) -> Table:
     check_covariates(pair, table)
     table = table if pair.schema is None else pair.schema.bring(table)
     check_points(pair, table)
-    return table
+    return marked(table, pair.may_lack)
 
 
 def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -> None:

@@ -271,8 +271,7 @@ def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
             )
         table = table.where_observed(stage.observed)
     table = table.only(*stage.sites, *pair.card.covariates) if stage.sites else table
-    program = stage.pair if isinstance(stage.pair, Pair) else pair
-    return merged(program, stage, table) if stage.merge else table
+    return merged(stage.pair if isinstance(stage.pair, Pair) else pair, table)
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:

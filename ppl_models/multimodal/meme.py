@@ -60,7 +60,7 @@ class MEME(Pair):
         if len(config.modalities) != 2:
             raise ValueError(f"modalities are {config.modalities}, expected two")
         self.modalities = parts = Modalities(config)
-        self.card = parts.told_by(self.card)
+        self.card, self.may_lack = parts.told_by(self.card), config.modalities
         self.guide = guides.Factored(z=guides.Mixture(*parts.experts))
         self.pseudo = nn.ModuleList(PseudoInputs(parts, m, config.pseudo) for m in parts.names)
 
@@ -82,6 +82,5 @@ class MEME(Pair):
         return bound or inference.MutualSupervision(c.modalities, c.particles)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """One; rows come in one batch, whatever they have."""
-        merge = self.config.modalities
-        return (inference.Stage(self.objective(bound), start=self.begin, merge=merge),)
+        """One, whose learnt rows begin at rows of the data."""
+        return (inference.Stage(self.objective(bound), start=self.begin),)

@@ -53,7 +53,7 @@ class MMVAE(Pair):
     def __init__(self, config: MMVAEConfig) -> None:
         super().__init__(config)
         self.modalities = Modalities(config)
-        self.card = self.modalities.told_by(self.card)
+        self.card, self.may_lack = self.modalities.told_by(self.card), config.modalities
         self.guide = guides.Factored(z=guides.Mixture(*self.modalities.experts))
 
     def model(self, batch: Batch) -> None:
@@ -67,7 +67,3 @@ class MMVAE(Pair):
         """K draws of each expert, all modalities decoded from each (eqs. 3 and 4)."""
         K = self.config.particles
         return bound or inference.Stratified(K, grad="dreg" if K > 1 else "plain")
-
-    def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """One; rows come in one batch, whatever they have."""
-        return (inference.Stage(self.objective(bound), merge=self.config.modalities),)

@@ -56,7 +56,7 @@ class MoPoE(Pair):
     def __init__(self, config: MoPoEConfig) -> None:
         super().__init__(config)
         self.modalities = Modalities(config)
-        self.card = self.modalities.told_by(self.card)
+        self.card, self.may_lack = self.modalities.told_by(self.card), config.modalities
         self.guide = guides.Factored(z=guides.Mixture(*self.modalities.experts, products=True))
 
     def model(self, batch: Batch) -> None:
@@ -70,7 +70,3 @@ class MoPoE(Pair):
         """The bound, with a draw of each product or of a random one (eq. 5)."""
         every = self.config.draws == "components"
         return bound or (inference.Stratified() if every else inference.ELBO())
-
-    def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """One; rows come in one batch, whatever they have."""
-        return (inference.Stage(self.objective(bound), merge=self.config.modalities),)

@@ -53,7 +53,7 @@ class MVAE(Pair):
     def __init__(self, config: MVAEConfig) -> None:
         super().__init__(config)
         self.modalities = Modalities(config)
-        self.card = self.modalities.told_by(self.card)
+        self.card, self.may_lack = self.modalities.told_by(self.card), config.modalities
         self.guide = guides.Factored(z=guides.Product(*self.modalities.experts))
 
     def model(self, batch: Batch) -> None:
@@ -68,7 +68,3 @@ class MVAE(Pair):
         c = self.config
         bound = bound or inference.ELBO(kl="analytic", beta=inference.Anneal(0, 1, 0, c.ramp))
         return inference.Subsets(bound, c.modalities, c.subsets if len(c.modalities) > 2 else 0)
-
-    def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        """One; rows come in one batch, whatever they have."""
-        return (inference.Stage(self.objective(bound), merge=self.config.modalities),)

@@ -193,7 +193,7 @@ class _RowLoss(nn.Module):
 def kinds(pair: Pair, rows: int) -> list[Batch]:
     """The same rows with every combination of labels observed, none first.
 
-    Sites that rows may lack, which a stage merges, come besides one at a time.
+    Sites that rows may lack come besides one at a time.
     """
     full, labels = draw_rows(pair, rows), pair.card.labels
     found = [
@@ -201,8 +201,8 @@ def kinds(pair: Pair, rows: int) -> list[Batch]:
         for count in range(len(labels) + 1)
         for seen in itertools.combinations(labels, count)
     ]
-    lacking = {site for stage in pair.stages() for site in stage.merge}
-    return found + [full.without(*lacking - {site}) for site in sorted(lacking)]
+    lacking = set(pair.may_lack)
+    return found + [full.without(*lacking - {site}) for site in pair.may_lack]
 
 
 def cases(
