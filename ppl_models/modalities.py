@@ -8,8 +8,9 @@ without its site says that the story is to leave the site out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 
 import pyro
 import pyro.distributions as dist
@@ -19,6 +20,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 
 MARK = "_observed"
+_ASKED: ContextVar[bool] = ContextVar("predicted", default=False)
 
 
 def mark(site: str) -> str:
@@ -32,21 +34,31 @@ def observed(values: Mapping[str, Tensor], site: str) -> Tensor | None:
     return None if there is None else there > 0
 
 
-def told(batch: Mapping[str, Tensor], sites: Iterable[str]) -> list[str]:
-    """The sites that a story has in these rows: all but those of which only a mark is there."""
-    return [site for site in sites if site in batch or mark(site) not in batch]
+def told(batch: Mapping[str, Tensor], sites: Collection[str]) -> list[str]:
+    """The sites that a story has in these rows.
+
+    They are those that the batch has, or all where it has none of them, as in draws from the
+    prior. What it lacks beside others has a density whose integral is 1, and is left out; unless
+    somebody asks for what it would be (:func:`predicted`).
+
+    Args:
+        batch: The rows.
+        sites: Names of all such sites of the story.
+    """
+    some = any(site in batch for site in sites)
+    return [
+        site
+        for site in sites
+        if site in batch or (mark(site) not in batch and (_ASKED.get() or not some))
+    ]
 
 
 def sample(batch: Batch, site: str, fn: dist.TorchDistribution, sites: Collection[str]) -> Tensor:
     """A site of the data that rows may lack; in the rows that lack it, it does not count.
 
-    Where the batch lacks it and has another, it is drawn, and its density left out: nothing
-    hangs on it, so that its integral is 1. Where the batch has none of them, it is a site as any
-    other is.
-
     Args:
         batch: The rows.
-        site: Its name.
+        site: Its name, one of those :func:`told`.
         fn: Its distribution.
         sites: Names of all such sites of the story.
 
@@ -54,15 +66,23 @@ def sample(batch: Batch, site: str, fn: dist.TorchDistribution, sites: Collectio
         Its values.
     """
     value, there = batch.get(site), observed(batch, site)
+    mask: Tensor | bool | None = None if value is None else there
     if value is None and any(other in batch for other in sites):
-        with poutine.mask(mask=False):
-            # Observed, as no guide samples it and no algorithm is to look for its values.
-            made: Tensor = pyro.sample(site, fn, obs=fn.sample())
-        return made
-    masked = there is not None and value is not None
-    with poutine.mask(mask=there) if masked else nullcontext():
+        # Observed, as no guide samples it and no algorithm is to look for its values.
+        value, mask = fn.sample(), False
+    with nullcontext() if mask is None else poutine.mask(mask=mask):
         drawn: Tensor = pyro.sample(site, fn, obs=value)
     return drawn
+
+
+@contextmanager
+def predicted() -> Iterator[None]:
+    """Stories draw what rows lack, too, without counting it: for interventions and predictions."""
+    token = _ASKED.set(True)
+    try:
+        yield
+    finally:
+        _ASKED.reset(token)
 
 
 def only(batch: Batch, kept: Collection[str], sites: Iterable[str]) -> Batch:

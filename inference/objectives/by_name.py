@@ -47,7 +47,6 @@ BOUNDS: dict[str, type[Objective]] = {
     "score": ScoreELBO,
     "relaxed": RelaxedELBO,
     "stratified": Stratified,
-    "mutual_supervision": MutualSupervision,
 }
 TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
@@ -59,6 +58,7 @@ TERMS: dict[str, type[Objective]] = {
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
+    "mutual_supervision": MutualSupervision,
     "subsets": Subsets,
     "total_correlation": TotalCorrelation,
     "weighted": Weighted,

@@ -25,7 +25,7 @@ from ppl_models.inference.traces.sites import (
     points_of,
     random_sites,
 )
-from ppl_models.modalities import mark
+from ppl_models.modalities import mark, predicted
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import is_local, plates_within, there
@@ -301,7 +301,7 @@ def find_sites(
             latent in the model but neither sampled by the guide nor a label.
     """
     program, nesting = pair if program is None else program, pair.plate_nesting
-    with poutine.block(), torch.no_grad():
+    with poutine.block(), torch.no_grad(), predicted():
         q = poutine.trace(program.guide).get_trace(batch) if guide else poutine.Trace()
         p = poutine.trace(program.model).get_trace(batch)
     for name, site in (*random_sites(q), *random_sites(p)):

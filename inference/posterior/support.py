@@ -206,7 +206,8 @@ def check_data(
         ValueError: Naming the site, row, value and what was expected.
     """
     table = as_fitted(pair, table)
-    missing = [site for site in pair.card.data if site not in table.sites]
+    needed = set(pair.card.data) - set(pair.may_lack)
+    missing = [s for s in pair.card.data if s in needed and s not in table.sites]
     if missing and (makers or prepare is not None):
         made = {s for make in (*makers, prepare) if make for s in _sites_made(pair, table, make)}
         missing = [site for site in missing if site not in made]

@@ -72,13 +72,13 @@ class Reader(nn.Module):
         site: Its name.
         kind: Its likelihood.
         size: D, or the vocabulary of tokens.
-        words: Tokens of a row.
         hidden: Units of each hidden layer.
         outputs: Size of the output.
+        words: Tokens of a row.
     """
 
     def __init__(
-        self, site: str, kind: str, size: int, words: int, hidden: Sequence[int], outputs: int
+        self, site: str, kind: str, size: int, hidden: Sequence[int], outputs: int, words: int = 1
     ) -> None:
         super().__init__()
         self.site, self.kind = site, kind
@@ -107,14 +107,15 @@ class Decoder(nn.Module):
     Args:
         kind: The likelihood, one of ``KINDS``.
         size: D, or the vocabulary of tokens.
-        scale: Of a Laplace or a Normal.
-        words: Tokens of a row.
         latent: Size of z.
         hidden: Units of each hidden layer.
+        scale: Of a Laplace or a Normal.
+        words: Tokens of a row.
     """
 
     def __init__(
-        self, kind: str, size: int, scale: float, words: int, latent: int, hidden: Sequence[int]
+        self, kind: str, size: int, latent: int, hidden: Sequence[int], scale: float = 1.0,
+        words: int = 1,
     ) -> None:
         super().__init__()
         self.kind, self.scale = kind, scale
@@ -154,9 +155,9 @@ class Modalities(nn.Module):
         self.names = c.modalities
         experts, decoders = [], {}
         for name, kind, size, b in zip(c.modalities, c.kinds, c.sizes, c.scales, strict=True):
-            net = Reader(name, kind, size, c.words, c.hidden, outputs)
+            net = Reader(name, kind, size, c.hidden, outputs, c.words)
             experts.append(guides.Normal(c.latent, {name: size}, net=net))
-            decoders[name] = Decoder(kind, size, b, c.words, c.latent, c.hidden[::-1])
+            decoders[name] = Decoder(kind, size, c.latent, c.hidden[::-1], b, c.words)
         self.experts: Sequence[guides.Normal] = nn.ModuleList(experts)  # type: ignore[assignment]
         self.decoders = nn.ModuleDict(decoders)
         self.kinds = dict(zip(c.modalities, c.kinds, strict=True))

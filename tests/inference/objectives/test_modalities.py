@@ -296,17 +296,19 @@ def test_mutual_supervision_is_its_loops(scale, dtype):
             if a not in one:
                 continue
             z = draws[a][:, place]
-            gain = decode[a](z[0]).log_prob(one[a][0]) - expert[a](**one).log_prob(z[0])[0]
+            gain = decode[a](z).log_prob(one[a]) - expert[a](**one).log_prob(z)  # K + 1
             if b in one:
                 said = torch.stack([decode[b](point).log_prob(one[b][0]) for point in z])
-                log_q = said.exp().mean().log()
-                w = (said[0].exp() / said.exp().mean()).detach()
-                prior = expert[b](**one).log_prob(z[0])[0]
-                value = (w * (gain + prior - said[0]) + log_q) / 2
+                prior = torch.stack([expert[b](**one).log_prob(point)[0] for point in z])
+                value = 0.0
+                for k in range(len(z)):  # the paper's estimator with this draw in the bracket
+                    w = (said[k].exp() / said.exp().mean()).detach()
+                    value = value + w * (gain[k] + prior[k] - said[k]) / len(z)
+                value = (value + said.exp().mean().log()) / 2
             else:
                 (inputs,) = (p for p in pair.pseudo if p.site == b)
                 log_u = expert[b](**{b: inputs.free}).log_prob(z[0])
-                value = gain + log_u.exp().mean().log()
+                value = gain[0] + log_u.exp().mean().log()
             total = total - scale * value
     assert_close(found, total, **close(dtype))
     parameters = [p for p in pair.parameters()]
@@ -323,15 +325,22 @@ def test_the_weight_is_that_of_monte_carlo():
     z = m + v.sqrt() * torch.randn(100_000, dtype=torch.float64)
     said = dist.Normal(c * z, r.sqrt()).log_prob(b)
     log_q = dist.Normal(c * m, (c**2 * v + r).sqrt()).log_prob(b)
-    inside = torch.tensor([2.0], dtype=torch.float64)
-    found = bracket(inside, said[:, None])
-    w = (said[0] - log_q).exp()
-    error = float((said - log_q).exp().std()) / math.sqrt(len(z))
-    wanted = w * (inside - said[0]) + log_q
-    assert abs(float(found - wanted)) < 5 * error * (1 + float(w * (inside - said[0]).abs()))
-    # At K draws beside the bracket's own it is at most K + 1.
-    few = torch.cat((torch.zeros(1), torch.full((10,), -1e4))).double()
-    assert_close(bracket(few[:1], few[:, None]), few[:1] * 0 - math.log(11))
+    w = (said - log_q).exp()
+    error = float(w.std()) / math.sqrt(len(z))
+    # With a bracket of 0 log q(b | a) is left; with one of 1 everywhere, the mean of w, too.
+    found = bracket(said[:, None], said[:, None])
+    assert abs(float(found - log_q)) < 5 * error
+    assert_close(bracket(said[:, None] + 1, said[:, None]), found + 1, rtol=0, atol=1e-9)
+    # E_q(z|a)[w f(z)] is the mean of f under q(z | a, b): a Normal in closed form.
+    precision = 1 / v + c**2 / r
+    mean = (m / v + c * b / r) / precision
+    drawn = bracket((said + z)[:, None], said[:, None]) - found
+    spread = float((w * (z - mean)).std()) / math.sqrt(len(z))
+    assert abs(float(drawn - mean)) < 5 * spread
+    # Of K draws beside its own a weight is K + 1 at most, however certain the decoder is.
+    few = torch.cat((torch.zeros(1), torch.full((10,), -1e4))).double()[:, None]
+    one = torch.zeros_like(few).index_fill(0, torch.tensor([0]), 1.0)
+    assert_close(bracket(few + one, few), torch.tensor([1 - math.log(11)]).double())
 
 
 @pytest.mark.parametrize("merged", [False, True])
