@@ -100,7 +100,7 @@ def only(batch: Batch, kept: Collection[str], sites: Iterable[str]) -> Batch:
 
 
 def has(batch: Batch, site: str) -> Tensor | bool:
-    """In which rows a site is observed ``(B,)``, or True or False where it is in all or in none."""
+    """In which rows a site is observed ``(B,)``; True or False where in all or in none."""
     if site not in batch:
         return False
     there = observed(batch, site)

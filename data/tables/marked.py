@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ppl_models.data.tables.lazy_column import is_lazy
+from ppl_models.data.tables.lazy_column import Values, is_lazy
 from ppl_models.data.tables.table import Table
 from ppl_models.modalities import mark
 
@@ -40,7 +40,8 @@ def marked(table: Table, sites: Iterable[str]) -> Table:
                 f"row {row} of {table.name} has none of {', '.join(map(repr, sites))}, expected "
                 "at least one"
             )
-    filled, marks = {}, {}
+    filled: dict[str, Values] = {}
+    marks: dict[str, Values] = {}
     for site, mask in masks.items():
         values, name = table.sites[site], mark(site)
         if name in table.sites:

@@ -15,6 +15,7 @@ from ppl_models.config import at_least, names
 from ppl_models.guides.protocol import offering
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import ESTIMATE
+from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite, random_sites
@@ -40,9 +41,14 @@ class MutualSupervision(Objective):
     expectation given all of them. With hundreds of pixels w is K + 1 at one draw and 0 at the
     others, so that ten of eleven single draws would teach nothing. No gradient goes through w.
 
+    In expectation the derivative of log p(b|z) in the bracket undoes that of log q(b|a), so that
+    at weight 1 no decoder learns from codes of the other site. The paper's code gives log q(b|a)
+    a weight of 10, which its text does not have.
+
     Args:
         sites: The two sites of the data.
         particles: Fresh draws K.
+        classifier: Weight of log q(b|a) beside the bracket; 1 is the bound.
         site: The site of the guide that is the code, the only one that it samples.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
@@ -54,6 +60,7 @@ class MutualSupervision(Objective):
         self,
         sites: Sequence[str] = ("s", "t"),
         particles: int = 10,
+        classifier: float = 1.0,
         site: str = "z",
         plate_nesting: int | None = None,
     ) -> None:
@@ -62,17 +69,18 @@ class MutualSupervision(Objective):
         self.sites = names("sites of MutualSupervision", sites)
         if len(set(self.sites)) != 2:
             raise ValueError(f"sites of MutualSupervision are {self.sites}, expected two")
-        self.particles, self.site = particles, site
+        check_range("classifier of MutualSupervision", classifier, 0)
+        self.particles, self.classifier, self.site = particles, classifier, site
 
     @property
     def formula(self) -> str:
         """One direction, and the mean over both."""
         a, b = self.sites
-        z = self.site
+        z, half = self.site, f"{self.classifier / 2:g}"
         return (
             f"1/2 E_q({z}|{a})[w (log p({a}|{z}) + log q({z}|{b}) - log p({b}|{z}) - "
-            f"log q({z}|{a}))] + 1/2 log q({b}|{a}) + the same with {a} and {b} swapped, "
-            f"w = sg(p({b}|{z}) / q({b}|{a})), q({b}|{a}) = mean of p({b}|{z}) over "
+            f"log q({z}|{a}))] + {half} log q({b}|{a}) + the same with {a} and {b} "
+            f"swapped, w = sg(p({b}|{z}) / q({b}|{a})), q({b}|{a}) = mean of p({b}|{z}) over "
             f"{self.particles} + 1 draws, of each of which w takes its turn"
         )
 
@@ -113,7 +121,8 @@ class MutualSupervision(Objective):
             of_b = only(run.batch, {b}, self.sites)
             said = _story(run, of_b, {self.site: z})[b]["fn"].log_prob(run.batch[b])  # K + 1 x B
             posterior = offering(run.guide, self.site).factor(self.site, of_b)
-            both = 0.5 * bracket(gain + posterior.log_prob(z), said)
+            inside = gain + posterior.log_prob(z)
+            both = 0.5 * bracket(inside, said, self.classifier)
         if isinstance(with_b, Tensor):
             value = torch.where(with_b, both, alone)
         else:
@@ -136,16 +145,17 @@ class MutualSupervision(Objective):
         return z, log_q.expand(count, rows)
 
 
-def bracket(inside: Tensor, said: Tensor) -> Tensor:
-    r"""mean_k w_k (inside_k - log p(b|z_k)) + log q(b|a) of a direction, ``(B,)``.
+def bracket(inside: Tensor, said: Tensor, classifier: float = 1.0) -> Tensor:
+    r"""mean_k w_k (inside_k - log p(b|z_k)) + c log q(b|a) of a direction, ``(B,)``.
 
     Args:
         inside: log p(a|z) + log q(z|b) - log q(z|a) at all draws ``(K + 1, B)``.
         said: log p(b|z) at all draws ``(K + 1, B)``.
+        classifier: The weight c.
     """
     log_q = said.logsumexp(0) - math.log(len(said))
     w = (said - log_q).detach().exp()
-    return (w * (inside - said)).mean(0) + log_q
+    return (w * (inside - said)).mean(0) + classifier * log_q
 
 
 def _story(run: Evaluation, batch: Batch, values: dict[str, Tensor]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class Stratified(Objective):
 
     def _mixture(self, run: Evaluation) -> Mixture:
         factors: Any = getattr(run.guide, "factors", {})
-        factor = factors[self.site] if self.site in factors else None
+        factor = dict(factors.items()).get(self.site)
         if not isinstance(factor, Mixture):
             raise UnhandledSite(
                 f"the guide has {type(factor).__name__} for site {self.site!r}, expected "
@@ -179,7 +179,8 @@ class _Strata:
         found = torch.distributions.Normal(loc, scale).log_prob(z.unsqueeze(-2)).sum(-1)
         found = found + self.q.mixture_distribution.logits
         draws = max(self.count, len(self.w.log_w))
-        return found.reshape(-1, *found.shape[-2:]).expand(draws, *found.shape[-2:])
+        wide: Tensor = found.reshape(-1, *found.shape[-2:]).expand(draws, *found.shape[-2:])
+        return wide
 
     def _scale_model(self, ratio: Tensor) -> None:
         for bridge, event in self.w.bridges:

@@ -27,7 +27,9 @@ def merged(pair: Pair, table: Table) -> Table:
             site in rows that lack it; naming it.
     """
     found = marked(table, pair.may_lack)
-    gaps = [site for site in pair.may_lack if mark(site) in found.sites.keys() - table.sites.keys()]
+    gaps = [
+        site for site in pair.may_lack if mark(site) in found.sites.keys() - table.sites.keys()
+    ]
     if not gaps:
         return table
     for factor, given in (listed(pair.guide) or {}).items():

@@ -9,10 +9,10 @@ Shapes  K draws on the left, B rows, D_s and D_t data, L code, N learnt rows of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyro
-import torch
 from torch import nn
 
 from ppl_models import guides, inference, modalities
@@ -27,6 +27,9 @@ class MEMEConfig(ModalitiesConfig):
     """Settings for the paired digits."""
 
     particles: int = setting(10, "K, fresh draws in q(t | s)", minimum=1)
+    classifier: float = setting(
+        1.0, "weight of log q(t | s) beside the bracket; the paper's code has 10", minimum=0
+    )
     pseudo: int = setting(100, "N, learnt rows u_i of each modality", minimum=1)
 
 
@@ -62,11 +65,14 @@ class MEME(Pair):
         self.modalities = parts = Modalities(config)
         self.card, self.may_lack = parts.told_by(self.card), config.modalities
         self.guide = guides.Factored(z=guides.Mixture(*parts.experts))
-        self.pseudo = nn.ModuleList(PseudoInputs(parts, m, config.pseudo) for m in parts.names)
+        inputs = [PseudoInputs(parts, site, config.pseudo) for site in parts.names]
+        self.pseudo: Iterable[PseudoInputs] = nn.ModuleList(inputs)  # type: ignore[assignment]
 
     def model(self, batch: Batch) -> None:
         """p(z) p(s | z) p(t | z)."""
-        prior = pseudo_prior(self.pseudo, [modalities.has(batch, m) for m in self.modalities.names])
+        prior = pseudo_prior(
+            self.pseudo, [modalities.has(batch, m) for m in self.modalities.names]
+        )
         with self.plate(batch):
             z = pyro.sample("z", prior)  # K x B x L
             self.modalities.sample(batch, z)  # B x D_m
@@ -79,7 +85,7 @@ class MEME(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """Both directions of rows that have both; the bound of rows that have one."""
         c = self.config
-        return bound or inference.MutualSupervision(c.modalities, c.particles)
+        return bound or inference.MutualSupervision(c.modalities, c.particles, c.classifier)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """One, whose learnt rows begin at rows of the data."""

@@ -24,7 +24,9 @@ from ppl_models.parts.modalities import Modalities, ModalitiesConfig
 class MMVAEConfig(ModalitiesConfig):
     """Settings for the paired digits; other modalities, and how many, are settings too."""
 
-    particles: int = setting(1, "K, draws of each expert inside the log; the paper's 30", minimum=1)
+    particles: int = setting(
+        1, "K, draws of each expert inside the log; the paper's 30", minimum=1
+    )
 
 
 class MMVAE(Pair):

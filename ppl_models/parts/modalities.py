@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyro.distributions as dist
 import torch
@@ -57,9 +57,7 @@ class ModalitiesConfig(Config):
             raise ValueError(f"modalities are {self.modalities}, expected different names")
         for name in ("sizes", "kinds", "scales"):
             if len(given := getattr(self, name)) != len(self.modalities):
-                raise ValueError(
-                    f"{name} are {given}, expected one for each of {self.modalities}"
-                )
+                raise ValueError(f"{name} are {given}, expected one for each of {self.modalities}")
         for kind in self.kinds:
             if kind not in KINDS:
                 raise ValueError(unknown("kind of modality", kind, KINDS))
@@ -114,7 +112,12 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, kind: str, size: int, latent: int, hidden: Sequence[int], scale: float = 1.0,
+        self,
+        kind: str,
+        size: int,
+        latent: int,
+        hidden: Sequence[int],
+        scale: float = 1.0,
         words: int = 1,
     ) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class Decoder(nn.Module):
         self.log_theta = nn.Parameter(torch.zeros(size)) if kind == "counts" else None
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Codes ``(..., L)`` to a distribution of batch shape ``(...)`` and one event dimension."""
+        """Codes ``(..., L)`` to a distribution of batch shape ``(...)``."""
         raw = self.net(z=z)
         if self.kind == "laplace":
             return dist.Laplace(raw.sigmoid(), self.scale).to_event(1)
@@ -147,6 +150,8 @@ class Modalities(nn.Module):
         names: The modalities.
         experts: q_m(z | x_m) of each, Normal factors, for a guide.
         decoders: p(x_m | z) of each, by name.
+        kinds: Their likelihoods.
+        shapes: Shapes of a row of each, of tokens (W, V).
     """
 
     def __init__(self, config: ModalitiesConfig) -> None:
@@ -161,6 +166,10 @@ class Modalities(nn.Module):
         self.experts: Sequence[guides.Normal] = nn.ModuleList(experts)  # type: ignore[assignment]
         self.decoders = nn.ModuleDict(decoders)
         self.kinds = dict(zip(c.modalities, c.kinds, strict=True))
+        self.shapes = {
+            name: (c.words, size) if self.kinds[name] == "tokens" else (size,)
+            for name, size in zip(c.modalities, c.sizes, strict=True)
+        }
 
     def sample(self, batch: Batch, z: Tensor) -> None:
         """prod_m p(x_m | z) over the modalities that each row has, in the rows' plate."""
@@ -187,11 +196,11 @@ class PseudoInputs(nn.Module):
         super().__init__()
         self.site, self.kind = site, parts.kinds[site]
         self.expert = (parts.experts[parts.names.index(site)],)
-        self.free = nn.Parameter(torch.rand(count, *parts.decoders[site].shape))
+        self.free = nn.Parameter(torch.rand(count, *parts.shapes[site]))
 
     def codes(self) -> dist.Normal:
         """q(z | u_i) of each, ``(N, L)``."""
-        free = self.free
+        free: Tensor = self.free
         if self.kind == "tokens":
             free = free.softmax(-1)
         elif self.kind == "counts":
@@ -218,7 +227,7 @@ class PseudoInputs(nn.Module):
 
 
 def pseudo_prior(
-    inputs: Sequence[PseudoInputs], has: Sequence[Tensor | bool]
+    inputs: Iterable[PseudoInputs], has: Sequence[Tensor | bool]
 ) -> dist.TorchDistribution:
     """An even mixture of codes of learnt rows: of the modalities that a row lacks, else of all.
 
@@ -227,6 +236,7 @@ def pseudo_prior(
         has: Which rows have each ``(B,)``, or whether all rows do.
     """
     each = [pseudo.codes() for pseudo in inputs]
+    count = len(each[0].loc)
     loc, scale = (torch.cat([getattr(q, name) for q in each]) for name in ("loc", "scale"))
     rows = next((there for there in has if isinstance(there, Tensor)), None)
     if rows is None:
@@ -235,7 +245,7 @@ def pseudo_prior(
         wide = [t if isinstance(t, Tensor) else torch.full_like(rows, t) for t in has]
         lacks = ~torch.stack(wide, -1)  # B x M
     lacks = lacks | ~lacks.any(-1, keepdim=True)
-    counts = torch.repeat_interleave(lacks, len(inputs[0].free), -1)  # (B x) M N
+    counts = torch.repeat_interleave(lacks, count, -1)  # (B x) M N
     logits = torch.zeros_like(counts, dtype=loc.dtype).masked_fill(~counts, -math.inf)
     wide_loc, wide_scale = (v.expand(*counts.shape, v.shape[-1]) for v in (loc, scale))
     q = dist.Normal(wide_loc, wide_scale).to_event(1)

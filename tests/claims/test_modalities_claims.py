@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import matplotlib
-import numpy as np
 import pytest
 import torch
-from claims.measuring import percent, run_all, spread
 from torch import nn
 
 import ppl_models as zoo
@@ -75,14 +72,15 @@ def relatedness(pair, test) -> float:
 def fitted(name: str, seed: int, kept: str):
     """A pair, and the data: all pairs, a share of them (pairs), or that and the rest (all)."""
     rows = rows_of(seed)
-    told = rows if kept == "whole" else data.unpair(rows, PAIRED, seed=seed)
+    told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], PAIRED, seed=seed)
     train = told.train
     if kept == "pairs":
         both = torch.ones(len(train), dtype=torch.bool)
         for mask in train.observed.values():
             both &= mask
         train = train.rows(both.nonzero().flatten())
-    pair = zoo.build(name, rows, seed=seed)
+    options = {"classifier": 10.0} if name == "meme" else {}
+    pair = zoo.build(name, rows, seed=seed, **options)
     batch = BATCH if kept != "rest" else round(BATCH / PAIRED / 4)
     run = inference.fit(
         pair, train.without("y"), seed=seed, steps=STEPS, batch_size=batch, learning_rate=RATE,

@@ -48,7 +48,9 @@ def gaps(sites: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
 @pytest.mark.training
 def test_it_tells_what_was_not_measured():
     sites = cells(700, 0)
-    train = data.from_arrays(**gaps({n: v[:600] for n, v in sites.items()}, 1), splits=np.full(600, "train"))
+    train = data.from_arrays(
+        **gaps({n: v[:600] for n, v in sites.items()}, 1), splits=np.full(600, "train")
+    )
     pair = zoo.build(PAIR, train)
     inference.fit(pair, train, epochs=30, batch_size=60, learning_rate=1e-2, progress=False)
     test = {n: torch.tensor(v[600:]).float() for n, v in sites.items()}

@@ -58,7 +58,7 @@ CHANGED = {
     "RelaxedELBO": [{"particles": 2}, {"temperature": 0.1}, {"hard": True},
                     {"prior": "relaxed"}, {"plate_nesting": 2}],
     "Stratified": [{"particles": 2}, {"grad": "dreg"}, {"site": "c"}, {"plate_nesting": 2}],
-    "MutualSupervision": [{"sites": ("a", "b")}, {"particles": 3}, {"site": "c"},
+    "MutualSupervision": [{"sites": ("a", "b")}, {"particles": 3}, {"classifier": 10.0}, {"site": "c"},
                           {"plate_nesting": 2}],
     "Subsets": [{"bound": inference.IWELBO(2)}, {"sites": ("a", "b")}, {"random": 2}],
     "Balance": [{"site": "t"}, {"weight": 0.5}],
