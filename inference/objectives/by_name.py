@@ -47,6 +47,7 @@ BOUNDS: dict[str, type[Objective]] = {
     "score": ScoreELBO,
     "relaxed": RelaxedELBO,
     "stratified": Stratified,
+    "mutual_supervision": MutualSupervision,
 }
 TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
@@ -58,7 +59,6 @@ TERMS: dict[str, type[Objective]] = {
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
-    "mutual_supervision": MutualSupervision,
     "subsets": Subsets,
     "total_correlation": TotalCorrelation,
     "weighted": Weighted,
