@@ -169,6 +169,7 @@ class _ShapesCarryNothing(TorchFunctionMode):
     takers = (
         *(getattr(Tensor, f"new_{kind}") for kind in ("zeros", "ones", "empty", "full", "tensor")),
         *(getattr(torch, f"{kind}_like") for kind in ("zeros", "ones", "empty", "full", "randn")),
+        Tensor.new,
     )
 
     def __torch_function__(

@@ -102,6 +102,9 @@ if TYPE_CHECKING:
         moving_average as moving_average,
         target_of as target_of,
     )
+    from ppl_models.inference.objectives.mutual_supervision import (
+        MutualSupervision as MutualSupervision,
+    )
     from ppl_models.inference.objectives.penalty import Penalty as Penalty
     from ppl_models.inference.objectives.permuted_codes import (
         PermutedCritic as PermutedCritic,
@@ -127,6 +130,8 @@ if TYPE_CHECKING:
         Training as Training,
     )
     from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
+    from ppl_models.inference.objectives.stratified import Stratified as Stratified
+    from ppl_models.inference.objectives.subsets import Subsets as Subsets
     from ppl_models.inference.objectives.swapped_labels import (
         SwappedLabels as SwappedLabels,
         swapped_labels as swapped_labels,
@@ -218,6 +223,7 @@ _HOMES = {
     "MaskCalibration": "diagnostics.counterfactual_checks",
     "Method": "diagnostics.methods",
     "Methods": "diagnostics.methods",
+    "MutualSupervision": "objectives.mutual_supervision",
     "NotFinite": "training.not_finite",
     "Objective": "objectives.base",
     "Penalty": "objectives.penalty",
@@ -237,6 +243,8 @@ _HOMES = {
     "SelfNormalisedELBO": "objectives.self_normalised",
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
+    "Stratified": "objectives.stratified",
+    "Subsets": "objectives.subsets",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.total_correlation",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         elements as elements,
         guides as guides,
         inference as inference,
+        modalities as modalities,
     )
     from ppl_models.batch import Batch as Batch
     from ppl_models.catalogue import build as build, names as names, register as register
@@ -27,6 +28,7 @@ _HOMES = {
     "elements": "",
     "guides": "",
     "inference": "",
+    "modalities": "",
     "names": "catalogue",
     "register": "catalogue",
     "setting": "config",

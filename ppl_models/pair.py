@@ -124,6 +124,9 @@ class Pair(nn.Module):
         supports: Of sites of the data that the story does not have, such as labels that a term
             of the objective reads as one number per row: what they may be, and for what, in
             words. Rows are compared with it before training, as others are with the story.
+        may_lack: Sites of the data that a row may lack, and that story and guide take under marks
+            (:mod:`ppl_models.modalities`): rows come in one batch whichever of them they have,
+            and not in a batch for each combination.
         guide: The variational family, called with a batch.
         schema: What it was fitted on; every table that it is asked about is brought to it.
     """
@@ -133,6 +136,7 @@ class Pair(nn.Module):
     coordinates: Mapping[str, Sequence[str]] = MappingProxyType({})
     supports: Mapping[str, tuple[Constraint, str]] = MappingProxyType({})
     card: Card  # of the class; an instance whose sites depend on its config has its own
+    may_lack: tuple[str, ...] = ()
     guide: Any
 
     def __init__(self, config: Settings) -> None:

@@ -19,6 +19,7 @@ from ppl_models.covariates import covariate_value, covariates_of, emptied
 from ppl_models.devices import check_device
 from ppl_models.exogenous import noise_family, value_at
 from ppl_models.guides.inverse_guide import dependencies
+from ppl_models.modalities import predicted
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import (
     Refused,
@@ -219,7 +220,8 @@ def model_sites(pair: Pair, batch: Batch) -> Sites:
 
 def sites_of(function: Any, batch: Batch) -> dict[str, Any]:
     """The sites of a run, without the plates' own."""
-    trace = poutine.trace(function).get_trace(batch)
+    with predicted():
+        trace = poutine.trace(function).get_trace(batch)
     return {name: site for name, site in trace.nodes.items() if is_of_story(site)}
 
 
@@ -235,7 +237,8 @@ def parents_of(pair: Pair, batch: Batch, like: Sites) -> Mapping[str, Sequence[s
     few = Batch({n: v[rows] for n, v in batch.items()}, batch.rows[rows])
     # An observed Delta may stand at the observation and not at what is made.
     made = [name for name, site in like.items() if is_delta(site["fn"])]
-    return dependencies(pair.model, few.without(*made))
+    with predicted():
+        return dependencies(pair.model, few.without(*made))
 
 
 def check_sites(names: Collection[str], parents: Mapping[str, Sequence[str]]) -> None:

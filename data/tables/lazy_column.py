@@ -144,6 +144,7 @@ class Column:
         self.dtype = source.dtype
         self.device = torch.device("cpu")
         self.hidden: Tensor | None = None
+        self.fill = float("nan")  # what stands in the hidden rows
 
     @property
     def shape(self) -> torch.Size:
@@ -174,7 +175,7 @@ class Column:
         rows = rows.cpu()
         values = self.source.read(self.index[rows]).to(self.dtype)
         if self.hidden is not None:
-            values[self.hidden[rows]] = float("nan")
+            values[self.hidden[rows]] = self.fill
         return values.to(self.device)
 
     def rows(self, rows: Tensor) -> Column:
@@ -189,10 +190,15 @@ class Column:
         return self._like(source=Reordered(self.source, order))
 
     def masked_fill(self, mask: Tensor, value: float) -> Column:
-        """The column with NaN in the masked rows; ``mask`` is ``(N, 1, ...)``."""
+        """The column with a value in the masked rows, and in those that were masked before.
+
+        Args:
+            mask: ``(N, 1, ...)``.
+            value: The value.
+        """
         mask = mask.flatten().cpu()
         hidden = mask if self.hidden is None else self.hidden | mask
-        return self._like(hidden=hidden if bool(hidden.any()) else None)
+        return self._like(hidden=hidden if bool(hidden.any()) else None, fill=value)
 
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -221,6 +227,8 @@ class Column:
     def fingerprint(self) -> bytes:
         """Bytes that tell the values from others, without making them."""
         hidden = b"" if self.hidden is None else self.hidden.numpy().tobytes()
+        if self.hidden is not None and self.fill == self.fill:
+            hidden += repr(self.fill).encode()
         return self.source.digest.encode() + self.index.numpy().tobytes() + hidden
 
     def _like(self, **changes: Any) -> Column:

@@ -22,11 +22,14 @@ from ppl_models.inference.objectives.iwelbo import IWELBO
 from ppl_models.inference.objectives.kl_terms import Capacity, FreeBits
 from ppl_models.inference.objectives.margins import Balance, Hat, Hinge
 from ppl_models.inference.objectives.moved import Imputed, LeftOut
+from ppl_models.inference.objectives.mutual_supervision import MutualSupervision
 from ppl_models.inference.objectives.relaxed import RelaxedELBO
 from ppl_models.inference.objectives.renyi import Renyi
 from ppl_models.inference.objectives.schedule import Anneal
 from ppl_models.inference.objectives.score_function import ScoreELBO
 from ppl_models.inference.objectives.self_normalised import SelfNormalisedELBO
+from ppl_models.inference.objectives.stratified import Stratified
+from ppl_models.inference.objectives.subsets import Subsets
 from ppl_models.inference.objectives.tmc import TMC
 from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.wake_sleep import WakeSleep
@@ -43,6 +46,8 @@ BOUNDS: dict[str, type[Objective]] = {
     "characteristic": CharacteristicELBO,
     "score": ScoreELBO,
     "relaxed": RelaxedELBO,
+    "stratified": Stratified,
+    "mutual_supervision": MutualSupervision,
 }
 TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
@@ -54,6 +59,7 @@ TERMS: dict[str, type[Objective]] = {
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
+    "subsets": Subsets,
     "total_correlation": TotalCorrelation,
     "weighted": Weighted,
 }

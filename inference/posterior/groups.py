@@ -22,6 +22,7 @@ from ppl_models.inference.posterior.rows import (
     Site,
     Sites,
 )
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
 from ppl_models.version import __version__
 
@@ -308,6 +309,7 @@ def provenance(
         more: Further attributes; they win.
     """
     shapes = {f"{site}_shape": list(shape) for site, shape in table.shapes.items()}
+    apart = {*pair.card.covariates, *map(mark, pair.may_lack)}
     return {
         "name": pair.card.name,
         "pair": pair.source,
@@ -322,7 +324,7 @@ def provenance(
         "objective": "not recorded",
         "sample_dims": list(SAMPLE),
         "sampled_variables": list(sites.latents),
-        "given": ", ".join(n for n in table.sites if n not in pair.card.covariates),
+        "given": ", ".join(n for n in table.sites if n not in apart),
         "density": pair.card.density,
         "seed": seed,
         "rows_sha256": digest(table.numbers),

@@ -15,6 +15,7 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import Groups, Variables, event_dims
 from ppl_models.inference.posterior.rows import Site, Sites, elements_there, with_gaps
 from ppl_models.inference.posterior.target import rows_of
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 
@@ -93,6 +94,9 @@ def observations(table: Table, sites: Sites, there: Mapping[str, Tensor]) -> Var
         if site is None or site.shape != tuple(value.shape[1:]):
             site = Site(name, tuple(value.shape[1:]), None)
         kept = there.get(name)
+        if mark(name) in table.sites:  # rows that lack it as a whole
+            rows = table.sites[mark(name)][:] > 0
+            kept = rows.reshape(-1, *[1] * (value.dim() - 1)) & (True if kept is None else kept)
         shown = value[:].cpu() if kept is None else with_gaps(value[:].cpu(), kept.cpu())
         found[name] = (("datum", *event_dims(site)), shown.numpy())
     return found

@@ -42,6 +42,7 @@ from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
 from ppl_models.inference.posterior.worlds import Do, Worlds
 from ppl_models.inference.traces.sites import Program
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 
@@ -212,7 +213,7 @@ class Rows:
         few = min(count, self.kept["posterior_predictive"] - parts.draw)
         if few > 0:
             first = {name: value[:few] for name, value in values.items()}
-            seen = anew.without(*self.pair.card.data)
+            seen = anew.without(*self.pair.card.data, *map(mark, self.pair.may_lack))
             new = draw_data(program.model, seen, first, few, sites.nesting)
             for name in sites.data:
                 if name in new:

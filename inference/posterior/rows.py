@@ -25,6 +25,7 @@ from ppl_models.inference.traces.sites import (
     points_of,
     random_sites,
 )
+from ppl_models.modalities import mark, predicted
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating, quiet
 from ppl_models.sample_sites import is_local, plates_within, there
@@ -204,8 +205,9 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    given = tuple(dict.fromkeys((*given, *pair.card.covariates)))
+    given = tuple(dict.fromkeys((*given, *pair.card.covariates, *map(mark, given))))
     seen = table.only(*(name for name in given if name in table.sites)).rows(index)
+    _check_some(seen, [name for name in given if name in pair.may_lack])
     for name, mask in seen.observed.items():
         row = int(seen.numbers[~mask][0])
         raise ValueError(
@@ -214,6 +216,19 @@ def conditioned(pair: Pair, table: Table, given: Sequence[str] | None, index: Te
         )
     check_data(pair, seen)
     return seen
+
+
+def _check_some(seen: Table, sites: Sequence[str]) -> None:
+    """Refuse rows that have none of the sites, of which each may have any subset."""
+    if not sites or any(mark(name) not in seen.sites for name in sites):
+        return
+    has = torch.stack([seen.sites[mark(name)][:] > 0 for name in sites]).any(0)
+    if not bool(has.all()):
+        row = int(seen.numbers[~has][0])
+        raise ValueError(
+            f"row {row} of {seen.name} has none of {', '.join(map(repr, sites))}, which are "
+            "conditioned on; choose rows that have one"
+        )
 
 
 def weighed(pair: Pair, table: Table, given: Sequence[str] | None, index: Tensor) -> Table:
@@ -286,7 +301,7 @@ def find_sites(
             latent in the model but neither sampled by the guide nor a label.
     """
     program, nesting = pair if program is None else program, pair.plate_nesting
-    with poutine.block(), torch.no_grad():
+    with poutine.block(), torch.no_grad(), predicted():
         q = poutine.trace(program.guide).get_trace(batch) if guide else poutine.Trace()
         p = poutine.trace(program.model).get_trace(batch)
     for name, site in (*random_sites(q), *random_sites(p)):
@@ -314,8 +329,9 @@ def find_sites(
                 "the guide a factor for it, or condition on it"
             )
     data = {n: _site(n, s, nesting) for n, s in random_sites(p) if s["is_observed"]}
+    known = {*data, *pair.card.given, *map(mark, pair.may_lack)}
     for name in batch:
-        if name not in data and name not in pair.card.given:
+        if name not in known:
             raise ValueError(f"site {name!r} is given, but {pair.card.name} has no such site")
     ragged = frozenset(n for n, s in random_sites(p) if there(s, nesting) is not None)
     return Sites(data, latents, tuple(guided), nesting, ragged, pair.coordinates, points_of(q))

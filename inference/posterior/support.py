@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 from ppl_models.batch import Batch, MissingSite
 from ppl_models.covariates import said_of
+from ppl_models.data.tables.marked import marked
 from ppl_models.data.tables.regimes import Regime
 from ppl_models.data.tables.table import Table
 from ppl_models.devices import check_device
@@ -36,6 +37,8 @@ CHECKED_ROWS = 4096  # rows compared with the support at a time
 def as_fitted(pair: Pair, table: Table) -> Table:
     """A table with rows, its classes coded and its columns ordered as in the data of the fit.
 
+    Sites that the pair says rows may lack have marks in it where some do.
+
     Args:
         pair: The pair; one that has seen no data takes the table as it is.
         table: The rows.
@@ -48,7 +51,7 @@ def as_fitted(pair: Pair, table: Table) -> Table:
     check_covariates(pair, table)
     table = table if pair.schema is None else pair.schema.bring(table)
     check_points(pair, table)
-    return table
+    return marked(table, pair.may_lack)
 
 
 def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -> None:
@@ -203,7 +206,8 @@ def check_data(
         ValueError: Naming the site, row, value and what was expected.
     """
     table = as_fitted(pair, table)
-    missing = [site for site in pair.card.data if site not in table.sites]
+    needed = set(pair.card.data) - set(pair.may_lack)
+    missing = [s for s in pair.card.data if s in needed and s not in table.sites]
     if missing and (makers or prepare is not None):
         made = {s for make in (*makers, prepare) if make for s in _sites_made(pair, table, make)}
         missing = [site for site in missing if site not in made]

@@ -31,6 +31,7 @@ from ppl_models.inference.posterior.support import check_covariates, check_data,
 from ppl_models.inference.training import processes as distributed, run_folder
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
+from ppl_models.inference.training.merged_rows import merged
 from ppl_models.inference.training.optimisers import optimiser_of
 from ppl_models.inference.training.run import Run, describe_run
 from ppl_models.inference.training.sides import player_groups, trained
@@ -269,7 +270,8 @@ def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
                 f"{sorted(table.sites)}"
             )
         table = table.where_observed(stage.observed)
-    return table.only(*stage.sites, *pair.card.covariates) if stage.sites else table
+    table = table.only(*stage.sites, *pair.card.covariates) if stage.sites else table
+    return merged(stage.pair if isinstance(stage.pair, Pair) else pair, table)
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:

@@ -9,6 +9,7 @@ from pyro import poutine
 from ppl_models.covariates import emptied
 from ppl_models.guides.inverse_guide import dependencies
 from ppl_models.guides.protocol import listed
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
 from ppl_models.prior_rows import draw_rows
 from ppl_models.sample_sites import is_local
@@ -37,7 +38,9 @@ def diagrams(pair: Pair) -> tuple[str, str]:
     story = dependencies(pair.model, batch.only(*card.given))
     trace = poutine.trace(pair.model).get_trace(emptied(pair, batch))
     rows = [name for name in story if name not in trace or is_local(trace.nodes[name])]
-    guide = listed(pair.guide) or {}
+    marks = set(map(mark, pair.may_lack))  # of what a row has, and no sites
+    given = (listed(pair.guide) or {}).items()
+    guide = {name: [site for site in sites if site not in marks] for name, sites in given}
     sampled = poutine.trace(pair.guide).get_trace(batch.only(*card.given))
     told = {*card.data, *sampled.nodes, *(name for given in guide.values() for name in given)}
     return (

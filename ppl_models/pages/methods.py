@@ -60,7 +60,10 @@ def _compiles(name: str, row: dict[str, str]) -> bool:
     """Whether a step traces to a graph, on the first kind of sites that the objective takes."""
     from ppl_models.inference.training.compiled_step import Compiled
 
-    pair = probe(next(kind for kind in KINDS if row[kind]))
+    kind = next((kind for kind in KINDS if row[kind]), None)
+    if kind is None:  # a guide of its own is needed
+        return False
+    pair = probe(kind)
     (batch,) = probe_table().batches()
     bound = BOUNDS.get(name, EnumeratedELBO)
     with warnings.catch_warnings():

@@ -191,13 +191,18 @@ class _RowLoss(nn.Module):
 
 
 def kinds(pair: Pair, rows: int) -> list[Batch]:
-    """The same rows with every combination of labels observed, none first."""
+    """The same rows with every combination of labels observed, none first.
+
+    Sites that rows may lack come besides one at a time.
+    """
     full, labels = draw_rows(pair, rows), pair.card.labels
-    return [
+    found = [
         full.only(*pair.card.given, *seen)
         for count in range(len(labels) + 1)
         for seen in itertools.combinations(labels, count)
     ]
+    lacking = set(pair.may_lack)
+    return found + [full.without(*lacking - {site}) for site in pair.may_lack]
 
 
 def cases(

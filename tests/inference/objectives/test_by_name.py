@@ -134,4 +134,4 @@ def test_nothing_is_evaluated(tmp_path):
 @pytest.mark.parametrize("name", BOUNDS)
 def test_every_formula_names_what_it_is_made_of(name):
     formula = parse_objective(name).formula
-    assert "log" in formula and "p(x" in formula and "q(" in formula
+    assert "log" in formula and "p(" in formula and "q(" in formula

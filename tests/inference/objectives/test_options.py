@@ -57,6 +57,10 @@ CHANGED = {
                   {"enumerate_labels": False}, {"plate_nesting": 2}],
     "RelaxedELBO": [{"particles": 2}, {"temperature": 0.1}, {"hard": True},
                     {"prior": "relaxed"}, {"plate_nesting": 2}],
+    "Stratified": [{"particles": 2}, {"grad": "dreg"}, {"site": "c"}, {"plate_nesting": 2}],
+    "MutualSupervision": [{"sites": ("a", "b")}, {"particles": 3}, {"classifier": 10.0},
+                          {"site": "c"}, {"plate_nesting": 2}],
+    "Subsets": [{"bound": inference.IWELBO(2)}, {"sites": ("a", "b")}, {"random": 2}],
     "Balance": [{"site": "t"}, {"weight": 0.5}],
     "Capacity": [{"site": "t"}, {"gamma": 0.5}, {"capacity": Anneal(0, 25)}, {"over": "row"},
                  {"plate_nesting": 2}],
@@ -76,6 +80,7 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
+    "sites": ("s", "t"),
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}

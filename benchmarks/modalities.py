@@ -1,0 +1,95 @@
+"""A step on rows of five modalities: of all 31 patterns in one batch, complete, and as 31 kinds.
+
+    python benchmarks/modalities.py [--repeats 30] [--rows 310]
+
+Interleaved in one process, on one thread; median milliseconds of loss, gradient and one step of
+Adam, and the mean of the ratios to the step of complete rows beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import pyro
+import torch
+
+import ppl_models as zoo
+from ppl_models.batch import Batch
+from ppl_models.data import Table
+from ppl_models.inference.training.merged_rows import merged
+from ppl_models.pair import Pair
+
+SITES = ("a", "b", "c", "d", "e")
+SIZES = (64, 144, 100, 40, 200)
+
+
+def pair_of(name: str) -> Pair:
+    """Five modalities, networks of 256 units."""
+    settings = {"subsets": 0} if name == "mvae" else {}
+    settings |= {"draws": "random"} if name == "mopoe" else {}
+    return zoo.build(
+        name, modalities=SITES, sizes=SIZES, kinds=("normal",) * 5, scales=(0.5,) * 5, **settings
+    )
+
+
+def step_of(pair: Pair, batches: Sequence[Batch]) -> Callable[[], None]:
+    """Loss, gradient and one step."""
+    (stage,) = pair.stages()
+    optimiser = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        stage.objective.differentiable_loss(pair.model, pair.guide, batches).backward()
+        optimiser.step()
+
+    return step
+
+
+def steps(name: str, rows: int) -> dict[str, Callable[[], None]]:
+    """The steps to compare, on as many rows each."""
+    torch.manual_seed(0)
+    values = {n: torch.randn(rows, size) for n, size in zip(SITES, SIZES, strict=True)}
+    patterns = [p for k in range(1, 6) for p in itertools.combinations(SITES, k)]
+    masks = {
+        n: torch.tensor([n in patterns[row % len(patterns)] for row in range(rows)]) for n in SITES
+    }
+    gaps = Table("gaps", values, observed=masks)
+    kinds = tuple(gaps.gather(regime, regime.index) for regime in gaps.regimes())
+    pair = pair_of(name)
+    (one,) = merged(pair, gaps).batches()
+    return {
+        "complete rows": step_of(pair_of(name), (Batch(values),)),
+        "31 patterns, one batch": step_of(pair, (one,)),
+        "31 patterns, 31 batches": step_of(pair_of(name), kinds),
+    }
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=310)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pyro.enable_validation(False)
+    for name in ("mvae", "mmvae", "mopoe"):
+        every = steps(name, options.rows)
+        times: dict[str, list[float]] = {what: [] for what in every}
+        for turn in range(options.repeats + 3):
+            for what, step in every.items():
+                began = time.perf_counter()
+                step()
+                if turn >= 3:
+                    times[what].append(1e3 * (time.perf_counter() - began))
+        first = times["complete rows"]
+        for what, found in times.items():
+            ratio = statistics.mean(a / b for a, b in zip(found, first, strict=True))
+            print(f"{name:6} {what:24} {statistics.median(found):8.1f} ms   {ratio:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
