@@ -43,6 +43,7 @@ PAPERS: dict[str, str] = {
     "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
+    "hfsgm": "ppl_models.hierarchical.hfsgm:HFSGM",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

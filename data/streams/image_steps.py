@@ -102,6 +102,26 @@ class Flip(OfImages):
 
 
 @dataclass(frozen=True)
+class Dihedral(OfImages):
+    """One of the eight turns and mirror images of a square, each as likely, to the pixel."""
+
+    def refusal(self, shape: tuple[int, ...] | None) -> str:
+        """Squares."""
+        if shape is not None and shape[0] != shape[1]:
+            return "expected images as high as wide"
+        return super().refusal(shape)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)``."""
+        for share, change in zip(
+            uniform(images, 3), (lambda v: v.flip(-1), lambda v: v.flip(-2), lambda v: v.mT),
+            strict=True,
+        ):  # fmt: skip
+            images = in_some(share, 0.5, change(images), images)
+        return images
+
+
+@dataclass(frozen=True)
 class Affine(OfImages):
     """Images turned, shifted, scaled and sheared about their middle.
 
