@@ -20,6 +20,22 @@ from torch import Tensor
 THERE = "_there"  # what the site that says which elements there are is called after the set's
 
 
+def set_of(card: Any) -> str:
+    """The set of a pair's card: the site of the data that has a covariate ``..._there`` beside it.
+
+    Raises:
+        ValueError: In one line, if there is not exactly one.
+    """
+    sets = [name for name in card.data if name + THERE in card.covariates]
+    if len(sets) != 1:
+        raise ValueError(
+            f"{card.name} has the sets {sets}, expected one site of the data with a covariate of "
+            f"its name and {THERE!r}, which says what elements there are"
+        )
+    found: str = sets[0]
+    return found
+
+
 def present(batch: Mapping[str, Tensor], site: str, most: int, rows: int) -> Tensor:
     """Which elements of a set there are ``(B, M)``.
 

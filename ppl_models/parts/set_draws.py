@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import at_least
-from ppl_models.elements import THERE
+from ppl_models.elements import THERE, set_of
 from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
 from ppl_models.quiet import evaluating
@@ -48,7 +48,7 @@ def sample_sets(
             asked of sets of which nothing is shown.
     """
     n, rounds = at_least(n=(n, 1), rounds=(rounds, 0))
-    site = _set_of(pair)
+    site = set_of(pair.card)
     shown = isinstance(context, Batch)
     if not shown:
         at_least(context=(context, 1))
@@ -69,17 +69,6 @@ def sample_sets(
         found = drawn.nodes[site]
         value = found["fn"].mean if mean else found["value"]
         return value.expand(found["value"].shape).transpose(0, 1)
-
-
-def _set_of(pair: Pair) -> str:
-    """The set of a pair's card."""
-    sets = [name for name in pair.card.data if name + THERE in pair.card.covariates]
-    if len(sets) != 1:
-        raise ValueError(
-            f"{pair.card.name} has the sets {sets}, expected one site of the data with a "
-            f"covariate of its name and {THERE!r} beside it"
-        )
-    return sets[0]
 
 
 def _run(model: Any, batch: Batch, held: dict[str, Tensor]) -> poutine.Trace:
