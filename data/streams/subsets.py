@@ -119,11 +119,11 @@ def subsets(
     low, high = (whole(f"size of subsets of site {site!r}", end, 1) for end in ends)
     sides = None if shape is None else image_shape(f"shape of site {site!r}", shape)
     for step in steps:
+        if isinstance(step, type) or not callable(step):
+            raise ValueError(f"a step of site {site!r} is {step!r}, expected a call like Flip()")
         refusal = getattr(step, "refusal", lambda shape: "")(sides)
         if isinstance(step, OF_SINGLE):
             refusal = "expected a step that does the same to every channel"
-        if isinstance(step, type) or not callable(step):
-            raise ValueError(f"a step of site {site!r} is {step!r}, expected a call like Flip()")
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")
     return Subsets(site, (low, high), tuple(steps), sides, binary)
