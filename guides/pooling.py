@@ -74,7 +74,8 @@ class Pool(nn.Module):
         scores = (query * key).sum(-1) / math.sqrt(query.shape[-1])
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
         weights = torch.where(mask, scores.softmax(-3), 0.0)  # none where there is no element
-        return (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
+        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
+        return attended
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -113,12 +113,10 @@ class Dihedral(OfImages):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)``."""
-        for share, change in zip(
-            uniform(images, 3), (lambda v: v.flip(-1), lambda v: v.flip(-2), lambda v: v.mT),
-            strict=True,
-        ):  # fmt: skip
-            images = in_some(share, 0.5, change(images), images)
-        return images
+        wide, high, turned = uniform(images, 3)
+        images = in_some(wide, 0.5, images.flip(-1), images)
+        images = in_some(high, 0.5, images.flip(-2), images)
+        return in_some(turned, 0.5, images.mT, images)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
 from ppl_models.parts import set_draws
+from ppl_models.parts.set_contexts import begin
 from ppl_models.parts.set_ladder import Ladder, LadderGuide, Rungs
 
 
@@ -64,7 +65,7 @@ class HFSGM(Pair):
         covariates={"x_there": "which elements there are (M)"},
         latents={},
         departs=(
-            "networks are perceptrons without normalisation; c is added to features of codes",
+            "perceptrons without normalisation, weights of unit gain; c is added to z's features",
             "KL terms weigh 1/w^2, w from 3 to 1, in place of w log p and KL / w: Adam's steps "
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",
@@ -83,7 +84,8 @@ class HFSGM(Pair):
         self.card = replace(self.card, latents={**contexts, **codes})
         sizes = {**dict.fromkeys(codes, c.latent), **dict.fromkeys(contexts, c.context)}
         kind = LIKELIHOODS[c.likelihood]
-        self.decoder = Net(sizes, (c.hidden, c.hidden), kind.outputs * c.data_dim, "relu")
+        self.decoder = Net(sizes, (c.hidden, c.hidden), kind.outputs * c.data_dim, "silu")
+        begin(self)
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Sets of one element, of two, and so on."""

@@ -49,25 +49,30 @@ def sample_sets(
     """
     n, rounds = at_least(n=(n, 1), rounds=(rounds, 0))
     site = set_of(pair.card)
-    shown = isinstance(context, Batch)
-    if not shown:
-        at_least(context=(context, 1))
+    if isinstance(context, Batch):
+        if site not in context:
+            raise ValueError(
+                f"the batch lacks site {site!r} of {pair.card.name}, whose elements it shows"
+            )
+        count = context.count
+    else:
+        (count,) = at_least(context=(context, 1))
         if rounds:
             raise ValueError(f"rounds is {rounds}, but nothing is shown of the sets, expected 0")
-    elif site not in context:
-        raise ValueError(f"the batch lacks site {site!r} of {pair.card.name}, whose sets it shows")
-    count, like = context.count if shown else context, pair.like()
+    like = pair.like()
     there = {site + THERE: like.new_ones(count, n)}
     empty = Batch(there, torch.arange(count, device=like.device))
     with torch.no_grad(), evaluating(pair), poutine.block():
-        held = _latents(pair.guide, context.unscaled(), within=False) if shown else {}
+        held: dict[str, Tensor] = {}
+        if isinstance(context, Batch):
+            held = _latents(pair.guide, context.unscaled(), within=False)
         drawn = _run(pair.model, empty, held)
         for _ in range(rounds):
             again = Batch({site: drawn.nodes[site]["value"].transpose(0, 1), **there})
             codes = _latents(pyro.condition(pair.guide, data=held), again, within=True)
             drawn = _run(pair.model, empty, {**held, **codes})
         found = drawn.nodes[site]
-        value = found["fn"].mean if mean else found["value"]
+        value: Tensor = found["fn"].mean if mean else found["value"]
         return value.expand(found["value"].shape).transpose(0, 1)
 
 

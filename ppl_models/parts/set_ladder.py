@@ -99,7 +99,7 @@ class LadderGuide(nn.Module):
     def __init__(self, r: Rungs, data_dim: int, most: int) -> None:
         super().__init__()
         self.most = most
-        self.element = Net({"x": data_dim}, (r.hidden,), r.hidden, "relu")
+        self.element = Net({"x": data_dim}, (r.hidden,), r.hidden, "silu")
         self.ladder = Ladder(r, r.hidden)
 
     def forward(self, batch: Batch) -> None:

@@ -72,7 +72,7 @@ def context_of(module, m: int, **given) -> Normal:
     for k in range(m):
         one = {n: given[n] if n == "c" else given[n][k] for n in module.given}
         weights = module.first.weights
-        e = F.relu(module.first.bias + sum(one[n] @ w.T for n, w in weights.items()))
+        e = F.silu(module.first.bias + sum(one[n] @ w.T for n, w in weights.items()))
         found.append(e + net(module.block, e=e))
     e = torch.stack(found)
     pool = module.pool
