@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ppl_models.guides.stopped import Stopped as Stopped
 
 _HOMES = {
-    "POOLS": "pooling",
     "Bernoulli": "factors",
     "Beta": "simplex",
     "Categorical": "factors",
@@ -46,6 +45,7 @@ _HOMES = {
     "Mixture": "experts",
     "Normal": "factors",
     "OneHotCategorical": "factors",
+    "POOLS": "pooling",
     "Point": "points",
     "PointPerRow": "points",
     "Pool": "pooling",

@@ -26,6 +26,7 @@ def load(
     test_size: int | tuple[int, int] = 5,
     validation: float = 0.05,
     binary: bool = True,
+    labelled: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Rows that are pools of drawings of one ``concept``: ``x`` (M x 196, from 0 to 1).
@@ -45,6 +46,7 @@ def load(
         validation: Share of the training drawings' concepts (of MNIST, of the drawings) that are
             validation rows.
         binary: Draw each pixel of validation and test rows as 0 or 1 once, by the seed.
+        labelled: Training rows that keep their concept; all if None.
         seed: Seed of splits, rows and pixels.
 
     Raises:
@@ -88,6 +90,7 @@ def load(
         np.array(PARTS)[part],
         seed,
         name="concepts",
+        labelled=labelled,
         options=options,
     )
 
