@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -314,10 +316,10 @@ def drawings(seed=0) -> data.Dataset:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["hfsgm", "max", "ns", "vae"])
+@pytest.mark.parametrize("kind", ["hfsgm", "vae"])
 def test_whole_life(kind, tmp_path) -> None:
     digits = drawings()
-    digits = digits.with_parts(train=digits.train.rows(slice(60)), test=digits.test.rows(slice(8)))
+    digits = replace(digits, train=digits.train.rows(slice(60)), test=digits.test.rows(slice(8)))
     settings = {**SMALL, **KINDS[kind], "subset": 3}
 
     def make():
