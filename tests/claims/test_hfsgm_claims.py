@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import time
@@ -39,6 +40,7 @@ SETTINGS = (
 )
 
 
+@functools.cache
 def rows_of(source: str, seed: int, size: int) -> data.Table:
     return data.load("concepts", source=source, size=size, test_size=size, seed=seed).test
 

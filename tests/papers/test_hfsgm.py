@@ -311,6 +311,15 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
         assert "\n" not in str(error.value)
 
 
+def test_weights_begin_with_a_variance_of_one_over_inputs() -> None:
+    pair = pair_of("hfsgm", hidden=200)
+    layer = pair.decoder.rest[1]  # 200 to 200
+    assert float(layer.weight.detach().var()) == pytest.approx(1 / 200, rel=0.05)
+    first = pair.guide.element.first
+    assert float(first.weights["x"].detach().var()) == pytest.approx(1 / D, rel=0.2)
+    assert all((p == 0).all() for n, p in pair.named_parameters() if n.endswith("bias"))
+
+
 def drawings(seed=0) -> data.Dataset:
     return data.load("concepts", source="strokes", size=(3, 6), test_size=4, seed=seed)
 
