@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Blur as Blur,
         Crop as Crop,
         CutOut as CutOut,
+        Dihedral as Dihedral,
         Flip as Flip,
     )
     from ppl_models.data.streams.row_steps import (
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
         TimeJitter as TimeJitter,
     )
     from ppl_models.data.streams.stream import Stream as Stream
+    from ppl_models.data.streams.subsets import Subsets as Subsets, subsets as subsets
     from ppl_models.data.streams.views import Views as Views, views as views
     from ppl_models.data.tables.cells import from_anndata as from_anndata
     from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
+    from ppl_models.data.tables.groups import from_groups as from_groups
     from ppl_models.data.tables.hiding import hide_labels as hide_labels
     from ppl_models.data.tables.own_arrays import from_arrays as from_arrays
     from ppl_models.data.tables.regimes import Regime as Regime
@@ -61,6 +64,7 @@ _HOMES = {
     "Crop": "streams.image_steps",
     "CutOut": "streams.image_steps",
     "Dataset": "tables.table",
+    "Dihedral": "streams.image_steps",
     "DropChannels": "streams.colour_steps",
     "Dropout": "streams.row_steps",
     "Flip": "streams.image_steps",
@@ -69,6 +73,7 @@ _HOMES = {
     "Regime": "tables.regimes",
     "Solarise": "streams.colour_steps",
     "Stream": "streams.stream",
+    "Subsets": "streams.subsets",
     "Table": "tables.table",
     "TimeJitter": "streams.row_steps",
     "Tokens": "tables.tokens",
@@ -78,6 +83,7 @@ _HOMES = {
     "from_anndata": "tables.cells",
     "from_arrays": "tables.own_arrays",
     "from_frame": "tables.frames",
+    "from_groups": "tables.groups",
     "from_xarray": "tables.frames",
     "hide_labels": "tables.hiding",
     "is_file": "catalogue",
@@ -90,6 +96,7 @@ _HOMES = {
     "remake": "catalogue",
     "repeat": "tables.supervision",
     "sources": "catalogue",
+    "subsets": "streams.subsets",
     "supervise": "tables.supervision",
     "unpair": "tables.supervision",
     "views": "streams.views",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ppl_models.guides.inverse_guide import dependencies as dependencies, inverse as inverse
     from ppl_models.guides.mixed import Globals as Globals, Mixed as Mixed
     from ppl_models.guides.points import Point as Point, PointPerRow as PointPerRow
+    from ppl_models.guides.pooling import POOLS as POOLS, Pool as Pool
     from ppl_models.guides.present import Present as Present
     from ppl_models.guides.prior import Prior as Prior
     from ppl_models.guides.protocol import Guide as Guide
@@ -44,8 +45,10 @@ _HOMES = {
     "Mixture": "experts",
     "Normal": "factors",
     "OneHotCategorical": "factors",
+    "POOLS": "pooling",
     "Point": "points",
     "PointPerRow": "points",
+    "Pool": "pooling",
     "Present": "present",
     "Prior": "prior",
     "Product": "experts",

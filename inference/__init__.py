@@ -178,6 +178,7 @@ if TYPE_CHECKING:
         refine as refine,
         replaced as replaced,
     )
+    from ppl_models.inference.sampling.set_likelihood import set_likelihood as set_likelihood
     from ppl_models.inference.traces.codes import Codes as Codes
     from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
     from ppl_models.inference.traces.global_posteriors import (
@@ -316,6 +317,7 @@ _HOMES = {
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
+    "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
     "swapped_labels": "objectives.swapped_labels",

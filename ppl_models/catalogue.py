@@ -47,6 +47,7 @@ PAPERS: dict[str, str] = {
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",
     "meme": "ppl_models.multimodal.meme:MEME",
+    "hfsgm": "ppl_models.hierarchical.hfsgm:HFSGM",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.elements import THERE
 
 
 def covariates_of(pair: Any) -> tuple[str, ...]:
@@ -147,6 +148,8 @@ def _by_row(pair: Any, name: str, value: Tensor) -> tuple[Tensor, bool]:
     if row is None:
         return value, value.dim() > 0
     event = row[0]
+    if name.removesuffix(THERE) in pair.card.data:  # of a set, which may be of any size
+        event = tuple(value.shape[-1:])
     if value.dim() == 0 and event == (1,):
         value = value.reshape(event)
     if tuple(value.shape) != event and tuple(value.shape[1:]) != event:

@@ -9,8 +9,8 @@ site in it has the batch shape ``(M, B)``: :func:`inside` moves values there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import torch
@@ -18,6 +18,22 @@ from pyro import poutine
 from torch import Tensor
 
 THERE = "_there"  # what the site that says which elements there are is called after the set's
+
+
+def set_of(card: Any) -> str:
+    """The set of a pair's card: the site of the data that has a covariate ``..._there`` beside it.
+
+    Raises:
+        ValueError: In one line, if there is not exactly one.
+    """
+    sets = [name for name in card.data if name + THERE in card.covariates]
+    if len(sets) != 1:
+        raise ValueError(
+            f"{card.name} has the sets {sets}, expected one site of the data with a covariate of "
+            f"its name and {THERE!r}, which says what elements there are"
+        )
+    found: str = sets[0]
+    return found
 
 
 def present(batch: Mapping[str, Tensor], site: str, most: int, rows: int) -> Tensor:
@@ -76,18 +92,29 @@ def observed(batch: Mapping[str, Tensor], site: str, there: Tensor) -> Tensor | 
     return None if values is None else inside(filled(values, there))
 
 
-@contextmanager
-def plate(name: str, there: Tensor, dim: int = -2) -> Iterator[None]:
+class plate:
     """The plate over the elements of a set, within the rows' plate; padding does not count.
+
+    One that is made once may be entered several times, by stories that go back and forth between
+    a set and its elements.
 
     Args:
         name: Its name, which is that of the dimension in an export.
         there: ``(B, M)``.
         dim: Its dimension.
     """
-    mask = there.T.reshape(-1, *[1] * (-dim - 2), len(there))
-    with pyro.plate(name, there.shape[1], dim=dim), poutine.mask(mask=mask):
-        yield
+
+    def __init__(self, name: str, there: Tensor, dim: int = -2) -> None:
+        mask = there.T.reshape(-1, *[1] * (-dim - 2), len(there))
+        self._within = pyro.plate(name, there.shape[1], dim=dim), poutine.mask(mask=mask)
+
+    def __enter__(self) -> None:
+        for context in self._within:
+            context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for context in reversed(self._within):
+            context.__exit__(*error)
 
 
 def mean(codes: Tensor, there: Tensor) -> Tensor:

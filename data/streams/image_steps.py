@@ -102,6 +102,24 @@ class Flip(OfImages):
 
 
 @dataclass(frozen=True)
+class Dihedral(OfImages):
+    """One of the eight turns and mirror images of a square, each as likely, to the pixel."""
+
+    def refusal(self, shape: tuple[int, ...] | None) -> str:
+        """Squares."""
+        if shape is not None and shape[0] != shape[1]:
+            return "expected images as high as wide"
+        return super().refusal(shape)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)``."""
+        wide, high, turned = uniform(images, 3)
+        images = in_some(wide, 0.5, images.flip(-1), images)
+        images = in_some(high, 0.5, images.flip(-2), images)
+        return in_some(turned, 0.5, images.mT, images)
+
+
+@dataclass(frozen=True)
 class Affine(OfImages):
     """Images turned, shifted, scaled and sheared about their middle.
 

@@ -18,6 +18,7 @@ from ppl_models.config import unknown
 from ppl_models.data.tables import image_shapes
 from ppl_models.data.tables.lazy_column import Values, is_lazy
 from ppl_models.data.tables.table import BY_SITE, Table
+from ppl_models.elements import THERE
 
 KINDS = ("vector", "label")
 
@@ -133,7 +134,9 @@ class Schema:
                 changed[name] = table.sites[name][:].squeeze(1)
                 known["columns"].pop(name, None)
                 form = dataclasses.replace(form, shape=(), columns=())
-            _check_form(where, site, form)
+            # Sets may have other numbers of elements than those of the fit.
+            of_sets = name + THERE in self.sites or name.endswith(THERE)
+            _check_form(where, site, form, of_sets)
             if site.kind == "label":
                 if table.classes[name] != site.classes:
                     changed[name] = _recoded(table, name, site.classes)
@@ -187,12 +190,13 @@ def _site(table: Table, name: str, role: str = "") -> SiteSchema:
     )
 
 
-def _check_form(where: str, site: SiteSchema, own: SiteSchema) -> None:
+def _check_form(where: str, site: SiteSchema, own: SiteSchema, of_sets: bool) -> None:
     if own.kind != site.kind:
         raise ValueError(f"{where} is a {own.kind}, but the pair was fitted on a {site.kind}")
     if own.columns and site.columns:
         _check_columns(where, own.columns, site.columns)
-    if own.shape != site.shape:
+    found, wanted = (s.shape[of_sets:] for s in (own, site))
+    if found != wanted or len(own.shape) != len(site.shape):
         raise ValueError(
             f"{where} has rows of shape {own.shape}, but the pair was fitted on {site.shape}"
         )

@@ -81,7 +81,10 @@ def check_covariates(pair: Pair, table: Table, makers: Sequence[Prepare] = ()) -
                 f"every row; choose rows that have one (table.where_observed({name!r}))"
             )
         if name in known:
-            _check_kind(f"covariate {name!r} of {table.name}", table.sites[name], known[name])
+            # Which elements of a set there are: sets may be of any size.
+            of_set = name.removesuffix(THERE) in pair.card.data
+            where = f"covariate {name!r} of {table.name}"
+            _check_kind(where, table.sites[name], known[name], of_set)
     for site in pair.card.data:
         there = site + THERE
         if there in table.sites and there not in pair.card.given:
@@ -139,13 +142,13 @@ def check_unprepared(pair: Pair, table: Table, seen: Table, prepare: Prepare) ->
             ) from None
 
 
-def _check_kind(where: str, values: Any, like: Tensor) -> None:
+def _check_kind(where: str, values: Any, like: Tensor, of_set: bool) -> None:
     if values.is_floating_point() and not like.is_floating_point():
         raise ValueError(f"{where} holds numbers, expected classes: whole numbers or text")
     if like.is_floating_point() and not values.is_floating_point():
         raise ValueError(f"{where} holds classes, expected numbers: give it as floats")
     own, wanted = tuple(values.shape[1:]), tuple(like.shape[1:])
-    if own != wanted:
+    if own[of_set:] != wanted[of_set:] or len(own) != len(wanted):
         raise ValueError(f"{where} has rows of shape {own}, expected {wanted}")
 
 

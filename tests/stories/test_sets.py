@@ -80,6 +80,30 @@ def test_methods_say_what_applies_and_why_not() -> None:
     assert all("\n" not in m.reason for m in found.values())
 
 
+def test_a_fit_takes_sets_of_other_sizes_and_no_other_elements() -> None:
+    """As they are: padded to the fit's size they come out the same."""
+    digits = sets()
+    pair = zoo.build(PAIR, digits)
+    run = inference.fit(pair, digits, epochs=1, progress=False)
+    table = digits.test.rows(digits.test.sites["x_there"].sum(1) <= 2)
+    sites = {name: value[:, :2] for name, value in table.sites.items()}
+    few, wide = (
+        inference.Evaluation(pair.model, pair.guide, next(t.batches())).weights().guide
+        for t in (table.replace(sites=sites), table)
+    )
+    one, other = (q.nodes["c"]["fn"].base_dist.loc for q in (few, wide))
+    assert_close(one, other)
+    assert run.bound_per_row(table.replace(sites=sites), inference.ELBO()).isfinite().all()
+    (found,) = (run.posterior(table.replace(sites=sites), draws=3).posterior.z.shape,)
+    assert found[2:4] == (len(table), 2)
+    longer = data.Table("longer", {**sites, "x": torch.zeros(len(table), 2, 3)})
+    with pytest.raises(ValueError, match=r"has rows of shape \(2, 3\), but the pair was fitted"):
+        run.posterior(longer)
+    flat = data.Table("flat", {**sites, "x_there": torch.ones(len(table))})
+    with pytest.raises(ValueError, match=r"'x_there' of flat has rows of shape \(\), expected"):
+        run.posterior(flat)
+
+
 def test_plain_pyro_trains_it() -> None:
     """Pyro's SVI with the house's objective, which takes the pair's plates by itself."""
     digits = sets()

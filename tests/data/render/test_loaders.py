@@ -45,6 +45,7 @@ SMALL = {
     "bright_digits": {**FEW, "source": "digits"},
     "ball_in_boxes": {**FEW, "side": 8},
     "correlated_digits": {**FEW, "source": "digits"},
+    "concepts": {"source": "strokes", "size": [2, 5]},
     "few_shot": {**FEW, "source": "strokes"},
     "glyphs": {**FEW, "labelled": 2},
     "interventional_pong": {**FEW, "side": 8},
@@ -79,7 +80,7 @@ def test_a_recipe_makes_a_set_again(name):
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
-PICTURELESS = {"captions", "entangled_vectors", "moons", "pendulum_vectors", "spectra"}
+PICTURELESS = {"captions", "concepts", "entangled_vectors", "moons", "pendulum_vectors", "spectra"}
 
 
 def test_each_set_of_the_docs_has_its_sheet():

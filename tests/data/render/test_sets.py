@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -98,6 +99,35 @@ def test_omniglot_sets_are_the_published_recipe(tmp_path):
     assert len(set(names)) == len(names)  # Greek and Latin are in both zip files
     written = data.open(data.write(d, tmp_path / "sets.h5"))
     assert written.train.classes["concept"] == names
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["strokes", pytest.param("omniglot", marks=[needs_omniglot, pytest.mark.long]),
+     pytest.param("mnist", marks=[pytest.mark.skipif(not has_mnist, reason="no MNIST here"),
+                                  pytest.mark.long])],
+)  # fmt: skip
+def test_concepts_are_pools_of_their_drawings(source):
+    d = data.load("concepts", source=source, size=20, test_size=5)
+    parts = (d.train, d.validation, d.test)
+    concepts = [set(t.sites["concept"].tolist()) for t in parts]
+    if source == "mnist":
+        assert concepts == [set(range(10))] * 3 and len(d.train.classes["concept"]) == 10
+    else:  # unseen characters, and each with all that there is of it
+        assert not any(a & b for a, b in itertools.combinations(concepts, 2))
+        assert len(d.train) == len(concepts[0]) and len(d.test) == 4 * len(concepts[2])
+        assert d.train.sites["x_there"].sum(1).eq(20).all()
+    for table, most in zip(parts, (20, 5, 5), strict=True):
+        x, there = table.sites["x"], table.sites["x_there"]
+        assert int(there.sum(1).max()) == most and x.shape[2] == 196
+        grey = ((x > 0) & (x < 1)).any()
+        assert bool(grey) == (table is d.train)
+    real = d.train.sites["x"][d.train.sites["x_there"] > 0]
+    # Greek and Latin are in both small sets.
+    share = 0.75 if source == "omniglot" else 0.99
+    assert len(real.unique(dim=0)) > share * len(real) and real.amax(1).min() > 0.5
+    few = d.train.sites["x"].mean()
+    assert 0.02 < float(few) < 0.5
 
 
 def test_few_shot_without_files(monkeypatch, tmp_path):

@@ -50,6 +50,12 @@ WORLDS = {
         {"intervened": 0.5, "sequences": 2},
         {"network_seed": 3},
     ),
+    "concepts": (
+        {"source": "strokes"},
+        {"size": (2, 5)},
+        {"test_size": 3, "validation": 0.2},
+        {"binary": False},
+    ),
     "correlated_digits": (
         {**FEW, "source": "digits"},
         {"test_correlation": -0.9},

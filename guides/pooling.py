@@ -1,0 +1,83 @@
+"""One vector of a set, which neither the order of its elements nor padding changes.
+
+Values stand as sites in a plate within the rows have them, ``(..., M, B, D)``: M elements, B rows.
+What comes out stands as sites of the rows have it beside these: ``(B, size)``, and with
+dimensions left of the plates, such as those of draws, ``(..., 1, B, size)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ppl_models.config import at_least, unknown
+
+POOLS = ("mean", "max", "attention")
+
+
+class Pool(nn.Module):
+    """The mean, the largest entries or an attention over the elements that there are.
+
+    The attention is the learnable aggregation of Giannone and Winther (2022, arXiv 2110.12279):
+    one query a set, from the mean of its elements; keys and values from each of them; a softmax
+    over the elements for each head; the heads side by side, with nothing after them.
+
+    Args:
+        kind: ``"mean"``, ``"max"`` or ``"attention"``. A set without elements has zeros.
+        size: Size D of a value.
+        heads: Heads of the attention, of ceil(D / heads) numbers each.
+
+    Attributes:
+        size: Size of what comes out: D, of the attention D up to a multiple of the heads.
+
+    Raises:
+        ValueError: If there is no such kind, or a size is below 1.
+    """
+
+    def __init__(self, kind: str, size: int, heads: int = 4) -> None:
+        super().__init__()
+        if kind not in POOLS:
+            raise ValueError(unknown("pool", kind, POOLS))
+        size, heads = at_least(size=(size, 1), heads=(heads, 1))
+        self.kind, self.heads, self.size = kind, heads, size
+        if kind == "attention":
+            self.size = heads * math.ceil(size / heads)
+            self.query, self.key, self.value = (
+                nn.Linear(size, self.size, bias=False) for _ in range(3)
+            )
+
+    def forward(self, values: Tensor, there: Tensor) -> Tensor:
+        """Pool the elements.
+
+        Args:
+            values: ``(..., M, B, D)``, finite in the padding too.
+            there: ``(B, M)``.
+        """
+        mask = there.T.unsqueeze(-1)  # M x B x 1
+        if self.kind == "max":
+            least = torch.finfo(values.dtype).min
+            pooled = torch.where(mask, values, least).amax(-3, keepdim=True)
+            pooled = torch.where(mask.any(-3, keepdim=True), pooled, 0.0)
+        else:
+            pooled = _mean(values, mask)
+            if self.kind == "attention":
+                pooled = self._attend(pooled, values, mask)
+        return pooled.squeeze(0) if pooled.dim() == 3 else pooled
+
+    def _attend(self, mean: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (
+            net(given).unflatten(-1, (self.heads, -1))  # ... x M (or 1) x B x heads x d
+            for net, given in ((self.query, mean), (self.key, values), (self.value, values))
+        )
+        scores = (query * key).sum(-1) / math.sqrt(query.shape[-1])
+        scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
+        weights = torch.where(mask, scores.softmax(-3), 0.0)  # none where there is no element
+        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
+        return attended
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    count = mask.sum(-3, keepdim=True).clamp(min=1).to(values.dtype)
+    return torch.where(mask, values, 0.0).sum(-3, keepdim=True) / count

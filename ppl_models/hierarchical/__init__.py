@@ -1,0 +1,1 @@
+"""Papers with a hierarchy of latent variables over sets of elements."""

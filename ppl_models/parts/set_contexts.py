@@ -1,0 +1,112 @@
+"""Networks of stories of sets: Normals of codes and contexts, given what is above them.
+
+Shapes: B rows, M elements; features and codes of elements ``(..., M, B, size)``, contexts
+``(B, C)`` or, with draws, ``(..., 1, B, C)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppl_models.guides.pooling import Pool
+from ppl_models.networks import Net, SumLinear, activation_layer
+
+
+class NormalOf(nn.Module):
+    """A Normal given some vectors, those of its elements or of its set; N(0, I) of none.
+
+    Args:
+        given: Size by input name.
+        hidden: Units.
+        size: Size of the vector.
+        activation: As :class:`ppl_models.networks.Net` has it.
+    """
+
+    zero: Tensor
+
+    def __init__(
+        self, given: Mapping[str, int], hidden: int, size: int, activation: str = "silu"
+    ) -> None:
+        super().__init__()
+        self.given = tuple(given)
+        self.net = Net(given, (hidden,), 2 * size, activation) if given else None
+        self.register_buffer("zero", torch.zeros(size), persistent=False)
+
+    def forward(self, there: Tensor, **values: Tensor) -> dist.TorchDistribution:
+        """The distribution; of the inputs those count that it was made for."""
+        if self.net is None:
+            return dist.Normal(self.zero, 1.0).to_event(1)
+        return normal(self.net(**{name: values[name] for name in self.given}))
+
+
+class ContextOf(nn.Module):
+    """The Normal of a context given features of each element, pooled.
+
+    What is known of an element, and of the set from above as ``c``, goes through a layer and a
+    residual block and is pooled; the context above counts once more, after the pool (Giannone
+    and Winther 2021, arXiv 2110.12279, as their code has it).
+
+    Args:
+        given: Size by input name.
+        hidden: Units.
+        size: Size C of the context.
+        pool: As :class:`ppl_models.guides.Pool` has it.
+        heads: Likewise.
+        activation: As :class:`ppl_models.networks.Net` has it.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, int],
+        hidden: int,
+        size: int,
+        pool: str = "attention",
+        heads: int = 4,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        self.given = tuple(given)
+        self.first, self.act = SumLinear(given, hidden), activation_layer(activation)
+        self.block = Net({"e": hidden}, (hidden,), hidden, activation)
+        self.pool = Pool(pool, hidden, heads)
+        above = {"c": given["c"]} if "c" in given else {}
+        self.moments = Net({"pooled": self.pool.size, **above}, (hidden,), 2 * size, activation)
+
+    def forward(self, there: Tensor, **values: Tensor) -> dist.TorchDistribution:
+        """The distribution, whatever the order of the elements.
+
+        Args:
+            there: Which elements there are ``(B, M)``.
+            values: By name; those count that it was made for.
+        """
+        e = self.act(self.first(**{name: values[name] for name in self.given}))
+        values = {**values, "pooled": self.pool(e + self.block(e=e), there)}
+        return normal(self.moments(**{name: values[name] for name in self.moments.given}))
+
+
+def normal(moments: Tensor) -> dist.TorchDistribution:
+    """A Normal of moments ``(..., 2 size)``; scales are at least 1e-3."""
+    loc, raw = moments.chunk(2, -1)
+    return dist.Normal(loc, F.softplus(raw) + 1e-3).to_event(1)
+
+
+@torch.no_grad()
+def begin(pair: nn.Module) -> None:
+    """Draw the weights of all linear maps with variance 1 / inputs, and biases 0 (LeCun 1998).
+
+    At torch's own third of that variance signals die out in stories as deep as ladders: for a
+    long time decoders say the same of all codes, which the bound then pulls to their prior.
+    """
+    for module in pair.modules():
+        if isinstance(module, nn.Linear | SumLinear):
+            module.reset_parameters()
+            for parameter in module.parameters():
+                if parameter.dim() == 2:
+                    parameter.mul_(3**0.5)
+                else:
+                    parameter.zero_()

@@ -1,0 +1,355 @@
+"""HFSGM, Neural Statistician and VAE of sets: bounds by hand, exchangeability, new elements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.testing import assert_close
+from worlds.whole_life import whole_life
+
+from ppl_models import build, data, inference
+from ppl_models.batch import Batch
+
+D, M, B = 5, 4, 3
+SIZES = (4, 1, 2)
+SMALL = {"context": 2, "latent": 3, "layers": 2, "hidden": 8, "heads": 2}
+KINDS = {
+    "hfsgm": {},
+    "mean": {"pool": "mean"},
+    "max": {"pool": "max"},
+    "c sees c": {"prior_uses_z": False},
+    "ns": {"contexts": "top"},
+    "vae": {"contexts": "none"},
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def pair_of(kind: str, dtype=torch.float64, **settings):
+    given = {**SMALL, **KINDS[kind], **settings}
+    return build("hfsgm", data_dim=D, most=M, seed=0, **given).to(dtype)
+
+
+def rows(sizes=SIZES, most=M, scale=1, total=1, dtype=torch.float64, seed=0) -> Batch:
+    """Binary sets; in the padding stands anything."""
+    draw = torch.Generator().manual_seed(seed)
+    there = torch.arange(most) < torch.tensor(sizes)[:, None]
+    x = (torch.rand(len(sizes), most, D, generator=draw) < 0.4).to(dtype)
+    x[~there] = float("nan")
+    count = scale * len(sizes)
+    return Batch({"x": x, "x_there": there.to(dtype)}, size=count, total=count * total)
+
+
+def drawn(pair, batch, seed=1):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return poutine.trace(pair.guide).get_trace(batch)
+
+
+def net(layers: nn.Module, **given):
+    """A network of one hidden layer."""
+    weights = layers.first.weights
+    out = layers.first.bias + sum(given[name] @ w.T for name, w in weights.items())
+    for layer in layers.rest:
+        out = layer(out)
+    return out
+
+
+def normal(moments):
+    loc, raw = moments.chunk(2, -1)
+    return Normal(loc, F.softplus(raw) + 1e-3)
+
+
+def context_of(module, m: int, **given) -> Normal:
+    """The Normal of one set's context from its m elements, pooled by hand."""
+    if not hasattr(module, "pool"):
+        known = {name: given[name] for name in module.given}
+        return normal(net(module.net, **known)) if known else Normal(module.zero, 1.0)
+    found = []
+    for k in range(m):
+        one = {n: given[n] if n == "c" else given[n][k] for n in module.given}
+        weights = module.first.weights
+        e = F.silu(module.first.bias + sum(one[n] @ w.T for n, w in weights.items()))
+        found.append(e + net(module.block, e=e))
+    e = torch.stack(found)
+    pool = module.pool
+    pooled = e.mean(0) if pool.kind == "mean" else e.amax(0)
+    if pool.kind == "attention":
+        parts = []
+        query = pool.query.weight @ e.mean(0)
+        for head in torch.arange(pool.size).chunk(pool.heads):
+            keys, value = e @ pool.key.weight[head].T, e @ pool.value.weight[head].T
+            parts.append((keys @ query[head] / len(head) ** 0.5).softmax(0) @ value)
+        pooled = torch.cat(parts)
+    known = {n: given[n] for n in ("c",) if n in module.moments.given}
+    return normal(net(module.moments, pooled=pooled, **known))
+
+
+def code_of(module, **given) -> Normal:
+    known = {name: given[name] for name in module.given}
+    return normal(net(module.net, **known)) if known else Normal(module.zero, 1.0)
+
+
+def by_hand(pair, x, sites) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p(X | ...) and all KL terms of one set without padding ``(m, D)``, at these draws."""
+    guide, kl = pair.guide, torch.zeros((), dtype=x.dtype)
+    h = torch.stack([net(guide.element, x=row) for row in x])
+    q, p = {"h": h}, {}
+    for layer in guide.ladder.codes:
+        if f"c_{layer}" in sites:
+            one, other = (
+                context_of(side.contexts[layer], len(x), **given)
+                for side, given in ((guide.ladder, q), (pair.prior, p))
+            )
+            kl = kl + kl_divergence(one, other).sum()  # once, however many elements there are
+            q["c"] = p["c"] = sites[f"c_{layer}"]
+        for m in range(len(x)):
+            own = [{n: v if n == "c" else v[m] for n, v in given.items()} for given in (q, p)]
+            one, other = (
+                code_of(side.codes[layer], **given)
+                for side, given in zip((guide.ladder, pair.prior), own, strict=True)
+            )
+            kl = kl + kl_divergence(one, other).sum()
+        q["z"] = p["z"] = sites[f"z_{layer}"]
+    log_p = torch.zeros((), dtype=x.dtype)
+    for m in range(len(x)):
+        given = {n: v[m] if n.startswith("z") else v for n, v in sites.items()}
+        log_p = log_p + Bernoulli(logits=net(pair.decoder, **given)).log_prob(x[m]).sum()
+    return log_p, kl
+
+
+def hand_loss(pair, batch, trace, beta) -> torch.Tensor:
+    total = torch.zeros((), dtype=batch["x"].dtype)
+    for row in range(batch.count):
+        m = int(batch["x_there"][row].sum())
+        sites = {
+            n: trace.nodes[n]["value"][:m, row] if n.startswith("z") else
+            trace.nodes[n]["value"].reshape(batch.count, -1)[row]
+            for n in pair.card.latents
+        }  # fmt: skip
+        log_p, kl = by_hand(pair, batch["x"][row, :m], sites)
+        total = total - (log_p - beta * kl)
+    return batch.scale * total
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "dtype"),
+    [*((kind, 10, torch.float64) for kind in KINDS), ("hfsgm", 1, torch.float32),
+     ("hfsgm", 1, torch.float64), ("hfsgm", 10, torch.float32)],
+)  # fmt: skip
+def test_the_loss_is_the_sum_by_hand(kind, scale, dtype) -> None:
+    """Of complete sets, of sets of several sizes, and of both; contexts count once for a set."""
+    pair = pair_of(kind, dtype)
+    full, ragged = rows((M, M), seed=2, dtype=dtype), rows(dtype=dtype)
+    for batches in ([ragged], [full, ragged]):
+        given = [
+            Batch(dict(b), size=scale * b.count, total=scale * sum(o.count for o in batches))
+            for b in batches
+        ]
+        traces = {id(b["x"]): drawn(pair, b) for b in given}
+
+        def guide(batch, traces=traces):
+            return poutine.replay(pair.guide, trace=traces[id(batch["x"])])(batch)
+
+        for progress, beta in ((0.0, 1 / 9), (1.0, 1.0)):
+            objective = pair.objective()
+            objective.at(progress)
+            loss = objective.differentiable_loss(pair.model, guide, given)
+            wanted = sum(hand_loss(pair, b, traces[id(b["x"])], beta) for b in given)
+            tight = 1e-10 if dtype == torch.float64 else 1e-4
+            assert_close(loss, wanted, rtol=tight, atol=tight)
+        if dtype == torch.float64:
+            parameters = list(pair.parameters())
+            found, expected = (
+                torch.autograd.grad(v, parameters, allow_unused=True) for v in (loss, wanted)
+            )
+            for one, other in zip(found, expected, strict=True):
+                zero = torch.zeros(())
+                assert_close(
+                    zero if one is None else one.sum(), zero if other is None else other.sum(),
+                    rtol=1e-9, atol=1e-9, check_dtype=False,
+                )  # fmt: skip
+
+
+def moments(trace, name):
+    """Mean and scale of a site, one on the other; of codes wide enough for every element."""
+    node = trace.nodes[name]
+    fn = node["fn"]
+    while not hasattr(fn, "loc"):
+        fn = fn.base_dist
+    return torch.stack([v.expand_as(node["value"]) for v in (fn.loc, fn.scale)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@each_kind
+def test_order_and_padding(kind, dtype) -> None:
+    """Given permuted codes: contexts stay, codes are permuted, log p(X | codes) stays."""
+    tolerance = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 1e-10}
+    pair, batch = pair_of(kind, dtype), rows(dtype=dtype)
+    plain = drawn(pair, batch)
+    order = torch.tensor([[2, 0, 3, 1], [3, 2, 1, 0], [1, 3, 0, 2]])
+    there = batch["x_there"].gather(1, order)
+    moved = Batch({"x": batch["x"].gather(1, order[..., None].expand(B, M, D)), "x_there": there})
+    longer = Batch({
+        "x": torch.cat([batch["x"], torch.full((B, 2, D), 3.0, dtype=dtype)], 1),
+        "x_there": torch.cat([batch["x_there"], torch.zeros(B, 2, dtype=dtype)], 1),
+    })  # fmt: skip
+    by_place = order.T[..., None]
+    values = {n: plain.nodes[n]["value"] for n in pair.card.latents}
+    before = log_p(pair, batch, values)
+    for other in (moved, longer):
+        there = (other["x_there"].T > 0)[..., None]
+        own, wanted = {}, {}
+        for name, value in values.items():
+            own[name], wanted[name] = value, moments(plain, name)
+            if name.startswith("z") and other is moved:
+                own[name] = value.gather(0, by_place.expand_as(value))
+                index = by_place.expand_as(wanted[name])
+                wanted[name] = wanted[name].gather(1, index).where(there, 0)
+            elif name.startswith("z"):  # where nothing is there, any value
+                own[name] = torch.cat([value, 100 * torch.ones_like(value[:2])])
+                wanted[name] = F.pad(wanted[name], (0, 0, 0, 0, 0, 2)).where(there, 0)
+        again = poutine.trace(poutine.condition(pair.guide, data=own)).get_trace(other)
+        for name, found in wanted.items():
+            seen = moments(again, name)
+            seen = seen.where(there, 0) if name.startswith("z") else seen
+            assert_close(seen, found, **tolerance)
+        scale = 1e2 if dtype == torch.float32 else 1.0  # of sums of about thirty
+        assert_close(log_p(pair, other, own), before, rtol=0, atol=tolerance["atol"] * scale)
+
+
+def log_p(pair, batch, values):
+    """log p(X | codes) of each set."""
+    trace = poutine.trace(poutine.condition(pair.model, data=values)).get_trace(batch)
+    trace.compute_log_prob(site_filter=lambda name, _: name == "x")
+    return trace.nodes["x"]["log_prob"].sum(0)
+
+
+def constant(module: nn.Module, value: float) -> None:
+    """A Normal about a value, whatever it is given, of a scale of 1e-3."""
+    layers = getattr(module, "moments", None) or module.net
+    last = layers.rest[-1]
+    size = len(last.bias) // 2
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([value] * size + [-30.0] * size))
+
+
+class Recorder(nn.Module):
+    """In place of a decoder: what it is given, and even odds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def forward(self, **values):
+        self.seen.append(values)
+        shape = torch.broadcast_shapes(*(v.shape[:-1] for v in values.values()))
+        return values["z_1"].new_zeros(*shape, D)
+
+
+def test_new_elements_take_contexts_from_the_guide_and_codes_from_the_prior() -> None:
+    """Until they are refined: then codes are the guide's of what was drawn, contexts stay."""
+    pair = pair_of("hfsgm")
+    for layer in pair.prior.codes:
+        constant(pair.guide.ladder.contexts[layer], 7.0)
+        constant(pair.guide.ladder.codes[layer], 3.0)
+        if layer == "1":
+            constant(pair.prior.contexts[layer], -7.0)
+            constant(pair.prior.codes[layer], -3.0)
+    constant(pair.prior.codes["2"], -3.0)
+    recorder = pair.decoder = Recorder().double()
+
+    def seen(*arguments, **options):
+        recorder.seen.clear()
+        torch.manual_seed(0)
+        x = pair.sample_sets(*arguments, **options)
+        means = {n: round(float(v.mean())) for n, v in recorder.seen[-1].items()}
+        return x, len(recorder.seen), means["c_1"], means["z_1"], means["z_2"]
+
+    x, runs, *means = seen(rows(), 6)
+    assert x.shape == (B, 6, D) and runs == 1 and means == [7, -3, -3]
+    assert (x == 0.5).all()
+    x, runs, *means = seen(rows(), 6, rounds=2, mean=False)
+    assert runs == 3 and means == [7, 3, 3]
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    x, runs, *means = seen(40, 2)
+    assert x.shape == (40, 2, D) and runs == 1 and means == [-7, -3, -3]
+    assert abs(float(recorder.seen[-1]["c_2"].std()) - 1) < 0.3  # of 80 numbers
+
+
+@each_kind
+def test_new_elements_are_the_storys(kind) -> None:
+    """Shown elements may be in any number; draws follow torch's seed; the mode stays."""
+    pair = pair_of(kind).train()
+    first, again = [], []
+    for found in (first, again):
+        torch.manual_seed(3)
+        found += [pair.sample_sets(rows(), n, rounds) for n, rounds in ((1, 0), (7, 1))]
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other) and ((one > 0) & (one < 1)).all()
+    assert pair.training
+
+
+def test_what_does_not_fit_is_said_in_one_line() -> None:
+    pair = pair_of("hfsgm")
+    for message, call in (
+        ("n is 0, expected at least 1", lambda: pair.sample_sets(rows(), 0)),
+        ("rounds is 2, but nothing is shown", lambda: pair.sample_sets(4, 1, 2)),
+        ("context is 0, expected at least 1", lambda: pair.sample_sets(0, 1)),
+        ("the batch lacks site 'x'", lambda: pair.sample_sets(rows().without("x"), 1)),
+        ("contexts", lambda: pair_of("hfsgm", contexts="all")),
+        ("pool", lambda: pair_of("hfsgm", pool="median")),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_weights_begin_with_a_variance_of_one_over_inputs() -> None:
+    pair = pair_of("hfsgm", hidden=200)
+    layer = pair.decoder.rest[1]  # 200 to 200
+    assert float(layer.weight.detach().var()) == pytest.approx(1 / 200, rel=0.05)
+    first = pair.guide.element.first
+    assert float(first.weights["x"].detach().var()) == pytest.approx(1 / D, rel=0.2)
+    assert all((p == 0).all() for n, p in pair.named_parameters() if n.endswith("bias"))
+
+
+def drawings(seed=0) -> data.Dataset:
+    return data.load("concepts", source="strokes", size=(3, 6), test_size=4, seed=seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["hfsgm", "vae"])
+def test_whole_life(kind, tmp_path) -> None:
+    digits = drawings()
+    digits = replace(digits, train=digits.train.rows(slice(60)), test=digits.test.rows(slice(8)))
+    settings = {**SMALL, **KINDS[kind], "subset": 3}
+
+    def make():
+        return build("hfsgm", digits, seed=0, **settings)
+
+    _, idata = whole_life(make, digits, tmp_path, epochs=2, batch_size=20)
+    assert idata.posterior.z_1.dims == ("chain", "draw", "datum", "element", "z_1_dim")
+    assert idata.log_likelihood.x.dims == ("chain", "draw", "datum")
+    assert "c_2" in idata.posterior or kind == "vae"
+
+
+def test_likelihood_of_new_elements_of_a_set() -> None:
+    """Contexts that say nothing leave elements independent: shown ones tell nothing."""
+    pair = pair_of("vae", torch.float32)
+    table = data.Table("sets", {n: v.nan_to_num() for n, v in rows((4, 2, 3)).items()})
+    one = inference.set_likelihood(pair, table.to(torch.float32), context=1, draws=2000)
+    gone = rows((4, 2, 3))["x_there"].clone()
+    gone[:, 0] = 0
+    alone = table.replace(sites={**table.sites, "x_there": gone}).to(torch.float32)
+    none = inference.set_likelihood(pair, alone, context=0, draws=2000)
+    for row, expected in enumerate((3, 1, 2)):
+        assert int(one.targets[row]) == int(none.targets[row]) == expected
+        error = float(one.log_likelihood_error[row] + none.log_likelihood_error[row])
+        assert abs(float(one.log_likelihood[row] - none.log_likelihood[row])) < 4 * error
