@@ -87,7 +87,7 @@ def measured(kind: str, seed: int) -> dict[str, object]:
     train = data.load("concepts", source="omniglot", validation=0.0, seed=seed).train
     pair = zoo.build(
         "hfsgm", train, seed=seed, layers=2, context=16, latent=16, hidden=128, subset=5,
-        warmup=0.5, **KINDS[kind],
+        rise=0.5, **KINDS[kind],
     )  # fmt: skip
     began = time.monotonic()
     run = inference.fit(
