@@ -95,7 +95,7 @@ def measured(kind: str, seed: int, steps: int = STEPS, rise: float = RISE) -> di
         pair,
         train,
         seed=seed,
-        steps=STEPS,
+        steps=steps,
         batch_size=32,
         learning_rate=1e-3,
         progress=False,
