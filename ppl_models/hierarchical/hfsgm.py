@@ -45,7 +45,7 @@ class HFSGMConfig(Config):
     prior_uses_z: bool = setting(True, "p(c_l | ...) sees the codes above")
     likelihood: str = setting("bernoulli", "of an element", choices=("bernoulli", "normal"))
     subset: int = setting(0, "elements of a row that each batch draws anew; 0: all", minimum=0)
-    warmup: float = setting(0.2, "share of training in which beta rises from 1/9", minimum=0)
+    rise: float = setting(0.2, "share of training in which beta rises from 1/9", minimum=0)
 
 
 class HFSGM(Pair):
@@ -104,7 +104,7 @@ class HFSGM(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with KL terms that count little at first."""
-        end = self.config.warmup
+        end = self.config.rise
         return bound or inference.ELBO(
             kl="analytic", beta=inference.Anneal(1 / 9, 1, 0, end) if end else 1.0
         )

@@ -25,7 +25,8 @@ pytestmark = [
     pytest.mark.skipif(not FOLDER.is_dir(), reason="needs Omniglot's zip files in $PPL_DATA"),
 ]
 SEEDS, TRANSFER = (0, 1), (0, 1, 2)
-STEPS, SIZES, DRAWS = 2500, (2, 5, 20), 4
+STEPS, RISE, SIZES, DRAWS = 2500, 0.5, (2, 5, 20), 4
+LONGER = (4000, 0.8)  # steps, and the share in which beta rises
 KINDS = {
     "VAE": {"contexts": "none"},
     "NS": {"contexts": "top", "pool": "mean"},
@@ -82,19 +83,19 @@ def drawn(pair: zoo.Pair, seed: int) -> dict[str, object]:
     }
 
 
-def measured(kind: str, seed: int) -> dict[str, object]:
+def measured(kind: str, seed: int, steps: int = STEPS, rise: float = RISE) -> dict[str, object]:
     """Bounds by set size, of MNIST's sets, and how new drawings are recognised."""
     train = data.load("concepts", source="omniglot", validation=0.0, seed=seed).train
     pair = zoo.build(
         "hfsgm", train, seed=seed, layers=2, context=16, latent=16, hidden=128, subset=5,
-        warmup=0.5, **KINDS[kind],
+        rise=rise, **KINDS[kind],
     )  # fmt: skip
     began = time.monotonic()
     run = inference.fit(
         pair,
         train,
         seed=seed,
-        steps=STEPS,
+        steps=steps,
         batch_size=32,
         learning_rate=1e-3,
         progress=False,
@@ -114,6 +115,15 @@ def measured(kind: str, seed: int) -> dict[str, object]:
 def fits():
     """What was measured by kind, in the order of the seeds, and the minutes of all fits."""
     asked = [(k, s) for s in TRANSFER for k in KINDS if s in SEEDS or k in ("mean", "attention")]
+    found = run_all(measured, asked)
+    minutes = round(sum(run["seconds"] for run in found) / 60, 1)
+    return {k: [f for a, f in zip(asked, found, strict=True) if a[0] == k] for k in KINDS}, minutes
+
+
+@pytest.fixture(scope="module")
+def longer():
+    """The second attempt at the hierarchy's lead, at the two kinds that it compares."""
+    asked = [(kind, seed, *LONGER) for kind in ("NS", "attention") for seed in SEEDS]
     found = run_all(measured, asked)
     minutes = round(sum(run["seconds"] for run in found) / 60, 1)
     return {k: [f for a, f in zip(asked, found, strict=True) if a[0] == k] for k in KINDS}, minutes
@@ -161,6 +171,24 @@ def test_contexts_help_and_attention_more(fits, record):
             minutes=minutes,
         )
     assert all(holds for holds, *_ in claims.values()), at
+
+
+def test_a_longer_training(longer, record):
+    """Check 1's lead of the hierarchy, where it missed: 4,000 steps, and a slower rise."""
+    kinds, minutes = longer
+    lead = {n: bound(kinds["attention"], n) - bound(kinds["NS"], n) for n in SIZES}
+    holds = lead[5] >= 0.1 and lead[20] >= 0.15
+    record(
+        "hfsgm: 1, longer: attention 0.1 above the Neural Statistician at n = 5, 0.15 at n = 20",
+        paper="order VAE, NS, hierarchical with attention; more with larger sets",
+        ours=f"attention {told(kinds['attention'])} at n = 2 / 5 / 20",
+        baseline=f"NS {told(kinds['NS'])}",
+        holds="yes" if holds else "no",
+        settings=f"{SETTINGS}; seeds 0, 1; but 4,000 steps, beta rises in the first 80 %",
+        fixture="longer",
+        minutes=minutes,
+    )
+    assert holds, lead
 
 
 def test_new_drawings_are_recognised(fits, record):
