@@ -77,11 +77,12 @@ def fitted(name: str, seed: int, kept: str):
     rows = rows_of(seed)
     told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], PAIRED, seed=seed)
     train = told.train
-    if kept == "pairs":
-        both = torch.ones(len(train), dtype=torch.bool)
-        for mask in train.observed.values():
-            both &= mask
-        train = train.rows(both.nonzero().flatten())
+    if kept != "whole":
+        both = torch.stack(list(train.observed.values())).all(0)
+        pairs, rest = (found.nonzero().flatten() for found in (both, ~both))
+        # As many pairs as other rows in a step, as in steps of either that alternate.
+        often = pairs.repeat(len(rest) // len(pairs))
+        train = train.rows(pairs if kept == "pairs" else torch.cat((often, rest)))
     options = {"classifier": 10.0} if name == "meme" else {}
     pair = zoo.build(name, rows, seed=seed, **options)
     batch = REST if kept == "rest" else BATCH
@@ -218,8 +219,8 @@ def test_rows_without_a_partner_help(few, record):
         ours=ways(columns["rest"]),
         baseline=f"pairs alone {ways(columns['pairs'])}",
         holds="yes" if holds else "no",
-        settings=f"{SETTINGS}; 1,000 pairs, and 3,500 rows of either kind alone, in one batch of "
-        f"{REST} rows",
+        settings=f"{SETTINGS}; 1,000 pairs, and 3,500 rows of either kind alone, half and half in "
+        f"one batch of {REST} rows",
         fixture="few",
         minutes=minutes,
     )
