@@ -32,7 +32,9 @@ def marked(table: Table, sites: Iterable[str]) -> Table:
     """
     sites = [site for site in sites if site in table.sites]
     masks = {site: table.observed[site] for site in sites if site in table.observed}
-    if sites and len(masks) == len(sites):
+    if not masks:
+        return table
+    if len(masks) == len(sites):
         none = ~torch.stack(list(masks.values())).any(0)
         if bool(none.any()):
             row = int(table.numbers[none.nonzero()[0, 0]])

@@ -104,7 +104,7 @@ def test_rows_that_have_nothing_that_is_given_are_refused():
     pair = two("mvae", torch.float32)
     rows = table_of(pair, times=1)
     run = inference.fit(pair, rows, steps=1, batch_size=3, **QUIET)
-    with pytest.raises(ValueError, match="row 2 of rows has none of 's'") as caught:
+    with pytest.raises(ValueError, match="row 1 of rows has none of 's'") as caught:
         run.posterior(rows, draws=2, given=("s",))
     assert "\n" not in str(caught.value)
     nothing = {site: torch.tensor([True, False, True]) for site in ("s", "t")}
