@@ -51,6 +51,10 @@ class MEME(Pair):
         objectives=("mutual_supervision", "elbo"),
         departs=(
             "both directions halved, as in the paper, where its code adds them",
+            "each of the K + 1 draws stands in the bracket in turn, in place of the first alone: "
+            "the same expectation with less noise",
+            "what was measured has log q(t | s) times 10, as the paper's code and not its text; "
+            "without, no decoder learns from codes of the other modality",
             "rows without modalities, such as draws from the story, mix the learnt rows of both",
         ),
         limits=("two modalities",),

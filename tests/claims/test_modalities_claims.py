@@ -219,8 +219,11 @@ def test_rows_without_a_partner_help(few, record):
         ours=ways(columns["rest"]),
         baseline=f"pairs alone {ways(columns['pairs'])}",
         holds="yes" if holds else "no",
-        settings=f"{SETTINGS}; 1,000 pairs, and 3,500 rows of either kind alone, half and half in "
-        f"one batch of {REST} rows",
+        note="at the weight of 10 the pairs alone come near to what all pairs come to, and little "
+        "is left; relatedness grows. At seed 10, with other rows as often as they are in the data "
+        "and not half and half: 87.3, the pairs alone 90.8 %",
+        settings=f"{SETTINGS}; 1,000 pairs, and "
+        f"3,500 rows of either kind alone, half and half in one batch of {REST} rows",
         fixture="few",
         minutes=minutes,
     )
