@@ -38,16 +38,16 @@ class Maps(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps to maps."""
-        out: Tensor = self.layers(maps.flatten(0, -4))
-        return out.unflatten(0, maps.shape[:-3])
+        made: Tensor = self.layers(maps.flatten(0, -4)).unflatten(0, maps.shape[:-3])
+        return made
 
 
 def resized(maps: Tensor, height: int, width: int) -> Tensor:
     """Maps of other sides, each pixel that of its nearest one."""
     if maps.shape[-2:] == (height, width):
         return maps
-    out = F.interpolate(maps.flatten(0, -4), (height, width))
-    return out.unflatten(0, maps.shape[:-3])
+    made: Tensor = F.interpolate(maps.flatten(0, -4), (height, width))
+    return made.view(*maps.shape[:-2], height, width)
 
 
 def convolution(inputs: int, outputs: int) -> Maps:
@@ -151,7 +151,8 @@ class MapLadder(nn.Module):
     def __init__(self, sides: Sequence[int], hidden: int, context: int, latent: int) -> None:
         super().__init__()
         self.c_start, self.z_start = (nn.Parameter(torch.randn(hidden, 1, 1)) for _ in range(2))
-        self.steps = nn.ModuleList(Step(side, hidden, context, latent) for side in sides)
+        steps = [Step(side, hidden, context, latent) for side in sides]
+        self.steps: Sequence[Step] = nn.ModuleList(steps)  # type: ignore[assignment]
         self.last = convolution(hidden, hidden)
 
     def forward(
@@ -214,11 +215,12 @@ class MapGuide(nn.Module):
         super().__init__()
         self.story, self.shape, self.most = (story,), tuple(shape), most
         sides = [step.side for step in story.steps]
-        self.steps = nn.ModuleList(
-            GuideStep(side, hidden, context, latent, pool, heads) for side in sides
-        )
+        steps = [GuideStep(side, hidden, context, latent, pool, heads) for side in sides]
+        self.steps: Sequence[GuideStep] = nn.ModuleList(steps)  # type: ignore[assignment]
         self.sides = sorted(set(sides), reverse=True)
-        self.first = Maps(nn.Conv2d(shape[2], hidden, 3, padding=1), nn.SiLU())
+        kernel = _kernel(min(shape[:2]))
+        first = nn.Conv2d(shape[2], hidden, kernel, padding=kernel // 2)
+        self.first = Maps(first, nn.SiLU())
         self.blocks = nn.ModuleList(
             Maps(nn.AdaptiveAvgPool2d(side), block(hidden, side)) for side in self.sides
         )
@@ -256,4 +258,5 @@ class ElementDecoder(nn.Module):
         """``(..., H, r, r)`` to ``(..., each D)``, first numbers of all entries first."""
         out = self.net(resized(self.block(maps), *self.shape[:2]))
         out = out.unflatten(-3, (-1, self.shape[2]))  # ... x each x C x H x W
-        return out.movedim(-3, -1).flatten(-4)
+        made: Tensor = out.movedim(-3, -1).flatten(-4)
+        return made
