@@ -48,40 +48,36 @@ class Pool(nn.Module):
                 nn.Linear(size, self.size, bias=False) for _ in range(3)
             )
 
-    def forward(self, values: Tensor, there: Tensor, within: int = 0) -> Tensor:
+    def forward(self, values: Tensor, there: Tensor) -> Tensor:
         """Pool the elements.
 
         Args:
             values: ``(..., M, B, D)``, finite in the padding too.
             there: ``(B, M)``.
-            within: Dimensions between rows and values, such as two of an element's pixels
-                ``(..., M, B, h, w, D)``. An element has one weight of each head for all of them.
         """
-        known = there.T.unsqueeze(-1)  # M x B x 1
-        mask = known.reshape(*known.shape, *[1] * within)
-        dim = -3 - within
+        mask = there.T.unsqueeze(-1)  # M x B x 1
         if self.kind == "max":
             least = torch.finfo(values.dtype).min
-            pooled = torch.where(mask, values, least).amax(dim, keepdim=True)
-            pooled = torch.where(mask.any(dim, keepdim=True), pooled, 0.0)
+            pooled = torch.where(mask, values, least).amax(-3, keepdim=True)
+            pooled = torch.where(mask.any(-3, keepdim=True), pooled, 0.0)
         else:
-            count = mask.sum(dim, keepdim=True).clamp(min=1).to(values.dtype)
-            pooled = torch.where(mask, values, 0.0).sum(dim, keepdim=True) / count
+            pooled = _mean(values, mask)
             if self.kind == "attention":
-                pooled = self._attend(pooled, values, known, within)
-        return pooled.squeeze(0) if pooled.dim() == 3 + within else pooled
+                pooled = self._attend(pooled, values, mask)
+        return pooled.squeeze(0) if pooled.dim() == 3 else pooled
 
-    def _attend(self, mean: Tensor, values: Tensor, mask: Tensor, within: int) -> Tensor:
-        query, key, value = (  # ... x M (or 1) x B x heads x (within x d)
-            net(given)
-            .unflatten(-1, (self.heads, -1))
-            .movedim(-2, -2 - within)
-            .flatten(-1 - within)
+    def _attend(self, mean: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (
+            net(given).unflatten(-1, (self.heads, -1))  # ... x M (or 1) x B x heads x d
             for net, given in ((self.query, mean), (self.key, values), (self.value, values))
         )
         scores = (query * key).sum(-1) / math.sqrt(query.shape[-1])
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
         weights = torch.where(mask, scores.softmax(-3), 0.0)  # none where there is no element
-        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True)
-        attended = attended.unflatten(-1, (*values.shape[values.dim() - 1 - within : -1], -1))
-        return attended.movedim(-2 - within, -2).flatten(-2)
+        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
+        return attended
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    count = mask.sum(-3, keepdim=True).clamp(min=1).to(values.dtype)
+    return torch.where(mask, values, 0.0).sum(-3, keepdim=True) / count
