@@ -134,7 +134,7 @@ def fits():
 @pytest.fixture(scope="module")
 def few():
     """An eighth of the pairs, with the rest unpaired and without."""
-    return trained([("meme", seed, kept) for seed in SEEDS for kept in ("pairs", "rest")])
+    return trained([("meme", seed, kept) for seed in SEEDS[:2] for kept in ("pairs", "rest")])
 
 
 def trained(jobs):
@@ -222,7 +222,7 @@ def test_rows_without_a_partner_help(few, record):
         note="at the weight of 10 the pairs alone come near to what all pairs come to, and little "
         "is left; relatedness grows. At seed 10, with other rows as often as they are in the data "
         "and not half and half: 87.3, the pairs alone 90.8 %",
-        settings=f"{SETTINGS}; 1,000 pairs, and "
+        settings=f"{SETTINGS[:-1]}1; 1,000 pairs, and "
         f"3,500 rows of either kind alone, half and half in one batch of {REST} rows",
         fixture="few",
         minutes=minutes,
