@@ -30,7 +30,7 @@ SIZES = (64, 144, 100, 40, 200)
 def pair_of(name: str) -> Pair:
     """Five modalities, networks of 256 units."""
     settings = {"subsets": 0} if name == "mvae" else {}
-    settings |= {"draws": "random"} if name == "mopoe" else {}
+    settings |= {"each": "random"} if name == "mopoe" else {}
     return zoo.build(
         name, modalities=SITES, sizes=SIZES, kinds=("normal",) * 5, scales=(0.5,) * 5, **settings
     )

@@ -24,7 +24,7 @@ from ppl_models.parts.modalities import Modalities, ModalitiesConfig
 class MoPoEConfig(ModalitiesConfig):
     """Settings for the paired digits; other modalities, and how many, are settings too."""
 
-    draws: str = setting(
+    each: str = setting(
         "components",
         "of the code: one of each component, or one of a random component, for large M",
         choices=("components", "random"),
@@ -68,5 +68,5 @@ class MoPoE(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with a draw of each product or of a random one (eq. 5)."""
-        every = self.config.draws == "components"
+        every = self.config.each == "components"
         return bound or (inference.Stratified() if every else inference.ELBO())
