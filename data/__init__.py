@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Grey as Grey,
         Solarise as Solarise,
     )
+    from ppl_models.data.streams.drawn_sets import DrawnSets as DrawnSets, drawn_sets as drawn_sets
     from ppl_models.data.streams.image_steps import (
         Affine as Affine,
         Blur as Blur,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         TimeJitter as TimeJitter,
     )
     from ppl_models.data.streams.stream import Stream as Stream
-    from ppl_models.data.streams.subsets import Subsets as Subsets, subsets as subsets
     from ppl_models.data.streams.views import Views as Views, views as views
     from ppl_models.data.tables.cells import from_anndata as from_anndata
     from ppl_models.data.tables.frames import from_frame as from_frame, from_xarray as from_xarray
@@ -65,6 +65,7 @@ _HOMES = {
     "CutOut": "streams.image_steps",
     "Dataset": "tables.table",
     "Dihedral": "streams.image_steps",
+    "DrawnSets": "streams.drawn_sets",
     "DropChannels": "streams.colour_steps",
     "Dropout": "streams.row_steps",
     "Flip": "streams.image_steps",
@@ -73,12 +74,12 @@ _HOMES = {
     "Regime": "tables.regimes",
     "Solarise": "streams.colour_steps",
     "Stream": "streams.stream",
-    "Subsets": "streams.subsets",
     "Table": "tables.table",
     "TimeJitter": "streams.row_steps",
     "Tokens": "tables.tokens",
     "Views": "streams.views",
     "correlate": "tables.supervision",
+    "drawn_sets": "streams.drawn_sets",
     "factor_data": "catalogue",
     "from_anndata": "tables.cells",
     "from_arrays": "tables.own_arrays",
@@ -96,7 +97,6 @@ _HOMES = {
     "remake": "catalogue",
     "repeat": "tables.supervision",
     "sources": "catalogue",
-    "subsets": "streams.subsets",
     "supervise": "tables.supervision",
     "unpair": "tables.supervision",
     "views": "streams.views",

@@ -56,4 +56,4 @@ class Patients(Pair):
         return {"x_there": self.like().new_ones(rows, self.config.most)}
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
-        return (inference.Stage(bound or inference.ELBO(), prepare=data.subsets("x", (2, 8))),)
+        return (inference.Stage(bound or inference.ELBO(), prepare=data.drawn_sets("x", (2, 8))),)

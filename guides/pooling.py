@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.config import at_least, unknown
+from ppl_models.elements import mean
 
 POOLS = ("mean", "max", "attention")
 
@@ -61,23 +62,18 @@ class Pool(nn.Module):
             pooled = torch.where(mask, values, least).amax(-3, keepdim=True)
             pooled = torch.where(mask.any(-3, keepdim=True), pooled, 0.0)
         else:
-            pooled = _mean(values, mask)
+            pooled = mean(values.transpose(-3, -2), there).unsqueeze(-3)
             if self.kind == "attention":
                 pooled = self._attend(pooled, values, mask)
         return pooled.squeeze(0) if pooled.dim() == 3 else pooled
 
-    def _attend(self, mean: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, middle: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         query, key, value = (
             net(given).unflatten(-1, (self.heads, -1))  # ... x M (or 1) x B x heads x d
-            for net, given in ((self.query, mean), (self.key, values), (self.value, values))
+            for net, given in ((self.query, middle), (self.key, values), (self.value, values))
         )
         scores = (query * key).sum(-1) / math.sqrt(query.shape[-1])
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
         weights = torch.where(mask, scores.softmax(-3), 0.0)  # none where there is no element
         attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
         return attended
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    count = mask.sum(-3, keepdim=True).clamp(min=1).to(values.dtype)
-    return torch.where(mask, values, 0.0).sum(-3, keepdim=True) / count

@@ -118,11 +118,11 @@ class plate:
 
 
 def mean(codes: Tensor, there: Tensor) -> Tensor:
-    """The mean ``(B, D)`` over the elements that there are, whatever their order; 0 of none.
+    """The mean ``(..., B, D)`` over elements that there are, whatever their order; 0 of none.
 
     Args:
-        codes: ``(B, M, D)``, finite in the padding too.
+        codes: ``(..., B, M, D)``, finite in the padding too.
         there: ``(B, M)``.
     """
     weights = there.to(codes.dtype)
-    return (codes * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True).clamp(min=1)
+    return (codes * weights.unsqueeze(-1)).sum(-2) / weights.sum(1, keepdim=True).clamp(min=1)

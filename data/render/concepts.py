@@ -31,7 +31,7 @@ def load(
 ) -> Dataset:
     """Rows that are pools of drawings of one ``concept``: ``x`` (M x 196, from 0 to 1).
 
-    Training draws its sets from them anew in each batch (:func:`ppl_models.data.subsets`). Of
+    Training draws its sets from them anew in each batch (:func:`ppl_models.data.drawn_sets`). Of
     Omniglot and stroke digits the images are those of ``few_shot``, and test rows have concepts
     that are in no other row. Of MNIST (14 x 14, means of 2 x 2 pixels) the concepts are the ten
     digits, of the official training and test files.

@@ -33,7 +33,7 @@ def from_groups(
     ``from_groups("patient", x=cells, patient=patients)``: each patient is a row, whose cells are
     the elements of ``x`` ``(N, M, D)``; ``x_there`` says which there are. The column becomes a
     label of the rows, with the role ``group``. What sets training sees of a row is the stage's
-    business: :func:`ppl_models.data.subsets`.
+    business: :func:`ppl_models.data.drawn_sets`.
 
     Args:
         by: Name of the site that says which group each element is of.

@@ -113,7 +113,7 @@ class HFSGM(Pair):
         """Sets drawn anew in each batch, where asked for."""
         c = self.config
         binary = c.likelihood == "bernoulli"
-        prepare = data.subsets("x", c.subset, binary=binary) if c.subset else None
+        prepare = data.drawn_sets("x", c.subset, binary=binary) if c.subset else None
         training = inference.Training(learning_rate=2e-4, batch_size=16)
         return (inference.Stage(self.objective(bound), prepare=prepare, training=training),)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppl_models.guides.pooling import Pool
-from ppl_models.networks import Net, SumLinear, activation_layer
+from ppl_models.networks import Net, SumLinear
 
 
 class NormalOf(nn.Module):
@@ -24,17 +24,14 @@ class NormalOf(nn.Module):
         given: Size by input name.
         hidden: Units.
         size: Size of the vector.
-        activation: As :class:`ppl_models.networks.Net` has it.
     """
 
     zero: Tensor
 
-    def __init__(
-        self, given: Mapping[str, int], hidden: int, size: int, activation: str = "silu"
-    ) -> None:
+    def __init__(self, given: Mapping[str, int], hidden: int, size: int) -> None:
         super().__init__()
         self.given = tuple(given)
-        self.net = Net(given, (hidden,), 2 * size, activation) if given else None
+        self.net = Net(given, (hidden,), 2 * size, "silu") if given else None
         self.register_buffer("zero", torch.zeros(size), persistent=False)
 
     def forward(self, there: Tensor, **values: Tensor) -> dist.TorchDistribution:
@@ -57,7 +54,6 @@ class ContextOf(nn.Module):
         size: Size C of the context.
         pool: As :class:`ppl_models.guides.Pool` has it.
         heads: Likewise.
-        activation: As :class:`ppl_models.networks.Net` has it.
     """
 
     def __init__(
@@ -67,15 +63,14 @@ class ContextOf(nn.Module):
         size: int,
         pool: str = "attention",
         heads: int = 4,
-        activation: str = "silu",
     ) -> None:
         super().__init__()
         self.given = tuple(given)
-        self.first, self.act = SumLinear(given, hidden), activation_layer(activation)
-        self.block = Net({"e": hidden}, (hidden,), hidden, activation)
+        self.first, self.act = SumLinear(given, hidden), nn.SiLU()
+        self.block = Net({"e": hidden}, (hidden,), hidden, "silu")
         self.pool = Pool(pool, hidden, heads)
         above = {"c": given["c"]} if "c" in given else {}
-        self.moments = Net({"pooled": self.pool.size, **above}, (hidden,), 2 * size, activation)
+        self.moments = Net({"pooled": self.pool.size, **above}, (hidden,), 2 * size, "silu")
 
     def forward(self, there: Tensor, **values: Tensor) -> dist.TorchDistribution:
         """The distribution, whatever the order of the elements.

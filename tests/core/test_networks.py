@@ -199,7 +199,7 @@ def test_singular_values_of_any_weights_are_found_from_below():
         found = _largest_singular_value(weight)
         (gradient,) = torch.autograd.grad(found, weight)
         true = torch.linalg.matrix_norm(weight, 2)
-        assert 0.9 * true <= found <= 1.0001 * true
+        assert 0.9 * true <= found <= 1.0001 * true  # 30 seeds: at least 0.938 times
         # Of u' W v it is u v', vectors of length 1.
         torch.testing.assert_close(gradient.norm(), torch.tensor(1.0))
         torch.testing.assert_close((gradient * weight).sum(), found)

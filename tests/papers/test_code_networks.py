@@ -72,6 +72,11 @@ def test_no_layer_of_an_images_critic_stretches_what_it_is_given():
     torch.manual_seed(0)
     critic = joint_critic(SHAPE, SIZES, channels, (8, 6)).double()
     x, z = torch.randn(40, 24).double(), codes(torch.float64, 40)
+    for weight in critic.parameters():
+        if weight.dim() > 1:  # singular values that are far apart are found to all digits
+            u, s, v = torch.linalg.svd(weight.detach().flatten(1), full_matrices=False)
+            s[1:] *= 0.1
+            weight.data = ((u * s) @ v).reshape(weight.shape)
     counting(critic)(Batch({"x": 3 * x + 1}))
     judged = critic(x=x, **z)
     for parameter in critic.parameters():
@@ -89,7 +94,7 @@ def test_no_layer_of_an_images_critic_stretches_what_it_is_given():
     seen = bend(eye(x=x))
     heads = inner.of_x(x=seen) + inner.of_z(z=both) + inner.of_both(x=seen, z=both)
     assert_close(inner(x=x, **z), heads)
-    assert_close(judged, heads, rtol=0.3, atol=0.05)  # as near as the power method comes
+    assert_close(judged, heads)
     # The slope of silu is 1.1 at most.
     for head, given in (("of_z", {"z": both}), ("of_both", {"x": seen, "z": both})):
         moved = getattr(inner, head)(**{**given, "z": both.flip(0)})

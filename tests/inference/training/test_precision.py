@@ -67,7 +67,18 @@ def last_bit_off(networks, seed):
         handle.remove()
 
 
+def smooth(pair):
+    """With SiLU in place of ReLU, whose units may turn by a last bit."""
+    for module in list(pair.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+    return pair
+
+
 BIT = 2**-8  # bfloat16 has 8
+# Sites with absolute errors of means from 0 to 1, which do not turn at whole numbers.
+ABSOLUTE = {"imagecfgen": ("x",), **dict.fromkeys(("meme", "mmvae", "mopoe", "mvae"), ("s", "t"))}
 
 
 @pytest.mark.parametrize("name", catalogue.names())
@@ -75,12 +86,11 @@ def test_loss_and_gradient_are_those_of_full_precision_to_its_bits(name):
     """Both are off by what eight bits make of them, which may be much where a density is sharp.
 
     Over ten seeds, and with and without vector instructions, the loss is off by at most 1.1 times
-    that, and the gradient by 3.1 times but where a unit of a ReLU turns, as none does here.
+    that, and the gradient by 3.1 times but where a unit of a ReLU turns: networks are smooth here.
     """
-    for case in cases(small(name)):
-        if name in ("imagecfgen", "meme"):  # 0 and 1 are not where an absolute error turns
-            pixels = {n: case.batch[n].round() for n in ("x", "s", "t") if n in case.batch}
-            case = dataclasses.replace(case, batch=case.batch.replace({**case.batch, **pixels}))
+    for case in cases(smooth(small(name))):
+        pixels = {n: case.batch[n].round() for n in ABSOLUTE.get(name, ()) if n in case.batch}
+        case = dataclasses.replace(case, batch=case.batch.replace({**case.batch, **pixels}))
         found, (loss, grads) = networks(case), loss_of(case)
         with bfloat16(found, CPU):
             half, half_grads = loss_of(case)

@@ -19,7 +19,7 @@ OF_SINGLE = (Colour, DropChannels, Grey)  # what they do hangs on the channels o
 
 
 @dataclass(frozen=True)
-class Subsets:
+class DrawnSets:
     """Draws elements of a set in each batch; a stage's ``prepare``.
 
     Attributes:
@@ -44,12 +44,12 @@ class Subsets:
                 than the shape.
         """
         if self.site not in batch:
-            raise ValueError(f"subsets of site {self.site!r}, but the batch has {list(batch)}")
+            raise ValueError(f"drawn sets of site {self.site!r}, but the batch has {list(batch)}")
         values = batch[self.site]
         if values.dim() < 3:
             raise ValueError(
-                f"subsets of site {self.site!r}, whose rows have shape {tuple(values.shape[1:])}, "
-                "expected elements first"
+                f"drawn sets of site {self.site!r}, whose rows have shape "
+                f"{tuple(values.shape[1:])}, expected elements first"
             )
         rows, pool = values.shape[:2]
         there = present(batch, self.site, pool, rows)
@@ -71,7 +71,7 @@ class Subsets:
         if self.shape is not None:
             if math.prod(sets.shape[2:]) != math.prod(self.shape):
                 raise ValueError(
-                    f"subsets of site {self.site!r}: its elements have shape "
+                    f"drawn sets of site {self.site!r}: its elements have shape "
                     f"{tuple(sets.shape[2:])}, expected {' x '.join(map(str, self.shape))} numbers"
                 )
             # Elements as channels of one image: a step moves all channels of an image alike.
@@ -86,16 +86,16 @@ class Subsets:
         return value
 
 
-def subsets(
+def drawn_sets(
     site: str = "x",
     size: int | Sequence[int] = 5,
     steps: Sequence[Step] = (),
     shape: Sequence[int] | None = None,
     binary: bool = False,
-) -> Subsets:
+) -> DrawnSets:
     """Sets of some of each row's elements, drawn anew in each batch without replacement.
 
-    ``Stage(prepare=subsets("x", 5))``. A row with fewer elements gives all of them. All draws
+    ``Stage(prepare=drawn_sets("x", 5))``. A row with fewer elements gives all of them. All draws
     come from torch's generator, row by row: those of a resumed run are those of one that was
     never stopped.
 
@@ -114,9 +114,9 @@ def subsets(
     ends = (size, size) if isinstance(size, int) else tuple(size)
     if len(ends) != 2 or ends[0] > ends[1]:
         raise ValueError(
-            f"size of subsets of site {site!r} is {size!r}, expected a number or (least, most)"
+            f"size of drawn sets of site {site!r} is {size!r}, expected a number or (least, most)"
         )
-    low, high = (whole(f"size of subsets of site {site!r}", end, 1) for end in ends)
+    low, high = (whole(f"size of drawn sets of site {site!r}", end, 1) for end in ends)
     sides = None if shape is None else image_shape(f"shape of site {site!r}", shape)
     for step in steps:
         if isinstance(step, type) or not callable(step):
@@ -126,4 +126,4 @@ def subsets(
             refusal = "expected a step that does the same to every channel"
         if refusal:
             raise ValueError(f"{type(step).__name__} of site {site!r}: {refusal}; got {sides}")
-    return Subsets(site, (low, high), tuple(steps), sides, binary)
+    return DrawnSets(site, (low, high), tuple(steps), sides, binary)

@@ -30,7 +30,7 @@ def pools(rows=1, channels=1) -> Batch:
 def test_elements_of_the_row_and_none_twice() -> None:
     torch.manual_seed(0)
     batch = pools(200)
-    made = data.subsets("x", 3)(batch)
+    made = data.drawn_sets("x", 3)(batch)
     assert made["x"].shape == (600, 3, 9) and made.size == 30 and made.total == 40
     there = made["x_there"] > 0
     wanted = torch.tensor(SIZES * 200).clamp(max=3)
@@ -49,7 +49,7 @@ def test_elements_of_the_row_and_none_twice() -> None:
 
 def test_sizes_vary_and_padding_is_filled() -> None:
     torch.manual_seed(0)
-    made = data.subsets("x", (2, 5))(pools(300))
+    made = data.drawn_sets("x", (2, 5))(pools(300))
     size = made["x_there"].sum(1).long()
     share = torch.bincount(size[0::3], minlength=6)[2:] / 300
     assert ((share - 0.25).abs() < 0.1).all() and size[2::3].eq(1).all()
@@ -57,10 +57,10 @@ def test_sizes_vary_and_padding_is_filled() -> None:
     gone = made["x_there"] == 0
     first = made["x"][:, :1].expand_as(made["x"])
     assert torch.equal(made["x"][gone], first[gone])
-    full = data.subsets("x", 50)(pools())
+    full = data.drawn_sets("x", 50)(pools())
     assert full["x"].shape == (3, POOL, 9)
     assert torch.equal(full["x_there"].sum(1).long(), torch.tensor(SIZES))
-    alone = data.subsets("x", 2)(pools().only("x"))  # without which there are, all
+    alone = data.drawn_sets("x", 2)(pools().only("x"))  # without which there are, all
     assert alone["x_there"].eq(1).all()
 
 
@@ -69,7 +69,7 @@ def test_a_set_is_turned_as_a_whole(channels) -> None:
     """Each set is one of the eight turned copies of itself, and all are drawn."""
     torch.manual_seed(0)
     shape = (3, 3, channels)
-    made = data.subsets("x", 4, [data.Dihedral()], shape)(pools(100, channels))
+    made = data.drawn_sets("x", 4, [data.Dihedral()], shape)(pools(100, channels))
     pixels = torch.arange(9 * channels).reshape(shape)
     copies = [
         torch.rot90(p, k).flatten().tolist() for p in (pixels, pixels.flip(1)) for k in range(4)
@@ -85,7 +85,7 @@ def test_a_set_is_turned_as_a_whole(channels) -> None:
 def test_any_step_is_drawn_once_for_a_set() -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 1, 25).expand(2, 4, 25)
-    made = data.subsets("x", 4, [data.Affine(180.0)], (5, 5))(Batch({"x": x}))["x"]
+    made = data.drawn_sets("x", 4, [data.Affine(180.0)], (5, 5))(Batch({"x": x}))["x"]
     assert_close(made, made[:, :1].expand_as(made))
     assert not torch.allclose(made[0, 0], made[1, 0])
 
@@ -93,7 +93,7 @@ def test_any_step_is_drawn_once_for_a_set() -> None:
 def test_binary_draws_are_those_of_the_probabilities() -> None:
     torch.manual_seed(0)
     x = torch.tensor([0.0, 0.2, 0.7, 1.0]).expand(500, 4, 4)
-    made = data.subsets("x", 2, binary=True)(Batch({"x": x}))["x"]
+    made = data.drawn_sets("x", 2, binary=True)(Batch({"x": x}))["x"]
     assert set(made.unique().tolist()) == {0.0, 1.0}
     mean = made.mean((0, 1))
     assert mean[0] == 0 and mean[3] == 1
@@ -103,7 +103,7 @@ def test_binary_draws_are_those_of_the_probabilities() -> None:
 def test_a_seed_and_processes() -> None:
     """Draws are those of torch's generator, row by row, whoever takes which rows."""
     table = Table("pools", dict(pools(4)))
-    prepare = data.subsets("x", (1, 4), [data.Dihedral()], (3, 3), binary=True)
+    prepare = data.drawn_sets("x", (1, 4), [data.Dihedral()], (3, 3), binary=True)
     torch.manual_seed(1)
     (whole,) = Draws(0, 0, 1, torch.device("cpu")).prepared(
         prepare, Stream(table, 7, seed=0).step(1), (0, 1)
@@ -122,18 +122,20 @@ def test_a_seed_and_processes() -> None:
 @pytest.mark.parametrize(
     ("message", "call"),
     [
-        ("subsets of site 'y', but the batch has", lambda: data.subsets("y")(pools())),
-        ("whose rows have shape \\(9,\\)", lambda: data.subsets()(Batch({"x": torch.ones(2, 9)}))),
+        ("drawn sets of site 'y', but the batch has", lambda: data.drawn_sets("y")(pools())),
+        ("whose rows have shape \\(9,\\)",
+         lambda: data.drawn_sets()(Batch({"x": torch.ones(2, 9)}))),
         ("its elements have shape \\(9,\\), expected 2 x 2 x 1",
-         lambda: data.subsets("x", 2, [data.Flip()], (2, 2))(pools())),
-        ("size of subsets of site 'x' is 0, expected at least 1", lambda: data.subsets("x", 0)),
-        ("is \\(3, 2\\), expected a number or", lambda: data.subsets("x", (3, 2))),
-        ("Flip of site 'x': expected images", lambda: data.subsets("x", 2, [data.Flip()])),
+         lambda: data.drawn_sets("x", 2, [data.Flip()], (2, 2))(pools())),
+        ("size of drawn sets of site 'x' is 0, expected at least 1",
+         lambda: data.drawn_sets("x", 0)),
+        ("is \\(3, 2\\), expected a number or", lambda: data.drawn_sets("x", (3, 2))),
+        ("Flip of site 'x': expected images", lambda: data.drawn_sets("x", 2, [data.Flip()])),
         ("Grey of site 'x': expected a step that does the same",
-         lambda: data.subsets("x", 2, [data.Grey()], (3, 3))),
-        ("expected a call like Flip", lambda: data.subsets("x", 2, [data.Flip], (3, 3))),
+         lambda: data.drawn_sets("x", 2, [data.Grey()], (3, 3))),
+        ("expected a call like Flip", lambda: data.drawn_sets("x", 2, [data.Flip], (3, 3))),
         ("Dihedral of site 'x': expected images as high as wide",
-         lambda: data.subsets("x", 2, [data.Dihedral()], (3, 4))),
+         lambda: data.drawn_sets("x", 2, [data.Dihedral()], (3, 4))),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(message, call) -> None:
