@@ -42,6 +42,9 @@ class HFSGMConfig(Config):
     )
     pool: str = setting("attention", "of a set's elements", choices=POOLS)
     heads: int = setting(4, "of the attention", minimum=1)
+    film: str = setting(
+        "attention", "pools whose c scales z", choices=("attention", "all", "none")
+    )
     prior_uses_z: bool = setting(True, "p(c_l | ...) sees the codes above")
     likelihood: str = setting("bernoulli", "of an element", choices=("bernoulli", "normal"))
     subset: int = setting(0, "elements of a row that each batch draws anew; 0: all", minimum=0)
@@ -65,7 +68,7 @@ class HFSGM(Pair):
         covariates={"x_there": "which elements there are (M)"},
         latents={},
         departs=(
-            "perceptrons without normalisation, weights of unit gain; c is added to z's features",
+            "perceptrons without normalisation, weights of unit gain; scales are 1 + a map of c",
             "KL terms weigh 1/w^2, w from 3 to 1, in place of w log p and KL / w: Adam's steps "
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",
@@ -77,7 +80,7 @@ class HFSGM(Pair):
     def __init__(self, config: HFSGMConfig) -> None:
         super().__init__(config)
         c = config
-        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads)
+        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads, c.film)
         self.prior, self.guide = Ladder(r, 0, c.prior_uses_z), LadderGuide(r, c.data_dim, c.most)
         contexts = {f"c_{k}": "context of the set (C)" for k in self.prior.contexts}
         codes = {f"z_{k}": "code of each element (M, Z)" for k in self.prior.codes}
@@ -104,10 +107,9 @@ class HFSGM(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with KL terms that count little at first."""
-        end = self.config.rise
-        return bound or inference.ELBO(
-            kl="analytic", beta=inference.Anneal(1 / 9, 1, 0, end) if end else 1.0
-        )
+        rise = self.config.rise
+        beta = inference.Anneal(1 / 9, 1, 0, rise) if rise else 1.0
+        return bound or inference.ELBO(kl="analytic", beta=beta)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """Sets drawn anew in each batch, where asked for."""
