@@ -350,8 +350,7 @@ class Evaluation:
                 a draw depends on earlier ones, its density is the mixture over these.
 
         Raises:
-            UnhandledSite: If model and guide do not fit each other, or what is asked for; or
-                a site has too many combinations of draws.
+            UnhandledSite: If model and guide do not fit each other, or what is asked for.
             ValueError: If draws are moved where bridges or an analytic KL are asked for.
         """
         ask, moved = drawn.ask, moved or {}
@@ -367,9 +366,7 @@ class Evaluation:
         summed = model_only(model, drawn.sites)
 
         terms = Collector(self.batch.scale, self.plate_nesting, drawn.labels, summed)
-        for variable in grid:
-            if variable.drawn:
-                terms.sum_over(variable)
+        terms.sum_over(variable for variable in grid if variable.drawn)
         score = self._score(drawn) if ask.path and not ask.analytic_kl else None
         for name, site in drawn.sites.items():
             if name in drawn.labels:

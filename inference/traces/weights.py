@@ -295,9 +295,9 @@ class Collector:
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
 
-    def sum_over(self, label: Summed) -> None:
-        """Declare a dimension that is summed like a label."""
-        self.labels[label.dim] = label
+    def sum_over(self, variables: Iterable[Summed]) -> None:
+        """Declare dimensions that are summed like labels."""
+        self.labels |= {variable.dim: variable for variable in variables}
 
     def weights(
         self,
