@@ -10,17 +10,16 @@ Shapes  B rows (sets), M elements, D data, C context, Z code; K draws of a bound
 from dataclasses import dataclass, replace
 
 import pyro
-import torch
 from torch import Tensor
 
-from ppl_models import data, elements, inference
+from ppl_models import elements, inference
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.guides import POOLS
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
-from ppl_models.parts import set_draws
+from ppl_models.parts import set_draws, set_training
 from ppl_models.parts.set_contexts import begin
 from ppl_models.parts.set_ladder import Ladder, LadderGuide, Rungs
 
@@ -92,8 +91,7 @@ class HFSGM(Pair):
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Sets of one element, of two, and so on."""
-        most = torch.arange(self.config.most)
-        return {"x_there": (most <= torch.arange(rows)[:, None] % len(most)).to(self.like())}
+        return set_training.growing(self.like(), rows, self.config.most)
 
     def model(self, batch: Batch) -> None:
         """p(c_L) prod_m p(z_L,m | c_L) p(c_L-1 | c_L, z_L) ... prod_m p(x_m | z_m, c)."""
@@ -107,16 +105,11 @@ class HFSGM(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with KL terms that count little at first."""
-        rise = self.config.rise
-        beta = inference.Anneal(1 / 9, 1, 0, rise) if rise else 1.0
-        return bound or inference.ELBO(kl="analytic", beta=beta)
+        return bound or set_training.rising(self.config.rise)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """Sets drawn anew in each batch, where asked for."""
         c = self.config
-        binary = c.likelihood == "bernoulli"
-        prepare = data.drawn_sets("x", c.subset, binary=binary) if c.subset else None
-        training = inference.Training(learning_rate=2e-4, batch_size=16)
-        return (inference.Stage(self.objective(bound), prepare=prepare, training=training),)
+        return set_training.stages(self.objective(bound), c.subset, c.likelihood)
 
     sample_sets = set_draws.sample_sets
