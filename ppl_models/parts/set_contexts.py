@@ -127,7 +127,8 @@ def begin(pair: nn.Module) -> None:
     """Draw the weights of all linear maps with variance 1 / inputs, and biases 0 (LeCun 1998).
 
     At torch's own third of that variance signals die out in stories as deep as ladders: for a
-    long time decoders say the same of all codes, which the bound then pulls to their prior.
+    long time decoders say the same of all codes, which the bound then pulls to their prior. So do
+    the top codes where contexts scale at random from the start: scales begin at 1.
     """
     for module in pair.modules():
         if isinstance(module, nn.Linear | SumLinear):
@@ -137,3 +138,6 @@ def begin(pair: nn.Module) -> None:
                     parameter.mul_(3**0.5)
                 else:
                     parameter.zero_()
+    for module in pair.modules():
+        if isinstance(module, Modulated):
+            module.scale.weight.zero_()

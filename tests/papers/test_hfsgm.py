@@ -40,7 +40,13 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 def pair_of(kind: str, dtype=torch.float64, **settings):
     given = {**SMALL, **KINDS[kind], **settings}
-    return build("hfsgm", data_dim=D, most=M, seed=0, **given).to(dtype)
+    pair = build("hfsgm", data_dim=D, most=M, seed=0, **given)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # scales that are not 1, as they begin
+        for name, parameter in pair.named_parameters():
+            if ".scale." in name:
+                parameter.normal_(generator=draw)
+    return pair.to(dtype)
 
 
 def net(layers: nn.Module, **given):
@@ -281,7 +287,10 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
 
 
 def test_weights_begin_with_a_variance_of_one_over_inputs() -> None:
-    pair = pair_of("hfsgm", hidden=200)
+    """And scales of features at 1."""
+    pair = build("hfsgm", data_dim=D, most=M, seed=0, **{**SMALL, "hidden": 200})
+    scales = [p for n, p in pair.named_parameters() if ".scale." in n]
+    assert len(scales) == 2 * 3 and all((p == 0).all() for p in scales)
     layer = pair.decoder.rest[1]  # 200 to 200
     assert float(layer.weight.detach().var()) == pytest.approx(1 / 200, rel=0.05)
     first = pair.guide.element.first
