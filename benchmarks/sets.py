@@ -1,6 +1,6 @@
-"""A step of HFSGM beside hand-written PyTorch of the same networks.
+"""A step of HFSGM or SCHA-VAE beside hand-written PyTorch of the same networks.
 
-    python benchmarks/sets.py [--repeats 60] [--rows 16] [--elements 5] [--hidden 128]
+    python benchmarks/sets.py [--pair scha_vae --hidden 32] [--repeats 60] [--rows 16]
 
 Interleaved in one process, on one thread, on the same sets: median milliseconds of loss, gradient
 and one step of Adam, and medians of the ratios turn by turn. `torch` takes complete sets, without
@@ -24,6 +24,7 @@ import ppl_models as zoo
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.training.compiled_step import Compiled, inductor
+from ppl_models.parts.set_maps import LEAST, UNIT
 
 PAIRS = [("eager", "torch"), ("compiled", "torch"), ("compiled", "torch compiled")]
 Moments = tuple[Tensor, Tensor]
@@ -83,6 +84,60 @@ class ByHand(nn.Module):
         return size / x.shape[1] * total
 
 
+class MapsByHand(nn.Module):
+    """The networks of a SCHA-VAE with means as pools, and its loss without handlers."""
+
+    def __init__(self, pair: zoo.Pair) -> None:
+        super().__init__()
+        self.story, self.guide = copy.deepcopy(pair.prior), copy.deepcopy(pair.guide)
+        self.guide.story, self.decoder = (), copy.deepcopy(pair.decoder)
+
+    def loss(self, x: Tensor, size: int, beta: float) -> Tensor:
+        (B, M), side = x.shape[:2], int(x.shape[2] ** 0.5)
+        seen, h = self.guide.first.layers(x.transpose(0, 1).reshape(M * B, 1, side, side)), {}
+        for width, block in zip(self.guide.sides, self.guide.blocks, strict=True):
+            seen = h[width] = block.layers(seen)
+        H = seen.shape[1]
+        c, z = self.story.c_start.expand(B, H, 1, 1), self.story.z_start.expand(M * B, H, 1, 1)
+        total = x.new_zeros(())
+        for step, own in zip(self.story.steps, self.guide.steps, strict=True):
+            r = step.side
+            c, z = (v if v.shape[-1] == r else F.interpolate(v, (r, r)) for v in (c, z))
+            raw, rest = step.c_prior.layers(c).split((step.sizes[0], H), 1)
+            e = (h[r] + own.z_to_c.layers(z)).view(M, B, H, r, r) + c
+            q, p = maps(own.c.layers(e.mean(0))), maps(raw)
+            drawn = q[0] + q[1] * torch.randn_like(q[1])
+            total = total + beta * kl(q, p)
+            c = step.c_block.layers(c + rest + step.c_in.layers(drawn))
+            state = (z.view(M, B, H, r, r) + step.c_to_z.layers(c)).flatten(0, 1)
+            raw, rest = step.z_prior.layers(state).split((step.sizes[1], H), 1)
+            q, p = maps(own.z.layers(torch.cat([state, h[r]], 1))), maps(raw)
+            drawn = q[0] + q[1] * torch.randn_like(q[1])
+            total = total + beta * kl(q, p)
+            z = step.z_block.layers(z + rest + step.z_in.layers(drawn))
+        made = (z.view(M, B, *z.shape[1:]) + self.story.last.layers(c)).flatten(0, 1)
+        made = F.interpolate(self.decoder.block.layers(made), (side, side))
+        logits = self.decoder.net.layers(made).view(M, B, -1)
+        wanted = x.transpose(0, 1)
+        log_p = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        return size / B * (total + log_p)
+
+
+def maps(raw: Tensor) -> Moments:
+    """Mean and scale of maps."""
+    loc, spread = raw.chunk(2, 1)
+    return loc, LEAST + (1 - LEAST) * F.softplus(spread + UNIT)
+
+
+def pair_of(options: argparse.Namespace) -> zoo.Pair:
+    known = {"most": options.elements, "hidden": options.hidden, "seed": 0}
+    if options.pair == "hfsgm":
+        return zoo.build("hfsgm", data_dim=196, layers=2, **known)
+    return zoo.build(
+        "scha_vae", shape=(14, 14, 1), sides=(1, 2, 4, 8), context=16, latent=16, **known
+    )
+
+
 def stepping(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
     optimiser = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
 
@@ -112,6 +167,7 @@ def ours(pair: zoo.Pair, batch: Batch) -> dict[str, Callable[[], None]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pair", choices=("hfsgm", "scha_vae"), default="hfsgm")
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--elements", type=int, default=5)
@@ -122,10 +178,8 @@ def main() -> None:
     shape = options.rows, options.elements
     x = (torch.rand(*shape, 196) < 0.3).float()
     batch = Batch({"x": x, "x_there": torch.ones(shape)}, size=50 * options.rows)
-    pair = zoo.build(
-        "hfsgm", data_dim=196, most=options.elements, hidden=options.hidden, layers=2, seed=0
-    )
-    hand = ByHand(pair)
+    pair = pair_of(options)
+    hand = ByHand(pair) if options.pair == "hfsgm" else MapsByHand(pair)
     fast = torch.compile(hand.loss, dynamic=False)
     steps = ours(pair, batch)
     steps["torch"] = stepping(hand, lambda: hand.loss(x, batch.size, 5 / 9))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ppl_models.guides.factors import Conditional, Normal
 from ppl_models.modalities import mark, observed
-from ppl_models.sample_sites import base_of
+from ppl_models.sample_sites import COMBINATIONS, base_of
 
 
 class _Experts(Conditional):
@@ -148,14 +148,20 @@ class Mixture(_Experts):
         prior: Scale of the expert that is in each product; None for none.
 
     Raises:
-        ValueError: If an expert is no Normal factor or of another size, or the prior's scale is
-            out of range; at a batch, if nothing is there that an expert reads, or rows lack an
+        ValueError: If an expert is no Normal factor or of another size, the prior's scale is out
+            of range, or there are more products than a batch may have of them; at a batch, if
+            nothing is there that an expert reads, or rows lack an
             input that an expert can do without.
     """
 
     def __init__(
         self, *experts: Normal, products: bool = False, prior: float | None = 1.0
     ) -> None:
+        if products and 2 ** len(experts) - 1 > COMBINATIONS:
+            raise ValueError(
+                f"{len(experts)} experts have {2 ** len(experts) - 1} products, expected at most "
+                f"{COMBINATIONS}; mix the experts, products=False"
+            )
         super().__init__(experts, prior if products else None)
         self.products = products
 

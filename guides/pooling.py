@@ -49,31 +49,39 @@ class Pool(nn.Module):
                 nn.Linear(size, self.size, bias=False) for _ in range(3)
             )
 
-    def forward(self, values: Tensor, there: Tensor) -> Tensor:
+    def forward(self, values: Tensor, there: Tensor, within: int = 0) -> Tensor:
         """Pool the elements.
 
         Args:
             values: ``(..., M, B, D)``, finite in the padding too.
             there: ``(B, M)``.
+            within: Dimensions between rows and values, such as two of an element's pixels
+                ``(..., M, B, h, w, D)``. An element has one weight of each head for all of them.
         """
         mask = there.T.unsqueeze(-1)  # M x B x 1
+        flat = values.flatten(-1 - within)  # ... x M x B x (within x D)
         if self.kind == "max":
             least = torch.finfo(values.dtype).min
-            pooled = torch.where(mask, values, least).amax(-3, keepdim=True)
+            pooled = torch.where(mask, flat, least).amax(-3, keepdim=True)
             pooled = torch.where(mask.any(-3, keepdim=True), pooled, 0.0)
         else:
-            pooled = mean(values.transpose(-3, -2), there).unsqueeze(-3)
-            if self.kind == "attention":
-                pooled = self._attend(pooled, values, mask)
-        return pooled.squeeze(0) if pooled.dim() == 3 else pooled
+            pooled = mean(flat.transpose(-3, -2), there).unsqueeze(-3)
+        pooled = pooled.unflatten(-1, values.shape[values.dim() - 1 - within :])
+        if self.kind == "attention":
+            pooled = self._attend(pooled, values, mask, within)
+        return pooled.squeeze(0) if pooled.dim() == 3 + within else pooled
 
-    def _attend(self, middle: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        query, key, value = (
-            net(given).unflatten(-1, (self.heads, -1))  # ... x M (or 1) x B x heads x d
+    def _attend(self, middle: Tensor, values: Tensor, mask: Tensor, within: int) -> Tensor:
+        query, key, value = (  # ... x M (or 1) x B x heads x (within x d)
+            net(given)
+            .unflatten(-1, (self.heads, -1))
+            .movedim(-2, -2 - within)
+            .flatten(-1 - within)
             for net, given in ((self.query, middle), (self.key, values), (self.value, values))
         )
         scores = (query * key).sum(-1) / math.sqrt(query.shape[-1])
         scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
         weights = torch.where(mask, scores.softmax(-3), 0.0)  # none where there is no element
-        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True).flatten(-2)
-        return attended
+        attended: Tensor = (weights.unsqueeze(-1) * value).sum(-4, keepdim=True)
+        attended = attended.unflatten(-1, (*values.shape[values.dim() - 1 - within : -1], -1))
+        return attended.movedim(-2 - within, -2).flatten(-2)

@@ -48,6 +48,7 @@ PAPERS: dict[str, str] = {
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",
     "meme": "ppl_models.multimodal.meme:MEME",
     "hfsgm": "ppl_models.hierarchical.hfsgm:HFSGM",
+    "scha_vae": "ppl_models.hierarchical.scha_vae:SCHAVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

@@ -286,7 +286,7 @@ def residual_decoder(
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(act(norm(conv(act(norm(x))))))``, kernels of 3 x 3, group norm.
+    """``x + conv(act(norm(conv(act(norm(x))))))``, with group norm.
 
     Group norm takes means over the maps of one row, eight maps together where their number is a
     multiple of eight, and all of them otherwise; it knows nothing of other rows.
@@ -294,13 +294,14 @@ class ResidualBlock(nn.Module):
     Args:
         channels: Number of maps, which stays.
         activation: One of ``networks.ACTIVATIONS``.
+        kernel: Side of the kernels, odd; 1 where maps are one pixel.
     """
 
-    def __init__(self, channels: int, activation: str = "silu") -> None:
+    def __init__(self, channels: int, activation: str = "silu", kernel: int = 3) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(2):
-            conv = nn.Conv2d(channels, channels, 3, padding=1)
+            conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
             layers += [_norm(channels), activation_layer(activation), conv]
         self.branch = nn.Sequential(*layers)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 DATA = "data"  # name of the plate over rows
+COMBINATIONS = 4096  # most values of several sites together that are formed unasked
 
 
 def is_plate(site: Any) -> bool:

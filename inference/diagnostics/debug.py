@@ -21,7 +21,6 @@ from ppl_models.inference.objectives.schedule import Progress, follows_progress
 from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior.points_by_row import lent_points
 from ppl_models.inference.posterior.support import as_fitted
-from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.nesting import nesting_of, widest
 from ppl_models.inference.traces.sites import (
     Program,
@@ -33,7 +32,7 @@ from ppl_models.inference.traces.sites import (
 from ppl_models.modalities import has
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
-from ppl_models.sample_sites import DATA, base_of, is_local, is_plate
+from ppl_models.sample_sites import COMBINATIONS, DATA, base_of, is_local, is_plate
 
 ROWS = 100  # of each kind, that the checks look at
 MIDST = 0.5  # of training: where weights are looked at that grow from 0

@@ -150,7 +150,7 @@ class CharacteristicELBO(Bound):
         if self.detach == "code":
             draws = {name: value.detach() for name, value in draws.items()}
         log_v = _total(_by_draw(run, observed_factors(run, draws)).values())
-        bracket = w.elbo_by_draw(Torch()) - log_v
+        bracket = w.elbo_by_draw(Torch(w.cap)) - log_v
         # With draws that are given, the two are one.
         centre = bracket[-1].detach() if self.detach == "none" else 0.0
         bound = (log_v[0] - log_q).exp() * (bracket[0] - centre) + centre

@@ -23,10 +23,11 @@ from ppl_models.inference.objectives.kl_terms import (
 from ppl_models.inference.objectives.loss_parts import BOUND, EXTRA_KL, added, weighted
 from ppl_models.inference.objectives.schedule import value_at, written
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.drawn import COMBINATIONS, Ask
+from ppl_models.inference.traces.drawn import Ask
 from ppl_models.inference.traces.evaluation import Evaluation, Lead
 from ppl_models.inference.traces.label_chunks import elbo_in_pieces
 from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import COMBINATIONS
 
 
 class ELBO(Bound):
@@ -210,7 +211,7 @@ class EnumeratedELBO(ELBO):
         w = self.weights(run)
         if not w.term_by_term and self.backend == "torch":
             return super().rows_by_part(run)
-        by = backend(self.backend)
+        by = backend(self.backend, self.combinations)
         loss = -w.elbo(by, beta=self._beta())
         if not self._reweighs():
             return {BOUND: loss}
@@ -231,9 +232,10 @@ class EnumeratedELBO(ELBO):
     def _in_pieces(self, run: Evaluation) -> tuple[Tensor, Tensor | float] | None:
         if not self.chunk:
             return None
+        by = backend(self.backend, self.combinations)
         return run.once(
             "pieces",
-            lambda: elbo_in_pieces(run, self.ask(), self.chunk, backend(self.backend), self._beta),
+            lambda: elbo_in_pieces(run, self.ask(), self.chunk, by, self._beta),
             owner=self,
         )
 

@@ -21,9 +21,9 @@ from ppl_models.inference.objectives.formulas import mean_weight
 from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
 from ppl_models.inference.objectives.schedule import Anneal, check_range, smallest, value_at
 from ppl_models.inference.traces.backends import BACKENDS, backend
-from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.weights import Weights
+from ppl_models.sample_sites import COMBINATIONS
 
 
 class IWELBO(Bound):
@@ -118,7 +118,7 @@ class IWELBO(Bound):
         if self.grad == "dreg":
             return _dreg(w, lam)
         if self._contracts(w):
-            by = backend(self.backend)
+            by = backend(self.backend, self.combinations)
             if lam in (0, 1):
                 return w.elbo(by) if lam else w.log_evidence(by)
             return (1 - lam) * w.log_evidence(by) + lam * w.elbo(by)

@@ -11,10 +11,10 @@ from ppl_models.inference.objectives.iwelbo import names_with_distillation
 from ppl_models.inference.objectives.loss_parts import BOUND, DISTILLATION
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.contraction import Torch
-from ppl_models.inference.traces.drawn import COMBINATIONS, Ask, Drawn
+from ppl_models.inference.traces.drawn import Ask, Drawn
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.weights import Weights
-from ppl_models.sample_sites import is_local
+from ppl_models.sample_sites import COMBINATIONS, is_local
 
 
 class TMC(Bound):
@@ -37,7 +37,7 @@ class TMC(Bound):
             is formed.
         distil: Weight of the distillation.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
-        combinations: Most combinations of labels that are formed jointly.
+        combinations: Most combinations of draws and labels that are formed jointly.
 
     Raises:
         ValueError: If an option is out of range.
@@ -85,9 +85,9 @@ class TMC(Bound):
         check_unscaled(w)
         labelled = not w.terms["labels"]
         if lam == 0 or labelled:
-            loss = -w.log_evidence(Torch())
+            loss = -w.log_evidence(Torch(self.combinations))
         else:
-            loss = -lambda_bound(w.log_w_labels(Torch()), w.log_q_labels, lam)
+            loss = -lambda_bound(w.log_w_labels(Torch(self.combinations)), w.log_q_labels, lam)
         if DISTILLATION not in self.part_names:
             return {BOUND: loss}
         share = self.distil * max(0.0, 1.0 - lam)

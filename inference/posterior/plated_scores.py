@@ -6,6 +6,7 @@ per enumerated label, S draws, P plates within the rows, B rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,7 +116,8 @@ class Plated:
             return self.terms[0].value.new_zeros(self.draws, self.rows)
         labels = frozenset(self.summed)
         whole = [*terms, *(term for term in self.padding if term.labels <= labels)]
-        value = multiply(log_sum(whole, labels, self.summed, Torch())).value
+        # No more than the objective formed, or was told that it may.
+        value = multiply(log_sum(whole, labels, self.summed, Torch(math.inf))).value
         value = value.reshape(value.shape[-1 - self.nesting], value.shape[-1])
         return value.expand(self.draws, self.rows)
 

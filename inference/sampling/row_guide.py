@@ -31,10 +31,10 @@ from ppl_models.inference.posterior.target import (
     sites_of_rows,
     target,
 )
-from ppl_models.inference.traces.drawn import COMBINATIONS
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import UnhandledSite, family, is_enumerated, latent_sites
 from ppl_models.pair import Pair
+from ppl_models.sample_sites import COMBINATIONS
 
 MOMENTS = 200  # draws of the guide from which its mean and spread are taken
 NARROWEST = 1e-3  # standard deviation, on the real line, that a code starts with at least

@@ -27,6 +27,7 @@ from ppl_models.inference.traces.sites import UnhandledSite
 
 Dims = frozenset[int]
 NONE: Dims = frozenset()
+NAMED = 8  # sites of a large grid that an error names
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Summed:
         dim: Its dimension, negative.
         size: Its number of values.
         plates: Dimensions of the plates within the row that it stands in.
-        in_guide: Whether the guide has it, or the model alone.
+        in_guide: Whether the guide lists its values; False of the model's alone, and of draws.
+        drawn: Whether its values are draws of the guide's.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Summed:
     size: int
     plates: Dims = NONE
     in_guide: bool = True
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,22 @@ class Backend(Protocol):
         """The cost times q, summed over all labels; their dimensions keep size 1."""
 
 
+@dataclass(frozen=True)
 class Torch:
-    """Broadcasting dimensions of plain tensors."""
+    """Broadcasting dimensions of plain tensors.
+
+    Attributes:
+        cap: Most combinations of labels in a product of terms.
+    """
+
+    cap: float
 
     def contract(self, terms: Sequence[Term], dims: Dims, labels: Mapping[int, Summed]) -> Term:
-        """Eliminate labels one by one: innermost plates first, then the smallest product."""
+        """Eliminate labels one by one: innermost plates first, then the smallest product.
+
+        Raises:
+            UnhandledSite: Naming the labels of a product that is larger than the cap.
+        """
         left, rest = list(terms), set(dims)
         while rest:
             depth = max(len(labels[dim].plates) for dim in rest)
@@ -94,6 +108,8 @@ class Torch:
             kept = labels[dim].plates
             for term in touched:
                 _check_coupling(term, dim, labels)
+            together = NONE.union(*(t.labels for t in touched))
+            check_count((labels[d] for d in sorted(together)), self.cap)
             whole = multiply([over_plates(t, t.plates - kept) for t in touched])
             value = torch.logsumexp(whole.value, dim, keepdim=True)
             left.append(Term(whole.name, value, whole.labels - {dim}, kept))
@@ -104,6 +120,34 @@ class Torch:
         value = log_q.value.exp() * cost.value
         dims = tuple(log_q.labels | cost.labels)
         return value.sum(dims, keepdim=True) if dims else value  # an empty sum is over all
+
+
+def check_count(summed: Iterable[Summed], cap: float) -> None:
+    """Refuse several variables that have more combinations than a tensor may have.
+
+    Args:
+        summed: Those on which the tensor depends.
+        cap: The most combinations.
+
+    Raises:
+        UnhandledSite: Naming the sites and the numbers.
+    """
+    summed = list(summed)
+    if len(summed) > 1 and math.prod(v.size for v in summed) > cap:
+        fewer = "take fewer particles, " if any(v.drawn for v in summed) else ""
+        raise UnhandledSite(
+            f"{told(summed)} that would be formed jointly, more than combinations={cap}; raise "
+            f"that option, {fewer}or let no site depend on so many of them"
+        )
+
+
+def told(summed: Sequence[Summed]) -> str:
+    """How many combinations variables have, in words that name the first of them."""
+    named = [f"{v.name!r} ({v.size} {'draws' if v.drawn else 'values'})" for v in summed]
+    others = [f"and {len(named) - NAMED} others"] if len(named) > NAMED else []
+    size = math.prod(v.size for v in summed)
+    number = size if size < 10**9 else f"{float(size):.3g}"
+    return f"sites {', '.join(named[:NAMED] + others)} have {number} combinations"
 
 
 def over_plates(term: Term, plates: Dims) -> Term:

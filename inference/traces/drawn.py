@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.batch import Batch
+from ppl_models.inference.traces.contraction import Summed
 from ppl_models.inference.traces.dry_run import LargeGridError
 from ppl_models.inference.traces.nesting import DRAWS, check_nesting
 from ppl_models.inference.traces.sites import (
@@ -24,9 +25,8 @@ from ppl_models.inference.traces.sites import (
     is_enumerated,
     latent_sites,
 )
-from ppl_models.sample_sites import is_local, is_plate
-
-COMBINATIONS = 4096  # largest joint grid of labels that is formed unasked
+from ppl_models.inference.traces.weights import label_of, plates_within
+from ppl_models.sample_sites import COMBINATIONS, is_local, is_plate
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,16 @@ class Drawn:
             value = _moved(site["value"], self.dim, dim, site["fn"].event_dim)
             trace.nodes[name] = {**site, "value": value}
         return trace
+
+    def summed(self, dims: Mapping[str, int], nesting: int) -> list[Summed]:
+        """Labels, and sites whose draws stand in dimensions of their own, to be summed over."""
+        labels = [label_of(name, site, nesting) for name, site in self.labels.items()]
+        plates = {name: plates_within(self.sites[name], nesting) for name in dims}
+        draws = [
+            Summed(name, dim, self.ask.particles, plates[name], in_guide=False, drawn=True)
+            for name, dim in dims.items()
+        ]
+        return [*labels, *draws]
 
     def log_mixture(self, name: str, value: Tensor, dim: int) -> Tensor:
         """Log density from which a site's draws came, those before them summed out.
@@ -200,7 +210,7 @@ class Draw(Messenger):
     def __init__(self, ask: Ask, dim: int, limit: float) -> None:
         super().__init__()
         self.ask, self.dim, self.limit = ask, dim, limit
-        self.sizes: dict[str, int] = {}  # of the labels met so far
+        self.met: dict[str, Summed] = {}  # labels so far
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
@@ -226,9 +236,40 @@ class Draw(Messenger):
         if msg["is_observed"] or is_plate(msg) or not is_enumerated(msg):
             return
         axis = msg["infer"]["_enumerate_dim"] - msg["fn"].event_dim
-        self.sizes[msg["name"]] = msg["value"].shape[axis]
-        if len(self.sizes) > 1 and math.prod(self.sizes.values()) > self.limit:
-            raise LargeGridError
+        size = msg["value"].shape[axis]
+        self.met[msg["name"]] = Summed(msg["name"], msg["infer"]["_enumerate_dim"], size)
+        check_grid(list(self.met.values()), self.limit)
+
+
+class Within(Messenger):
+    """Ends a run, at the site, whose density has too many combinations of draws and labels.
+
+    Pyro writes all shapes of a trace into a ValueError, so that it raises LargeGridError.
+
+    Args:
+        summed: Gives labels and draws in dimensions of their own.
+        cap: The most combinations.
+    """
+
+    def __init__(self, summed: Sequence[Summed], cap: int) -> None:
+        super().__init__()
+        self.summed, self.cap = summed, cap
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not is_plate(msg):
+            shape = msg["fn"].batch_shape
+            wide = [v for v in self.summed if len(shape) >= -v.dim and shape[v.dim] > 1]
+            check_grid(wide, self.cap)
+
+
+def check_grid(met: Sequence[Summed], limit: float) -> None:
+    """Stop a run that has met several variables with more combinations than a limit.
+
+    Raises:
+        LargeGridError: Of them.
+    """
+    if len(met) > 1 and math.prod(v.size for v in met) > limit:
+        raise LargeGridError(met)
 
 
 def _moved(value: Tensor, old: int, new: int, event_dim: int) -> Tensor:

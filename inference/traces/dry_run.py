@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +17,26 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ppl_models.inference.traces.contraction import Dims, Summed
+from ppl_models.inference.traces.contraction import Dims, Summed, check_count, told
 from ppl_models.inference.traces.sites import UnhandledSite, is_enumerated, latent_sites
-from ppl_models.inference.traces.weights import Weights, too_many
+from ppl_models.inference.traces.weights import Weights
 from ppl_models.quiet import kept_buffers, unmoved
 
 
 class LargeGridError(Exception):
-    """Labels were met that have more combinations together than one tensor may have."""
+    """Labels were met that have more combinations together than one tensor may have.
+
+    Attributes:
+        met: They, and sites whose draws are combined like labels.
+    """
+
+    def __init__(self, met: Sequence[Summed]) -> None:
+        super().__init__()
+        self.met = met
+
+
+class Unrun(UnhandledSite):
+    """A pair does not run on tensors without values."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,8 @@ def survey(model: Any, guide: Any, key: Hashable, evaluate: Callable[[], Weights
         evaluate: The run.
 
     Raises:
-        UnhandledSite: If the pair cannot run so.
+        Unrun: If the pair cannot run so.
+        LargeGridError: If the run ends at draws that have too many combinations.
     """
     known = _surveys(guide)
     found = known.get(key)
@@ -92,12 +107,13 @@ def evaluate_within(
     key: Hashable,
     cap: int,
     device: torch.device,
-    evaluate: Callable[[float], Weights],
+    evaluate: Callable[[float, bool], Weights],
 ) -> Weights:
     """Run, but refuse to form a joint grid of labels larger than a cap.
 
     Labels with at most ``cap`` combinations run straight away. More of them are surveyed once:
     a chain of labels is summed out however long it is, labels that all feed one network are not.
+    Draws that are combined in every way count as labels do.
 
     Args:
         model: The model.
@@ -105,7 +121,8 @@ def evaluate_within(
         key: What else the run depends on.
         cap: The cap.
         device: Where the random numbers are.
-        evaluate: The run, given the number of combinations at which it raises LargeGridError.
+        evaluate: The run, given the number of combinations at which it raises LargeGridError,
+            and whether it is a survey.
 
     Raises:
         UnhandledSite: Naming the sites and the cap.
@@ -114,21 +131,26 @@ def evaluate_within(
     if key not in known:
         states, put_back = _random_states(device), kept_buffers(model, guide)
         try:
-            weights = evaluate(cap)
-        except LargeGridError:
+            weights = evaluate(cap, False)
+        except LargeGridError as large:
             # The broken run may have drawn: a resumed training must see the same numbers.
             put_back()
-            survey(model, guide, key, lambda: evaluate(math.inf))
-            _set_random_states(device, states)
+            try:
+                survey(model, guide, key, lambda: evaluate(math.inf, True))
+            except LargeGridError as met:
+                check_count(met.met, cap)
+            except Unrun as error:
+                raise UnhandledSite(f"{told(large.met)}; {error}") from error
+            finally:
+                _set_random_states(device, states)
         else:
             known[key] = None
             return weights
     found = known[key]
     if found is None:
-        return evaluate(cap)
-    if math.prod(label.size for label in found.largest) > cap:
-        raise too_many(found.largest, cap)
-    return evaluate(math.inf)
+        return evaluate(cap, False)
+    check_count(found.largest, cap)
+    return evaluate(math.inf, False)
 
 
 def _look(evaluate: Callable[[], Weights]) -> Survey:
@@ -138,16 +160,18 @@ def _look(evaluate: Callable[[], Weights]) -> Survey:
             torch.no_grad(),
             pyro.validation_enabled(False),
             warnings.catch_warnings(),
+            _unlogged("torch._subclasses.fake_tensor"),
         ):
             warnings.simplefilter("ignore")  # of captured tensors that are no leaves
             weights = evaluate()
-    except UnhandledSite:
+    except (UnhandledSite, LargeGridError):
         raise
     except Exception as error:
-        raise UnhandledSite(
-            "whether labels are summed jointly cannot be told, because the pair does not run on "
-            f"tensors without values ({type(error).__name__}: {error}); raise combinations= to "
-            "skip the question"
+        why = (str(error).splitlines() or [""])[0]
+        raise Unrun(
+            "whether they are summed jointly cannot be told, because the pair does not run on "
+            f"tensors without values ({type(error).__name__}: {why}); sum or draw fewer, or raise "
+            "combinations= to skip the question"
         ) from error
     labels = weights.labels
     terms = [term for kind in weights.terms.values() for term in kind]
@@ -162,6 +186,21 @@ def _look(evaluate: Callable[[], Weights]) -> Survey:
             shape = site["value"].shape[: site["value"].dim() - site["fn"].event_dim]
             draws[name] = frozenset(d for d in labels if len(shape) >= -d and shape[d] > 1)
     return Survey(tuple(labels.values()), tuple(labels[d] for d in sorted(largest)), draws)
+
+
+@contextlib.contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    """Torch logs the traceback of what cannot be, such as a tensor of 8^36 entries."""
+    logger = logging.getLogger(name)
+
+    def nothing(record: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(nothing)
 
 
 def _random_states(device: torch.device) -> tuple[Tensor, ...]:

@@ -15,13 +15,13 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.guides.protocol import offering
 from ppl_models.inference.traces.codes import Codes, codes_of
-from ppl_models.inference.traces.contraction import Summed
 from ppl_models.inference.traces.drawn import (
-    COMBINATIONS,
     Ask,
     Draw,
     Drawn,
     Piece,
+    Within,
+    check_grid,
     trace_guide,
 )
 from ppl_models.inference.traces.dry_run import LargeGridError, Survey, evaluate_within, survey
@@ -40,8 +40,8 @@ from ppl_models.inference.traces.weights import (
     Weights,
     closed_kl,
     log_q_of,
-    plates_within,
 )
+from ppl_models.sample_sites import COMBINATIONS
 
 Made = TypeVar("Made")
 
@@ -298,9 +298,14 @@ class Evaluation:
         key = self._key(ask, part, moved)
         device = self.batch.rows.device
 
-        def go(limit: float) -> Weights:
-            drawn = self.draw_guide(ask, limit, piece)
-            return self.collect(drawn, moved(drawn) if moved else {})
+        def go(limit: float, looks: bool) -> Weights:
+            # Two draws show what depends on them: a survey counts K^n, and never forms it.
+            few = dataclasses.replace(ask, particles=min(2, ask.particles)) if looks else ask
+            drawn = dataclasses.replace(self.draw_guide(few, limit, piece), ask=ask)
+            dims = moved(drawn) if moved else {}
+            if dims:
+                check_grid(drawn.summed(dims, self.plate_nesting), limit)
+            return self.collect(drawn, dims)
 
         return evaluate_within(self.model, self.guide, key, ask.cap, device, go)
 
@@ -353,16 +358,15 @@ class Evaluation:
             raise ValueError("draws in dimensions of their own take no bridge and no analytic KL")
         replayed, bridges, shared = drawn.bridged() if ask.bridge else (drawn.moved(moved), [], ())
         mark = Draw(dataclasses.replace(ask, particles=1), drawn.dim, drawn.limit)
+        grid = drawn.summed(moved, self.plate_nesting) if moved else []
         listed = EnumMessenger(first_available_dim=min(moved.values()) - 1 if moved else None)
-        model = poutine.trace(listed(poutine.replay(mark(self.model), trace=replayed))).get_trace(
-            self.batch
-        )
+        within = Within(grid, ask.cap)  # a survey ends before its tensors have too many entries
+        run = listed(poutine.replay(within(mark(self.model)), trace=replayed))
+        model = poutine.trace(run).get_trace(self.batch)
         summed = model_only(model, drawn.sites)
 
         terms = Collector(self.batch.scale, self.plate_nesting, drawn.labels, summed)
-        for name, dim in moved.items():
-            plates = plates_within(drawn.sites[name], self.plate_nesting)
-            terms.sum_over(Summed(name, dim, ask.particles, plates, in_guide=False))
+        terms.sum_over(variable for variable in grid if variable.drawn)
         score = self._score(drawn) if ask.path and not ask.analytic_kl else None
         for name, site in drawn.sites.items():
             if name in drawn.labels:

@@ -21,6 +21,7 @@ from ppl_models.inference.traces.contraction import (
     Summed,
     Term,
     Torch,
+    check_count,
     expectation,
     log_sum,
     multiply,
@@ -78,7 +79,7 @@ class Weights:
     @cached_property
     def log_p(self) -> Tensor:
         """Log joint of the model; sites enumerated in the model alone are summed out."""
-        total = self._joint(self._model_terms(self.terms["p"], Torch()))
+        total = self._joint(self._model_terms(self.terms["p"], Torch(self.cap)))
         if not isinstance(total, Tensor):  # a story of codes whose KL is taken in closed form
             assert isinstance(self.log_q, Tensor)
             return torch.zeros_like(self.log_q)
@@ -118,10 +119,7 @@ class Weights:
         return (
             bool(self.model.nodes)
             and not self.bridges
-            and not any(
-                label.name in self.guide.nodes and not label.in_guide
-                for label in self.labels.values()
-            )
+            and not any(label.drawn for label in self.labels.values())
         )
 
     @cached_property
@@ -187,7 +185,7 @@ class Weights:
             moved = [
                 Term(t.name, s, t.labels, t.plates) for t, s in zip(factors, shifts, strict=True)
             ]
-            return self._log_evidence([*held, *moved], Torch()).sum()
+            return self._log_evidence([*held, *moved], Torch(self.cap)).sum()
 
         zeros = tuple(torch.zeros_like(t.value) for t in factors)
         pi = torch.func.grad(total, argnums=tuple(range(len(zeros))))(*zeros)
@@ -231,8 +229,7 @@ class Weights:
     def _joint(self, terms: Iterable[Term]) -> Tensor | float:
         total: Tensor | float = 0.0
         sizes = [label.size for label in self.labels.values() if label.in_guide]
-        if len(sizes) > 1 and math.prod(sizes) > self.cap:
-            raise too_many(self.labels.values(), self.cap)
+        check_count((v for v in self.labels.values() if v.in_guide), self.cap)
         for term in terms:
             if term.plates:
                 raise UnhandledSite(
@@ -258,7 +255,7 @@ class Collector:
         self.labels = {
             label.dim: label
             for in_guide, sites in ((True, guide), (False, model))
-            for label in (_label(n, s, nesting, in_guide) for n, s in sites.items())
+            for label in (label_of(n, s, nesting, in_guide) for n, s in sites.items())
         }
         self.terms: dict[str, list[Term]] = {"p": [], "q": [], "labels": [], "cut": []}
         self.factors: dict[int, Term] = {}
@@ -298,9 +295,9 @@ class Collector:
             factor = term if plain else self._term(name, site, log_prob)
             self.factors[site["infer"]["_enumerate_dim"]] = factor
 
-    def sum_over(self, label: Summed) -> None:
-        """Declare a dimension that is summed like a label."""
-        self.labels[label.dim] = label
+    def sum_over(self, variables: Iterable[Summed]) -> None:
+        """Declare dimensions that are summed like labels."""
+        self.labels |= {variable.dim: variable for variable in variables}
 
     def weights(
         self,
@@ -339,17 +336,8 @@ class Collector:
         return over_plates(term, term.plates)
 
 
-def too_many(labels: Iterable[Summed], cap: int) -> UnhandledSite:
-    """The error for labels whose joint grid is larger than the cap."""
-    told = [f"{label.name!r} ({label.size} values)" for label in labels]
-    size = math.prod(label.size for label in labels)
-    return UnhandledSite(
-        f"sites {', '.join(told)} have {size} combinations that would be formed jointly, more "
-        f"than combinations={cap}; raise that option, or let no site depend on so many of them"
-    )
-
-
-def _label(name: str, site: Any, nesting: int, in_guide: bool) -> Summed:
+def label_of(name: str, site: Any, nesting: int, in_guide: bool = True) -> Summed:
+    """What a site's listed values are to a sum over them."""
     dim = site["infer"]["_enumerate_dim"]
     size = site["value"].shape[dim - site["fn"].event_dim]
     return Summed(name, dim, size, plates_within(site, nesting), in_guide)

@@ -10,17 +10,16 @@ Shapes  B rows (sets), M elements, D data, C context, Z code; K draws of a bound
 from dataclasses import dataclass, replace
 
 import pyro
-import torch
 from torch import Tensor
 
-from ppl_models import data, elements, inference
+from ppl_models import elements, inference
 from ppl_models.batch import Batch
 from ppl_models.config import Config, setting
 from ppl_models.guides import POOLS
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import Net
 from ppl_models.pair import Card, Pair
-from ppl_models.parts import set_draws
+from ppl_models.parts import set_draws, set_training
 from ppl_models.parts.set_contexts import begin
 from ppl_models.parts.set_ladder import Ladder, LadderGuide, Rungs
 
@@ -42,6 +41,9 @@ class HFSGMConfig(Config):
     )
     pool: str = setting("attention", "of a set's elements", choices=POOLS)
     heads: int = setting(4, "of the attention", minimum=1)
+    film: str = setting(
+        "attention", "pools whose c scales z", choices=("attention", "all", "none")
+    )
     prior_uses_z: bool = setting(True, "p(c_l | ...) sees the codes above")
     likelihood: str = setting("bernoulli", "of an element", choices=("bernoulli", "normal"))
     subset: int = setting(0, "elements of a row that each batch draws anew; 0: all", minimum=0)
@@ -65,7 +67,7 @@ class HFSGM(Pair):
         covariates={"x_there": "which elements there are (M)"},
         latents={},
         departs=(
-            "perceptrons without normalisation, weights of unit gain; c is added to z's features",
+            "perceptrons without normalisation, weights of unit gain; scales are 1 + a map of c",
             "KL terms weigh 1/w^2, w from 3 to 1, in place of w log p and KL / w: Adam's steps "
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",
@@ -77,7 +79,7 @@ class HFSGM(Pair):
     def __init__(self, config: HFSGMConfig) -> None:
         super().__init__(config)
         c = config
-        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads)
+        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads, c.film)
         self.prior, self.guide = Ladder(r, 0, c.prior_uses_z), LadderGuide(r, c.data_dim, c.most)
         contexts = {f"c_{k}": "context of the set (C)" for k in self.prior.contexts}
         codes = {f"z_{k}": "code of each element (M, Z)" for k in self.prior.codes}
@@ -89,8 +91,7 @@ class HFSGM(Pair):
 
     def some_covariates(self, rows: int) -> dict[str, Tensor]:
         """Sets of one element, of two, and so on."""
-        most = torch.arange(self.config.most)
-        return {"x_there": (most <= torch.arange(rows)[:, None] % len(most)).to(self.like())}
+        return set_training.growing(self.like(), rows, self.config.most)
 
     def model(self, batch: Batch) -> None:
         """p(c_L) prod_m p(z_L,m | c_L) p(c_L-1 | c_L, z_L) ... prod_m p(x_m | z_m, c)."""
@@ -104,17 +105,11 @@ class HFSGM(Pair):
 
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """The bound, with KL terms that count little at first."""
-        end = self.config.rise
-        return bound or inference.ELBO(
-            kl="analytic", beta=inference.Anneal(1 / 9, 1, 0, end) if end else 1.0
-        )
+        return bound or set_training.rising(self.config.rise)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """Sets drawn anew in each batch, where asked for."""
         c = self.config
-        binary = c.likelihood == "bernoulli"
-        prepare = data.drawn_sets("x", c.subset, binary=binary) if c.subset else None
-        training = inference.Training(learning_rate=2e-4, batch_size=16)
-        return (inference.Stage(self.objective(bound), prepare=prepare, training=training),)
+        return set_training.stages(self.objective(bound), c.subset, c.likelihood)
 
     sample_sets = set_draws.sample_sets

@@ -133,6 +133,10 @@ def test_each_expert_runs_once_and_only_where_it_reads(kind):
             lambda: guides.Product(guides.Normal(2, {"a": 1}), guides.Normal(3, {"b": 1})),
             r"of sizes \[2, 3\], expected one size",
         ),
+        (
+            lambda: guides.Mixture(*5 * experts()[:2], *experts(), products=True),
+            "13 experts have 8191 products, expected at most 4096; mix the experts",
+        ),
         (lambda: guides.Product(*experts(), prior=0.0), "prior is 0.0, expected a positive scale"),
     ],
 )

@@ -117,6 +117,10 @@ def test_concepts_are_pools_of_their_drawings(source):
         assert not any(a & b for a, b in itertools.combinations(concepts, 2))
         assert len(d.train) == len(concepts[0]) and len(d.test) == 4 * len(concepts[2])
         assert d.train.sites["x_there"].sum(1).eq(20).all()
+    if source == "omniglot":  # neither a turned copy nor the other file's drawings of it are seen
+        names = d.train.classes["concept"]
+        known, own, _ = ({names[c].split()[0] for c in part} for part in concepts)
+        assert not known & own and len(concepts[1]) > 8 * len(own) - 1 > 0
     for table, most in zip(parts, (20, 5, 5), strict=True):
         x, there = table.sites["x"], table.sites["x_there"]
         assert int(there.sum(1).max()) == most and x.shape[2] == 196

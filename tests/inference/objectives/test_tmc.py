@@ -190,6 +190,100 @@ def test_sites_in_a_plate_within_the_row_are_averaged_entry_by_entry():
     torch.testing.assert_close(ours, hand, rtol=0, atol=1e-10)
 
 
+class Many(torch.nn.Module):
+    """A row's n codes: a chain, a ladder of which each sees all before it, or one sum of all."""
+
+    def __init__(self, kind: str, n: int, label: bool = False) -> None:
+        super().__init__()
+        self.kind, self.n, self.label = kind, n, label
+        self.a = torch.nn.Parameter(torch.full((n + 1,), 0.6, dtype=torch.float64))
+
+    def model(self, batch: Batch) -> None:
+        z: list[torch.Tensor] = [self.a.new_zeros(())]
+        with batch.plate():
+            if self.label:
+                z = [pyro.sample("y", dist.Categorical(logits=self.a[:3])).to(self.a)]
+            for place in range(self.n):
+                above = {"chain": z[-1:], "ladder": z, "sum": z[:1]}[self.kind]
+                loc = self.a[place] * sum(above[1:], above[0]) / len(above)
+                z.append(pyro.sample(f"z{place}", dist.Normal(loc, 0.8)))
+            seen = z[-1] if self.kind == "chain" else sum(z[1:], z[0])
+            pyro.sample("x", dist.Normal(self.a[-1] * seen, 0.5), obs=batch.get("x"))
+
+    def guide(self, batch: Batch) -> None:
+        x = batch["x"]
+        with batch.plate():
+            if self.label:
+                pyro.sample("y", dist.Categorical(logits=x.unsqueeze(-1) * self.a[:3]))
+            for place in range(self.n):
+                pyro.sample(f"z{place}", dist.Normal(self.a[place] * x / 4, 0.9))
+
+
+# n codes of K draws: the numbers of sites, draws and combinations that are named.
+REFUSED = [
+    pytest.param("ladder", 36, 8, False, r"'z0' \(8 draws\), .*'z4' \(8 draws\) have 32768 ",
+                 id="36 in a ladder"),
+    pytest.param("ladder", 70, 2, False, r"'z7' \(2 draws\), and 5 others have 8192 ", id="70"),
+    pytest.param("sum", 36, 8, False, r"'z7' \(8 draws\), and 28 others have 3.25e\+32 ",
+                 id="36 at once"),
+    pytest.param("sum", 30, 2, False, r"'z7' \(2 draws\), and 22 others have 1.07e\+09 ",
+                 id="30 at once"),
+    pytest.param("ladder", 7, 4, True, r"'y' \(3 values\), 'z0' \(4 draws\), .* have 12288 ",
+                 id="with a label"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "n", "K", "label", "words"), REFUSED)
+def test_too_many_combinations_of_draws_are_refused_before_they_are_formed(
+    kind, n, K, label, words
+):
+    pair = Many(kind, n, label)
+    batch = Batch({"x": torch.linspace(-1, 1, 2, dtype=torch.float64)})
+    with pytest.raises(UnhandledSite, match=words) as error:
+        TMC(K).loss(pair.model, pair.guide, batch)
+    assert "\n" not in str(error.value) and "combinations=" in str(error.value)
+
+
+def test_the_cap_counts_draws_that_meet_and_no_others():
+    pair = Many("sum", 3)
+    batch = Batch({"x": torch.linspace(-1, 1, 2, dtype=torch.float64)})
+    loss = []
+    for cap in (64, 65):  # 4^3 meet in x
+        torch.manual_seed(0)
+        loss.append(TMC(4, combinations=cap).loss(pair.model, pair.guide, batch))
+    assert loss[0] == loss[1]
+    with pytest.raises(UnhandledSite, match=r"have 64 combinations .*fewer particles"):
+        TMC(4, combinations=63).loss(pair.model, pair.guide, batch)
+
+
+def test_a_long_chain_of_codes_is_averaged_link_by_link():
+    """8^30 combinations, of which 64 meet: the forward recursion over the links."""
+    pair, K = Many("chain", 30), 8
+    batch = Batch({"x": torch.tensor([0.4, -1.0], dtype=torch.float64)})
+    objective = TMC(K)
+    run = Evaluation(pair.model, pair.guide, batch)
+    ours = -objective.rows(run)
+    guide = objective.weights(run).guide
+    z = torch.stack([guide.nodes[f"z{n}"]["value"].reshape(K, 2) for n in range(pair.n)])
+    a, x = pair.a, batch["x"]
+    log_w = Normal(0 * x, 0.8).log_prob(z[0]) - Normal(a[0] * x / 4, 0.9).log_prob(z[0])
+    for n in range(1, pair.n):
+        step = Normal(a[n] * z[n - 1], 0.8).log_prob(z[n].unsqueeze(1))  # later x earlier x B
+        mean = torch.logsumexp(step + log_w, 1) - math.log(K)
+        log_w = mean - Normal(a[n] * x / 4, 0.9).log_prob(z[n])
+    log_w = log_w + Normal(a[-1] * z[-1], 0.5).log_prob(x)
+    hand = torch.logsumexp(log_w, 0) - math.log(K)
+    torch.testing.assert_close(ours, hand, rtol=0, atol=1e-9)
+
+
+def test_a_refusal_moves_no_random_number():
+    pair = Many("ladder", 6)
+    state = torch.get_rng_state()
+    with pytest.raises(UnhandledSite, match="combinations=4096"):
+        TMC().loss(pair.model, pair.guide, Batch({"x": torch.zeros(2, dtype=torch.float64)}))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_cannot_be_averaged_is_refused():
     pair = world(Steps)
 

@@ -198,7 +198,7 @@ def observed(pair: world.Elements, batch: Batch, draws: dict[str, Tensor]) -> li
     weights = Evaluation(pair.model, guide, batch).weights()
     return [
         loss.detach(),
-        weights.log_evidence(Torch()).detach(),
+        weights.log_evidence(Torch(64)).detach(),
         *with_gradient(pair, loss.sum()),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -92,7 +94,7 @@ def test_several_draws_inside_the_log_with_lambda_take_the_joint_grid_or_refuse(
     run = Evaluation(pair.model, pair.guide, batch)
     ours = -IWELBO(2, lam=0.4, distil=0.0).rows(run)
     same(ours, iwelbo_by_loop(*weights_by_loop(pair, batch, run.weights(2), 2), 0.4), pair)
-    with pytest.raises(UnhandledSite, match=r"'a' \(3 values\), 'b' \(2 values\).* 24 comb"):
+    with pytest.raises(UnhandledSite, match=r"'a' \(3 values\), 'b' \(2 values\).* 12 comb"):
         IWELBO(3, lam=0.4, combinations=11).loss(pair.model, pair.guide, batch)
     pair = world(Bits)
     with pytest.raises(UnhandledSite, match="'b' depends on a site that is enumerated inside"):
@@ -236,6 +238,50 @@ def test_bits_that_meet_in_one_decoder_are_summed_jointly_up_to_a_cap(vector):
                 objective.loss(large.model, large.guide, batch)
     with pytest.raises(UnhandledSite, match=r"16 combinations|more than 15 combinations"):
         EnumeratedELBO(combinations=15).loss(pair.model, pair.guide, batch)
+
+
+class Pairwise(torch.nn.Module):
+    """Bits, of which each two are seen together and no three."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def model(self, batch):
+        half = torch.full((), 0.5, dtype=torch.float64)
+        with batch.plate():
+            b = [pyro.sample(f"b{n}", dist.Bernoulli(half)) for n in range(self.bits)]
+            for i in range(self.bits):
+                for j in range(i):
+                    loc = b[i] - 0.3 * b[j] + 0.1 * b[i] * b[j]
+                    pyro.sample(f"x{i}_{j}", dist.Normal(loc, 1.5), obs=batch["x"])
+
+    def guide(self, batch):
+        third = torch.full((), 0.3, dtype=torch.float64)
+        with batch.plate():
+            for n in range(self.bits):
+                pyro.sample(f"b{n}", dist.Bernoulli(third))
+
+
+@pytest.mark.parametrize("bits", [3, 6])
+def test_products_of_the_contraction_are_refused_by_count(bits):
+    """No term has more than four combinations, but a sum over one bit joins all of its terms."""
+    pair, count = Pairwise(bits), 2**bits
+    batch = Batch({"x": torch.tensor([0.0, 0.7], dtype=torch.float64)})
+    log_p = []
+    for b in torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * bits):
+        loc = torch.stack(
+            [b[i] - 0.3 * b[j] + 0.1 * b[i] * b[j] for i in range(bits) for j in range(i)]
+        )
+        log_p.append(dist.Normal(loc, 1.5).log_prob(batch["x"].unsqueeze(-1)).sum(-1))
+    hand = torch.logsumexp(torch.stack(log_p), 0) - math.log(count)
+    run = Evaluation(pair.model, pair.guide, batch)
+    ours = -IWELBO(1, lam=0.0, distil=0.0, combinations=count).rows(run)
+    torch.testing.assert_close(ours, hand, rtol=0, atol=1e-10)
+    with pytest.raises(
+        UnhandledSite, match=f"'b1' .* have {count} comb.*combinations={count - 1}"
+    ):
+        IWELBO(1, lam=0.0, combinations=count - 1).loss(pair.model, pair.guide, batch)
 
 
 def test_a_survey_uses_no_random_numbers():
