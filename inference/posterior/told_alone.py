@@ -52,7 +52,8 @@ def told_alone(
     found: dict[str, list[Tensor]] = {}
     for name in names:
         others = [other for other in pair.may_lack if other != name]
-        alone, there = batch.without(*others, *map(mark, others)), has(batch, name)
+        # Without marks, rows that lack it are told from what stands there, and not kept.
+        alone, there = batch.without(*others, *map(mark, pair.may_lack)), has(batch, name)
         families = (dist.Normal, MixtureOfNormals)
         of_codes = guide_parameters(pair.guide, alone, sites, families)
         for site, (labels, loc, scale) in of_codes.items():
