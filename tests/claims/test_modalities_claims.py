@@ -20,6 +20,11 @@ pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
 MODELS = ("meme", "mvae", "mmvae", "mopoe")
 STEPS, BATCH, RATE, PAIRED, REST = 1500, 128, 3e-3, 0.125, 256
+ATTEMPTS = {
+    "first": {},
+    "weight 1": {"classifier": 1.0, "rate": 1e-3},  # the paper's text and the spec's rate
+    "K = 30": {"particles": 30},
+}
 SETTINGS = (
     "scikit-learn's digits s (8 x 8) and styled stroke digits t (12 x 12), paired by class: 8,000 "
     "pairs, 397 test pairs; L = 16, MLPs of 256, Laplace b = 0.15, K = 10, log q(b | a) of MEME "
@@ -72,8 +77,8 @@ def relatedness(pair, test) -> float:
     return auc(-distance.double(), test["y"][:, None] == test["y"][None])
 
 
-def fitted(name: str, seed: int, kept: str):
-    """A pair, and the data: all pairs, a share of them (pairs), or that and the rest (all)."""
+def fitted(name: str, seed: int, kept: str, attempt: str):
+    """A pair, and the data: all pairs, a share of them (pairs), or that and the rest."""
     rows = rows_of(seed)
     told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], PAIRED, seed=seed)
     train = told.train
@@ -84,19 +89,21 @@ def fitted(name: str, seed: int, kept: str):
         often = pairs.repeat(len(rest) // len(pairs))
         train = train.rows(pairs if kept == "pairs" else torch.cat((often, rest)))
     options = {"classifier": 10.0} if name == "meme" else {}
-    pair = zoo.build(name, rows, seed=seed, **options)
+    changed = {**options, **ATTEMPTS[attempt]}
+    rate = changed.pop("rate", RATE)
+    pair = zoo.build(name, rows, seed=seed, **changed)
     batch = REST if kept == "rest" else BATCH
     run = inference.fit(
-        pair, train.without("y"), seed=seed, steps=STEPS, batch_size=batch, learning_rate=RATE,
+        pair, train.without("y"), seed=seed, steps=STEPS, batch_size=batch, learning_rate=rate,
         progress=False,
     )  # fmt: skip
     return rows, pair, run
 
 
-def measured(name: str, seed: int, kept: str = "whole"):
+def measured(name: str, seed: int, kept: str = "whole", attempt: str = "first"):
     """Coherence both ways, what a modality makes of itself, and relatedness."""
     began = time.monotonic()
-    rows, pair, _ = fitted(name, seed, kept)
+    rows, pair, _ = fitted(name, seed, kept, attempt)
     found = {"seconds": time.monotonic() - began}
     (train,), (test,) = rows.train.batches(), rows.test.batches()
     nets = {m: oracle(train[m], train["y"], seed) for m in ("s", "t")}
@@ -134,7 +141,7 @@ def fits():
 @pytest.fixture(scope="module")
 def few():
     """An eighth of the pairs, with the rest unpaired and without."""
-    return trained([("meme", seed, kept) for seed in SEEDS[:2] for kept in ("pairs", "rest")])
+    return trained([("meme", seed, kept) for seed in SEEDS for kept in ("pairs", "rest")])
 
 
 def trained(jobs):
@@ -222,7 +229,7 @@ def test_rows_without_a_partner_help(few, record):
         note="at the weight of 10 the pairs alone come near to what all pairs come to, and little "
         "is left; relatedness grows. At seed 10, with other rows as often as they are in the data "
         "and not half and half: 87.3, the pairs alone 90.8 %",
-        settings=f"{SETTINGS[:-1]}1; 1,000 pairs, and "
+        settings=f"{SETTINGS}; 1,000 pairs, and "
         f"3,500 rows of either kind alone, half and half in one batch of {REST} rows",
         fixture="few",
         minutes=minutes,
