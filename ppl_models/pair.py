@@ -24,6 +24,7 @@ from ppl_models.config import Config as Settings, unknown
 from ppl_models.covariates import NothingSaid
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Table
+from ppl_models.elements import THERE
 from ppl_models.guides.protocol import listed
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.classification import Classification
@@ -327,7 +328,8 @@ class Pair(nn.Module):
         for rules in dataclasses.fields(self.config):
             site = rules.metadata.get("shape_from")
             if site is not None and site in new.sites:
-                new = new.of_images(table.name, site, getattr(self.config, rules.name))
+                shape = getattr(self.config, rules.name)
+                new = new.of_images(table.name, site, shape, site + THERE in card.covariates)
         return new if self.schema is None else self.schema.filled(new)
 
     def class_names(self, site: str) -> tuple[str, ...]:

@@ -80,25 +80,28 @@ class Schema:
             known[name] = dataclasses.replace(old, **told)
         return Schema(known)
 
-    def of_images(self, name: str, site: str, shape: tuple[int, ...]) -> Schema:
+    def of_images(
+        self, name: str, site: str, shape: tuple[int, ...], elements: bool = False
+    ) -> Schema:
         """This schema of a table, which has to have images of a shape at a site.
 
         Args:
             name: Name of the table.
             site: The site.
             shape: ``(H, W, C)``, as the pair was built for.
+            elements: Whether a row is a set of images.
 
         Raises:
             ValueError: If its images have another, or its vectors have no such length.
         """
         own = self.sites[site]
         fits = image_shapes.same(own.image, shape) if own.image else True
-        if own.shape != (math.prod(shape),) or not fits:
+        if own.shape[elements:] != (math.prod(shape),) or not fits:
             rows = f"images of shape {own.image}" if own.image else f"rows of shape {own.shape}"
             raise ValueError(
                 f"site {site!r} of {name} has {rows}, but the pair was built for images of {shape}"
             )
-        told = dataclasses.replace(own, image=own.image or shape)
+        told = dataclasses.replace(own, image=own.image or (() if elements else shape))
         return Schema({**self.sites, site: told})
 
     def of_numbers(self, sites: Iterable[str]) -> Schema:

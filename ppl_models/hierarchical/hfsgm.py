@@ -68,6 +68,7 @@ class HFSGM(Pair):
         latents={},
         departs=(
             "perceptrons without normalisation, weights of unit gain; scales are 1 + a map of c",
+            "attention, too, has a residual block before it and c after it, as the means have",
             "KL terms weigh 1/w^2, w from 3 to 1, in place of w log p and KL / w: Adam's steps "
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",

@@ -31,7 +31,7 @@ class SCHAConfig(Config):
     sides: tuple[int, ...] = setting(
         (1,) * 3 + (2,) * 3 + (4,) * 6 + (8,) * 6, "r of each of L steps, rising", minimum=1
     )
-    context: int = setting(32, "maps of each c_l", minimum=1)
+    context: int = setting(32, "maps of each c_l; 0: no contexts, a VAE of elements", minimum=0)
     latent: int = setting(32, "maps of each z_l", minimum=1)
     hidden: int = setting(128, "maps of the paths", minimum=1)
     pool: str = setting("mean", "of a set's elements", choices=POOLS)
@@ -73,7 +73,7 @@ class SCHAVAE(Pair):
         if list(c.sides) != sorted(c.sides):
             raise ValueError(f"sides are {c.sides}, expected sides that rise")
         layers = range(len(c.sides), 0, -1)
-        contexts = {f"c_{k}": "context of the set (maps, r, r)" for k in layers}
+        contexts = {f"c_{k}": "context of the set (maps, r, r)" for k in layers if c.context}
         codes = {f"z_{k}": "code of each element (M, maps, r, r)" for k in layers}
         self.card = replace(self.card, latents={**contexts, **codes})
         sizes = c.hidden, c.context, c.latent

@@ -89,18 +89,19 @@ class Step(nn.Module):
     Args:
         side: Side of the maps.
         hidden: Maps H of the paths.
-        context: Maps of a context.
+        context: Maps of a context; 0 for no contexts.
         latent: Maps of a code.
     """
 
     def __init__(self, side: int, hidden: int, context: int, latent: int) -> None:
         super().__init__()
         self.side, self.sizes = side, (2 * context, 2 * latent)
-        self.c_prior = moments(hidden, hidden, 2 * context + hidden, side, small=SMALL)
         self.z_prior = moments(hidden, hidden, 2 * latent + hidden, side, small=SMALL)
-        self.c_in, self.z_in = convolution(context, hidden), convolution(latent, hidden)
-        self.c_block, self.z_block = (Maps(block(hidden, side)) for _ in range(2))
-        self.c_to_z = convolution(hidden, hidden)
+        self.z_in, self.z_block = convolution(latent, hidden), Maps(block(hidden, side))
+        if context:
+            self.c_prior = moments(hidden, hidden, 2 * context + hidden, side, small=SMALL)
+            self.c_in, self.c_block = convolution(context, hidden), Maps(block(hidden, side))
+            self.c_to_z = convolution(hidden, hidden)
 
 
 class GuideStep(nn.Module):
@@ -109,7 +110,7 @@ class GuideStep(nn.Module):
     Args:
         side: Side of the maps.
         hidden: Maps H of paths and features.
-        context: Maps of a context.
+        context: Maps of a context; 0 for no contexts.
         latent: Maps of a code.
         pool: As :class:`ppl_models.guides.Pool` has it.
         heads: Likewise.
@@ -119,10 +120,11 @@ class GuideStep(nn.Module):
         self, side: int, hidden: int, context: int, latent: int, pool: str, heads: int
     ) -> None:
         super().__init__()
-        self.z_to_c = convolution(hidden, hidden)
-        self.pool = Pool(pool, hidden, heads)
-        self.c = moments(self.pool.size, hidden, 2 * context, side)
         self.z = moments(2 * hidden, hidden, 2 * latent, side)
+        if context:
+            self.z_to_c = convolution(hidden, hidden)
+            self.pool = Pool(pool, hidden, heads)
+            self.c = moments(self.pool.size, hidden, 2 * context, side)
 
     def context(self, c: Tensor, z: Tensor, h: Tensor, there: Tensor) -> Tensor:
         """Moments of the context, whatever the order of the elements."""
@@ -144,16 +146,19 @@ class MapLadder(nn.Module):
     Args:
         sides: Side of the maps of each step, from the top down.
         hidden: Maps H of the paths.
-        context: Maps of a context.
+        context: Maps of a context; 0 for no contexts.
         latent: Maps of a code.
     """
 
     def __init__(self, sides: Sequence[int], hidden: int, context: int, latent: int) -> None:
         super().__init__()
-        self.c_start, self.z_start = (nn.Parameter(torch.randn(hidden, 1, 1)) for _ in range(2))
+        self.z_start = nn.Parameter(torch.randn(hidden, 1, 1))
         steps = [Step(side, hidden, context, latent) for side in sides]
         self.steps: Sequence[Step] = nn.ModuleList(steps)  # type: ignore[assignment]
-        self.last = convolution(hidden, hidden)
+        self.contexts = context > 0
+        if self.contexts:
+            self.c_start = nn.Parameter(torch.randn(hidden, 1, 1))
+            self.last = convolution(hidden, hidden)
 
     def forward(
         self,
@@ -173,25 +178,26 @@ class MapLadder(nn.Module):
         Returns:
             What the elements are made of, ``(..., M, B, H, r, r)``.
         """
-        size = len(self.c_start)
-        c = self.c_start.expand(len(there), size, 1, 1)
+        size = len(self.z_start)
         z = self.z_start.expand(there.shape[1], len(there), size, 1, 1)
+        c = self.c_start.expand(len(there), size, 1, 1) if self.contexts else None
         for place, step in enumerate(self.steps):
             layer = len(self.steps) - place
-            c, z = (resized(path, step.side, step.side) for path in (c, z))
-            raw, rest = step.c_prior(c).split((step.sizes[0], size), -3)
-            if guides:
-                raw = guides[place].context(c, z, features[place], there)
-            c = step.c_block(c + rest + step.c_in(pyro.sample(f"c_{layer}", normal(raw))))
-            state = z + step.c_to_z(c)
+            state = z = resized(z, step.side, step.side)
+            if c is not None:
+                c = resized(c, step.side, step.side)
+                raw, rest = step.c_prior(c).split((step.sizes[0], size), -3)
+                if guides:
+                    raw = guides[place].context(c, z, features[place], there)
+                c = step.c_block(c + rest + step.c_in(pyro.sample(f"c_{layer}", normal(raw))))
+                state = z + step.c_to_z(c)
             raw, rest = step.z_prior(state).split((step.sizes[1], size), -3)
             if guides:
                 raw = guides[place].code(state, features[place])
             with element:
                 drawn = pyro.sample(f"z_{layer}", normal(raw))
             z = step.z_block(z + rest + step.z_in(drawn))
-        made: Tensor = z + self.last(c)
-        return made
+        return z if c is None else z + self.last(c)
 
 
 class MapGuide(nn.Module):
@@ -201,7 +207,7 @@ class MapGuide(nn.Module):
         story: The story's ladder, no part of this module.
         shape: ``(H, W, C)`` of an element.
         hidden: Maps of paths and features.
-        context: Maps of a context.
+        context: Maps of a context; 0 for no contexts.
         latent: Maps of a code.
         pool: As :class:`ppl_models.guides.Pool` has it.
         heads: Likewise.

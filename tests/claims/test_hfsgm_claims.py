@@ -31,7 +31,8 @@ KINDS = {
     "VAE": {"contexts": "none"},
     "NS": {"contexts": "top", "pool": "mean"},
     "mean": {"pool": "mean"},
-    "attention": {"pool": "attention"},
+    "attention": {"pool": "attention", "film": "none"},
+    "FiLM": {"pool": "attention"},
 }
 SETTINGS = (
     "Omniglot small1 and small2, 14 x 14, 1888 classes with turned copies; test 56 characters; "

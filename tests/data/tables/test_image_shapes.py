@@ -108,3 +108,18 @@ def test_images_that_a_pair_was_built_for():
     )
     with pytest.raises(ValueError, match=line):
         Schema.of(Table("t", {"x": x})).of_images("t", "x", (2, 3, 1))
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_images_of_the_elements_of_a_set(most):
+    of = Schema.of(Table("t", {"x": torch.zeros(2, most, 12)}))
+    told = of.of_images("t", "x", (2, 3, 2), elements=True)
+    assert told.sites["x"].shape == (most, 12) and told.sites["x"].image == ()
+    line = (
+        rf"^site 'x' of t has rows of shape \({most}, 12\), but the pair was built for images of "
+        r"\(2, 3, 1\)$"
+    )
+    with pytest.raises(ValueError, match=line):
+        of.of_images("t", "x", (2, 3, 1), elements=True)
+    with pytest.raises(ValueError, match="has rows of shape"):
+        of.of_images("t", "x", (2, 3, 2))
