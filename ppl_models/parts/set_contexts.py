@@ -141,3 +141,9 @@ def begin(pair: nn.Module) -> None:
     for module in pair.modules():
         if isinstance(module, Modulated):
             module.scale.weight.zero_()
+            # What is added has the gain of one map of all inputs, too.
+            maps = {"c": module.shift.weight, **module.first.weights}
+            width = sum(weight.shape[1] for weight in maps.values())
+            for name, weight in maps.items():
+                own = weight.shape[1] if name == "c" else width - maps["c"].shape[1]
+                weight.mul_((own / width) ** 0.5)

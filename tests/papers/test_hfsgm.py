@@ -291,6 +291,14 @@ def test_weights_begin_with_a_variance_of_one_over_inputs() -> None:
     pair = build("hfsgm", data_dim=D, most=M, seed=0, **{**SMALL, "hidden": 200})
     scales = [p for n, p in pair.named_parameters() if ".scale." in n]
     assert len(scales) == 2 * 3 and all((p == 0).all() for p in scales)
+    for side in (pair.prior, pair.guide.ladder):
+        net = side.codes["1"].net  # what is added has the variance of one map of all inputs
+        maps = [net.shift.weight, *net.first.weights.values()]
+        width = sum(weight.shape[1] for weight in maps)
+        for weight in maps:
+            assert float(weight.detach().var()) == pytest.approx(
+                1 / width, rel=0.2
+            )  # 10 seeds: 0.1
     layer = pair.decoder.rest[1]  # 200 to 200
     assert float(layer.weight.detach().var()) == pytest.approx(1 / 200, rel=0.05)
     first = pair.guide.element.first
