@@ -71,9 +71,7 @@ def told_alone(
     }
 
 
-def generated(
-    pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = True
-) -> Tensor:
+def generated(pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = True) -> Tensor:
     """A site of the data generated from draws of the codes of rows ``(draws, B, ...)``.
 
     Args:
