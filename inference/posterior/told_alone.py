@@ -48,7 +48,7 @@ def told_alone(
     names = [name for name in pair.may_lack if name in batch]
     if len(names) < 2:
         return {}
-    dims = {f"{m}_told": () for m in oracle}
+    dims: dict[str, tuple[str, ...]] = {f"{m}_told": () for m in oracle}
     found: dict[str, list[Tensor]] = {}
     for name in names:
         others = [other for other in pair.may_lack if other != name]
@@ -71,9 +71,7 @@ def told_alone(
     }
 
 
-def generated(
-    pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = True
-) -> Tensor:
+def generated(pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = True) -> Tensor:
     """A site of the data generated from draws of the codes of rows ``(draws, B, ...)``.
 
     Args:

@@ -93,7 +93,9 @@ def test_oracles_see_what_each_modality_makes_of_another(tmp_path):
     assert [len(x) for x in asked] == [512, 512, 512, 88, 88, 88]
     told = idata.modalities.t_told
     assert told.dims == ("modality", "datum")
-    assert (told.values[0][:512] == np.where(asked_of(rows, "s")[:512], oracle(asked[0]), -1)).all()
+    assert (
+        told.values[0][:512] == np.where(asked_of(rows, "s")[:512], oracle(asked[0]), -1)
+    ).all()
     scores = inference.modality_scores(load(path))
     assert np.isnan(scores.coherence.sel(other="s")).all()
     for given in SIZES:
