@@ -22,7 +22,7 @@ MODELS = ("meme", "mvae", "mmvae", "mopoe")
 STEPS, BATCH, RATE, PAIRED, REST = 1500, 128, 3e-3, 0.125, 256
 ATTEMPTS = {
     "first": {},
-    "weight 1": {"classifier": 1.0, "rate": 1e-3},  # the paper's text and the spec's rate
+    "a sixteenth": {"paired": 0.0625},  # the least of the paper's shares
     "K = 30": {"particles": 30},
 }
 SETTINGS = (
@@ -85,7 +85,9 @@ def relatedness(pair, test) -> float:
 def fitted(name: str, seed: int, kept: str, attempt: str):
     """A pair, and the data: all pairs, a share of them (pairs), or that and the rest."""
     rows = rows_of(seed)
-    told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], PAIRED, seed=seed)
+    changed = {**({"classifier": 10.0} if name == "meme" else {}), **ATTEMPTS[attempt]}
+    share = changed.pop("paired", PAIRED)
+    told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], share, seed=seed)
     train = told.train
     if kept != "whole":
         both = torch.stack(list(train.observed.values())).all(0)
@@ -93,13 +95,10 @@ def fitted(name: str, seed: int, kept: str, attempt: str):
         # As many pairs as other rows in a step, as in steps of either that alternate.
         often = pairs.repeat(len(rest) // len(pairs))
         train = train.rows(pairs if kept == "pairs" else torch.cat((often, rest)))
-    options = {"classifier": 10.0} if name == "meme" else {}
-    changed = {**options, **ATTEMPTS[attempt]}
-    rate = changed.pop("rate", RATE)
     pair = zoo.build(name, rows, seed=seed, **changed)
     batch = REST if kept == "rest" else BATCH
     run = inference.fit(
-        pair, train.without("y"), seed=seed, steps=STEPS, batch_size=batch, learning_rate=rate,
+        pair, train.without("y"), seed=seed, steps=STEPS, batch_size=batch, learning_rate=RATE,
         progress=False,
     )  # fmt: skip
     return rows, pair, run
@@ -150,9 +149,9 @@ def few():
 
 
 @pytest.fixture(scope="module")
-def few_again():
-    """The same at the weight of the paper's text."""
-    jobs = [("meme", seed, kept, "weight 1") for seed in SEEDS for kept in ("pairs", "rest")]
+def fewer():
+    """A sixteenth of the pairs, with the rest unpaired and without."""
+    jobs = [("meme", seed, kept, "a sixteenth") for seed in SEEDS for kept in ("pairs", "rest")]
     return trained(jobs)
 
 
@@ -212,6 +211,26 @@ def test_each_tells_of_the_other(fits, record):
     assert all(holds for holds, *_ in claims.values()), mean
 
 
+def test_thirty_draws_do_not_reach_meme(fits, thirty, record):
+    """Check 1 beside MMVAE's own objective."""
+    columns, minutes = thirty
+    mmvae, meme = columns["mmvae"], fits[0]["meme"]
+    ours, other = ([run["s to t"] for run in runs] for runs in (mmvae, meme))
+    holds = statistics.mean(ours) < statistics.mean(other)
+    record(
+        "mmvae: with the K = 30 of its paper its coherence from s to t is below MEME's, too",
+        paper="MNIST to SVHN / SVHN to MNIST: MMVAE 58.1 / 73.5 %; MEME 62.5 / 75.2",
+        ours=ways(mmvae),
+        baseline=f"MEME {ways(meme)}; MMVAE with K = 1 {ways(fits[0]['mmvae'])}",
+        holds="yes" if holds else "no",
+        settings=f"{SETTINGS}; of MMVAE 30 draws of each expert inside the log, doubly "
+        "reparameterised",
+        fixture="thirty",
+        minutes=minutes,
+    )
+    assert holds, (ours, other)
+
+
 def test_codes_of_one_digit_are_near(fits, record):
     """Check 2."""
     columns, minutes = fits
@@ -254,43 +273,23 @@ def test_rows_without_a_partner_help(few, record):
     assert holds, (rest, pairs)
 
 
-def test_rows_without_a_partner_help_at_weight_1(few_again, record):
-    """Check 3, a second attempt: the pairs alone leave more to learn."""
-    columns, minutes = few_again
+def test_rows_without_a_partner_help_beside_fewer_pairs_weight_1(fewer, record):
+    """Check 3, a second attempt: so few pairs leave more to learn."""
+    columns, minutes = fewer
     rest, pairs = both_ways(columns["rest"]), both_ways(columns["pairs"])
     holds = statistics.mean(rest) >= statistics.mean(pairs) + 0.03
     record(
-        "meme: 3, again: an eighth of the rows paired, log q(b | a) at the weight of 1: with the "
-        "other rows mean coherence is 3 points above that of the pairs alone",
-        paper="MNIST to SVHN / SVHN to MNIST 47.0 / 54.6 %; 62.5 / 75.2 where all are paired",
+        "meme: 3, again: a sixteenth of the rows paired: with the other rows mean coherence is 3 "
+        "points above that of the pairs alone",
+        paper="MNIST to SVHN / SVHN to MNIST 45.1 / 44.6 %; 62.5 / 75.2 where all are paired",
         ours=ways(columns["rest"]),
         baseline=f"pairs alone {ways(columns['pairs'])}",
         holds="yes" if holds else "no",
-        settings=f"{FEW}; log q(b | a) not times 10, Adam at 1e-3",
-        fixture="few_again",
+        settings=FEW.replace("1,000", "500").replace("3,500", "3,750"),
+        fixture="fewer",
         minutes=minutes,
     )
     assert holds, (rest, pairs)
-
-
-def test_thirty_draws_do_not_reach_meme(fits, thirty, record):
-    """Check 1 beside MMVAE's own objective."""
-    columns, minutes = thirty
-    mmvae, meme = columns["mmvae"], fits[0]["meme"]
-    ours, other = ([run["s to t"] for run in runs] for runs in (mmvae, meme))
-    holds = statistics.mean(ours) < statistics.mean(other)
-    record(
-        "mmvae: with the K = 30 of its paper its coherence from s to t is below MEME's, too",
-        paper="MNIST to SVHN / SVHN to MNIST: MMVAE 58.1 / 73.5 %; MEME 62.5 / 75.2",
-        ours=ways(mmvae),
-        baseline=f"MEME {ways(meme)}; MMVAE with K = 1 {ways(fits[0]['mmvae'])}",
-        holds="yes" if holds else "no",
-        settings=f"{SETTINGS}; of MMVAE 30 draws of each expert inside the log, doubly "
-        "reparameterised",
-        fixture="thirty",
-        minutes=minutes,
-    )
-    assert holds, (ours, other)
 
 
 def moved(seed: int) -> dict[str, bool]:
