@@ -1,7 +1,7 @@
 """What is told of rows of several modalities, and not judged: what is good depends on the purpose.
 
-The figures are those of :func:`ppl_models.inference.metrics.by_modality.modality_scores`, the least
-of any two modalities; there is no limit, and no verdict leans on them.
+The figures are those of :func:`ppl_models.inference.metrics.by_modality.modality_scores`, the
+least of any two modalities; there is no limit, and no verdict leans on them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from ppl_models.inference.posterior.told_alone import DIM
 FACTS = {
     "canonical": "codes given {0} alone and given {1} alone have a cosine of {2:.2f} in the space "
     "of their canonical correlations (1 where both say the same, 0 where nothing of each other)",
-    "relatedness": "codes given {0} and given {1} of rows of one class are nearer than of two with "
-    "probability {2:.2f} (0.5 where they know nothing of each other's class)",
-    "accuracy": "a linear classifier tells the class of {2:.0%} of rows from codes given {0} alone",
+    "relatedness": "codes given {0} and given {1} of rows of one class are nearer than of two "
+    "with probability {2:.2f} (0.5 where they know nothing of each other's class)",
+    "accuracy": "a linear classifier tells the class of {2:.0%} of rows from codes given {0} "
+    "alone",
     "coherence": "the oracle sees the row's class in {2:.0%} of {1} generated from {0} alone",
 }
 

@@ -47,9 +47,10 @@ def modality_scores(idata: az.InferenceData | xr.DataTree, label: str | None = N
         ValueError: If there is no such label.
     """
     groups = groups_of(idata)
-    alone, truth = groups.get("modalities", xr.Dataset()), _truth(groups, label)
+    alone = groups.get("modalities", xr.Dataset())
     if DIM not in alone.dims:
         return xr.Dataset()
+    truth = _truth(groups, label)
     alone = alone.isel(datum=slice(ROWS))
     alone = alone.isel(chain=0) if "chain" in alone.dims else alone
     names = [str(name) for name in alone[DIM].values]
@@ -67,8 +68,7 @@ def modality_scores(idata: az.InferenceData | xr.DataTree, label: str | None = N
         both = [i, j], [j, i]
         found["canonical"][both] = _canonical(loc[i], loc[j])
         if truth is not None:
-            sides = ((loc[k], scale[k]) for k in (i, j))
-            found["relatedness"][both] = _related(*sides, truth)
+            found["relatedness"][both] = _related(loc[[i, j]], scale[[i, j]], truth)
     dims = {name: (DIM, OTHER)[: values.ndim] for name, values in found.items()}
     return xr.Dataset({n: (dims[n], v) for n, v in found.items()}, {DIM: names, OTHER: names})
 
@@ -118,15 +118,15 @@ def _accuracy(codes: Tensor, truth: Tensor) -> float:
     return latent_accuracy(codes[fitted], truth[fitted], codes[asked], truth[asked])
 
 
-def _related(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], truth: Tensor) -> float:
-    known = [(loc.isfinite().all(1) & (truth >= 0)) for loc, _ in (first, second)]
-    one, other = (
-        (loc[rows], scale[rows]) for (loc, scale), rows in zip((first, second), known, strict=True)
-    )
-    same = truth[known[0]].unsqueeze(1) == truth[known[1]]
+def _related(loc: Tensor, scale: Tensor, truth: Tensor) -> float:
+    """Of two modalities ``(2, N, D)``."""
+    there = loc.isfinite().all(2) & (truth >= 0)
+    (first, second), own, others = there, truth[there[0]], truth[there[1]]
+    same = own.unsqueeze(1) == others
     if not bool(same.any()) or bool(same.all()):
         return math.nan
-    return relatedness(wasserstein(*one, *other), truth[known[0]], truth[known[1]])
+    distances = wasserstein(loc[0, first], scale[0, first], loc[1, second], scale[1, second])
+    return relatedness(distances, own, others)
 
 
 def _coherence(told: Mapping[str, np.ndarray], names: list[str], truth: np.ndarray) -> np.ndarray:

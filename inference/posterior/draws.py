@@ -137,7 +137,7 @@ def guide_parameters(
     guide: Callable[[Batch], Any],
     batch: Batch,
     sites: Sites,
-    families: tuple[type, ...] = (dist.Normal,),
+    families: tuple[type[dist.Distribution], ...] = (dist.Normal,),
 ) -> dict[str, tuple[tuple[str, ...], Tensor, Tensor]]:
     """Mean and standard deviation of the guide's Normal factors.
 

@@ -292,8 +292,8 @@ class _Task:
                 if not chain:
                     chains, columns = len(self.pairs), self.table.columns
                     groups = Groups(labels, work.sites, store, chains, self.drawn, columns)
-                    if seen := [name for name in pair.may_lack if name in self.names]:
-                        groups.coordinates[MODALITY] = np.array(seen)
+                    if apart := [name for name in pair.may_lack if name in self.names]:
+                        groups.coordinates[MODALITY] = np.array(apart)
                     if work.worlds is not None:
                         groups.coordinates["intervention"] = np.array(list(self.do))
                         groups.told["counterfactual"] = work.worlds.attributes()

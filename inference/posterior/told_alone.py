@@ -43,19 +43,27 @@ def told_alone(
         ``z_loc`` and ``z_scale`` over the modalities of the batch, ``datum`` and the code's own
         dimensions; NaN in rows that lack the modality. For each oracle ``t_told``, the class that
         it sees in the t that is generated from a draw of these codes; -1 in such rows. Nothing
-        where the batch has but one modality.
+        where the batch has but one modality, or the guide cannot do without another one.
+
+    Raises:
+        ValueError: If an oracle is given, and the guide cannot.
     """
     names = [name for name in pair.may_lack if name in batch]
     if len(names) < 2:
         return {}
-    dims = {f"{m}_told": () for m in oracle}
+    dims: dict[str, tuple[str, ...]] = {f"{m}_told": () for m in oracle}
     found: dict[str, list[Tensor]] = {}
     for name in names:
         others = [other for other in pair.may_lack if other != name]
         # Without marks, rows that lack it are told from what stands there, and not kept.
         alone, there = batch.without(*others, *map(mark, pair.may_lack)), has(batch, name)
         families = (dist.Normal, MixtureOfNormals)
-        of_codes = guide_parameters(pair.guide, alone, sites, families)
+        try:
+            of_codes = guide_parameters(pair.guide, alone, sites, families)
+        except (KeyError, ValueError):  # a guide that reads others, too, and does not do without
+            if oracle:
+                raise
+            return {}
         for site, (labels, loc, scale) in of_codes.items():
             if not labels:  # else it has a code for each class
                 for part, value in ((f"{site}_loc", loc), (f"{site}_scale", scale)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import xarray as xr
 
 from ppl_models.inference import modality_scores
 from ppl_models.pages.html import paragraph, table
@@ -23,8 +25,8 @@ COLUMNS = {
     ),
     "coherence": (
         "coherence",
-        "Coherence: the share of rows whose class the oracle sees in the other modality, generated "
-        "from a draw of the code.",
+        "Coherence: the share of rows whose class the oracle sees in the other modality, "
+        "generated from a draw of the code.",
     ),
     "accuracy": (
         "classifier",
@@ -46,8 +48,8 @@ def modalities(fit: Fit) -> Iterator[str]:
         for other in names:
             if given != other:
                 at = {"modality": given, "other": other}
-                found = (scores[name].sel({d: at[d] for d in scores[name].dims}) for name in kept)
-                lines.append((given, other, *(_figure(float(value)) for value in found)))
+                figures = (scores[name].sel(_along(scores[name], at)) for name in kept)
+                lines.append((given, other, *(_figure(float(value)) for value in figures)))
     yield paragraph(
         "Codes of rows given the first modality alone, beside those given the other one alone. "
         "What is good depends on the purpose: the verdict does not lean on these."
@@ -55,6 +57,10 @@ def modalities(fit: Fit) -> Iterator[str]:
     yield table(("given", "other", *(COLUMNS[name][0] for name in kept)), lines)
     for name in kept:
         yield paragraph(COLUMNS[name][1])
+
+
+def _along(values: xr.DataArray, at: Mapping[str, str]) -> dict[str, str]:
+    return {name: place for name, place in at.items() if name in values.dims}
 
 
 def _figure(value: float) -> float | str:

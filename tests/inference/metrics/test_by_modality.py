@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ppl_models as zoo
-from ppl_models import data, inference
+from ppl_models import data, guides, inference
 from ppl_models.inference.posterior.export import load
 from ppl_models.inference.posterior.groups import groups_of
 
@@ -148,6 +148,16 @@ def test_what_cannot_be_told_is_not_told():
         inference.modality_scores(bare, "x")
     with pytest.raises(ValueError, match="oracle: unknown modality 'v'"):
         run.posterior(rows, draws=2, oracle={"v": lambda x: x})
+
+
+def test_guides_that_need_all_modalities_tell_of_none():
+    rows = table()
+    pair = fitted("mvae", rows)
+    pair.guide = guides.Factored(z=guides.Normal(2, SIZES, (8,)))
+    run = inference.Run(pair, "")
+    assert "modalities" not in groups_of(run.posterior(rows, draws=2))
+    with pytest.raises(ValueError, match="factor 'z' is given"):
+        run.posterior(rows, draws=2, oracle={"t": lambda x: x[:, 0]})
 
 
 def test_chains_have_codes_of_their_own():
