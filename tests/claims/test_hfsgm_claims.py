@@ -27,6 +27,7 @@ pytestmark = [
 SEEDS, TRANSFER = (0, 1), (0, 1, 2)
 STEPS, RISE, SIZES, DRAWS = 2500, 0.5, (2, 5, 20), 4
 LONGER = (4000, 0.8)  # steps, and the share in which beta rises
+FASTER = (STEPS, RISE, 3e-3, "cosine")  # and the learning rate, and its schedule
 KINDS = {
     "VAE": {"contexts": "none"},
     "NS": {"contexts": "top", "pool": "mean"},
@@ -34,17 +35,28 @@ KINDS = {
     "attention": {"pool": "attention", "film": "none"},
     "FiLM": {"pool": "attention"},
 }
+# Chosen at seed 10, by the bound at n = 5 of a tenth of the training characters that no fit saw
+# (data.load("concepts", validation=0.1)). beta rising in a fifth: NS -40.62, attention with added
+# contexts -40.62; in the half -40.18, -40.27, with FiLM -40.42 (-40.78 where scales began at
+# random); and at 3e-3 falling along a cosine -39.39, -39.50 and -39.59.
 SETTINGS = (
     "Omniglot small1 and small2, 14 x 14, 1888 classes with turned copies; test 56 characters; "
-    "L = 2, C = Z = 16, 128 units; 2,500 steps of 32 sets of 5, Adam 1e-3, beta from 1/9 to 1 in "
-    "the first half, of a fifth and a half the better at seed 10; nats per image of all test "
-    "drawings in sets of n"
+    "L = 2, C = Z = 16, 128 units, c added to z's features; 2,500 steps of 32 sets of 5, Adam 1e-3, beta from 1/9 to 1 in "
+    "the first half, of a fifth and a half the better on validation characters of seed 10; nats "
+    "per image of all test drawings in sets of n"
 )
 ORDER = "order VAE, NS, hierarchical with attention; more with larger sets"
 CAUSE = (
-    "; the lead is one of speed: at seed 10 (beta rising in a fifth) attention is 0.3 above the "
-    "Neural Statistician after 800 steps and 0.2 below it after 2,500"
+    "on validation characters (seed 10) attention is 0.1 to 0.2 below the Neural Statistician, at "
+    "1e-3 and at 3e-3: with contexts added it reconstructs as well to 0.1 nats, and of a set of "
+    "five the lower context has 1 nat, the upper one 6. The lead is one of speed: after 800 steps "
+    "(beta rising in a fifth; test characters of seed 10) it is 0.3"
 )
+BUT = {
+    "longer": "but 4,000 steps, beta rises in the first 80 % (not tried on validation characters)",
+    "faster": "but Adam from 3e-3 to 0 along a cosine, the better of both on validation "
+    "characters of seed 10; contexts scale what codes are made of (FiLM), as in the paper",
+}
 
 
 @functools.cache
@@ -89,51 +101,38 @@ def drawn(pair: zoo.Pair, seed: int) -> dict[str, object]:
     }
 
 
-def fitted(
-    kind: str, seed: int, steps: int, rise: float, validation: float = 0.0
-) -> tuple[inference.Run, float]:
-    """A fit of a kind to the training characters that are not for validation, and its seconds."""
-    train = data.load("concepts", source="omniglot", validation=validation, seed=seed).train
+def measured(
+    kind: str,
+    seed: int,
+    steps: int = STEPS,
+    rise: float = RISE,
+    rate: float = 1e-3,
+    schedule: str = "constant",
+) -> dict[str, object]:
+    """Bounds by set size, of MNIST's sets, and how new drawings are recognised."""
+    train = data.load("concepts", source="omniglot", validation=0.0, seed=seed).train
     pair = zoo.build(
         "hfsgm", train, seed=seed, layers=2, context=16, latent=16, hidden=128, subset=5,
         rise=rise, **KINDS[kind],
     )  # fmt: skip
     began = time.monotonic()
     run = inference.fit(
-        pair, train, seed=seed, steps=steps, batch_size=32, learning_rate=1e-3, progress=False,
-        compile=True,
+        pair, train, seed=seed, steps=steps, batch_size=32, learning_rate=rate,
+        schedule=schedule, progress=False, compile=True,
     )  # fmt: skip
-    return run, time.monotonic() - began
-
-
-def validated(kind: str, seed: int, steps: int, rise: float) -> dict[str, object]:
-    """Bounds by set size on a tenth of the training characters, which the fit does not see."""
-    run, seconds = fitted(kind, seed, steps, rise, validation=0.1)
-    found = {
-        n: data.load(
-            "concepts", source="omniglot", size=n, test_size=n, validation=0.1, seed=seed
-        ).validation
-        for n in SIZES
-    }
-    return {"seconds": seconds, "bound": {n: per_image(run, rows) for n, rows in found.items()}}
-
-
-def measured(kind: str, seed: int, steps: int = STEPS, rise: float = RISE) -> dict[str, object]:
-    """Bounds by set size, of MNIST's sets, and how new drawings are recognised."""
-    run, seconds = fitted(kind, seed, steps, rise)
-    found: dict[str, object] = {"seconds": seconds}
+    found: dict[str, object] = {"seconds": time.monotonic() - began}
     if seed in SEEDS:
         found["bound"] = {n: per_image(run, rows_of("omniglot", seed, n)) for n in SIZES}
         if kind != "VAE":
-            found |= drawn(run.pair, seed)
+            found |= drawn(pair, seed)
     digits = rows_of("mnist", seed, 5)
     found["mnist"] = per_image(run, digits.rows(slice(400)))
     return found
 
 
-def by_kind(job, asked) -> tuple[dict[str, list], float]:
-    """What a job found by kind, in the order it was asked in, and the minutes of all fits."""
-    found = run_all(job, asked)
+def by_kind(asked) -> tuple[dict[str, list], float]:
+    """What was measured by kind, in the order it was asked in, and the minutes of all fits."""
+    found = run_all(measured, asked)
     minutes = round(sum(run["seconds"] for run in found) / 60, 1)
     return {k: [f for a, f in zip(asked, found, strict=True) if a[0] == k] for k in KINDS}, minutes
 
@@ -141,14 +140,21 @@ def by_kind(job, asked) -> tuple[dict[str, list], float]:
 @pytest.fixture(scope="module")
 def fits():
     """The kinds at the settings of checks 1 to 5."""
-    asked = [(k, s) for s in TRANSFER for k in KINDS if s in SEEDS or k in ("mean", "attention")]
-    return by_kind(measured, asked)
+    kinds = "VAE", "NS", "mean", "attention"
+    asked = [(k, s) for s in TRANSFER for k in kinds if s in SEEDS or k in ("mean", "attention")]
+    return by_kind(asked)
 
 
 @pytest.fixture(scope="module")
 def longer():
     """The second attempt at the hierarchy's lead, at the two kinds that it compares."""
-    return by_kind(measured, [(k, seed, *LONGER) for k in ("NS", "attention") for seed in SEEDS])
+    return by_kind([(kind, seed, *LONGER) for kind in ("NS", "attention") for seed in SEEDS])
+
+
+@pytest.fixture(scope="module")
+def faster():
+    """The third, at a rate that validation characters prefer."""
+    return by_kind([(kind, seed, *FASTER) for kind in ("NS", "FiLM") for seed in SEEDS])
 
 
 def bound(runs, n: int) -> float:
@@ -188,7 +194,7 @@ def test_contexts_help_and_attention_more(fits, record):
         ),
     }  # fmt: skip
     for claim, (holds, *pair) in claims.items():
-        note = told("HFSGM with mean pools", kinds["mean"]) + ("" if holds else CAUSE)
+        note = told("HFSGM with mean pools", kinds["mean"]) + ("" if holds else f"; {CAUSE}")
         record(
             f"hfsgm: {claim}", paper=ORDER, note=note, fixture="fits", minutes=minutes,
             **row(holds, *(told(kind, kinds[kind]) for kind in pair)),
@@ -196,16 +202,17 @@ def test_contexts_help_and_attention_more(fits, record):
     assert all(holds for holds, *_ in claims.values()), at
 
 
-def test_a_longer_training(longer, record):
-    """Check 1's lead of the hierarchy, where it missed: 4,000 steps, and a slower rise."""
-    kinds, minutes = longer
-    lead = {n: bound(kinds["attention"], n) - bound(kinds["NS"], n) for n in SIZES}
+@pytest.mark.parametrize(("attempt", "kind"), [("longer", "attention"), ("faster", "FiLM")])
+def test_further_attempts(attempt, kind, record, request):
+    """Check 1's lead of the hierarchy, where it missed."""
+    kinds, minutes = request.getfixturevalue(attempt)
+    lead = {n: bound(kinds[kind], n) - bound(kinds["NS"], n) for n in SIZES}
     holds = lead[5] >= 0.1 and lead[20] >= 0.15
-    more = "but 4,000 steps, beta rises in the first 80 %"
+    claim = f"1, {attempt}: attention 0.1 above the Neural Statistician at n = 5, 0.15 at n = 20"
     record(
-        "hfsgm: 1, longer: attention 0.1 above the Neural Statistician at n = 5, 0.15 at n = 20",
-        paper=ORDER, fixture="longer", minutes=minutes,
-        **row(holds, *(told(kind, kinds[kind]) for kind in ("attention", "NS")), more),
+        f"hfsgm: {claim}", paper=ORDER, fixture=attempt, minutes=minutes,
+        **row(holds, told(kind, kinds[kind]), told("NS", kinds["NS"]), BUT[attempt]),
+        note="" if holds else CAUSE,
     )  # fmt: skip
     assert holds, lead
 
