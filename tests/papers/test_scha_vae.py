@@ -144,5 +144,8 @@ def test_whole_life(tmp_path) -> None:
         return build("scha_vae", digits, seed=0, **small)
 
     _, idata = whole_life(make, digits, tmp_path, epochs=2, batch_size=20)
-    assert idata.posterior.z_1.sizes["element"] == 4
+    z = idata.posterior.z_1
+    assert z.sizes["element"] == 6  # of which test sets have four
+    gone = z.isnull().any([d for d in z.dims if d != "element"]).values
+    assert gone.tolist() == 4 * [False] + 2 * [True]
     assert idata.posterior.c_1.shape[-3:] == (2, 4, 4)
