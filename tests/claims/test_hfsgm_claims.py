@@ -38,10 +38,13 @@ SETTINGS = (
 )
 ORDER = "order VAE, NS, hierarchical with attention; more with larger sets"
 CAUSE = (
-    "on validation characters (seed 10) attention is 0.1 to 0.2 below the Neural Statistician, at "
-    "1e-3 and at 3e-3: with contexts added it reconstructs as well to 0.1 nats, and of a set of "
-    "five the lower context has 1 nat, the upper one 6. The lead is one of speed: after 800 steps "
-    "(beta rising in a fifth; test characters of seed 10) it is 0.3"
+    "contexts are added, and the rate stays at 1e-3: on validation characters of seed 10, after "
+    "2,500 steps, both kinds are 0.8 nats short of 3e-3 falling along a cosine, where, with FiLM, "
+    "the lead is there (see faster)"
+)
+AGAINST = (
+    "on validation characters of seed 10 it is 0.2 below at each n, and of a set of five the "
+    "lower context has 1 nat, the upper one 6"
 )
 BUT = {
     "longer": "but 4,000 steps, beta rises in the first 80 % (not tried on validation characters)",
@@ -161,7 +164,7 @@ def test_further_attempts(attempt, kind, record, request):
     record(
         f"hfsgm: {claim}", paper=ORDER, fixture=attempt, minutes=minutes,
         **row(holds, told(kind, kinds[kind]), told("NS", kinds["NS"]), BUT[attempt]),
-        note="" if holds else CAUSE,
+        note=AGAINST if holds else CAUSE,
     )  # fmt: skip
     assert holds, lead
 
