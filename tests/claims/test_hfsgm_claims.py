@@ -84,9 +84,11 @@ def measured(
 
 def by_kind(asked) -> tuple[dict[str, list], float]:
     """What was measured by kind, in the order it was asked in, and the minutes of all fits."""
-    found = run_all(measured, asked)
-    minutes = round(sum(run["seconds"] for run in found) / 60, 1)
-    return {k: [f for a, f in zip(asked, found, strict=True) if a[0] == k] for k in KINDS}, minutes
+    found: dict[str, list] = {}
+    for (kind, *_), run in zip(asked, run_all(measured, asked), strict=True):
+        found.setdefault(kind, []).append(run)
+    seconds = sum(run["seconds"] for runs in found.values() for run in runs)
+    return found, round(seconds / 60, 1)
 
 
 @pytest.fixture(scope="module")
