@@ -133,9 +133,7 @@ def pair_of(options: argparse.Namespace) -> zoo.Pair:
     known = {"most": options.elements, "hidden": options.hidden, "seed": 0}
     if options.pair == "hfsgm":
         return zoo.build("hfsgm", data_dim=196, layers=2, **known)
-    return zoo.build(
-        "scha_vae", shape=(14, 14, 1), sides=(1, 2, 4, 8), context=16, latent=16, **known
-    )
+    return zoo.build("scha_vae", shape=(14, 14, 1), sides=(1, 4), context=8, latent=8, **known)
 
 
 def stepping(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:

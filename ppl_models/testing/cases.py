@@ -32,7 +32,7 @@ ROWS = 7
 COMPANIES = ([6, 2, 0, 5, 1, 4, 3], [3, 1], [5], [0, 6, 4, 2])
 DATA_SIZE, CLASSES, FIRST_SIZE = 9, 3, 4  # of small pairs; further integers count up from 4
 IMAGE = (4, 3)  # height and width of their images
-MOST = 4  # entries of a tuple
+MOST = 4  # entries of a tuple; of longer ones the first, the middle and the last
 # A paper's file tells its story; loops, flags, plots, downloads and devices live elsewhere.
 FOREIGN_IMPORTS = {"argparse", "matplotlib", "pooch", "requests", "tqdm", "urllib"}
 FOREIGN_CALLS = {"backward", "clear_param_store", "cuda", "manual_seed", "param", "print"}
@@ -62,7 +62,7 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
     Returns:
         By field name: 9 or (labels) 3 for sizes that come from the data, 4 x 3 pixels of at most
         3 channels for shapes, at most 4, 5, 6, ... for other integers, and at most 5 in each
-        of the first 4 entries of a tuple.
+        entry of a tuple, of which more than 4 are the first, the middle and the last.
     """
     settings: dict[str, Any] = {}
     sizes = itertools.count(FIRST_SIZE)
@@ -82,7 +82,9 @@ def small_settings(cls: type[Pair]) -> dict[str, Any]:
         elif isinstance(default, int) and not isinstance(default, bool):
             settings[field.name] = min(default, next(sizes))
         elif isinstance(default, tuple) and all(type(entry) is int for entry in default):
-            settings[field.name] = tuple(min(entry, 5) for entry in default[:MOST])
+            if len(default) > MOST:
+                default = (default[0], default[len(default) // 2], default[-1])
+            settings[field.name] = tuple(min(entry, 5) for entry in default)
     return settings
 
 

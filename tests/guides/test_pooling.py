@@ -96,3 +96,37 @@ def test_what_does_not_fit() -> None:
         guides.Pool("maximum", 3)
     with pytest.raises(ValueError, match="heads is 0, expected at least 1"):
         guides.Pool("attention", 3, 0)
+
+
+@pytest.mark.parametrize("kind", guides.POOLS)
+def test_maps_have_one_weight_of_each_head(kind: str) -> None:
+    """Values of several pixels: heads look at all pixels, and draws on the left stay."""
+    pool = pool_of(kind)
+    h, w = 2, 3
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(2, M, B, h, w, D, generator=draw, dtype=torch.float64)
+    found = pool(x, THERE, within=2)
+    assert found.shape == (2, 1, B, h, w, pool.size)
+    assert_close(pool(x[1], THERE, within=2), found[1, 0], rtol=1e-12, atol=1e-12)
+    assert_close(pool(x[0], THERE.flip(1), within=2), pool(x[0].flip(0), THERE, within=2))
+    for b, n in enumerate(SIZES[:3]):
+        maps = x[1, :n, b]  # m x h x w x D
+        if kind != "attention":
+            wanted = maps.mean(0) if kind == "mean" else maps.amax(0)
+        else:
+            parts = []
+            query, key, value = (
+                given @ net.weight.T
+                for net, given in (
+                    (pool.query, maps.mean(0)),
+                    (pool.key, maps),
+                    (pool.value, maps),
+                )
+            )
+            for part in torch.arange(pool.size).split(pool.size // pool.heads):
+                scores = (query[..., part] * key[..., part]).sum((1, 2, 3))
+                weights = (scores / math.sqrt(len(part) * h * w)).softmax(0)
+                parts.append(torch.einsum("m,mhwd->hwd", weights, value[..., part]))
+            wanted = torch.cat(parts, -1)
+        assert_close(found[1, 0, b], wanted, rtol=1e-12, atol=1e-12)
+    assert not found[:, :, 3].any()

@@ -54,33 +54,37 @@ def by_hand(pair, x, sites):
     seen, h = guide.first.layers(x.reshape(m, 1, D, 1)), {}
     for side, block in zip(guide.sides, guide.blocks, strict=True):
         seen = h[side] = block.layers(seen)
-    c, z = story.c_start[None], story.z_start.expand(m, *story.z_start.shape)
+    z = story.z_start.expand(m, *story.z_start.shape)
+    c = story.c_start[None] if story.contexts else None
     kl = x.new_zeros(())
     for place, (step, own) in enumerate(zip(story.steps, guide.steps, strict=True)):
         layer, side = len(story.steps) - place, step.side
-        c, z = (v if v.shape[-1] == side else F.interpolate(v, (side, side)) for v in (c, z))
-        raw, rest = step.c_prior.layers(c).split((step.sizes[0], SMALL["hidden"]), 1)
-        q = own.c.layers(pooled(own.pool, c + h[side] + own.z_to_c.layers(z)))
-        kl = kl + kl_divergence(normal(q), normal(raw)).sum()  # once, however many elements
-        c = step.c_block.layers(c + rest + step.c_in.layers(sites[f"c_{layer}"][None]))
-        state = z + step.c_to_z.layers(c)
+        state = z = z if z.shape[-1] == side else F.interpolate(z, (side, side))
+        if c is not None:
+            c = c if c.shape[-1] == side else F.interpolate(c, (side, side))
+            raw, rest = step.c_prior.layers(c).split((step.sizes[0], SMALL["hidden"]), 1)
+            q = own.c.layers(pooled(own.pool, c + h[side] + own.z_to_c.layers(z)))
+            kl = kl + kl_divergence(normal(q), normal(raw)).sum()  # once, however many elements
+            c = step.c_block.layers(c + rest + step.c_in.layers(sites[f"c_{layer}"][None]))
+            state = z + step.c_to_z.layers(c)
         raw, rest = step.z_prior.layers(state).split((step.sizes[1], SMALL["hidden"]), 1)
         q = own.z.layers(torch.cat([state, h[side]], 1))
         kl = kl + kl_divergence(normal(q), normal(raw)).sum()
         z = step.z_block.layers(z + rest + step.z_in.layers(sites[f"z_{layer}"]))
-    made = pair.decoder.block.layers(z + story.last.layers(c))
+    made = pair.decoder.block.layers(z if c is None else z + story.last.layers(c))
     logits = pair.decoder.net.layers(F.interpolate(made, (D, 1))).reshape(m, D)
     return Bernoulli(logits=logits).log_prob(x).sum(), kl
 
 
 @pytest.mark.parametrize(
-    ("pool", "scale", "dtype"),
-    [*((pool, 10, torch.float64) for pool in POOLS), ("mean", 1, torch.float32),
-     ("attention", 1, torch.float64), ("attention", 10, torch.float32)],
+    ("pool", "scale", "dtype", "context"),
+    [*((pool, 10, torch.float64, 2) for pool in POOLS), ("mean", 1, torch.float32, 2),
+     ("attention", 1, torch.float64, 2), ("attention", 10, torch.float32, 2),
+     ("mean", 10, torch.float64, 0)],
 )  # fmt: skip
-def test_the_loss_is_the_sum_by_hand(pool, scale, dtype) -> None:
+def test_the_loss_is_the_sum_by_hand(pool, scale, dtype, context) -> None:
     """Of sets of several sizes; contexts count once for a set, KL terms 1/9 at first."""
-    pair, batch = pair_of(pool, dtype), rows(dtype=dtype)
+    pair, batch = pair_of(pool, dtype, context=context), rows(dtype=dtype)
     batch = Batch(dict(batch), size=scale * B)
     trace = drawn(pair, batch)
     guide = poutine.replay(pair.guide, trace=trace)
@@ -140,5 +144,8 @@ def test_whole_life(tmp_path) -> None:
         return build("scha_vae", digits, seed=0, **small)
 
     _, idata = whole_life(make, digits, tmp_path, epochs=2, batch_size=20)
-    assert idata.posterior.z_1.sizes["element"] == 4
+    z = idata.posterior.z_1
+    assert z.sizes["element"] == 6  # of which test sets have four
+    gone = z.isnull().any([d for d in z.dims if d != "element"]).values
+    assert gone.tolist() == 4 * [False] + 2 * [True]
     assert idata.posterior.c_1.shape[-3:] == (2, 4, 4)

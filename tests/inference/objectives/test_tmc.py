@@ -226,8 +226,6 @@ REFUSED = [
     pytest.param("ladder", 70, 2, False, r"'z7' \(2 draws\), and 5 others have 8192 ", id="70"),
     pytest.param("sum", 36, 8, False, r"'z7' \(8 draws\), and 28 others have 3.25e\+32 ",
                  id="36 at once"),
-    pytest.param("sum", 30, 2, False, r"'z7' \(2 draws\), and 22 others have 1.07e\+09 ",
-                 id="30 at once"),
     pytest.param("ladder", 7, 4, True, r"'y' \(3 values\), 'z0' \(4 draws\), .* have 12288 ",
                  id="with a label"),
 ]  # fmt: skip
