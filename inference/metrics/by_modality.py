@@ -85,14 +85,15 @@ def _truth(groups: Mapping[str, xr.Dataset], label: str | None) -> Tensor | None
 
 
 def _codes(alone: xr.Dataset, part: str) -> Tensor:
-    """Means or deviations ``(M, N, D)``, of all codes side by side."""
+    """Means or deviations ``(M, N, D)``, of all codes side by side; D is 0 where none has any."""
     shape = alone.sizes[DIM], alone.sizes["datum"], -1
     parts = [
         values.transpose(DIM, "datum", ...).values.reshape(*shape)
         for name, values in alone.items()
         if str(name).endswith(part)
     ]
-    return torch.from_numpy(np.concatenate(parts, -1)).double()
+    none = np.empty((*shape[:2], 0))
+    return torch.from_numpy(np.concatenate([none, *parts], -1)).double()
 
 
 def _halves(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +114,7 @@ def _canonical(first: Tensor, second: Tensor) -> float:
 
 def _accuracy(codes: Tensor, truth: Tensor) -> float:
     fitted, asked = _halves((codes.isfinite().all(1) & (truth >= 0)).nonzero().flatten())
-    if not len(asked) or len(truth[fitted].unique()) < 2:
+    if not len(asked) or len(truth[fitted].unique()) < 2 or not codes.shape[1]:
         return math.nan
     return latent_accuracy(codes[fitted], truth[fitted], codes[asked], truth[asked])
 
@@ -123,7 +124,7 @@ def _related(loc: Tensor, scale: Tensor, truth: Tensor) -> float:
     there = loc.isfinite().all(2) & (truth >= 0)
     (first, second), own, others = there, truth[there[0]], truth[there[1]]
     same = own.unsqueeze(1) == others
-    if not bool(same.any()) or bool(same.all()):
+    if not bool(same.any()) or bool(same.all()) or not loc.shape[2]:
         return math.nan
     distances = wasserstein(loc[0, first], scale[0, first], loc[1, second], scale[1, second])
     return relatedness(distances, own, others)

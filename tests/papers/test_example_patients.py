@@ -64,9 +64,6 @@ def test_what_patients_share_is_found() -> None:
     torch.manual_seed(0)
     new = pair.sample_sets(batch, 50, mean=False).mean(1).double().numpy()
     off = np.abs(new - truth[:, None] * np.linspace(-1, 1, D)).mean()
-    with_context = inference.set_likelihood(pair, rows.test, context=2, draws=500)
-    assert correlation > 0.9 and off < 0.4, (
-        correlation,
-        off,
-        float(with_context.per_element.mean()),
-    )
+    # Ten seeds of patients and training: 0.992 (0.002) and 0.116 (0.017); new cells of another
+    # patient are off by 0.51 to 0.72.
+    assert correlation > 0.98 and off < 0.19, (correlation, off)

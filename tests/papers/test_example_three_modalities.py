@@ -52,14 +52,17 @@ def test_it_tells_what_was_not_measured():
         **gaps({n: v[:600] for n, v in sites.items()}, 1), splits=np.full(600, "train")
     )
     pair = zoo.build(PAIR, train)
-    inference.fit(pair, train, epochs=30, batch_size=60, learning_rate=1e-2, progress=False)
+    inference.fit(pair, train, epochs=30, batch_size=60, learning_rate=3e-3, progress=False)
     test = {n: torch.tensor(v[600:]).float() for n, v in sites.items()}
     for missing in sites:
         seen = zoo.Batch({n: v for n, v in test.items() if n != missing})
         found = pair.intervene(seen, codes="mean")[missing]
         both = torch.stack((found.flatten(), test[missing].flatten()))
+        both = both.log1p() if missing == "rna" else both  # the largest counts are not all
         told = float(both.corrcoef()[0, 1])
         assert told > BOUNDS[missing], (missing, told)
 
 
-BOUNDS = {"rna": 0.5, "protein": 0.5, "stains": 0.3}
+# Ten seeds of training: rna 0.53 (0.07), protein 0.85 (0.03), stains 0.680 (0.004). Means of the
+# columns, which tell nothing of a cell: 0.14, 0.00, 0.03.
+BOUNDS = {"rna": 0.25, "protein": 0.73, "stains": 0.66}

@@ -11,7 +11,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import data, guides, inference
 from ppl_models.inference.posterior.export import load
-from ppl_models.inference.posterior.groups import groups_of
+from ppl_models.inference.posterior.groups import groups_of, with_groups
 
 ROWS = 120
 SIZES = {"s": 6, "t": 4, "u": 3}
@@ -158,6 +158,18 @@ def test_guides_that_need_all_modalities_tell_of_none():
     assert "modalities" not in groups_of(run.posterior(rows, draws=2))
     with pytest.raises(ValueError, match="factor 'z' is given"):
         run.posterior(rows, draws=2, oracle={"t": lambda x: x[:, 0]})
+
+
+def test_codes_without_means_leave_what_an_oracle_sees():
+    rows = table()
+    idata = inference.Run(fitted("mvae", rows), "").posterior(
+        rows, draws=2, oracle={"t": lambda x: x[:, 0] > 1}
+    )
+    told = groups_of(idata)["modalities"].drop_vars(("z_loc", "z_scale"))
+    scores = inference.modality_scores(with_groups(idata, modalities=told))
+    own = inference.modality_scores(idata)
+    assert scores.coherence.equals(own.coherence) and scores.coherence.notnull().any()
+    assert all(scores[name].isnull().all() for name in ("canonical", "relatedness", "accuracy"))
 
 
 def test_chains_have_codes_of_their_own():
