@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-import time
-from collections.abc import Callable
 
 import pyro
 import torch
 import torch.nn.functional as F
+from interleaved import Step, compiled, measure, ratio, stepping
 from torch import Tensor, nn
 
 import ppl_models as zoo
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.schedule import Progress
-from ppl_models.inference.training.compiled_step import Compiled, inductor
 from ppl_models.parts.set_maps import LEAST, UNIT
 
 PAIRS = [("eager", "torch"), ("compiled", "torch"), ("compiled", "torch compiled")]
@@ -32,8 +30,8 @@ Moments = tuple[Tensor, Tensor]
 
 def kl(q: Moments, p: Moments) -> Tensor:
     """Of diagonal Normals, all entries together."""
-    ratio = (q[1] / p[1]).square()
-    return 0.5 * (ratio + ((q[0] - p[0]) / p[1]).square() - 1 - ratio.log()).sum()
+    wider = (q[1] / p[1]).square()
+    return 0.5 * (wider + ((q[0] - p[0]) / p[1]).square() - 1 - wider.log()).sum()
 
 
 class ByHand(nn.Module):
@@ -136,31 +134,14 @@ def pair_of(options: argparse.Namespace) -> zoo.Pair:
     return zoo.build("scha_vae", shape=(14, 14, 1), sides=(1, 4), context=8, latent=8, **known)
 
 
-def stepping(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimiser = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss().backward()
-        optimiser.step()
-
-    return step
-
-
-def ours(pair: zoo.Pair, batch: Batch) -> dict[str, Callable[[], None]]:
+def ours(pair: zoo.Pair, batch: Batch) -> dict[str, Step]:
     objective = pair.objective()
     objective.at(Progress(0.1, 100))  # KL terms at 5/9
-    graph = Compiled(objective, pair, list(pair.parameters()), (), inductor)
-    optimiser = torch.optim.Adam(pair.parameters(), 1e-4, fused=True)
-
-    def compiled() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        if graph.gradient((batch,), batch.size) is None:
-            raise RuntimeError("the step is not compiled")
-        optimiser.step()
-
-    plain = stepping(pair, lambda: objective.differentiable_loss(pair.model, pair.guide, (batch,)))
-    return {"eager": plain, "compiled": compiled}
+    loss = objective.differentiable_loss
+    return {
+        "eager": stepping(pair, lambda: loss(pair.model, pair.guide, (batch,))),
+        "compiled": compiled(pair, objective, batch),
+    }
 
 
 def main() -> None:
@@ -182,17 +163,10 @@ def main() -> None:
     steps = ours(pair, batch)
     steps["torch"] = stepping(hand, lambda: hand.loss(x, batch.size, 5 / 9))
     steps["torch compiled"] = stepping(hand, lambda: fast(x, batch.size, 5 / 9))
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(options.repeats + 5):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if repeat >= 5:
-                times[name].append(1e3 * (time.perf_counter() - began))
+    times = measure(steps, options.repeats)
     print("| " + " | ".join(f"{n} {statistics.median(t):.2f} ms" for n, t in times.items()) + " |")
     for one, other in PAIRS:
-        ratios = [a / b for a, b in zip(times[one], times[other], strict=True)]
-        print(f"{one} / {other}: {statistics.median(ratios):.2f}")
+        print(f"{one} / {other}: {ratio(times, one, other):.2f}")
 
 
 if __name__ == "__main__":
