@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
 import torch
+from interleaved import Step, measure, ratio, stepping
 from torch import nn
 
 from ppl_models.batch import Batch
@@ -75,17 +74,10 @@ OBJECTIVES = {
 }
 
 
-def stepper(objective: ELBO, batch: Batch) -> Callable[[], None]:
+def step_of(objective: ELBO, batch: Batch) -> Step:
     torch.manual_seed(0)
     pair = Study()
-    optimiser = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        objective.differentiable_loss(pair.model, pair.guide, batch).backward()
-        optimiser.step()
-
-    return step
+    return stepping(pair, lambda: objective.differentiable_loss(pair.model, pair.guide, batch))
 
 
 def main() -> None:
@@ -96,18 +88,12 @@ def main() -> None:
     torch.set_num_threads(1)
     pyro.enable_validation(False)
     x = (torch.rand(options.rows, SIDE * SIDE) > 0.9).float()
-    steps = {name: stepper(o, Batch({"x": x}, size=N)) for name, o in OBJECTIVES.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(options.repeats + 3):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if repeat >= 3:
-                times[name].append(1e3 * (time.perf_counter() - began))
+    steps = {name: step_of(o, Batch({"x": x}, size=N)) for name, o in OBJECTIVES.items()}
+    times = measure(steps, options.repeats)
     print("| term | ms | to plain |\n|---|---|---|")
     for name, taken in times.items():
-        ratios = [t / p for t, p in zip(taken, times["plain"], strict=True)]
-        print(f"| {name} | {statistics.median(taken):.1f} | {statistics.median(ratios):.2f} |")
+        times_that = ratio(times, name, "plain")
+        print(f"| {name} | {statistics.median(taken):.1f} | {times_that:.2f} |")
 
 
 if __name__ == "__main__":

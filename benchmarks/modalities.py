@@ -3,7 +3,7 @@
     python benchmarks/modalities.py [--repeats 30] [--rows 310]
 
 Interleaved in one process, on one thread; median milliseconds of loss, gradient and one step of
-Adam, and the mean of the ratios to the step of complete rows beside it.
+Adam, and the median of the ratios to the step of complete rows beside it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pyro
 import torch
+from interleaved import Step, measure, ratio, stepping
 
 import ppl_models as zoo
 from ppl_models.batch import Batch
@@ -36,20 +36,13 @@ def pair_of(name: str) -> Pair:
     )
 
 
-def step_of(pair: Pair, batches: Sequence[Batch]) -> Callable[[], None]:
-    """Loss, gradient and one step."""
+def step_of(pair: Pair, batches: Sequence[Batch]) -> Step:
     (stage,) = pair.stages()
-    optimiser = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        stage.objective.differentiable_loss(pair.model, pair.guide, batches).backward()
-        optimiser.step()
-
-    return step
+    loss = stage.objective.differentiable_loss
+    return stepping(pair, lambda: loss(pair.model, pair.guide, batches))
 
 
-def steps(name: str, rows: int) -> dict[str, Callable[[], None]]:
+def steps(name: str, rows: int) -> dict[str, Step]:
     """The steps to compare, on as many rows each."""
     torch.manual_seed(0)
     values = {n: torch.randn(rows, size) for n, size in zip(SITES, SIZES, strict=True)}
@@ -78,17 +71,10 @@ def main() -> None:
     pyro.enable_validation(False)
     for name in ("mvae", "mmvae", "mopoe"):
         every = steps(name, options.rows)
-        times: dict[str, list[float]] = {what: [] for what in every}
-        for turn in range(options.repeats + 3):
-            for what, step in every.items():
-                began = time.perf_counter()
-                step()
-                if turn >= 3:
-                    times[what].append(1e3 * (time.perf_counter() - began))
-        first = times["complete rows"]
+        times = measure(every, options.repeats)
         for what, found in times.items():
-            ratio = statistics.mean(a / b for a, b in zip(found, first, strict=True))
-            print(f"{name:6} {what:24} {statistics.median(found):8.1f} ms   {ratio:5.2f}")
+            times_that = ratio(times, what, "complete rows")
+            print(f"{name:6} {what:24} {statistics.median(found):8.1f} ms   {times_that:5.2f}")
 
 
 if __name__ == "__main__":

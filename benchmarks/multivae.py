@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
-from collections.abc import Callable
 
 import pyro
 import torch
+from interleaved import Step, compiled, measure, ratio, stepping
 from multivae.data.datasets.base import IncompleteDataset, MultimodalBaseDataset
 from multivae.models import MMVAE, MVAE, MMVAEConfig, MVAEConfig
 from multivae.models.base import ModelOutput
@@ -26,10 +25,8 @@ from torch import Tensor, nn
 
 import ppl_models as zoo
 from ppl_models import Pair
-from ppl_models.batch import Batch
 from ppl_models.data import Table
 from ppl_models.inference.objectives.schedule import Progress
-from ppl_models.inference.training.compiled_step import Compiled, inductor
 from ppl_models.inference.training.merged_rows import merged
 from ppl_models.modalities import mark
 
@@ -67,17 +64,6 @@ class Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.net(z))
 
 
-def stepping(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss().backward()
-        optimiser.step()
-
-    return step
-
-
 def pair_of(name: str, sites: tuple[str, ...]) -> Pair:
     settings = {"subsets": 0} if name == "mvae" else {"particles": 1}
     return zoo.build(
@@ -85,21 +71,6 @@ def pair_of(name: str, sites: tuple[str, ...]) -> Pair:
         kinds=("laplace",) * len(sites), scales=(SCALE,) * len(sites), hidden=(HIDDEN,),
         **settings,
     )  # fmt: skip
-
-
-def compiled(pair: Pair, batch: Batch) -> Callable[[], None]:
-    objective = pair.objective()
-    objective.at(Progress(0.5, 100))
-    graph = Compiled(objective, pair, list(pair.parameters()), (), inductor)
-    optimiser = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        if graph.gradient((batch,), batch.size) is None:
-            raise RuntimeError("the step is not compiled")
-        optimiser.step()
-
-    return step
 
 
 def theirs(name: str, sites: tuple[str, ...]) -> nn.Module:
@@ -116,7 +87,7 @@ def theirs(name: str, sites: tuple[str, ...]) -> nn.Module:
     return MMVAE(MMVAEConfig(**common, **options, K=1), *networks)
 
 
-def steps(name: str, count: int, gaps: bool, rows: int) -> dict[str, Callable[[], None]]:
+def steps(name: str, count: int, gaps: bool, rows: int) -> dict[str, Step]:
     torch.manual_seed(0)
     sites = tuple(SIZES)[:count]
     values = {s: torch.rand(rows, SIZES[s]) for s in sites}
@@ -142,7 +113,7 @@ def steps(name: str, count: int, gaps: bool, rows: int) -> dict[str, Callable[[]
         "eager": stepping(
             pair, lambda: objective.differentiable_loss(pair.model, pair.guide, (batch,))
         ),
-        "compiled": compiled(pair_of(name, sites), batch),
+        "compiled": compiled(pair_of(name, sites), objective, batch),
         "multivae": stepping(other, lambda: other(inputs, epoch=2).loss),
     }
 
@@ -156,18 +127,9 @@ def main() -> None:
     pyro.enable_validation(False)
     for name, (count, gaps) in itertools.product(("mvae", "mmvae"), KINDS):
         every = steps(name, count, gaps, options.rows)
-        times: dict[str, list[float]] = {what: [] for what in every}
-        for turn in range(options.repeats + 5):
-            for what, step in every.items():
-                began = time.perf_counter()
-                step()
-                if turn >= 5:
-                    times[what].append(1e3 * (time.perf_counter() - began))
+        times = measure(every, options.repeats)
         told = " | ".join(f"{statistics.median(times[what]):.1f}" for what in every)
-        ratios = [
-            statistics.median(a / b for a, b in zip(times[w], times["multivae"], strict=True))
-            for w in ("eager", "compiled")
-        ]
+        ratios = [ratio(times, w, "multivae") for w in ("eager", "compiled")]
         what = f"{name}, {count}{', 31 patterns' if gaps else ''}"
         print(f"| {what} | {told} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |", flush=True)
 

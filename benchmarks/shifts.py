@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import pyro
 import torch
+from interleaved import Step, compiled, measure, ratio, stepping
 from torch import Tensor, nn
 from torch.distributions import Beta, Normal, kl_divergence
 
@@ -23,7 +22,6 @@ import ppl_models as zoo
 from ppl_models import data
 from ppl_models.batch import Batch
 from ppl_models.inference.objectives.schedule import Progress
-from ppl_models.inference.training.compiled_step import Compiled, inductor
 
 LATENT, K = 8, 20.0
 PAIRS = [
@@ -69,19 +67,8 @@ class ByHand(nn.Module):
         return cells * (weight * kl - log_p.sum(-1)).mean() + weight * sparse
 
 
-def stepping(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss().backward()
-        optimiser.step()
-
-    return step
-
-
-def ours(rows: data.Dataset, batch: Batch, hidden: int) -> dict[str, Callable[[], None]]:
-    steps: dict[str, Callable[[], None]] = {}
+def ours(rows: data.Dataset, batch: Batch, hidden: int) -> dict[str, Step]:
+    steps: dict[str, Step] = {}
     for name, masks in {"eager": "summed", "gumbel": "gumbel", "VAE": "zeros"}.items():
         pair = zoo.build(
             "svae_plus", rows, latent=LATENT, hidden=(hidden, hidden), masks=masks, sparsity=K
@@ -92,16 +79,7 @@ def ours(rows: data.Dataset, batch: Batch, hidden: int) -> dict[str, Callable[[]
             pair, lambda p=pair, o=objective: o.differentiable_loss(p.model, p.guide, (batch,))
         )
         if name == "eager":
-            graph = Compiled(objective, pair, list(pair.parameters()), (), inductor)
-            optimiser = torch.optim.Adam(pair.parameters(), 1e-3, fused=True)
-
-            def compiled(graph: Compiled = graph, optimiser: torch.optim.Adam = optimiser) -> None:
-                optimiser.zero_grad(set_to_none=True)
-                if graph.gradient((batch,), batch.size) is None:
-                    raise RuntimeError("the step is not compiled")
-                optimiser.step()
-
-            steps["compiled"] = compiled
+            steps["compiled"] = compiled(pair, objective, batch)
     return steps
 
 
@@ -122,17 +100,10 @@ def main() -> None:
     steps = ours(cells, batch, options.hidden)
     steps["torch"] = stepping(hand, lambda: hand.loss(*known))
     steps["torch compiled"] = stepping(hand, lambda: fast(*known))
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(options.repeats + 5):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if repeat >= 5:
-                times[name].append(1e3 * (time.perf_counter() - began))
+    times = measure(steps, options.repeats)
     print("| " + " | ".join(f"{n} {statistics.median(t):.2f} ms" for n, t in times.items()) + " |")
     for one, other in PAIRS:
-        ratios = [a / b for a, b in zip(times[one], times[other], strict=True)]
-        print(f"{one} / {other}: {statistics.median(ratios):.2f}")
+        print(f"{one} / {other}: {ratio(times, one, other):.2f}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from typing import Any
 import opponents as by_hand
 import pyro
 import torch
+from interleaved import Step, Times, compiled, measure, ratio, stepping
 from opponents import D, L, N
 from pyro.infer import SVI, TraceEnum_ELBO
 from torch import nn
@@ -44,7 +44,6 @@ from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.image_networks import conv_decoder, conv_encoder
 from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO, Objective
-from ppl_models.inference.training.compiled_step import Compiled, inductor
 
 
 @dataclass(frozen=True)
@@ -130,22 +129,7 @@ RATIOS = [
     *(("eager", "floor"), ("compiled", "floor compiled")),
     *(("pyro", "compiled"), ("pyro", "eager"), ("expert", "compiled")),
 ]
-Step = Callable[[], object]
-
-
-def adam(module: nn.Module) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=3e-4, fused=True)
-
-
-def stepping(module: nn.Module, loss: Callable[[], Any]) -> Step:
-    optimiser = adam(module)
-
-    def run() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss().backward()
-        optimiser.step()
-
-    return run
+RATE = 3e-4
 
 
 def ours(row: Row, batch: Batch) -> dict[str, Step]:
@@ -155,18 +139,8 @@ def ours(row: Row, batch: Batch) -> dict[str, Step]:
         with pyro.validation_enabled(False):
             return row.objective.differentiable_loss(pair.model, pair.guide, (batch,))
 
-    graph = Compiled(row.objective, pair, list(pair.parameters()), (), inductor)
-    optimiser = adam(pair)
-
-    def compiled() -> None:
-        if batch["x"].is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()
-        optimiser.zero_grad(set_to_none=True)
-        if graph.gradient((batch,), N) is None:
-            raise RuntimeError("the step is not compiled")
-        optimiser.step()
-
-    return {"eager": stepping(pair, eager), "compiled": compiled}
+    fast = compiled(pair, row.objective, batch, RATE)
+    return {"eager": stepping(pair, eager, RATE), "compiled": fast}
 
 
 def pyros(row: Row, batch: Batch) -> dict[str, Step]:
@@ -174,14 +148,14 @@ def pyros(row: Row, batch: Batch) -> dict[str, Step]:
         return {}
     x, usual, expert = batch["x"], row.pyro, row.expert
     nesting = {"max_plate_nesting": 1} if usual.elbo is TraceEnum_ELBO else {}
-    svi = SVI(usual.model, usual.guide, pyro.optim.Adam({"lr": 3e-4}), usual.elbo(**nesting))
+    svi = SVI(usual.model, usual.guide, pyro.optim.Adam({"lr": RATE}), usual.elbo(**nesting))
     bound = expert.elbo(**nesting)
 
     def loss() -> Any:
         with pyro.validation_enabled(False):
             return bound.differentiable_loss(expert.model, expert.guide, x, batch.rows)
 
-    return {"pyro": lambda: svi.step(x, batch.rows), "expert": stepping(expert, loss)}
+    return {"pyro": lambda: svi.step(x, batch.rows), "expert": stepping(expert, loss, RATE)}
 
 
 def contenders(row: Row, device: torch.device) -> dict[str, Step]:
@@ -196,35 +170,15 @@ def contenders(row: Row, device: torch.device) -> dict[str, Step]:
         if module is not None:
             loss: Any = module.loss
             fast = torch.compile(loss, fullgraph=True, dynamic=False, mode=mode)
-            runs[name] = stepping(module, lambda loss=loss: loss(x))
-            runs[f"{name} compiled"] = stepping(module, lambda fast=fast: fast(x))
+            runs[name] = stepping(module, lambda loss=loss: loss(x), RATE)
+            runs[f"{name} compiled"] = stepping(module, lambda fast=fast: fast(x), RATE)
     return runs
 
 
-def measure(runs: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of every turn."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        for _ in range(5):
-            run()
-    for _ in range(repeats):
-        for name, run in runs.items():
-            wait()
-            began = time.perf_counter()
-            run()
-            wait()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return times
-
-
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float | None:
+def known_ratio(times: Times, one: str, other: str) -> float | None:
     if other not in times:  # where nothing is copied
         other = other.replace("floor", "torch")
-    if one not in times:
-        return None
-    turns = zip(times[one], times[other], strict=True)
-    return statistics.median(a / b for a, b in turns)
+    return ratio(times, one, other) if one in times else None
 
 
 def line(cells: list[str]) -> None:
@@ -248,10 +202,10 @@ def main() -> None:
     found = []
     for name, build in ROWS.items():
         if args.only in name:
-            times = measure(contenders(build(), args.device), args.repeats, args.device)
+            times = measure(contenders(build(), args.device), args.repeats, args.device.type)
             pyro.clear_param_store()
             ms = {n: statistics.median(t) for n, t in times.items()}
-            ratios = {f"{a} / {b}": ratio(times, a, b) for a, b in RATIOS}
+            ratios = {f"{a} / {b}": known_ratio(times, a, b) for a, b in RATIOS}
             found.append({"row": name, "ms": ms, "ratios": ratios})
             line([name, *(f"{ms[n]:.1f}" if n in ms else "-" for n in NAMES)])
     print()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.diagnostics.restarts import agreement as agreement
     from ppl_models.inference.diagnostics.verdict import Verdict as Verdict, verdict as verdict
+    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
     from ppl_models.inference.metrics.canonical import (
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
@@ -304,6 +305,7 @@ _HOMES = {
     "mask_calibration": "diagnostics.counterfactual_checks",
     "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
+    "modality_scores": "metrics.by_modality",
     "moving_average": "objectives.moving_average",
     "nearest_mean_accuracy": "metrics.few_shot",
     "non_descendants": "posterior.axioms",

@@ -61,6 +61,8 @@ class Card:
         departs: Where this pair departs from the paper, and why.
         limits: What it cannot do, and what data it does not fit.
         picture: What the picture on its docs page shows; none without.
+        drawn: Settings of the pair in its plate diagram, where the default one has too many
+            sites to be read; by name.
         causes: Sites that a user may set and whose effects the story tells: the variables of its
             structural causal model. Reports show counterfactuals of them.
         numbers: Sites of the data that are one number per row, without event dimension; they are
@@ -80,6 +82,7 @@ class Card:
     departs: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     picture: str = ""
+    drawn: Mapping[str, Any] = field(default_factory=dict)
     covariates: Mapping[str, str] = field(default_factory=dict)
     density: Density = "data"
     causes: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ def load(
             each row. A concept with more makes several rows.
         test_size: Likewise of validation and test rows, in which each drawing is once.
         validation: Share of the training drawings' concepts (of MNIST, of the drawings) that are
-            validation rows.
+            validation rows: of Omniglot whole characters, with all their turned copies.
         binary: Draw each pixel of validation and test rows as 0 or 1 once, by the seed.
         labelled: Training rows that keep their concept; all if None.
         seed: Seed of splits, rows and pixels.
@@ -63,7 +63,9 @@ def load(
         own = draw.random(len(known[1])) < validation
     elif source == "omniglot":
         known, held, names = fewshot.omniglot(root)
-        own = (draw.random(len(names)) < validation)[known[1]]
+        # A character's eight versions, and its drawings in the other file, are on one side.
+        _, character = np.unique([name.split()[0] for name in names], return_inverse=True)
+        own = (draw.random(len(names)) < validation)[character[known[1]]]
     else:
         known, held = fewshot.stroke_concepts(numpy_generator(seed, 3))
         names = tuple(f"{k % 10} in hand {k // 10}" for k in range(10 * fewshot.HANDS))

@@ -29,6 +29,7 @@ from ppl_models.inference.traces.sites import (
     latent_sites,
     random_sites,
 )
+from ppl_models.modalities import has
 from ppl_models.pair import Pair
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import COMBINATIONS, DATA, base_of, is_local, is_plate
@@ -87,6 +88,9 @@ def debug(
 ) -> Report:
     """Check a pair on a few rows of every kind; print the table and return it.
 
+    Rows that may lack some sites of the data (``pair.may_lack``) and do not are looked at once
+    more with each of these sites alone.
+
     - *runs*: model and guide run on the rows, and on none (a draw from the prior).
     - *sites*: every latent site of the model is sampled by the guide or can be enumerated, and
       the guide samples nothing else.
@@ -129,11 +133,19 @@ def debug(
 
 
 def rows_of_each_kind(pair: Pair, data: Batch | Table | Dataset, rows: int) -> list[Batch]:
-    """The first rows of each kind, by what is observed in them; a batch as it is."""
+    """The first rows of each kind, by what is observed in them; a batch as it is.
+
+    Where rows may lack some sites and none does, the first of them come once more with each of
+    these sites alone.
+    """
     if isinstance(data, Batch):
-        return [data]
-    table = as_fitted(pair, data.train if isinstance(data, Dataset) else data)
-    return [next(table.batches(r.index[:rows])) for r in table.regimes()]
+        found = [data]
+    else:
+        table = as_fitted(pair, data.train if isinstance(data, Dataset) else data)
+        found = [next(table.batches(r.index[:rows])) for r in table.regimes()]
+    if all(has(batch, site) is True for batch in found for site in pair.may_lack):
+        found += [found[0].without(*{*pair.may_lack} - {site}) for site in pair.may_lack]
+    return found
 
 
 def _check(

@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.inference.diagnostics.finding import Finding
+from ppl_models.inference.metrics.few_shot import probe
 from ppl_models.inference.posterior.groups import Array
 
 SPREAD, RANK, COVERED = 0.01, 1.1, 0.8
@@ -104,15 +105,6 @@ def probe_accuracy(codes: Array, labels: Array, folds: int = FOLDS) -> tuple[flo
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
     told = cross_val_predict(probe(), x, y, cv=split)
     return float((told == y).mean()), float(counts[counts >= folds].max() / len(y))
-
-
-def probe() -> Any:
-    """The linear probe, not fitted yet: a logistic regression of standardised codes."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
 
 
 def attribute_coverage(real: Array, generated: Array, bins: int = BINS) -> Array:

@@ -22,6 +22,7 @@ class Finding:
         figure: The figure.
         limit: The threshold; the nearer of the two where there are two.
         left_out: Whether the check was not made, for the reason that the fact says.
+        unjudged: Whether nothing is held against the figure: what is good depends on the purpose.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Finding:
     figure: float = float("nan")
     limit: float = float("nan")
     left_out: bool = False
+    unjudged: bool = False
 
     @property
     def sentence(self) -> str:

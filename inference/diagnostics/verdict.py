@@ -3,7 +3,8 @@
 The checks, their limits and the reasons for these stand in the modules beside this one:
 ``weight_checks`` (a guide's draws), ``code_checks``, ``label_checks``, ``training_checks``,
 ``chain_checks``, ``counterfactual_checks`` of pairs whose card has causes and, where rows have no
-evidence, ``density_checks``. How many planted faults they
+evidence, ``density_checks``. What ``modality_checks`` tell of rows that may lack modalities is not
+judged. How many planted faults they
 find, and how often they are wrong about good fits, stands in ``docs/diagnostics.md``.
 """
 
@@ -26,6 +27,7 @@ from ppl_models.inference.diagnostics.counterfactual_checks import (
 from ppl_models.inference.diagnostics.density_checks import density_checks
 from ppl_models.inference.diagnostics.finding import Finding
 from ppl_models.inference.diagnostics.label_checks import label_checks
+from ppl_models.inference.diagnostics.modality_checks import modality_checks
 from ppl_models.inference.diagnostics.training_checks import CURVE, training_checks
 from ppl_models.inference.diagnostics.weight_checks import weight_checks
 from ppl_models.inference.posterior.groups import groups_of
@@ -65,6 +67,8 @@ class Verdict:
 def _mark(finding: Finding) -> str:
     if finding.left_out:
         return "none  "
+    if finding.unjudged:
+        return "told  "
     return "ok    " if finding.ok else "FAILED"
 
 
@@ -96,6 +100,7 @@ def verdict(
     checks += code_checks(groups)
     checks += label_checks(groups)
     checks += [*counterfactual_checks(groups, idata.attrs), *mask_checks(groups, masks or {})]
+    checks += modality_checks(idata)
     ragged = str(idata.attrs.get("ragged", "")).split(", ")
     return Verdict((_finite(groups, ours, ragged), *checks))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,12 +10,12 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.config import unknown, whole
 from ppl_models.data.tables.table import Table
+from ppl_models.inference.posterior.axioms import Oracle
 from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.inference.posterior.rows import chosen
-from ppl_models.interventions import intervene
+from ppl_models.inference.posterior.told_alone import generated, told
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
-
-Oracle = Callable[[Tensor], Any]  # of generated rows (n, ...), their classes (n,) or scores (n, C)
 
 
 def cross_coherence(
@@ -67,22 +66,12 @@ def cross_coherence(
     seen = _given(pair, table.rows(index), (given,) if isinstance(given, str) else tuple(given))
 
     def of(batch: Batch) -> Tensor:
-        found = intervene(pair, batch, {}, mean=mean, draws=draws)
-        if made in batch:
-            # What hangs on the codes is made anew where they are set to what they are.
-            codes = {n: v for n, v in found.items() if n in pair.card.latents and n not in batch}
-            found = intervene(pair, batch, codes, mean=mean, draws=draws)
-        values = found[made]
-        if values.shape[:2] != (draws, batch.count):
-            raise ValueError(
-                f"site {made!r} has shape {tuple(values.shape[1:])}, expected a value for each of "
-                f"{batch.count} rows"
-            )
-        return _classes(oracle, values.flatten(0, 1)).reshape(draws, batch.count).T
+        values = generated(pair, batch, made, draws, mean)
+        return told(oracle, values.flatten(0, 1)).reshape(draws, batch.count).T
 
-    told = by_rows(pair, seen, of, seed).cpu()
+    classes = by_rows(pair, seen, of, seed).cpu()
     truth = table.sites[label][index].cpu()
-    return float((told == truth.unsqueeze(1)).double().mean())
+    return float((classes == truth.unsqueeze(1)).double().mean())
 
 
 def _given(pair: Pair, table: Table, given: Sequence[str]) -> Table:
@@ -90,26 +79,18 @@ def _given(pair: Pair, table: Table, given: Sequence[str]) -> Table:
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-        if name in table.observed:
-            hidden = (~table.observed[name]).nonzero()
+        there = table.observed.get(name)
+        if there is None and mark(name) in table.sites:
+            there = table.sites[mark(name)][:] > 0
+        if there is not None and not bool(there.all()):
+            hidden = (~there).nonzero()
             raise ValueError(
                 f"site {name!r} of {table.name} is hidden in row {int(table.numbers[hidden[0]])}; "
                 f"choose rows in which it is observed (table.where_observed({name!r}))"
             )
     seen = {*given, *pair.card.covariates}
-    sites = [name for name in table.sites if name in seen or name in pair.card.data]
+    # What rows may lack is not there; what all rows have is hidden.
+    others = pair.card.data.keys() - set(pair.may_lack)
+    sites = [name for name in table.sites if name in seen or name in others]
     none = torch.zeros(len(table), dtype=torch.bool)
     return table.only(*sites).hide({name: none for name in sites if name not in seen})
-
-
-def _classes(oracle: Oracle, values: Tensor) -> Tensor:
-    """What the oracle says of values ``(n, ...)``, as classes ``(n,)``."""
-    told = torch.as_tensor(oracle(values))
-    if told.dim() == 2:
-        told = told.argmax(1)
-    if told.shape != values.shape[:1]:
-        raise ValueError(
-            f"the oracle gives shape {tuple(told.shape)} for {len(values)} rows, expected "
-            f"({len(values)},) or ({len(values)}, C)"
-        )
-    return told.to(values.device, torch.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ppl_models.config import at_least, unknown
 from ppl_models.data.render.fewshot import episode
-from ppl_models.inference.diagnostics.density_checks import probe
 
 Representation = Callable[[Tensor], Tensor]  # of rows (n, ...), each by itself, numbers (n, F)
 Similarity = Literal["cosine", "euclidean"]
@@ -48,6 +47,15 @@ def latent_accuracy(
     fitted = probe().fit(*(v.detach().cpu().numpy() for v in (codes.double(), labels)))
     told = torch.from_numpy(fitted.predict(test_codes.detach().cpu().double().numpy()))
     return float((told == test_labels.cpu()).double().mean())
+
+
+def probe() -> Any:
+    """The linear probe, not fitted yet: a logistic regression of standardised codes."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
 
 
 def nearest_mean_accuracy(

@@ -29,7 +29,7 @@ from ppl_models.sample_sites import is_delta
 from ppl_models.set_sites import by_row, descendants
 from ppl_models.site_values import site_value
 
-Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause
+Oracle = Callable[[Tensor], Any]  # of the data, the value of a cause, or a class
 DRAWN = (of_torch.Categorical, of_torch.Bernoulli)  # families whose values leave their noise open
 SET, SITE = "set_site", "site"  # dimensions: the cause that is set, and what is looked at
 
@@ -234,16 +234,20 @@ def _effectiveness(
 
 
 def check_oracle(pair: Pair, oracle: Collection[str]) -> None:
-    """Refuse an oracle of what is no cause.
+    """Refuse an oracle of what is neither a cause nor a modality that rows may lack.
 
     Raises:
         ValueError: Naming it.
     """
-    if oracle and not pair.card.causes:
-        raise ValueError(f"an oracle reads causes, and card {pair.card.name!r} has none")
-    for cause in oracle:
-        if cause not in pair.card.causes:
-            raise ValueError(f"oracle: {unknown('cause', cause, pair.card.causes)}")
+    known = (*pair.card.causes, *pair.may_lack)
+    if oracle and not known:
+        raise ValueError(
+            f"an oracle reads causes or modalities, and card {pair.card.name!r} has none"
+        )
+    for name in oracle:
+        if name not in known:
+            kind = "cause" if pair.card.causes else "modality"
+            raise ValueError(f"oracle: {unknown(kind, name, known)}")
 
 
 def _read(cause: str, oracle: Oracle, data: Tensor, like: Tensor) -> Tensor:

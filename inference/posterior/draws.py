@@ -134,9 +134,18 @@ def draw_guide(
 
 
 def guide_parameters(
-    guide: Callable[[Batch], Any], batch: Batch, sites: Sites
+    guide: Callable[[Batch], Any],
+    batch: Batch,
+    sites: Sites,
+    families: tuple[type[dist.Distribution], ...] = (dist.Normal,),
 ) -> dict[str, tuple[tuple[str, ...], Tensor, Tensor]]:
     """Mean and standard deviation of the guide's Normal factors.
+
+    Args:
+        guide: The guide.
+        batch: The rows.
+        sites: The random variables.
+        families: What factors are of, where others have a mean and a deviation, too.
 
     Returns:
         By site: the labels it depends on, loc and scale ``(B, C..., plates, *event)``.
@@ -151,14 +160,14 @@ def guide_parameters(
     for name, fn in many.before.items():
         base = base_of(fn)
         shape = (1,) * (1 + nesting + len(labels) - len(fn.batch_shape)) + tuple(fn.batch_shape)
-        if not isinstance(base, dist.Normal) or shape[many.dim] > 1:
+        if not isinstance(base, families) or shape[many.dim] > 1:
             continue
         of = tuple(label for label in labels if shape[dims[label]] > 1)
         inner = [plate.dim for plate in sites.latents[name].plates]
         order = [-1, *(dims[label] for label in of), *inner]
         event = len(fn.event_shape)
         both = []
-        for value in (base.loc, base.scale):
+        for value in (base.mean, base.stddev):
             full = value.expand(*fn.batch_shape, *fn.event_shape)
             full = full.reshape(*shape, *fn.event_shape)
             full = full.movedim([d - event for d in order], list(range(len(order))))

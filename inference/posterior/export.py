@@ -47,6 +47,7 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.posterior.support import as_fitted, of_one_kind
 from ppl_models.inference.posterior.target import rows_of
+from ppl_models.inference.posterior.told_alone import DIM as MODALITY
 from ppl_models.inference.posterior.worlds import Do, interventions_of
 from ppl_models.pair import Pair
 
@@ -94,7 +95,9 @@ def posterior(
             one for all rows; see :meth:`ppl_models.Pair.counterfactual`.
         oracle: By cause of the card, a function of data ``(B, ...)`` that reads the cause in them,
             for the group ``axioms``; see
-            :func:`ppl_models.inference.posterior.axioms.effectiveness`.
+            :func:`ppl_models.inference.posterior.axioms.effectiveness`. By modality that rows may
+            lack, one that tells a row's class from it, for the group ``modalities``; see
+            :func:`ppl_models.inference.modality_scores`.
         rows: Positions in the table; all by default.
         draws_for: Those of the rows whose draws are kept; all by default. They come first.
             What is known of a row without draws (``variational``, ``diagnostics``,
@@ -116,6 +119,8 @@ def posterior(
         - ``variational``: ``y_probs`` = q(y | x) (averaged over the draws where the guide draws
           y given another draw), and ``z_loc``, ``z_scale`` of Normal factors, by class where
           they depend on the label; by chain where there are several.
+        - ``modalities``: of rows that may lack modalities, ``z_loc`` and ``z_scale`` of the code
+          given each of them alone, over ``modality``; NaN where a row lacks it.
         - ``structure``: of discrete sites that all rows share, such as a graph or an assignment,
           each entry's most probable value and, as ``edge_probs``, its probability; and what
           :meth:`ppl_models.Pair.structure` gives.
@@ -287,6 +292,8 @@ class _Task:
                 if not chain:
                     chains, columns = len(self.pairs), self.table.columns
                     groups = Groups(labels, work.sites, store, chains, self.drawn, columns)
+                    if apart := [name for name in pair.may_lack if name in self.names]:
+                        groups.coordinates[MODALITY] = np.array(apart)
                     if work.worlds is not None:
                         groups.coordinates["intervention"] = np.array(list(self.do))
                         groups.told["counterfactual"] = work.worlds.attributes()
@@ -296,9 +303,10 @@ class _Task:
         told = provenance(self.pairs[0], seen, sites, "svi", self.seed, {})
         told["rows_sha256"] = digest(self.table.numbers[self.index])
         told["sampled_variables"] = [*work.outside.sites, *sites.latents]
-        if self.pairs[0].card.causes:
+        if causes := self.pairs[0].card.causes:
             few = self._batch(self.pairs[0], self.index[:AXIOM_ROWS])
-            told |= add_axioms(groups, self.pairs[0], few, self.seed, self.oracle)
+            reads = {name: read for name, read in (self.oracle or {}).items() if name in causes}
+            told |= add_axioms(groups, self.pairs[0], few, self.seed, reads)
         if work.reason:
             told["no_evidence"] = work.reason
         if sites.points:
@@ -308,7 +316,7 @@ class _Task:
 
     def _work(self, pair: Pair) -> Rows:
         few = self._batch(pair, self.index[:2])
-        return Rows.of(pair, few, self.draws, self.drawn, self.do)
+        return Rows.of(pair, few, self.draws, self.drawn, self.do, self.oracle)
 
     def _add(self, groups: Groups, work: Rows, chain: int) -> None:
         block = self.block or work.rows_at_a_time

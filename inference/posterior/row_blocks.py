@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_models.batch import Batch
 from ppl_models.covariates import empty
 from ppl_models.inference.posterior import importance_weights
+from ppl_models.inference.posterior.axioms import Oracle
 from ppl_models.inference.posterior.density import no_evidence
 from ppl_models.inference.posterior.draws import (
     GuideDraws,
@@ -40,6 +41,7 @@ from ppl_models.inference.posterior.rows import (
 )
 from ppl_models.inference.posterior.shared_sites import Outside, draw_outside
 from ppl_models.inference.posterior.target import rows_at_a_time
+from ppl_models.inference.posterior.told_alone import told_alone
 from ppl_models.inference.posterior.worlds import Do, Worlds
 from ppl_models.inference.traces.sites import Program
 from ppl_models.modalities import mark
@@ -62,6 +64,7 @@ class Rows:
         kept: How many of them each group keeps.
         reason: Why rows have no evidence; empty where they have one.
         worlds: Interventions whose counterfactuals are drawn, if any.
+        oracle: By modality, what tells a row's class from it.
     """
 
     pair: Pair
@@ -71,9 +74,18 @@ class Rows:
     kept: Mapping[str, int]
     reason: str = ""
     worlds: Worlds | None = None
+    oracle: Mapping[str, Oracle] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, pair: Pair, few: Batch, draws: int, drawn: int, do: Do | None = None) -> Rows:
+    def of(
+        cls,
+        pair: Pair,
+        few: Batch,
+        draws: int,
+        drawn: int,
+        do: Do | None = None,
+        oracle: Mapping[str, Oracle] | None = None,
+    ) -> Rows:
         """How a pair's rows are exported.
 
         Args:
@@ -82,6 +94,7 @@ class Rows:
             draws: Draws S per row.
             drawn: Rows whose draws are kept.
             do: Interventions by name, whose counterfactuals are drawn.
+            oracle: By cause or modality; those of modalities are asked row by row.
         """
         worlds = Worlds.of(pair, few, do) if do else None
         outside = draw_outside(pair, few, draws)
@@ -97,7 +110,8 @@ class Rows:
             kept["counterfactual"] = min(draws, PREDICTIVE_CELLS // max(1, drawn * cells))
         if reason := no_evidence(pair, few):
             kept |= {"log_likelihood": 0, "sample_stats": 0}
-        return cls(pair, sites, outside, draws, kept, reason, worlds)
+        asked = {name: read for name, read in (oracle or {}).items() if name in pair.may_lack}
+        return cls(pair, sites, outside, draws, kept, reason, worlds, asked)
 
     @property
     def rows_at_a_time(self) -> int:
@@ -259,6 +273,8 @@ class Rows:
             dims = ("datum", *event_dims(known[label]), f"{label}_class")
             probs[f"{label}_probs"] = (dims, host(mean).astype(dtype))
         groups["variational"] = {**probs, **self._variational(batch, there)}
+        if not self.outside.sites:
+            groups["modalities"] = told_alone(self.pair, batch, self.sites, self.oracle)
         return groups
 
     def _variational(self, batch: Batch, there: Mapping[str, Tensor]) -> Variables:

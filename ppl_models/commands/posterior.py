@@ -98,7 +98,8 @@ def posterior_flags(parser: Parser) -> None:
         default=[],
         metavar="CAUSE=FILE:FUNCTION",
         help="a function of your own that reads a cause in data (rows first), for the check "
-        "whether counterfactuals show what was set",
+        "whether counterfactuals show what was set; of a pair whose rows may lack modalities, by "
+        "modality, what tells a row's class from it",
     )
 
 

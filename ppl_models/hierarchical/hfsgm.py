@@ -41,6 +41,9 @@ class HFSGMConfig(Config):
     )
     pool: str = setting("attention", "of a set's elements", choices=POOLS)
     heads: int = setting(4, "of the attention", minimum=1)
+    film: str = setting(
+        "attention", "pools whose c scales z", choices=("attention", "all", "none")
+    )
     prior_uses_z: bool = setting(True, "p(c_l | ...) sees the codes above")
     likelihood: str = setting("bernoulli", "of an element", choices=("bernoulli", "normal"))
     subset: int = setting(0, "elements of a row that each batch draws anew; 0: all", minimum=0)
@@ -64,7 +67,8 @@ class HFSGM(Pair):
         covariates={"x_there": "which elements there are (M)"},
         latents={},
         departs=(
-            "perceptrons without normalisation, weights of unit gain; c is added to z's features",
+            "perceptrons without normalisation, weights of unit gain; scales are 1 + a map of c",
+            "attention, too, has a residual block before it and c after it, as the means have",
             "KL terms weigh 1/w^2, w from 3 to 1, in place of w log p and KL / w: Adam's steps "
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",
@@ -76,7 +80,7 @@ class HFSGM(Pair):
     def __init__(self, config: HFSGMConfig) -> None:
         super().__init__(config)
         c = config
-        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads)
+        r = Rungs(c.layers, c.contexts, c.latent, c.context, c.hidden, c.pool, c.heads, c.film)
         self.prior, self.guide = Ladder(r, 0, c.prior_uses_z), LadderGuide(r, c.data_dim, c.most)
         contexts = {f"c_{k}": "context of the set (C)" for k in self.prior.contexts}
         codes = {f"z_{k}": "code of each element (M, Z)" for k in self.prior.codes}

@@ -48,7 +48,10 @@ def describe(name: str) -> dict[str, Any]:
     """
     cls = catalogue.get(name)
     about, _, story = _docstring(cls).partition("\n")
+    pair = drawn_pair(name)
     card = dataclasses.asdict(cls.card)
+    for sites in ("data", "latents"):  # and those whose names hang on settings
+        card[sites] = {**getattr(pair.card, sites), **card[sites]}
     config = [
         {"name": field.name, "default": field.default, **field.metadata}
         for field in dataclasses.fields(cls.Config)
@@ -60,7 +63,7 @@ def describe(name: str) -> dict[str, Any]:
             "formula": str(stage.objective),
             "training": dataclasses.asdict(stage.training),
         }
-        for stage in catalogue.build(name).stages()
+        for stage in pair.stages()
     ]
     return {
         **plain(card),
@@ -70,6 +73,11 @@ def describe(name: str) -> dict[str, Any]:
         "config": plain(config),
         "stages": plain(stages),
     }
+
+
+def drawn_pair(name: str) -> Pair:
+    """A pair with its defaults, but for those of which its card says that they are not drawn."""
+    return catalogue.build(name, **catalogue.get(name).card.drawn)
 
 
 def page(name: str, records: reproduction.Records | None = None) -> str:
@@ -95,8 +103,9 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
         for s in d["stages"]
     ]
-    pair = catalogue.build(name)
+    pair = drawn_pair(name)
     story, guide = diagrams(pair)
+    of = ", ".join(f"`{key}` {_value(value)}" for key, value in d["drawn"].items())
     parts = [
         f"# {d['name']}",
         d["about"],
@@ -104,7 +113,8 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         f"```\n{d['story']}\n```",
         *_picture(name, d["picture"]),
         "## Plate diagrams",
-        "The story; shaded sites are data, dashed ones are observed in some rows.",
+        f"The story{' with ' + of if of else ''}; shaded sites are data, dashed ones are "
+        "observed in some rows.",
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",

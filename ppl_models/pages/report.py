@@ -13,7 +13,7 @@ from ppl_models import catalogue
 from ppl_models.files import write_atomically
 from ppl_models.inference import load
 from ppl_models.inference.training import run_folder
-from ppl_models.pages import causes, sections
+from ppl_models.pages import causes, modalities, sections
 from ppl_models.pages.html import heading, page, paragraph, section
 from ppl_models.pages.posterior_file import posterior_of, reading
 from ppl_models.pages.sections import Fit
@@ -90,6 +90,7 @@ def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:
         ("Data and model", sections.data),
         ("Latent sites", sections.latents),
         ("Causes and their effects", causes.causes),
+        ("Modalities", modalities.modalities),
         ("Labels", sections.labels),
         ("Importance weights, row by row", sections.weights),
         ("Rows simulated from the model", lambda fit: sections.simulated(fit, simulations)),

@@ -64,7 +64,8 @@ def verdict(fit: Fit) -> tuple[bool, str]:
         found = judged.verdict(fit.idata)
     except ValueError as problem:
         return False, banner("Cannot be judged", False, [(str(problem), False)])
-    lines = [(check.sentence, check.ok) for check in found.findings]
+    # What nothing is held against has a section of its own.
+    lines = [(check.sentence, check.ok) for check in found.findings if not check.unjudged]
     words = "This posterior can be trusted" if found.ok else "This posterior is not to be trusted"
     return found.ok, banner(words, found.ok, lines)
 

@@ -25,6 +25,8 @@ class Rungs:
         hidden: Units.
         pool: As :class:`ppl_models.guides.Pool` has it.
         heads: Likewise.
+        film: Pools with which contexts scale the codes' features beside shifting them: that of
+            this name, ``"all"`` or ``"none"``.
     """
 
     layers: int
@@ -34,6 +36,7 @@ class Rungs:
     hidden: int
     pool: str
     heads: int
+    film: str
 
 
 class Ladder(nn.Module):
@@ -61,7 +64,8 @@ class Ladder(nn.Module):
                     else NormalOf(wide, r.hidden, r.context)
                 )
             wide = {**given, **above, **({"c": r.context} if self.contexts else {})}
-            self.codes[layer] = NormalOf(wide, r.hidden, r.latent)
+            film = r.film in ("all", r.pool)
+            self.codes[layer] = NormalOf(wide, r.hidden, r.latent, film)
 
     def forward(
         self, there: Tensor, element: elements.plate, **given: Tensor

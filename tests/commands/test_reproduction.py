@@ -161,4 +161,4 @@ def test_the_committed_page_is_up_to_date():
 
 def test_without_records_nothing_is_measured(tmp_path):
     assert read(tmp_path / RECORDS) == {}
-    assert "## Measured here" not in describe.pages({})["m2.md"]
+    assert "## Measured here" not in describe.page("m2")

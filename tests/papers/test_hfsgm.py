@@ -27,10 +27,12 @@ from ppl_models.batch import Batch
 SMALL = {"context": 2, "latent": 3, "layers": 2, "hidden": 8, "heads": 2}
 KINDS = {
     "hfsgm": {},
+    "c is added": {"film": "none"},
     "mean": {"pool": "mean"},
     "max": {"pool": "max"},
     "c sees c": {"prior_uses_z": False},
-    "ns": {"contexts": "top"},
+    "ns": {"contexts": "top", "pool": "mean"},
+    "ns with film": {"contexts": "top", "pool": "mean", "film": "all"},
     "vae": {"contexts": "none"},
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -38,13 +40,22 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 def pair_of(kind: str, dtype=torch.float64, **settings):
     given = {**SMALL, **KINDS[kind], **settings}
-    return build("hfsgm", data_dim=D, most=M, seed=0, **given).to(dtype)
+    pair = build("hfsgm", data_dim=D, most=M, seed=0, **given)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # scales that are not 1, as they begin
+        for name, parameter in pair.named_parameters():
+            if ".scale." in name:
+                parameter.normal_(generator=draw)
+    return pair.to(dtype)
 
 
 def net(layers: nn.Module, **given):
-    """A network of one hidden layer."""
+    """A network of one hidden layer, whose context scales and shifts where it is so made."""
     weights = layers.first.weights
     out = layers.first.bias + sum(given[name] @ w.T for name, w in weights.items())
+    if hasattr(layers, "scale"):
+        scale = 1 + layers.scale.bias + layers.scale.weight @ given["c"]
+        out = scale * out + layers.shift.weight @ given["c"]
     for layer in layers.rest:
         out = layer(out)
     return out
@@ -167,6 +178,27 @@ def test_the_loss_is_the_sum_by_hand(kind, scale, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_features_scaled_by_one_are_features_of_a_sum(dtype) -> None:
+    film, plain = pair_of("hfsgm", dtype), pair_of("c is added", dtype)
+    known = plain.state_dict()
+    given = {}
+    for name, value in film.state_dict().items():
+        if ".scale." in name:
+            given[name] = torch.zeros_like(value)
+        else:
+            given[name] = known[name.replace("shift.weight", "first.weights.c")]
+    film.load_state_dict(given)
+    # Of both sides, the lower layer, and the guide's top; the prior's top has nothing to scale.
+    assert sum(name.endswith("scale.weight") for name in given) == 3
+    batch, losses = rows(scale=10, dtype=dtype), []
+    for pair in (film, plain):
+        torch.manual_seed(0)
+        losses.append(inference.ELBO(kl="analytic").per_datum(pair.model, pair.guide, batch))
+    tight = 1e-12 if dtype == torch.float64 else 1e-5
+    assert_close(*losses, rtol=tight, atol=tight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @each_kind
 def test_order_and_padding(kind, dtype) -> None:
     check_order_and_padding(pair_of(kind, dtype), rows(dtype=dtype))
@@ -247,6 +279,7 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
         ("the batch lacks site 'x'", lambda: pair.sample_sets(rows().without("x"), 1)),
         ("contexts", lambda: pair_of("hfsgm", contexts="all")),
         ("pool", lambda: pair_of("hfsgm", pool="median")),
+        ("film", lambda: pair_of("hfsgm", film="max")),
     ):
         with pytest.raises(ValueError, match=message) as error:
             call()
@@ -254,7 +287,18 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
 
 
 def test_weights_begin_with_a_variance_of_one_over_inputs() -> None:
-    pair = pair_of("hfsgm", hidden=200)
+    """And scales of features at 1."""
+    pair = build("hfsgm", data_dim=D, most=M, seed=0, **{**SMALL, "hidden": 200})
+    scales = [p for n, p in pair.named_parameters() if ".scale." in n]
+    assert len(scales) == 2 * 3 and all((p == 0).all() for p in scales)
+    for side in (pair.prior, pair.guide.ladder):
+        net = side.codes["1"].net  # what is added has the variance of one map of all inputs
+        maps = [net.shift.weight, *net.first.weights.values()]
+        width = sum(weight.shape[1] for weight in maps)
+        for weight in maps:
+            assert float(weight.detach().var()) == pytest.approx(
+                1 / width, rel=0.2
+            )  # 10 seeds: 0.1
     layer = pair.decoder.rest[1]  # 200 to 200
     assert float(layer.weight.detach().var()) == pytest.approx(1 / 200, rel=0.05)
     first = pair.guide.element.first

@@ -137,6 +137,15 @@ def test_a_sound_pair_passes(name: str, capsys) -> None:
     assert capsys.readouterr().out.strip() == str(report)
 
 
+@pytest.mark.parametrize("name", ["meme", "mmvae", "mopoe", "mvae"])
+def test_complete_rows_are_checked_without_some_of_it_too(name: str) -> None:
+    pair = zoo.build(name, **small_settings(zoo.catalogue.get(name)))
+    rows = draw_rows(pair, ROWS)
+    assert {c.rows for c in inference.debug(pair, rows).checks} >= {"s, t", "s", "t"}
+    one = rows.without("t")  # whoever brings gaps is checked on these
+    assert {c.rows for c in inference.debug(pair, one).checks} == {"s", "all kinds"}
+
+
 @pytest.mark.parametrize(
     ("fault", "check", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppl_models import Batch, Card, Config, Pair, guides, setting
+from ppl_models import Batch, Card, Config, Pair, guides, modalities, setting
 from ppl_models.data import Table
 from ppl_models.inference import cross_coherence
 
@@ -55,6 +55,21 @@ class Two(Pair):
                 pyro.sample(name, dist.Normal(loc, NOISE).to_event(1), obs=batch.get(name))
 
 
+class Lacking(Two):
+    """The same, as a pair whose rows may lack either."""
+
+    may_lack = ("s", "t")
+
+    def model(self, batch: Batch) -> None:
+        with self.plate(batch):
+            zero = self.like().new_zeros(1)
+            z = pyro.sample("z", dist.Normal(zero, 1.0).to_event(1))
+            for name, loc in (("s", z), ("t", self.factor * z)):
+                if name in modalities.told(batch, self.may_lack):
+                    there = dist.Normal(loc, NOISE).to_event(1)
+                    modalities.sample(batch, name, there, self.may_lack)
+
+
 def rows(count=40, dtype=torch.float32):
     s = torch.linspace(-1.5, 1.6, count, dtype=dtype).unsqueeze(1)
     y = (s[:, 0] > 0.1).long()
@@ -71,6 +86,7 @@ def wanted(table, deviation):
     return float(torch.where(table.sites["y"] > 0, above, 1 - above).mean())
 
 
+@pytest.mark.parametrize("of", [Two, Lacking])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("options", "deviation"),
@@ -82,8 +98,8 @@ def wanted(table, deviation):
         ({"given": ("s", "t"), "made": "t", "mean": False}, (WIDTH**2 + NOISE**2 / 4) ** 0.5),
     ],
 )
-def test_codes_are_draws_of_the_guide_at_what_is_given(options, deviation, dtype):
-    table, pair = rows(dtype=dtype), Two(TwoConfig()).to(dtype)
+def test_codes_are_draws_of_the_guide_at_what_is_given(options, deviation, dtype, of):
+    table, pair = rows(dtype=dtype), of(TwoConfig()).to(dtype)
     found = cross_coherence(pair, table, high, draws=500, **options)
     # 20,000 draws, each 1 with a probability of at most a half off
     assert found == pytest.approx(wanted(table, deviation), abs=4.5 * 0.5 / 20_000**0.5)
@@ -106,6 +122,7 @@ def test_oracles_may_give_scores_and_hidden_labels_are_left_out():
     assert by_rows < plain  # they lie about the border
 
 
+@pytest.mark.parametrize("of", [Two, Lacking])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -116,8 +133,8 @@ def test_oracles_may_give_scores_and_hidden_labels_are_left_out():
         ({"oracle": lambda v: v[:3, 0]}, r"oracle gives shape \(3,\) for 40 rows"),
     ],
 )
-def test_what_does_not_fit_is_one_line(options, words):
-    pair, table = Two(TwoConfig()), rows()
+def test_what_does_not_fit_is_one_line(options, words, of):
+    pair, table = of(TwoConfig()), rows()
     with pytest.raises(ValueError, match=words) as told:
         cross_coherence(pair, table, **{"oracle": high, "given": "s", "made": "t", **options})
     assert "\n" not in str(told.value)
