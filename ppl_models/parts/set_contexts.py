@@ -21,8 +21,8 @@ class Modulated(Net):
     """A perceptron whose context ``c`` scales and shifts the features of the other inputs (FiLM).
 
     ``(1 + A c + a) * (b + sum of W_i v_i) + B c`` in the first layer, in place of a sum over all
-    (Perez et al. 2018, arXiv 1709.07871; element by element and scale by scale in Giannone and
-    Winther's nets of z). A scale of 1 is the sum.
+    (Perez et al. 2018, arXiv 1709.07871). Giannone and Winther's code has it in the nets of z of
+    the variants with attention. A scale of 1 is the sum.
 
     Args:
         given: Size by input name, ``c`` and others.
