@@ -265,8 +265,8 @@ def test_rows_without_a_partner_help(few, record):
         holds="yes" if holds else "no",
         note="at the weight of 10 the pairs alone come near to what all pairs come to, and little "
         "is left; relatedness grows. At seed 10, with other rows as often as they are in the data "
-        "and not half and half: 87.3, the pairs alone 90.8 %; at the weight of 1 and Adam at 1e-3, "
-        "half and half, of validation rows: 58.0, the pairs alone 71.3 %",
+        "and not half and half: 87.3, the pairs alone 90.8 %; at the weight of 1 and Adam at "
+        "1e-3, half and half, of validation rows: 58.0, the pairs alone 71.3 %",
         settings=FEW,
         fixture="few",
         minutes=minutes,
