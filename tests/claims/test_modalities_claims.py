@@ -20,9 +20,8 @@ pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
 MODELS = ("meme", "mvae", "mmvae", "mopoe")
 STEPS, BATCH, RATE, PAIRED, REST = 1500, 128, 3e-3, 0.125, 256
-ATTEMPTS = {
+ATTEMPTS: dict[str, dict] = {
     "first": {},
-    "a sixteenth": {"paired": 0.0625},  # the least of the paper's shares
     "K = 30": {"particles": 30},
 }
 SETTINGS = (
@@ -86,8 +85,7 @@ def fitted(name: str, seed: int, kept: str, attempt: str):
     """A pair, and the data: all pairs, a share of them (pairs), or that and the rest."""
     rows = rows_of(seed)
     changed = {**({"classifier": 10.0} if name == "meme" else {}), **ATTEMPTS[attempt]}
-    share = changed.pop("paired", PAIRED)
-    told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], share, seed=seed)
+    told = rows if kept == "whole" else data.unpair(rows, ["s", "t"], PAIRED, seed=seed)
     train = told.train
     if kept != "whole":
         both = torch.stack(list(train.observed.values())).all(0)
@@ -146,13 +144,6 @@ def fits():
 def few():
     """An eighth of the pairs, with the rest unpaired and without."""
     return trained([("meme", seed, kept) for seed in SEEDS for kept in ("pairs", "rest")])
-
-
-@pytest.fixture(scope="module")
-def fewer():
-    """A sixteenth of the pairs, with the rest unpaired and without."""
-    jobs = [("meme", seed, kept, "a sixteenth") for seed in SEEDS for kept in ("pairs", "rest")]
-    return trained(jobs)
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +214,8 @@ def test_thirty_draws_do_not_reach_meme(fits, thirty, record):
         ours=ways(mmvae),
         baseline=f"MEME {ways(meme)}; MMVAE with K = 1 {ways(fits[0]['mmvae'])}",
         holds="yes" if holds else "no",
+        note=f"relatedness {spread([run['auc'] for run in mmvae], digits=3)}; most of what MEME "
+        "is ahead of K = 1 is the number of draws",
         settings=f"{SETTINGS}; of MMVAE 30 draws of each expert inside the log, doubly "
         "reparameterised",
         fixture="thirty",
@@ -265,29 +258,10 @@ def test_rows_without_a_partner_help(few, record):
         holds="yes" if holds else "no",
         note="at the weight of 10 the pairs alone come near to what all pairs come to, and little "
         "is left; relatedness grows. At seed 10, with other rows as often as they are in the data "
-        "and not half and half: 87.3, the pairs alone 90.8 %; at the weight of 1 and Adam at 1e-3, "
-        "half and half, of validation rows: 58.0, the pairs alone 71.3 %",
+        "and not half and half: 87.3, the pairs alone 90.8 %; of validation rows, half and half, "
+        "at the weight of 1 and Adam at 1e-3: 58.0, the pairs alone 71.3 %",
         settings=FEW,
         fixture="few",
-        minutes=minutes,
-    )
-    assert holds, (rest, pairs)
-
-
-def test_rows_without_a_partner_help_beside_fewer_pairs_weight_1(fewer, record):
-    """Check 3, a second attempt: so few pairs leave more to learn."""
-    columns, minutes = fewer
-    rest, pairs = both_ways(columns["rest"]), both_ways(columns["pairs"])
-    holds = statistics.mean(rest) >= statistics.mean(pairs) + 0.03
-    record(
-        "meme: 3, again: a sixteenth of the rows paired: with the other rows mean coherence is 3 "
-        "points above that of the pairs alone",
-        paper="MNIST to SVHN / SVHN to MNIST 45.1 / 44.6 %; 62.5 / 75.2 where all are paired",
-        ours=ways(columns["rest"]),
-        baseline=f"pairs alone {ways(columns['pairs'])}",
-        holds="yes" if holds else "no",
-        settings=FEW.replace("1,000", "500").replace("3,500", "3,750"),
-        fixture="fewer",
         minutes=minutes,
     )
     assert holds, (rest, pairs)
