@@ -77,8 +77,11 @@ def test_order_and_padding_change_nothing(kind: str, dtype: torch.dtype) -> None
 
 def test_attention_to_one_element_is_its_value() -> None:
     pool, x = pool_of("attention"), values()[:1]
-    found = pool(x, torch.ones(B, 1, dtype=torch.bool))
-    assert_close(found, x[0] @ pool.value.weight.T, rtol=1e-14, atol=1e-14)
+    there = torch.ones(B, 1, dtype=torch.bool)
+    assert_close(pool(x, there), x[0] @ pool.value.weight.T, rtol=1e-14, atol=1e-14)
+    maps = x.unsqueeze(-2).unsqueeze(-2) * torch.arange(1, 7).reshape(2, 3, 1)
+    wanted = maps[0] @ pool.value.weight.T
+    assert_close(pool(maps, there, within=2), wanted, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", guides.POOLS)
