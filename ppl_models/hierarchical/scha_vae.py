@@ -64,6 +64,7 @@ class SCHAVAE(Pair):
             "do not change with a factor; it ends after a share of training",
             "a set counts as often as it has elements, and gradients are not clamped",
         ),
+        picture="new elements of unseen characters beside the five that are shown",
         drawn={"sides": (1, 2, 4)},
         limits=("one element has all of KL(c): more than a VAE pays for it",),
     )
