@@ -99,6 +99,13 @@ def fits():
 
 
 @pytest.fixture(scope="module")
+def slower():
+    """What transfer is told of, at the settings of the first attempt."""
+    settings = BEFORE["first"]
+    return by_kind([(kind, seed, *settings) for kind in ("mean", "added") for seed in TRANSFER])
+
+
+@pytest.fixture(scope="module")
 def before(request):
     """An attempt before at the hierarchy's lead, at the two kinds that it compares."""
     settings = BEFORE[request.param]
@@ -178,16 +185,22 @@ def test_new_drawings_are_recognised(fits, record):
     assert told["holds"] == "yes", share
 
 
-def test_transfer_to_mnist(fits, record):
-    kinds, minutes = fits
-    one, other = ([run["mnist"] for run in kinds[kind]] for kind in ("attention", "mean"))
+@pytest.mark.parametrize(("fixture", "kind"), [("fits", "attention"), ("slower", "added")])
+def test_transfer_to_mnist(fixture, kind, record, request):
+    """Check 5."""
+    kinds, minutes = request.getfixturevalue(fixture)
+    one, other = ([run["mnist"] for run in kinds[what]] for what in (kind, "mean"))
     holds = all(a >= m for a, m in zip(one, other, strict=True))
     ours, baseline = (" / ".join(f"{bound:.2f}" for bound in bounds) for bounds in (one, other))
     more = "400 test sets of 5 digits, none trained on"
+    if fixture == "slower":
+        more = f"{BUT['first']}; {more}"
     record(
-        "hfsgm: 5, on sets of MNIST's digits attention is at least as good as the mean, each seed",
-        paper="attention transfers better", fixture="fits", minutes=minutes,
+        f"hfsgm: 5{', first attempt' if fixture == 'slower' else ''}: on sets of MNIST's digits "
+        "attention is at least as good as the mean, each seed",
+        paper="attention transfers better", fixture=fixture, minutes=minutes,
         **row(holds, ours, f"mean {baseline}", more, "0, 1, 2"),
+        note="" if holds else "bounds of digits have a spread of 0.6 nats over seeds",
     )  # fmt: skip
     assert holds, (one, other)
 

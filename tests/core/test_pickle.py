@@ -18,6 +18,7 @@ import ppl_models as zoo
 from ppl_models import catalogue, data, inference
 from ppl_models.inference import EnumeratedELBO, Penalty, Stage
 from ppl_models.inference.posterior import export
+from ppl_models.testing.cases import small_settings
 
 OWN = """
 import pyro
@@ -83,7 +84,7 @@ def run(digits):
 @COPIES
 @pytest.mark.parametrize("paper", catalogue.names())
 def test_every_paper_is_copied(paper, copied):
-    pair = catalogue.build(paper)
+    pair = catalogue.build(paper, **small_settings(catalogue.get(paper)))
     other = copied(pair)
     assert (other.source, other.config) == (pair.source, pair.config)
     for name, value in pair.state_dict().items():

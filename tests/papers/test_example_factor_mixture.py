@@ -42,7 +42,7 @@ SWAPPED = inference.IWELBO(particles=4)
 @pytest.mark.parametrize(
     ("seed", "bound"),
     [
-        (0, SWAPPED),
+        pytest.param(0, SWAPPED, marks=pytest.mark.long),
         (0, None),
         *(pytest.param(seed, None, marks=pytest.mark.long) for seed in range(1, 5)),
     ],

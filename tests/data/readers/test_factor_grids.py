@@ -137,6 +137,7 @@ def test_norb_matrices(tmp_path, shape):
                 views.matrix(path)
 
 
+@pytest.mark.long
 def test_smallnorb(tmp_path, monkeypatch):
     monkeypatch.setattr(views, "shrunk", lambda image: image[:64, :64])
     for part, instances in views.NORB.items():

@@ -62,7 +62,7 @@ def many(examples):
 
 
 @pytest.mark.filterwarnings(WARNINGS)
-@many(400)
+@many(200)
 @given(
     st.sampled_from([name for name in TARGETS if name not in WALKED]),
     st.sampled_from(KINDS),

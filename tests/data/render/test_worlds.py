@@ -195,7 +195,13 @@ def test_every_simulated_set_has_worlds_that_use_all_options():
         assert own_options(name) <= set().union(*worlds), name
 
 
-@pytest.mark.parametrize("name", sorted(WORLDS))
+# Sets that take seconds to draw; test_loaders makes them again from a recipe, too.
+SLOW = {"bright_digits", "concepts", "morpho_mnist"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long) if n in SLOW else n for n in sorted(WORLDS)]
+)
 def test_worlds_are_kept_in_recipes(name):
     small, *worlds = WORLDS[name]
     usual = data.load(name, **small)

@@ -90,7 +90,7 @@ def test_truncated_at_every_sixteenth(tmp_path, whole, expected, sixteenth):
     assert harmless_or_named(path, expected)
 
 
-@settings(max_examples=50, **ONE_FOLDER)
+@settings(max_examples=30, **ONE_FOLDER)
 @given(st.integers(0, 10**9), st.integers(1, 255))
 def test_a_flipped_byte_is_found_or_harmless(tmp_path, whole, expected, place, flip):
     damaged = bytearray(whole)

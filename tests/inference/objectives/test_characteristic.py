@@ -76,8 +76,7 @@ def test_its_documented_figures_are_those_of_the_quadrature(toy):
             for value in ABOVE[toy]] in lines  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1, 10])
+@pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float64), (10, torch.float32)])
 @pytest.mark.parametrize("alpha", [0.0, 0.7])
 @pytest.mark.parametrize(
     ("toy", "draws", "detach"),

@@ -287,6 +287,7 @@ def test_dreg_is_unbiased(particles, lam, labelled):
         assert float((plain.std(0) / dreg.std(0)).min()) >= 5
 
 
+@pytest.mark.long
 def test_dreg_normalised_within_labels_fails_the_same_test(monkeypatch):
     """A test of the test: the wrong weights of the notes are caught."""
     from ppl_models.inference.objectives import iwelbo

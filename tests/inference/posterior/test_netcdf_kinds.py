@@ -305,7 +305,7 @@ def datasets(draw):
 
 @given(datasets())
 @settings(
-    max_examples=30, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
 def test_random_datasets_are_kept(tmp_path_factory, dataset):
     path = tmp_path_factory.mktemp("random") / "p.nc"

@@ -74,6 +74,7 @@ def linear_moments(pair, x):
     return {"z": (p[..., None] * loc).sum(1), "z_squared": second, "y": p}
 
 
+@pytest.mark.long
 def test_codes_and_labels_agree_with_the_exact_posterior(world):
     pair, rows, idata = world
     expected = linear_moments(pair, rows.sites["x"][ROWS])
