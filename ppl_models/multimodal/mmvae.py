@@ -49,6 +49,7 @@ class MMVAE(Pair):
             "the other papers on modalities",
             "rows that lack modalities are taken, as a mixture over what they have",
         ),
+        picture="test digits of either kind, and what the other modality would be",
         limits=("a row of one modality teaches nothing of the others",),
     )
 

@@ -44,6 +44,7 @@ class MVAE(Pair):
         latents={"z": "code (L)"},
         objectives=("elbo", "iwelbo"),
         departs=("random subsets are drawn row by row, and not one for the batch",),
+        picture="test digits of either kind, and what the other modality would be",
         limits=(
             "an expert that is surer than the others silences them: of images that differ in "
             "difficulty one modality hardly tells of the other",

@@ -334,25 +334,30 @@ def test_rows_of_one_kind_leave_the_other_decoder_alone(record):
     assert holds, found
 
 
-def test_picture(fits, picture):
+@pytest.mark.parametrize("model", MODELS)
+def test_picture(model, fits, picture):
+    """Of MEME beside all others; of each of these alone."""
     from matplotlib import pyplot as plt
 
     columns, _ = fits
     named = {"meme": "MEME", "mmvae": "MMVAE", "mopoe": "MoPoE", "mvae": "MVAE"}
-    figure, axes = plt.subplots(2, 1, figsize=(6.4, 6.8), layout="constrained")
-    for axis, (a, b, low, high) in zip(axes, (("s", "t", 8, 12), ("t", "s", 12, 8)), strict=True):
-        given = columns["meme"][0]["images"][a].reshape(-1, low, low)
+    shown = [model] if model != "meme" else list(named)
+    count, two = 1 + len(shown), (("s", "t", 8, 12), ("t", "s", 12, 8))
+    figure, axes = plt.subplots(2, 1, figsize=(6.4, 1 + 1.2 * count), layout="constrained")
+    for axis, (a, b, low, high) in zip(axes, two, strict=True):
+        given = columns[model][0]["images"][a].reshape(-1, low, low)
         lines = [resized(given, 24)]
-        for name in named:
+        for name in shown:
             made = columns[name][0]["images"][f"{a} to {b}"]
             lines.append(resized(made.reshape(-1, high, high), 24))
         grid = np.concatenate([np.concatenate(list(line), 1) for line in lines])
         axis.imshow(grid, cmap="gray", vmin=0, vmax=1)
-        for line in range(1, 5):
+        for line in range(1, count):
             axis.axhline(24 * line - 0.5, color="white", linewidth=2)
-        axis.set_yticks([24 * k + 12 for k in range(5)], [f"given {a}", *named.values()])
+        labels = [f"given {a}", *(named[name] for name in shown)]
+        axis.set_yticks([24 * k + 12 for k in range(count)], labels)
         axis.set(xticks=[], title=f"from {a} to {b}")
-    picture(figure, "meme")
+    picture(figure, model)
     plt.close(figure)
 
 
