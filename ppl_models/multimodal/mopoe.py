@@ -46,6 +46,7 @@ class MoPoE(Pair):
         data={"s": "first modality (D_1)", "t": "second modality (D_2)"},
         latents={"z": "code (L)"},
         objectives=("stratified", "elbo", "iwelbo"),
+        picture="test digits of either kind, and what the other modality would be",
         departs=(
             "the density of the whole mixture, where the paper bounds its KL by the mean KL of "
             "the components",
