@@ -1,7 +1,7 @@
 """Steps of MVAE and MMVAE beside those of multivae, on the same networks and rows.
 
     pip install -e '.[multimodal]'
-    python benchmarks/multivae.py [--repeats 20] [--rows 128]
+    python benchmarks/peer_multivae.py [--repeats 20] [--rows 128]
 
 Interleaved in one process, on one thread: median milliseconds of loss, gradient and one step of
 Adam, and medians of the ratios to multivae's step beside it. Rows are complete, or have all 31
