@@ -3,9 +3,8 @@
 The checks, their limits and the reasons for these stand in the modules beside this one:
 ``weight_checks`` (a guide's draws), ``code_checks``, ``label_checks``, ``training_checks``,
 ``chain_checks``, ``counterfactual_checks`` of pairs whose card has causes and, where rows have no
-evidence, ``density_checks``. What ``modality_checks`` tell of rows that may lack modalities is not
-judged. How many planted faults they
-find, and how often they are wrong about good fits, stands in ``docs/diagnostics.md``.
+evidence, ``density_checks``. How many planted faults they find, and how often they are wrong about
+good fits, stands in ``docs/diagnostics.md``. What ``modality_checks`` tell is not judged.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def test_transfer_to_mnist(fixture, kind, record, request):
     if fixture == "slower":
         more = f"{BUT['first']}; {more}"
     record(
-        f"hfsgm: 5{', first attempt' if fixture == 'slower' else ''}: on sets of MNIST's digits "
+        f"hfsgm: 5, {'first attempt: ' if fixture == 'slower' else ''}on sets of MNIST's digits "
         "attention is at least as good as the mean, each seed",
         paper="attention transfers better", fixture=fixture, minutes=minutes,
         **row(holds, ours, f"mean {baseline}", more, "0, 1, 2"),

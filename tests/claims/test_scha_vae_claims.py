@@ -20,9 +20,9 @@ KINDS = {"contexts": 8, "none": 0}
 SETTINGS = (
     "Omniglot small1 and small2, 14 x 14, 1888 classes with turned copies; test 56 characters; "
     "two steps of sides 1 and 4, 8 maps each of contexts and codes, paths of 16; 2,500 steps of "
-    "16 sets of 5, Adam 2e-3, of 1e-3 and 2e-3 the better after 500 steps at seed 10 on drawings "
-    "held out of training, beta from 1/9 to 1 in the first half; nats per image of all test "
-    "drawings in sets of n; seeds 0, 1"
+    "16 sets of 5, Adam 2e-3, of 1e-3 and 2e-3 the better after 500 steps at seed 10 on concepts "
+    "held out, though not their turned copies; beta from 1/9 to 1 in the first half; nats per "
+    "image of all test drawings in sets of n; seeds 0, 1"
 )
 PAPER = "likelihood grows with the set; new concepts are drawn without adaptation"
 
