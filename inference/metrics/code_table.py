@@ -241,7 +241,7 @@ def _whole(names: tuple[str, ...], values: Array) -> Array:
     if not good.all():
         row, place = np.argwhere(~good)[0]
         raise ValueError(
-            f"factor {names[place]!r} is {values[row, place]} in row {row}, expected a whole number "
-            "of at least 0; leave out rows in which it is not known, and bin what is continuous"
+            f"factor {names[place]!r} is {values[row, place]} in row {row}, expected a whole "
+            "number of at least 0; leave out rows in which it is not known, and bin what is continuous"
         )
     return whole
