@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.encoding import encode as encode
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -39,8 +41,10 @@ _HOMES = {
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
+    "encode": "encoding",
     "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
     "latent_accuracy": "few_shot",
     "modality_scores": "by_modality",
