@@ -6,7 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from worlds.code_tables import CODES, SIZES, unit
+from worlds.code_tables import SIZES, unit
+from worlds.voted_codes import BETA_VAE, FACTOR_VAE, VOTES, golden_sampler, sampler
 
 from ppl_models.inference import metrics
 from ppl_models.inference.metrics.votes import distances, least_varying
@@ -22,14 +23,13 @@ def uneven():
     return metrics.from_arrays(codes, GRID[rows])
 
 
-def encoder(codes=lambda classes, draw: LOOK[classes @ [3, 1]], sizes=(2, 3), of=3):
-    names = tuple(f"y[{k}]" for k in range(len(sizes)))
-    return metrics.Sampler(sizes, names, tuple(f"z[{d}]" for d in range(of)), codes)
+def look(classes, draw):
+    return LOOK[classes @ [3, 1]]
 
 
 SOURCES = {
     "every cell": (metrics.from_arrays(LOOK, GRID), metrics.from_arrays(LOOK, GRID)),
-    "sampler": (encoder(), metrics.from_arrays(LOOK, GRID)),
+    "sampler": (sampler(look, (2, 3), 3), metrics.from_arrays(LOOK, GRID)),
     "rows": (uneven(), uneven()),
 }
 
@@ -71,35 +71,17 @@ def test_votes_are_as_frequent_as_by_enumeration(source, table):
         assert (np.abs(own.mean(0) - wanted) < 4 * error).all()
 
 
-def golden_sampler(name):
-    """The reference's: codes of independent factors, whose noise is drawn anew."""
-
-    def codes(classes, draw):
-        return CODES[name](classes, np.random.RandomState(draw.integers(2**31)))
-
-    width = CODES[name](np.zeros((1, len(SIZES)), int), np.random.RandomState(0)).shape[1]
-    return encoder(codes, SIZES, width)
-
-
-# Means of four seeds of google-research/disentanglement_lib with 2,000 and 1,000 votes.
-GOLDEN = {  # BetaVAE and FactorVAE score, each with its tolerance
-    "axis_aligned": (1.0, 0.02, 1.0, 0.02),
-    "rotated": (0.92125, 0.02, 0.8145, 0.0583),
-    "redundant": (1.0, 0.02, 0.999, 0.02),
-    "constant_codes": (1.0, 0.02, 1.0, 0.02),
-}
-
-
-@pytest.mark.parametrize(("name", "wanted"), GOLDEN.items(), ids=GOLDEN)
-def test_scores_are_those_of_the_reference(name, wanted):
-    beta, within, factor, factor_within = wanted
-    sampler, votes = golden_sampler(name), {"votes": 2_000, "test_votes": 1_000}
-    found = metrics.beta_vae_score(sampler, **votes)
-    assert float(found.beta_vae) == pytest.approx(beta, abs=within)
-    assert float(found.beta_vae_train) == pytest.approx(beta, abs=within)
-    found = metrics.factor_vae_score(sampler, **votes)
-    assert float(found.factor_vae) == pytest.approx(factor, abs=factor_within)
-    assert int(found.factor_vae_active) == {"redundant": 10}.get(name, 5)
+@pytest.mark.parametrize("name", BETA_VAE)
+def test_scores_are_those_of_the_reference(name):
+    source = golden_sampler(name)
+    found = metrics.beta_vae_score(source, **VOTES)
+    wanted, within = BETA_VAE[name]
+    assert float(found.beta_vae) == pytest.approx(wanted, abs=within)
+    assert float(found.beta_vae_train) == pytest.approx(wanted, abs=within)
+    found = metrics.factor_vae_score(source, **VOTES)
+    wanted, within = FACTOR_VAE[name]
+    assert float(found.factor_vae) == pytest.approx(wanted, abs=within)
+    assert int(found.factor_vae_active) == (10 if name == "redundant" else 5)
 
 
 CELLS = np.array(list(itertools.product(*map(range, SIZES))))
@@ -164,8 +146,8 @@ def test_one_factor_is_undefined_and_one_value_is_left_out():
     assert found.attrs["excluded_factors"] == "y[1]"
     assert int(found.factor_vae_votes[:, 1].sum()) == 0
     assert float(found.factor_vae) == float(found.beta_vae) == 1
-    sampler = encoder(lambda y, _: unit(y[:, [0, 2]], (3, 4)), (3, 1, 4), 2)
-    found = metrics.factor_vae_score(sampler, **FEW)
+    source = sampler(lambda y, _: unit(y[:, [0, 2]], (3, 4)), (3, 1, 4), 2)
+    found = metrics.factor_vae_score(source, **FEW)
     assert float(found.factor_vae) == 1 and found.attrs["excluded_factors"] == "y[1]"
     assert "rows" not in found.attrs
     assert found.factor_vae.attrs["population"] == "independent factors"
@@ -207,11 +189,13 @@ TABLE = metrics.from_arrays(ALIGNED, CELLS)
         (lambda: metrics.factor_vae_score(TABLE, prune=-1), "prune is -1, expected a standard"),
         (lambda: metrics.factor_vae_score(TABLE, seed=-1), "seed is -1, expected"),
         (
-            lambda: metrics.beta_vae_score(encoder(of=2)),
+            lambda: metrics.beta_vae_score(sampler(look, (2, 3), 2)),
             r"codes of 4096 rows have shape \(4096, 3\), expected \(4096, 2\)",
         ),
         (
-            lambda: metrics.factor_vae_score(encoder(lambda y, _: LOOK[y @ [3, 1]] / (y[:, :1]))),
+            lambda: metrics.factor_vae_score(
+                sampler(lambda y, draw: look(y, draw) / y[:, :1], (2, 3), 3)
+            ),
             r"code 'z\[0\]' is -?inf of classes \[0, \d\], expected a finite one",
         ),
         (
