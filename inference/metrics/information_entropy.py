@@ -89,7 +89,7 @@ def _med(table: CodeTable, bins: int, top_k: Sequence[int], name: str, nats: Arr
     kept = np.zeros((len(ks), len(nats)), bool)
     scores = np.full((1 + len(ks), 2), np.nan)
     per_code = np.full(len(nats), np.nan)
-    settings = {}
+    settings: dict[str, Any] = {}
     if used.any():
         scores[0] = _both(of_used)
     if used.sum() < 2:
