@@ -16,7 +16,11 @@ if TYPE_CHECKING:
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
-    from ppl_models.inference.metrics.encoding import encode as encode
+    from ppl_models.inference.metrics.encoding import (
+        encode as encode,
+        is_redrawn as is_redrawn,
+        sampler_of as sampler_of,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -38,10 +42,12 @@ _HOMES = {
     "few_shot_accuracy": "few_shot",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "is_redrawn": "encoding",
     "latent_accuracy": "few_shot",
     "modality_scores": "by_modality",
     "nearest_mean_accuracy": "few_shot",
     "relatedness": "related",
+    "sampler_of": "encoding",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)
