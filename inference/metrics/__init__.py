@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
+    from ppl_models.inference.metrics.by_modality import (
+        modality_scores as modality_scores,
+    )
     from ppl_models.inference.metrics.canonical import (
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
         from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
-    from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.coherence import (
+        cross_coherence as cross_coherence,
+    )
     from ppl_models.inference.metrics.encoding import (
         encode as encode,
         is_redrawn as is_redrawn,
@@ -27,9 +31,32 @@ if TYPE_CHECKING:
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
     )
+    from ppl_models.inference.metrics.information import (
+        mig as mig,
+        modularity as modularity,
+        mutual_information as mutual_information,
+    )
+    from ppl_models.inference.metrics.information_entropy import (
+        med as med,
+        med_miller_madow as med_miller_madow,
+    )
+    from ppl_models.inference.metrics.interventional import (
+        irs as irs,
+        unconfoundedness as unconfoundedness,
+    )
+    from ppl_models.inference.metrics.linear_probes import (
+        explicitness as explicitness,
+        logistic_informativeness as logistic_informativeness,
+        sap as sap,
+        sap_continuous as sap_continuous,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
+    )
+    from ppl_models.inference.metrics.unsupervised import (
+        udr as udr,
+        unsupervised_scores as unsupervised_scores,
     )
 
 _HOMES = {
@@ -39,15 +66,28 @@ _HOMES = {
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
     "encode": "encoding",
+    "explicitness": "linear_probes",
     "few_shot_accuracy": "few_shot",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "irs": "interventional",
     "is_redrawn": "encoding",
     "latent_accuracy": "few_shot",
+    "logistic_informativeness": "linear_probes",
+    "med": "information_entropy",
+    "med_miller_madow": "information_entropy",
+    "mig": "information",
     "modality_scores": "by_modality",
+    "modularity": "information",
+    "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
     "relatedness": "related",
     "sampler_of": "encoding",
+    "sap": "linear_probes",
+    "sap_continuous": "linear_probes",
+    "udr": "unsupervised",
+    "unconfoundedness": "interventional",
+    "unsupervised_scores": "unsupervised",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)

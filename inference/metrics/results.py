@@ -55,3 +55,9 @@ def result(
     if table.excluded:
         found.attrs["excluded_factors"] = ", ".join(table.excluded)
     return found
+
+
+def mean_known(values: np.ndarray[Any, Any]) -> float:
+    """The mean of the numbers that are no NaN; NaN where there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
