@@ -54,19 +54,27 @@ if TYPE_CHECKING:
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
+    from ppl_models.inference.metrics.sampler import Sampler as Sampler
     from ppl_models.inference.metrics.unsupervised import (
         udr as udr,
         unsupervised_scores as unsupervised_scores,
+    )
+    from ppl_models.inference.metrics.votes import (
+        beta_vae_score as beta_vae_score,
+        factor_vae_score as factor_vae_score,
     )
 
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "Sampler": "sampler",
+    "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
     "encode": "encoding",
     "explicitness": "linear_probes",
+    "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
