@@ -12,18 +12,43 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.encoding import encode as encode
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
     )
+    from ppl_models.inference.metrics.information import (
+        mig as mig,
+        modularity as modularity,
+        mutual_information as mutual_information,
+    )
+    from ppl_models.inference.metrics.information_entropy import (
+        med as med,
+        med_miller_madow as med_miller_madow,
+    )
+    from ppl_models.inference.metrics.interventional import (
+        irs as irs,
+        unconfoundedness as unconfoundedness,
+    )
+    from ppl_models.inference.metrics.linear_probes import (
+        explicitness as explicitness,
+        logistic_informativeness as logistic_informativeness,
+        sap as sap,
+        sap_continuous as sap_continuous,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
+    )
+    from ppl_models.inference.metrics.unsupervised import (
+        udr as udr,
+        unsupervised_scores as unsupervised_scores,
     )
 
 _HOMES = {
@@ -32,12 +57,27 @@ _HOMES = {
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
+    "encode": "encoding",
+    "explicitness": "linear_probes",
     "few_shot_accuracy": "few_shot",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "irs": "interventional",
     "latent_accuracy": "few_shot",
+    "logistic_informativeness": "linear_probes",
+    "med": "information_entropy",
+    "med_miller_madow": "information_entropy",
+    "mig": "information",
     "modality_scores": "by_modality",
+    "modularity": "information",
+    "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
     "relatedness": "related",
+    "sap": "linear_probes",
+    "sap_continuous": "linear_probes",
+    "udr": "unsupervised",
+    "unconfoundedness": "interventional",
+    "unsupervised_scores": "unsupervised",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)

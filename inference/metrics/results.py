@@ -15,10 +15,10 @@ from ppl_models.version import __version__
 
 CODE, FACTOR = "code", "factor"  # names of the dimensions
 VERSIONS = {
-    "ppl_models": __version__,
-    "numpy": np.__version__,
-    "scipy": scipy.__version__,
-    "scikit_learn": sklearn.__version__,
+    "version_ppl_models": __version__,
+    "version_numpy": np.__version__,
+    "version_scipy": scipy.__version__,
+    "version_scikit_learn": sklearn.__version__,
 }
 
 
@@ -50,8 +50,14 @@ def result(
     found = xr.Dataset(
         {name: (dims, np.asarray(array), settings) for name, (dims, array) in variables.items()},
         names,
-        {**table.source, "rows": len(table), **{f"version_{k}": v for k, v in VERSIONS.items()}},
+        {**table.source, "rows": len(table), **VERSIONS},
     )
     if table.excluded:
         found.attrs["excluded_factors"] = ", ".join(table.excluded)
     return found
+
+
+def mean_known(values: np.ndarray[Any, Any]) -> float:
+    """The mean of the numbers that are no NaN; NaN where there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
