@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
+    from ppl_models.inference.metrics.by_modality import (
+        modality_scores as modality_scores,
+    )
     from ppl_models.inference.metrics.canonical import (
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
         from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
-    from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
-    from ppl_models.inference.metrics.encoding import encode as encode
+    from ppl_models.inference.metrics.coherence import (
+        cross_coherence as cross_coherence,
+    )
+    from ppl_models.inference.metrics.encoding import (
+        encode as encode,
+        is_redrawn as is_redrawn,
+        sampler_of as sampler_of,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -46,23 +54,32 @@ if TYPE_CHECKING:
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
+    from ppl_models.inference.metrics.sampler import Sampler as Sampler
     from ppl_models.inference.metrics.unsupervised import (
         udr as udr,
         unsupervised_scores as unsupervised_scores,
+    )
+    from ppl_models.inference.metrics.votes import (
+        beta_vae_score as beta_vae_score,
+        factor_vae_score as factor_vae_score,
     )
 
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "Sampler": "sampler",
+    "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
     "encode": "encoding",
     "explicitness": "linear_probes",
+    "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
     "irs": "interventional",
+    "is_redrawn": "encoding",
     "latent_accuracy": "few_shot",
     "logistic_informativeness": "linear_probes",
     "med": "information_entropy",
@@ -73,6 +90,7 @@ _HOMES = {
     "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
     "relatedness": "related",
+    "sampler_of": "encoding",
     "sap": "linear_probes",
     "sap_continuous": "linear_probes",
     "udr": "unsupervised",
