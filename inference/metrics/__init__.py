@@ -55,6 +55,13 @@ if TYPE_CHECKING:
         wasserstein as wasserstein,
     )
     from ppl_models.inference.metrics.sampler import Sampler as Sampler
+    from ppl_models.inference.metrics.suite import (
+        GROUP as GROUP,
+        METRICS as METRICS,
+        STANDARD as STANDARD,
+        attach as attach,
+        evaluate as evaluate,
+    )
     from ppl_models.inference.metrics.unsupervised import (
         udr as udr,
         unsupervised_scores as unsupervised_scores,
@@ -67,12 +74,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "GROUP": "suite",
+    "METRICS": "suite",
+    "STANDARD": "suite",
     "Sampler": "sampler",
+    "attach": "suite",
     "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
     "encode": "encoding",
+    "evaluate": "suite",
     "explicitness": "linear_probes",
     "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.metrics import CodeTable, Sampler
     from ppl_models.pair import Pair
 
+
 def metrics(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models metrics`` and what it runs."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")

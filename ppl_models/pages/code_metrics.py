@@ -16,7 +16,7 @@ from ppl_models.pages.sections import Fit
 
 MATRICES = {
     "mutual_information": "Mutual information of binned codes and factors, in nats",
-    "importance": "Importance of codes for the boosted trees of each factor; columns sum to 1",
+    "dci_importance": "Importance of codes for the boosted trees of each factor; columns sum to 1",
     "irs_matrix": "IRS: 1 where nothing but the factor moves the code",
 }
 
@@ -33,8 +33,8 @@ def metrics(fit: Fit) -> Iterator[str]:
         if name in scores.attrs
     )
     yield paragraph(
-        f"Of codes and factors ({told}). What is good depends on the purpose: the verdict does not "
-        "lean on these."
+        f"Of codes and factors ({told}). What is good depends on the purpose: the verdict does "
+        "not lean on these."
     )
     yield table(
         ("metric", "value"),
