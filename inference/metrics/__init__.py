@@ -15,6 +15,23 @@ if TYPE_CHECKING:
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.denoisers import (
+        Denoised as Denoised,
+        denoise as denoise,
+        denoising_scores as denoising_scores,
+        subsample_references as subsample_references,
+    )
+    from ppl_models.inference.metrics.denoising import (
+        UMSE as UMSE,
+        mean_upsnr as mean_upsnr,
+        psnr as psnr,
+        umse as umse,
+        umse_bootstrap as umse_bootstrap,
+        umse_interval as umse_interval,
+        umse_over_images as umse_over_images,
+        upsnr as upsnr,
+        upsnr_interval as upsnr_interval,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -29,15 +46,28 @@ if TYPE_CHECKING:
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "Denoised": "denoisers",
+    "UMSE": "denoising",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
+    "denoise": "denoisers",
+    "denoising_scores": "denoisers",
     "few_shot_accuracy": "few_shot",
     "from_arrays": "code_table",
     "latent_accuracy": "few_shot",
+    "mean_upsnr": "denoising",
     "modality_scores": "by_modality",
     "nearest_mean_accuracy": "few_shot",
+    "psnr": "denoising",
     "relatedness": "related",
+    "subsample_references": "denoisers",
+    "umse": "denoising",
+    "umse_bootstrap": "denoising",
+    "umse_interval": "denoising",
+    "umse_over_images": "denoising",
+    "upsnr": "denoising",
+    "upsnr_interval": "denoising",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)

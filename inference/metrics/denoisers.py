@@ -26,9 +26,11 @@ from ppl_models.inference.metrics.denoising import (
     umse_over_images,
     upsnr,
 )
+from ppl_models.inference.metrics.results import VERSIONS
 from ppl_models.inference.posterior.prediction import ROWS, by_rows
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.posterior.told_alone import generated
+from ppl_models.modalities import mark
 from ppl_models.pair import Pair
 
 Layout = Literal["random", "fixed"]
@@ -116,17 +118,19 @@ def denoise(
     if site not in pair.card.data:
         raise ValueError(f"{pair.card.name}: {unknown('site of the data', site, pair.card.data)}")
     count = 1 if draws is None else at_least(draws=(draws, 1))[0]
-    seen = table.only(*(name for name in pair.card.given if name in table.sites))
-    if site not in seen.sites:
+    if site not in table.sites:
         raise ValueError(f"{table.name}: {unknown('site', site, table.sites)}")
+    seen = as_fitted(pair, table)
     check_there(seen, site)
+    own, fitted = (t.columns.get(site, ()) for t in (table, seen))
 
     def of(batch: Batch) -> Tensor:
         codes: Literal["mean", "draw"] = "mean" if draws is None else "draw"
         return generated(pair, batch, site, count, codes=codes).mean(0)
 
-    images = by_rows(pair, seen, of, seed, block=max(1, ROWS // count))
-    own, fitted = (t.columns.get(site, ()) for t in (seen, as_fitted(pair, seen)))
+    sites = {*pair.card.given, *map(mark, pair.may_lack)}  # and which rows have them
+    given = seen.only(*(name for name in seen.sites if name in sites))
+    images = by_rows(pair, given, of, seed, block=max(1, ROWS // count))
     if own and own != fitted:
         images = images[:, [fitted.index(name) for name in own]]
     how = f"mean of {count} posterior draws, seed {seed}"
@@ -154,7 +158,8 @@ def denoising_scores(
         and ``psnr``, too; over ``denoiser`` those of the set: ``set_umse`` and ``set_se`` of
         :func:`umse_over_images` (its error is NaN of one image), ``set_upsnr`` of that, and
         ``mean_upsnr``. The coordinate ``representation`` says of what each denoiser's images
-        are: ``given``, or as :func:`denoise` made them. Attributes are ``mode`` and ``maximum``.
+        are: ``given``, or as :func:`denoise` made them. Attributes are ``mode``, ``maximum`` and
+        versions of the libraries.
 
     Raises:
         ValueError: As :func:`umse` and :func:`upsnr`, or if there is no denoiser.
@@ -189,6 +194,7 @@ def denoising_scores(
         "set_upsnr": upsnr(over, maximum),
         "mean_upsnr": by_image["upsnr"].mean(1),
     }
+    versions = {f"version_{name}": number for name, number in VERSIONS.items()}
     return xr.Dataset(
         {
             **{name: (("denoiser", "image"), v.cpu().numpy()) for name, v in by_image.items()},
@@ -198,5 +204,5 @@ def denoising_scores(
             "denoiser": list(made),
             "representation": ("denoiser", [item.representation for item in made.values()]),
         },
-        {"mode": mode, "maximum": float(maximum)},
+        {"mode": mode, "maximum": float(maximum), **versions},
     )
