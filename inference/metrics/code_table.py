@@ -242,6 +242,6 @@ def _whole(names: tuple[str, ...], values: Array) -> Array:
         row, place = np.argwhere(~good)[0]
         raise ValueError(
             f"factor {names[place]!r} is {values[row, place]} in row {row}, expected a whole "
-            "number of at least 0; leave out rows in which it is not known, and bin what is continuous"
+            "number of at least 0; leave out rows in which it is not known, and bin a continuous one"
         )
     return whole
