@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from worlds.pages import run_page
 
 import ppl_models as zoo
 from ppl_models import data
@@ -169,3 +170,11 @@ def test_what_does_not_fit_is_one_line(rows, linear):
         with pytest.raises(ValueError, match=words) as told:
             call()
         assert "\n" not in str(told.value)
+
+
+def test_the_python_of_the_page_runs():
+    scope = run_page("metrics/denoising")
+    scores, references = scope["scores"], scope["references"]
+    images = scope["denoised"].images
+    wanted = metrics.umse(images, references, "averaged").value.mean()
+    assert scores.set_umse.sel(denoiser="vae") == pytest.approx(float(wanted))

@@ -56,6 +56,23 @@ def test_it_is_unbiased_over_all_noise_there_is(noise):
     assert naive == pytest.approx(wanted + s2, rel=1e-12)
 
 
+def test_what_correlated_noise_and_other_exposures_do():
+    # One draw for both pixels of a copy: unbiased, but the mean varies as a single term does.
+    references, weights = everything(EVEN, 3)
+    alike = CLEAN + (references - CLEAN)[..., :1]
+    f = torch.full((len(weights), 2), 0.5, dtype=torch.float64)
+    truth = float((CLEAN - 0.5).square().mean())
+    assert float(weights @ metrics.umse(f, alike).value) == pytest.approx(truth, rel=1e-12)
+    # Of b and c with twice the deviation four times the variance is subtracted.
+    a, b, c = references
+    louder = metrics.umse(f, [a, 2 * b - CLEAN, 2 * c - CLEAN]).value
+    assert float(weights @ louder) == pytest.approx(truth - 3 * 0.3**2, rel=1e-12)
+    level = 0.5 + 0 * drawn(2000, 40)
+    noise = 0.3 * drawn(3, 2000, 20, seed=1)
+    found = metrics.umse(level - 0.2, level + torch.cat((noise, noise), -1))
+    assert float(found.value.std() / found.se.mean()) == pytest.approx(math.sqrt(2), rel=0.1)
+
+
 @pytest.mark.parametrize("noise", [EVEN, SKEWED])
 def test_the_variance_of_a_term_is_that_of_the_moments(noise):
     references, weights = everything(noise, 3)
