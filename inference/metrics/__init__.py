@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         upsnr as upsnr,
         upsnr_interval as upsnr_interval,
     )
+    from ppl_models.inference.metrics.encoding import encode as encode
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -53,7 +55,9 @@ _HOMES = {
     "cross_coherence": "coherence",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
+    "encode": "encoding",
     "few_shot_accuracy": "few_shot",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
     "latent_accuracy": "few_shot",
     "mean_upsnr": "denoising",
