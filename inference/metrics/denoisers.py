@@ -167,10 +167,10 @@ def denoising_scores(
     if not denoised:
         raise ValueError("there is no denoiser, expected one or more by name")
     check_maximum(maximum)
-    made = {
-        name: item if isinstance(item, Denoised) else Denoised(torch.as_tensor(item), "given")
-        for name, item in denoised.items()
-    }
+    made = {}
+    for name, item in denoised.items():
+        images, how = item if isinstance(item, Denoised) else (torch.as_tensor(item), "given")
+        made[name] = Denoised(images.cpu(), how)  # a pair's may be on a GPU
     estimates = [umse(item.images, references, mode) for item in made.values()]
     values = torch.stack([estimate.value for estimate in estimates])
     over, of_set = values.mean(1), torch.full((len(made),), math.nan)
@@ -184,7 +184,7 @@ def denoising_scores(
     if clean is not None:
         errors = []
         for item in made.values():
-            truth = image_rows("clean", clean, like=item.images)
+            truth = image_rows("clean", clean, like=item.images).cpu()
             errors.append((truth - image_rows("denoised", item.images)).square().mean(1))
         by_image["mse"] = torch.stack(errors)
         by_image["psnr"] = psnr(by_image["mse"], maximum)
@@ -197,8 +197,8 @@ def denoising_scores(
     versions = {f"version_{name}": number for name, number in VERSIONS.items()}
     return xr.Dataset(
         {
-            **{name: (("denoiser", "image"), v.cpu().numpy()) for name, v in by_image.items()},
-            **{name: ("denoiser", v.cpu().numpy()) for name, v in by_set.items()},
+            **{name: (("denoiser", "image"), v.numpy()) for name, v in by_image.items()},
+            **{name: ("denoiser", v.numpy()) for name, v in by_set.items()},
         },
         {
             "denoiser": list(made),
