@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
-    from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.coherence import (
+        cross_coherence as cross_coherence,
+    )
     from ppl_models.inference.metrics.denoisers import (
         Denoised as Denoised,
         denoise as denoise,

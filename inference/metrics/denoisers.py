@@ -194,7 +194,6 @@ def denoising_scores(
         "set_upsnr": upsnr(over, maximum),
         "mean_upsnr": by_image["upsnr"].mean(1),
     }
-    versions = {f"version_{name}": number for name, number in VERSIONS.items()}
     return xr.Dataset(
         {
             **{name: (("denoiser", "image"), v.numpy()) for name, v in by_image.items()},
@@ -204,5 +203,5 @@ def denoising_scores(
             "denoiser": list(made),
             "representation": ("denoiser", [item.representation for item in made.values()]),
         },
-        {"mode": mode, "maximum": float(maximum), **versions},
+        {"mode": mode, "maximum": float(maximum), **VERSIONS},
     )

@@ -129,6 +129,7 @@ def test_denoisers_side_by_side(rows, linear):
     found = metrics.denoising_scores(denoised, references, 1.0, clean=sites["clean"])
     assert found.sizes == {"denoiser": 2, "image": 60}
     assert found.attrs["mode"] == "paper" and found.attrs["maximum"] == 1
+    assert found.attrs["version_ppl_models"] == zoo.__version__
     assert list(found.representation.values) == ["given", "posterior mean"]
     for name, images in (("none", sites["x"]), ("vae", denoised["vae"].images)):
         own, estimate = found.sel(denoiser=name), metrics.umse(images, references)
