@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from ppl_models.inference.metrics.coherence import (
         cross_coherence as cross_coherence,
     )
+    from ppl_models.inference.metrics.denoisers import (
+        Denoised as Denoised,
+        denoise as denoise,
+        denoising_scores as denoising_scores,
+        subsample_references as subsample_references,
+    )
+    from ppl_models.inference.metrics.denoising import (
+        UMSE as UMSE,
+        mean_upsnr as mean_upsnr,
+        psnr as psnr,
+        umse as umse,
+        umse_bootstrap as umse_bootstrap,
+        umse_interval as umse_interval,
+        umse_over_images as umse_over_images,
+        upsnr as upsnr,
+        upsnr_interval as upsnr_interval,
+    )
     from ppl_models.inference.metrics.encoding import (
         encode as encode,
         is_redrawn as is_redrawn,
@@ -74,15 +91,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "Denoised": "denoisers",
     "GROUP": "suite",
     "METRICS": "suite",
     "STANDARD": "suite",
     "Sampler": "sampler",
+    "UMSE": "denoising",
     "attach": "suite",
     "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
+    "denoise": "denoisers",
+    "denoising_scores": "denoisers",
     "encode": "encoding",
     "evaluate": "suite",
     "explicitness": "linear_probes",
@@ -94,6 +115,7 @@ _HOMES = {
     "is_redrawn": "encoding",
     "latent_accuracy": "few_shot",
     "logistic_informativeness": "linear_probes",
+    "mean_upsnr": "denoising",
     "med": "information_entropy",
     "med_miller_madow": "information_entropy",
     "mig": "information",
@@ -101,13 +123,21 @@ _HOMES = {
     "modularity": "information",
     "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
+    "psnr": "denoising",
     "relatedness": "related",
     "sampler_of": "encoding",
     "sap": "linear_probes",
     "sap_continuous": "linear_probes",
+    "subsample_references": "denoisers",
     "udr": "unsupervised",
+    "umse": "denoising",
+    "umse_bootstrap": "denoising",
+    "umse_interval": "denoising",
+    "umse_over_images": "denoising",
     "unconfoundedness": "interventional",
     "unsupervised_scores": "unsupervised",
+    "upsnr": "denoising",
+    "upsnr_interval": "denoising",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)
