@@ -15,29 +15,73 @@ if TYPE_CHECKING:
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.feature_distance import (
+        FeatureDistance as FeatureDistance,
+        FrechetDistance as FrechetDistance,
+        distance_table as distance_table,
+    )
+    from ppl_models.inference.metrics.feature_files import (
+        load_features as load_features,
+        save_features as save_features,
+    )
+    from ppl_models.inference.metrics.feature_networks import (
+        FeatureNetwork as FeatureNetwork,
+        classifier_features as classifier_features,
+        pca_features as pca_features,
+        random_features as random_features,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
     )
+    from ppl_models.inference.metrics.frechet import (
+        Moments as Moments,
+        extrapolated_distance as extrapolated_distance,
+        frechet_bias as frechet_bias,
+        frechet_distance as frechet_distance,
+        kernel_distance as kernel_distance,
+    )
+    from ppl_models.inference.metrics.generated_images import (
+        reconstruct_images as reconstruct_images,
+        sample_images as sample_images,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
+    from ppl_models.inference.metrics.user_networks import user_features as user_features
 
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "FeatureDistance": "feature_distance",
+    "FeatureNetwork": "feature_networks",
+    "FrechetDistance": "feature_distance",
+    "Moments": "frechet",
     "blurred": "few_shot",
     "canonical_space": "canonical",
+    "classifier_features": "feature_networks",
     "cross_coherence": "coherence",
+    "distance_table": "feature_distance",
+    "extrapolated_distance": "frechet",
     "few_shot_accuracy": "few_shot",
+    "frechet_bias": "frechet",
+    "frechet_distance": "frechet",
     "from_arrays": "code_table",
+    "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
+    "load_features": "feature_files",
     "modality_scores": "by_modality",
     "nearest_mean_accuracy": "few_shot",
+    "pca_features": "feature_networks",
+    "random_features": "feature_networks",
+    "reconstruct_images": "generated_images",
     "relatedness": "related",
+    "sample_images": "generated_images",
+    "save_features": "feature_files",
+    "user_features": "user_networks",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)
