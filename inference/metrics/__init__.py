@@ -5,16 +5,26 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
+    from ppl_models.inference.metrics.by_modality import (
+        modality_scores as modality_scores,
+    )
     from ppl_models.inference.metrics.canonical import (
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
-    from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.coherence import (
+        cross_coherence as cross_coherence,
+    )
+    from ppl_models.inference.metrics.encoding import (
+        encode as encode,
+        is_redrawn as is_redrawn,
+        sampler_of as sampler_of,
+    )
     from ppl_models.inference.metrics.feature_distance import (
         FeatureDistance as FeatureDistance,
         FrechetDistance as FrechetDistance,
@@ -47,11 +57,46 @@ if TYPE_CHECKING:
         reconstruct_images as reconstruct_images,
         sample_images as sample_images,
     )
+    from ppl_models.inference.metrics.information import (
+        mig as mig,
+        modularity as modularity,
+        mutual_information as mutual_information,
+    )
+    from ppl_models.inference.metrics.information_entropy import (
+        med as med,
+        med_miller_madow as med_miller_madow,
+    )
+    from ppl_models.inference.metrics.interventional import (
+        irs as irs,
+        unconfoundedness as unconfoundedness,
+    )
+    from ppl_models.inference.metrics.linear_probes import (
+        explicitness as explicitness,
+        logistic_informativeness as logistic_informativeness,
+        sap as sap,
+        sap_continuous as sap_continuous,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
+    from ppl_models.inference.metrics.sampler import Sampler as Sampler
+    from ppl_models.inference.metrics.suite import (
+        GROUP as GROUP,
+        METRICS as METRICS,
+        STANDARD as STANDARD,
+        attach as attach,
+        evaluate as evaluate,
+    )
+    from ppl_models.inference.metrics.unsupervised import (
+        udr as udr,
+        unsupervised_scores as unsupervised_scores,
+    )
     from ppl_models.inference.metrics.user_networks import user_features as user_features
+    from ppl_models.inference.metrics.votes import (
+        beta_vae_score as beta_vae_score,
+        factor_vae_score as factor_vae_score,
+    )
 
 _HOMES = {
     "CanonicalSpace": "canonical",
@@ -59,28 +104,53 @@ _HOMES = {
     "FeatureDistance": "feature_distance",
     "FeatureNetwork": "feature_networks",
     "FrechetDistance": "feature_distance",
+    "GROUP": "suite",
+    "METRICS": "suite",
     "Moments": "frechet",
+    "STANDARD": "suite",
+    "Sampler": "sampler",
+    "attach": "suite",
+    "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
     "cross_coherence": "coherence",
     "distance_table": "feature_distance",
+    "encode": "encoding",
+    "evaluate": "suite",
+    "explicitness": "linear_probes",
     "extrapolated_distance": "frechet",
+    "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
     "frechet_bias": "frechet",
     "frechet_distance": "frechet",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "irs": "interventional",
+    "is_redrawn": "encoding",
     "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
+    "logistic_informativeness": "linear_probes",
+    "med": "information_entropy",
+    "med_miller_madow": "information_entropy",
+    "mig": "information",
     "modality_scores": "by_modality",
+    "modularity": "information",
+    "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
     "pca_features": "feature_networks",
     "random_features": "feature_networks",
     "reconstruct_images": "generated_images",
     "relatedness": "related",
     "sample_images": "generated_images",
+    "sampler_of": "encoding",
+    "sap": "linear_probes",
+    "sap_continuous": "linear_probes",
     "save_features": "feature_files",
+    "udr": "unsupervised",
+    "unconfoundedness": "interventional",
+    "unsupervised_scores": "unsupervised",
     "user_features": "user_networks",
     "wasserstein": "related",
 }
