@@ -42,11 +42,37 @@ if TYPE_CHECKING:
         is_redrawn as is_redrawn,
         sampler_of as sampler_of,
     )
+    from ppl_models.inference.metrics.feature_distance import (
+        FeatureDistance as FeatureDistance,
+        FrechetDistance as FrechetDistance,
+        distance_table as distance_table,
+    )
+    from ppl_models.inference.metrics.feature_files import (
+        load_features as load_features,
+        save_features as save_features,
+    )
+    from ppl_models.inference.metrics.feature_networks import (
+        FeatureNetwork as FeatureNetwork,
+        classifier_features as classifier_features,
+        pca_features as pca_features,
+        random_features as random_features,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
+    )
+    from ppl_models.inference.metrics.frechet import (
+        Moments as Moments,
+        extrapolated_distance as extrapolated_distance,
+        frechet_bias as frechet_bias,
+        frechet_distance as frechet_distance,
+        kernel_distance as kernel_distance,
+    )
+    from ppl_models.inference.metrics.generated_images import (
+        reconstruct_images as reconstruct_images,
+        sample_images as sample_images,
     )
     from ppl_models.inference.metrics.information import (
         mig as mig,
@@ -71,7 +97,9 @@ if TYPE_CHECKING:
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
-    from ppl_models.inference.metrics.sampler import Sampler as Sampler
+    from ppl_models.inference.metrics.sampler import (
+        Sampler as Sampler,
+    )
     from ppl_models.inference.metrics.suite import (
         GROUP as GROUP,
         METRICS as METRICS,
@@ -83,6 +111,9 @@ if TYPE_CHECKING:
         udr as udr,
         unsupervised_scores as unsupervised_scores,
     )
+    from ppl_models.inference.metrics.user_networks import (
+        user_features as user_features,
+    )
     from ppl_models.inference.metrics.votes import (
         beta_vae_score as beta_vae_score,
         factor_vae_score as factor_vae_score,
@@ -92,8 +123,12 @@ _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
     "Denoised": "denoisers",
+    "FeatureDistance": "feature_distance",
+    "FeatureNetwork": "feature_networks",
+    "FrechetDistance": "feature_distance",
     "GROUP": "suite",
     "METRICS": "suite",
+    "Moments": "frechet",
     "STANDARD": "suite",
     "Sampler": "sampler",
     "UMSE": "denoising",
@@ -101,19 +136,26 @@ _HOMES = {
     "beta_vae_score": "votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
+    "classifier_features": "feature_networks",
     "cross_coherence": "coherence",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
+    "distance_table": "feature_distance",
     "encode": "encoding",
     "evaluate": "suite",
     "explicitness": "linear_probes",
+    "extrapolated_distance": "frechet",
     "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
+    "frechet_bias": "frechet",
+    "frechet_distance": "frechet",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
     "irs": "interventional",
     "is_redrawn": "encoding",
+    "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
+    "load_features": "feature_files",
     "logistic_informativeness": "linear_probes",
     "mean_upsnr": "denoising",
     "med": "information_entropy",
@@ -123,11 +165,16 @@ _HOMES = {
     "modularity": "information",
     "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
+    "pca_features": "feature_networks",
     "psnr": "denoising",
+    "random_features": "feature_networks",
+    "reconstruct_images": "generated_images",
     "relatedness": "related",
+    "sample_images": "generated_images",
     "sampler_of": "encoding",
     "sap": "linear_probes",
     "sap_continuous": "linear_probes",
+    "save_features": "feature_files",
     "subsample_references": "denoisers",
     "udr": "unsupervised",
     "umse": "denoising",
@@ -138,6 +185,7 @@ _HOMES = {
     "unsupervised_scores": "unsupervised",
     "upsnr": "denoising",
     "upsnr_interval": "denoising",
+    "user_features": "user_networks",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)
