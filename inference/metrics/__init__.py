@@ -15,11 +15,19 @@ if TYPE_CHECKING:
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
+    from ppl_models.inference.metrics.decoding import (
+        PairDecoder as PairDecoder,
+        decoder as decoder,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
+    )
+    from ppl_models.inference.metrics.generativeness import (
+        counterfactual_generativeness as counterfactual_generativeness,
+        donor_generativeness as donor_generativeness,
     )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
@@ -29,9 +37,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
+    "PairDecoder": "decoding",
     "blurred": "few_shot",
     "canonical_space": "canonical",
+    "counterfactual_generativeness": "generativeness",
     "cross_coherence": "coherence",
+    "decoder": "decoding",
+    "donor_generativeness": "generativeness",
     "few_shot_accuracy": "few_shot",
     "from_arrays": "code_table",
     "latent_accuracy": "few_shot",
