@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         PairDecoder as PairDecoder,
         decoder as decoder,
     )
+    from ppl_models.inference.metrics.encoding import encode as encode
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
@@ -44,7 +46,9 @@ _HOMES = {
     "cross_coherence": "coherence",
     "decoder": "decoding",
     "donor_generativeness": "generativeness",
+    "encode": "encoding",
     "few_shot_accuracy": "few_shot",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
     "latent_accuracy": "few_shot",
     "modality_scores": "by_modality",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ppl_models.config import unknown
+from ppl_models.config import names, unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.rows import chosen, undisturbed
+from ppl_models.inference.metrics.encoding import code_sites
+from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.support import check_data
+from ppl_models.inference.posterior.target import sites_of_rows
 from ppl_models.interventions import intervene
 from ppl_models.pair import Pair
 
@@ -23,13 +26,13 @@ class PairDecoder:
     Attributes:
         pair: The pair.
         table: The rows N, as the pair knows their sites.
-        site: The site of the codes.
+        shapes: Shape of a row's code by site, in the order of the codes.
         made: The site of the data.
     """
 
     pair: Pair
     table: Table
-    site: str
+    shapes: Mapping[str, tuple[int, ...]]
     made: str
 
     def __len__(self) -> int:
@@ -37,21 +40,31 @@ class PairDecoder:
         return len(self.table)
 
     def __call__(self, codes: Tensor, rows: slice) -> Tensor:
-        """Means of the data site ``(n, ...)`` at codes ``(n, D)`` of these rows.
+        """Means of the data site ``(n, ...)``, on the CPU.
 
         Args:
-            codes: The codes, one for each of the rows.
-            rows: Which rows of the table they are.
+            codes: ``(n, D)``, one for each of the rows.
+            rows: Which rows of the table they are of.
 
         Raises:
-            ValueError: If the codes have another shape than the site.
+            ValueError: If there are not as many numbers as the codes have.
         """
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
         seen = self.table.rows(torch.arange(len(self))[rows])
+        if codes.shape != (len(seen), sum(sizes)):
+            raise ValueError(
+                f"codes have shape {tuple(codes.shape)}, expected ({len(seen)}, {sum(sizes)}), "
+                f"those of {', '.join(self.shapes)}"
+            )
         like, made, order = self.pair.like(), list[Tensor](), list[Tensor]()
         with undisturbed(self.pair, 0):
             for regime in seen.regimes():
                 batch = seen.gather(regime, regime.index).to(like.device, like.dtype)
-                values = {self.site: codes[regime.index].to(like.device)}
+                parts = codes[regime.index].to(like.device).split(sizes, 1)
+                values = {
+                    site: part.reshape(-1, *shape)
+                    for (site, shape), part in zip(self.shapes.items(), parts, strict=True)
+                }
                 made.append(intervene(self.pair, batch, values, codes="mean")[self.made].cpu())
                 order.append(regime.index.cpu())
         return torch.cat(made)[torch.cat(order).argsort()]
@@ -60,31 +73,38 @@ class PairDecoder:
 def decoder(
     pair: Pair,
     table: Table,
-    site: str = "z",
-    made: str = "x",
     rows: Sequence[int] | Tensor | None = None,
+    *,
+    sites: Sequence[str] = (),
+    made: str = "x",
 ) -> PairDecoder:
-    """The mean of a data site as a function of one code, as an intervention on it.
+    """The mean of a data site as a function of codes, as an intervention on them.
 
-    Labels that a row has stay what they are, and so do the means of all other codes; what the
-    model puts below the code follows it (``pair.intervene(batch, codes="mean", z=...)``). Of a
-    hierarchy this is said of the one level ``site``.
+    Labels that a row has stay what they are, and so do its most probable other labels and the
+    means of codes that are not set; what the model puts below a set code follows it
+    (``pair.intervene(batch, codes="mean", z=...)``). In a hierarchy, setting one level moves all
+    levels below: choose it by ``sites``.
 
     Args:
         pair: The pair.
-        table: The rows of the table of codes, in its order, with what is known of them.
-        site: The site of the codes.
-        made: The site of the data.
+        table: The rows of the codes.
         rows: Positions in the table; all by default.
+        sites: As of :func:`encode`: the latent sites whose numbers are the codes, side by side.
+        made: The site of the data.
 
     Raises:
         ValueError: If there is no such site, or the rows do not fit the pair.
     """
+    asked = names("sites", sites)
     table, index = chosen(pair, table, rows)
-    if site not in pair.card.latents:
-        raise ValueError(f"{pair.card.name}: {unknown('latent site', site, pair.card.latents)}")
     if made not in pair.card.data:
         raise ValueError(f"{pair.card.name}: {unknown('site of the data', made, pair.card.data)}")
     seen = table.rows(index)
     check_data(pair, seen)
-    return PairDecoder(pair, seen, site, made)
+    with undisturbed(pair, 0), torch.no_grad():
+        few = conditioned(pair, seen, None, torch.arange(1))
+        there = sites_of_rows(pair, few, plates_within=True)
+        wanted = code_sites(pair, there, asked)
+        like, (batch, *_) = pair.like(), few.batches()
+        found = intervene(pair, batch.to(like.device, like.dtype), {}, codes="mean")
+    return PairDecoder(pair, seen, {n: tuple(found[n].shape[1:]) for n in wanted}, made)

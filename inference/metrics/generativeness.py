@@ -158,8 +158,8 @@ def _of_class(name: str, found: Mapping[str, Any], classes: Array) -> Array:
     least = int(classes.max()) + 1
     if p.ndim != 2 or len(p) != len(classes) or p.shape[1] < least:
         raise ValueError(
-            f"classify gives shape {p.shape} for the factor {name!r}, expected ({len(classes)}, C) "
-            f"with C at least {least}"
+            f"classify gives shape {p.shape} for the factor {name!r}, expected ({len(classes)}, "
+            f"C) with C at least {least}"
         )
     p = p.astype(np.float64)
     good = (np.abs(p.sum(1) - 1) <= ROUNDING) & (p >= -ROUNDING).all(1)
@@ -197,7 +197,7 @@ def _told(
     values[f"{name}_reconstructed_per_factor"] = ((FACTOR,), p[-1].mean(-1))
     values[f"{name}_codes"] = ((RHO, FACTOR, CODE), owned)
     if isinstance(decode, PairDecoder):
-        settings["decoded_from"] = decode.site
+        settings["decoded_from"] = ", ".join(decode.shapes)
     return result(table, values, {RHO: rhos}, **settings)
 
 

@@ -15,10 +15,10 @@ from ppl_models.version import __version__
 
 CODE, FACTOR = "code", "factor"  # names of the dimensions
 VERSIONS = {
-    "ppl_models": __version__,
-    "numpy": np.__version__,
-    "scipy": scipy.__version__,
-    "scikit_learn": sklearn.__version__,
+    "version_ppl_models": __version__,
+    "version_numpy": np.__version__,
+    "version_scipy": scipy.__version__,
+    "version_scikit_learn": sklearn.__version__,
 }
 
 
@@ -50,7 +50,7 @@ def result(
     found = xr.Dataset(
         {name: (dims, np.asarray(array), settings) for name, (dims, array) in variables.items()},
         names,
-        {**table.source, "rows": len(table), **{f"version_{k}": v for k, v in VERSIONS.items()}},
+        {**table.source, "rows": len(table), **VERSIONS},
     )
     if table.excluded:
         found.attrs["excluded_factors"] = ", ".join(table.excluded)

@@ -151,7 +151,8 @@ def test_a_perfect_decoder_is_scored_1_and_so_is_one_whose_codes_are_exchanged()
     assert wrong.counterfactual_others_effect.values.tolist() == [1.0]
     # Whatever is set, nothing changes; and all of it changes everything.
     for decode in (lambda z: z * 0, lambda z: (z * 0).long() + z[:, :1].long()):
-        found = metrics.counterfactual_generativeness(table, np.ones((3, 3), bool), decode, perfect)
+        every = np.ones((3, 3), bool)
+        found = metrics.counterfactual_generativeness(table, every, decode, perfect)
         own = found.counterfactual_own_effect
         assert found.counterfactual_generativeness.item() == own.item()
 
@@ -160,8 +161,7 @@ def test_donors_of_a_perfect_decoder_differ_as_often_as_two_rows_do():
     # 20 seeds: a factor of s values differs in 1 - 1 / s of all pairs, with the row's own share.
     table = grid_table()
     found = [
-        metrics.donor_generativeness(table, OWN, same, perfect, seed=seed)
-        for seed in range(20)
+        metrics.donor_generativeness(table, OWN, same, perfect, seed=seed) for seed in range(20)
     ]
     shares = np.stack([of.donor_generativeness_per_factor.values[0] for of in found])
     others = {size: (1 - 1 / size) * 24 / 23 for size in SIZES}
@@ -220,7 +220,7 @@ def test_bad_input_is_one_line_before_anything_is_decoded():
     table = grid_table()
     ask = metrics.counterfactual_generativeness
     never = pytest.fail
-    with pytest.raises(ValueError, match=r"sets have shape \(3, 2\) and type bool, expected truth"):
+    with pytest.raises(ValueError, match=r"sets have shape \(3, 2\) and type bool, expected"):
         ask(table, OWN[:, :2], never, never)
     with pytest.raises(ValueError, match=r"sets have shape \(3, 3\) and type int"):
         ask(table, OWN.astype(int), never, never)
@@ -241,8 +241,11 @@ def test_bad_input_is_one_line_before_anything_is_decoded():
         (lambda p: {**p, "b": p["b"] * 2}, "for the factor 'b', expected probabilities that sum"),
         (lambda p: {**p, "c": p["c"].log()}, "for the factor 'c', expected probabilities that"),
         (lambda p: {**p, "c": p["c"] * torch.nan}, "for the factor 'c', expected probabilities"),
-        (lambda p: {**p, "c": p["c"][:, :2]}, r"gives shape \(24, 2\) for the factor 'c', expected"),
-        (lambda p: {**p, "a": p["a"][:5]}, r"gives shape \(5, 2\) for the factor 'a', expected \(24"),
+        (
+            lambda p: {**p, "c": p["c"][:, :2]},
+            r"shape \(24, 2\) for the factor 'c', expected \(24",
+        ),
+        (lambda p: {**p, "a": p["a"][:5]}, r"shape \(5, 2\) for the factor 'a', expected \(24"),
     ],
 )
 def test_what_is_no_probability_is_refused(change, line):
@@ -275,12 +278,14 @@ def test_a_pair_is_decoded_at_the_codes_with_labels_and_means_held(dtype):
         known = codes.to(dtype) @ pair.V + pair.d[t]
         above = codes.to(dtype) @ pair.W @ pair.V + pair.d[t]
     state = torch.get_rng_state()
-    lower, upper = (metrics.decoder(pair, table, site) for site in "ba")
+    lower, upper = (metrics.decoder(pair, table, sites=(site,)) for site in "ba")
     tol = 1e-5 if dtype == torch.float32 else 1e-12
     for part in (slice(0, 3), slice(3, 7), slice(0, 7)):
         assert_close(lower(codes[part], part), known[part], rtol=tol, atol=tol)
         assert_close(upper(codes[part], part), above[part], rtol=tol, atol=tol)
-    some_rows = metrics.decoder(pair, table, "b", rows=[5, 0])
+    both = metrics.decoder(pair, table)  # a has no way to x but through b
+    assert_close(both(torch.cat([codes + 1, codes], 1), slice(0, 7)), known, rtol=tol, atol=tol)
+    some_rows = metrics.decoder(pair, table, [5, 0], sites=("b",))
     assert len(some_rows) == 2
     assert_close(some_rows(codes[:2], slice(0, 2)), codes[:2].to(dtype) @ pair.V.detach()
                  + pair.d[t[[5, 0]]].detach(), rtol=tol, atol=tol)  # fmt: skip
@@ -296,7 +301,7 @@ def test_generativeness_of_a_pair_is_that_of_its_decoder():
         p = torch.sigmoid(x[:, :1])
         return {"t": torch.cat([p, 1 - p], 1)}
 
-    decode, sets = metrics.decoder(pair, rows, "b"), np.array([[True, False]])
+    decode, sets = metrics.decoder(pair, rows, sites=("b",)), np.array([[True, False]])
     found = metrics.counterfactual_generativeness(codes, sets, decode, classify, batch=3)
     assert found.counterfactual_generativeness.attrs["decoded_from"] == "b"
     kept = decode.table.sites["t"].clone()
@@ -320,9 +325,11 @@ def test_generativeness_of_a_pair_is_that_of_its_decoder():
 
 def test_a_decoder_names_what_is_not_there():
     pair, rows = chained(torch.float32), labelled_rows()
-    with pytest.raises(ValueError, match="chained: unknown latent site 'c'"):
-        metrics.decoder(pair, rows, "c")
+    with pytest.raises(ValueError, match="chained: unknown continuous latent site 'y'"):
+        metrics.decoder(pair, rows, sites=("y",))
     with pytest.raises(ValueError, match="chained: unknown site of the data 'y'"):
-        metrics.decoder(pair, rows, "b", made="y")
-    with pytest.raises(ValueError, match="the value for site 'b' has shape"):
-        metrics.decoder(pair, rows, "b")(torch.zeros(7, 3), slice(0, 7))
+        metrics.decoder(pair, rows, made="y")
+    with pytest.raises(
+        ValueError, match=r"codes have shape \(7, 3\), expected \(7, 4\), those of a, b"
+    ):
+        metrics.decoder(pair, rows)(torch.zeros(7, 3), slice(0, 7))
