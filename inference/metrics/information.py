@@ -210,7 +210,7 @@ def modularity(table: CodeTable, bins: int = 20) -> xr.Dataset:
     """
     squares = code_information(table, bins).nats[:, table.told] ** 2
     per_code = np.full(len(squares), np.nan)
-    reason = {}
+    reason: dict[str, Any] = {}
     if squares.shape[1] < 2:
         reason = {"reason": "fewer than two factors have more than one value"}
     else:

@@ -1,4 +1,4 @@
-"""What setting a factor leaves of each code's spread (IRS), and whether factors share codes (UC)."""
+"""How much of a code setting a factor leaves (IRS), and whether factors share codes (UC)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def irs(table: CodeTable, quantile: float = 0.99, bins: int | None = 20) -> xr.D
     active, told = table.varying, table.told
     per_code = np.full(len(matrix), np.nan)
     parent = np.full(len(matrix), -1)
-    reason = {}
+    reason: dict[str, Any] = {}
     if not told.any():
         score = np.nan
         reason = {"reason": "no factor has more than one value"}
@@ -99,7 +99,7 @@ def unconfoundedness(
     """
     sets = np.stack([strongest_codes(table, number, quantile, bins) for number in rho])
     told = np.flatnonzero(table.told)
-    reason = {}
+    reason: dict[str, Any] = {}
     scores = np.full(len(sets), np.nan)
     if len(told) < 2 or not table.varying.any():
         reason = {"reason": "fewer than two factors have more than one value, or no code varies"}
@@ -180,7 +180,8 @@ def irs_matrix(table: CodeTable, quantile: float = 0.99, bins: int | None = 20) 
 
 def _reach(table: CodeTable) -> Array:
     """Largest distance of each code to its mean ``(D,)``."""
-    return abs(table.codes - table.codes.mean(0)).max(0)
+    reach: Array = abs(table.codes - table.codes.mean(0)).max(0)
+    return reach
 
 
 def _told_bins(bins: int | None) -> int | str:
