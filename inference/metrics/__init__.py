@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.metrics.by_modality import (
-        modality_scores as modality_scores,
-    )
+    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
     from ppl_models.inference.metrics.canonical import (
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
@@ -17,34 +15,52 @@ if TYPE_CHECKING:
         from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
-<<<<<<< HEAD
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
     from ppl_models.inference.metrics.decoding import (
         PairDecoder as PairDecoder,
         decoder as decoder,
-    )
-    from ppl_models.inference.metrics.encoding import encode as encode
-=======
-    from ppl_models.inference.metrics.coherence import (
-        cross_coherence as cross_coherence,
     )
     from ppl_models.inference.metrics.encoding import (
         encode as encode,
         is_redrawn as is_redrawn,
         sampler_of as sampler_of,
     )
->>>>>>> main
+    from ppl_models.inference.metrics.feature_distance import (
+        FeatureDistance as FeatureDistance,
+        FrechetDistance as FrechetDistance,
+        distance_table as distance_table,
+    )
+    from ppl_models.inference.metrics.feature_files import (
+        load_features as load_features,
+        save_features as save_features,
+    )
+    from ppl_models.inference.metrics.feature_networks import (
+        FeatureNetwork as FeatureNetwork,
+        classifier_features as classifier_features,
+        pca_features as pca_features,
+        random_features as random_features,
+    )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
         few_shot_accuracy as few_shot_accuracy,
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
     )
-<<<<<<< HEAD
+    from ppl_models.inference.metrics.frechet import (
+        Moments as Moments,
+        extrapolated_distance as extrapolated_distance,
+        frechet_bias as frechet_bias,
+        frechet_distance as frechet_distance,
+        kernel_distance as kernel_distance,
+    )
+    from ppl_models.inference.metrics.generated_images import (
+        reconstruct_images as reconstruct_images,
+        sample_images as sample_images,
+    )
     from ppl_models.inference.metrics.generativeness import (
         counterfactual_generativeness as counterfactual_generativeness,
         donor_generativeness as donor_generativeness,
-=======
+    )
     from ppl_models.inference.metrics.information import (
         mig as mig,
         modularity as modularity,
@@ -63,7 +79,6 @@ if TYPE_CHECKING:
         logistic_informativeness as logistic_informativeness,
         sap as sap,
         sap_continuous as sap_continuous,
->>>>>>> main
     )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
@@ -81,6 +96,7 @@ if TYPE_CHECKING:
         udr as udr,
         unsupervised_scores as unsupervised_scores,
     )
+    from ppl_models.inference.metrics.user_networks import user_features as user_features
     from ppl_models.inference.metrics.votes import (
         beta_vae_score as beta_vae_score,
         factor_vae_score as factor_vae_score,
@@ -89,32 +105,40 @@ if TYPE_CHECKING:
 _HOMES = {
     "CanonicalSpace": "canonical",
     "CodeTable": "code_table",
-<<<<<<< HEAD
-    "PairDecoder": "decoding",
-=======
+    "FeatureDistance": "feature_distance",
+    "FeatureNetwork": "feature_networks",
+    "FrechetDistance": "feature_distance",
     "GROUP": "suite",
     "METRICS": "suite",
+    "Moments": "frechet",
+    "PairDecoder": "decoding",
     "STANDARD": "suite",
     "Sampler": "sampler",
     "attach": "suite",
     "beta_vae_score": "votes",
->>>>>>> main
     "blurred": "few_shot",
     "canonical_space": "canonical",
+    "classifier_features": "feature_networks",
     "counterfactual_generativeness": "generativeness",
     "cross_coherence": "coherence",
     "decoder": "decoding",
+    "distance_table": "feature_distance",
     "donor_generativeness": "generativeness",
     "encode": "encoding",
     "evaluate": "suite",
     "explicitness": "linear_probes",
+    "extrapolated_distance": "frechet",
     "factor_vae_score": "votes",
     "few_shot_accuracy": "few_shot",
+    "frechet_bias": "frechet",
+    "frechet_distance": "frechet",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
     "irs": "interventional",
     "is_redrawn": "encoding",
+    "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
+    "load_features": "feature_files",
     "logistic_informativeness": "linear_probes",
     "med": "information_entropy",
     "med_miller_madow": "information_entropy",
@@ -123,13 +147,19 @@ _HOMES = {
     "modularity": "information",
     "mutual_information": "information",
     "nearest_mean_accuracy": "few_shot",
+    "pca_features": "feature_networks",
+    "random_features": "feature_networks",
+    "reconstruct_images": "generated_images",
     "relatedness": "related",
+    "sample_images": "generated_images",
     "sampler_of": "encoding",
     "sap": "linear_probes",
     "sap_continuous": "linear_probes",
+    "save_features": "feature_files",
     "udr": "unsupervised",
     "unconfoundedness": "interventional",
     "unsupervised_scores": "unsupervised",
+    "user_features": "user_networks",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)
