@@ -10,6 +10,10 @@ if TYPE_CHECKING:
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
     )
+    from ppl_models.inference.metrics.classifiers import (
+        ImageClassifier as ImageClassifier,
+        image_classifier as image_classifier,
+    )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
         from_anndata as from_anndata,
@@ -109,6 +113,7 @@ _HOMES = {
     "FeatureNetwork": "feature_networks",
     "FrechetDistance": "feature_distance",
     "GROUP": "suite",
+    "ImageClassifier": "classifiers",
     "METRICS": "suite",
     "Moments": "frechet",
     "PairDecoder": "decoding",
@@ -134,6 +139,7 @@ _HOMES = {
     "frechet_distance": "frechet",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "image_classifier": "classifiers",
     "irs": "interventional",
     "is_redrawn": "encoding",
     "kernel_distance": "frechet",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_models.config import at_least, check_seed
 from ppl_models.data.tables.seeds import numpy_generator
+from ppl_models.inference.metrics.classifiers import ImageClassifier
 from ppl_models.inference.metrics.code_table import Array, CodeTable
 from ppl_models.inference.metrics.decoding import PairDecoder
 from ppl_models.inference.metrics.results import CODE, FACTOR, result
@@ -50,7 +51,7 @@ def counterfactual_generativeness(
         decode: From codes ``(n, D)``, in torch's default type, to n images, or whatever the
             classifier reads; or what :func:`decoder` makes of a pair.
         classify: From these to probabilities ``(n, C)`` of each factor's classes, by the factor's
-            name; other names are passed over. Such as what :func:`factor_classifier` gives.
+            name; other names are passed over. Such as what :func:`image_classifier` gives.
         batch: Rows that are decoded at once.
 
     Returns:
@@ -59,7 +60,8 @@ def counterfactual_generativeness(
         ``counterfactual_own_effect`` and ``counterfactual_others_effect``; these three
         ``_per_factor``, too; the sets as ``counterfactual_codes``; and
         ``counterfactual_reconstructed_per_factor``, the mean of p0: where that is near chance, CG
-        says nothing. Factors of one value are left out.
+        says nothing. Of an :func:`image_classifier` also its accuracy on real test images,
+        ``counterfactual_classifier_accuracy_per_factor``. Factors of one value are left out.
 
     Raises:
         ValueError: If ``sets`` do not fit, or a factor has no code in them; or if what comes of
@@ -71,7 +73,9 @@ def counterfactual_generativeness(
     most, least = table.codes.max(0), table.codes.min(0)
     far = np.where(most - table.codes >= table.codes - least, most, least)
     p = _asked(table, owned, far, decode, classify, batch)
-    return _told(table, owned, rhos, p, "counterfactual", decode)
+    told = _told(table, owned, rhos, p, "counterfactual")
+    told |= _accuracy(table, classify, "counterfactual")
+    return result(table, told, {RHO: rhos}, **_settings(decode))
 
 
 def donor_generativeness(
@@ -109,7 +113,8 @@ def donor_generativeness(
     step = numpy_generator(check_seed(seed), 0).integers(1, rows, size=rows)
     donors = table.codes[(np.arange(rows) + step) % rows]
     p = _asked(table, owned, donors, decode, classify, batch)
-    return _told(table, owned, rhos, p, "donor", decode, seed=seed)
+    told = _told(table, owned, rhos, p, "donor") | _accuracy(table, classify, "donor")
+    return result(table, told, {RHO: rhos}, **_settings(decode), seed=seed)
 
 
 def _asked(
@@ -173,15 +178,7 @@ def _of_class(name: str, found: Mapping[str, Any], classes: Array) -> Array:
     return chosen
 
 
-def _told(
-    table: CodeTable,
-    owned: Array,
-    rhos: list[int],
-    p: Array,
-    name: str,
-    decode: Decode,
-    **settings: Any,
-) -> xr.Dataset:
+def _told(table: CodeTable, owned: Array, rhos: list[int], p: Array, name: str) -> dict[str, Any]:
     """The numbers of one metric from the probabilities ``(2 R + 1, K, N)``."""
     own, others = np.split(np.abs(p[-1] - p[:-1]), 2)  # (R, K, N)
     parts = {
@@ -196,9 +193,19 @@ def _told(
         values |= {of: ((RHO,), whole), f"{of}_per_factor": ((RHO, FACTOR), per_factor)}
     values[f"{name}_reconstructed_per_factor"] = ((FACTOR,), p[-1].mean(-1))
     values[f"{name}_codes"] = ((RHO, FACTOR, CODE), owned)
-    if isinstance(decode, PairDecoder):
-        settings["decoded_from"] = ", ".join(decode.shapes)
-    return result(table, values, {RHO: rhos}, **settings)
+    return values
+
+
+def _accuracy(table: CodeTable, classify: Classify, name: str) -> dict[str, Any]:
+    """The classifier's accuracy on real images, where it knows it."""
+    if not isinstance(classify, ImageClassifier) or not classify.test_accuracy:
+        return {}
+    known = [classify.test_accuracy.get(factor, np.nan) for factor in table.factor_names]
+    return {f"{name}_classifier_accuracy_per_factor": ((FACTOR,), known)}
+
+
+def _settings(decode: Decode) -> dict[str, Any]:
+    return {"decoded_from": ", ".join(decode.shapes)} if isinstance(decode, PairDecoder) else {}
 
 
 def _checked_sets(table: CodeTable, sets: Array | xr.DataArray) -> tuple[Array, list[int]]:

@@ -13,7 +13,6 @@ from worlds.chained import D, L, chained
 
 from ppl_models.data import Table
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.interventional import unconfoundedness
 
 SIZES = (2, 3, 4)
 NAMES = ("a", "b", "c")
@@ -177,7 +176,7 @@ def test_sets_of_unconfoundedness_go_in_as_they_are_and_codes_alike_are_decoded_
         calls.append(len(codes))
         return codes
 
-    told = unconfoundedness(table, rho=(1, 2))
+    told = metrics.unconfoundedness(table, rho=(1, 2))
     sets = told.unconfoundedness_codes
     found = metrics.counterfactual_generativeness(table, sets, counted, perfect, batch=20)
     assert found.rho.values.tolist() == [1, 2]
@@ -229,7 +228,7 @@ def test_bad_input_is_one_line_before_anything_is_decoded():
     with pytest.raises(ValueError, match="batch is 0"):
         ask(table, OWN, never, never, batch=0)
     with pytest.raises(ValueError, match="rho is 4, expected at most the number of codes, 3"):
-        unconfoundedness(table, rho=(4,))
+        metrics.unconfoundedness(table, rho=(4,))
     with pytest.raises(ValueError, match="rows is 1"):
         metrics.donor_generativeness(table.rows([0]), OWN, never, never)
 
