@@ -91,6 +91,7 @@ ASKED = {
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
     "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
+    "decoder": lambda r, t: metrics.decoder(r.pair, t)(torch.ones(40, 2), slice(0, 40)),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
