@@ -12,6 +12,10 @@ if TYPE_CHECKING:
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
     )
+    from ppl_models.inference.metrics.classifiers import (
+        ImageClassifier as ImageClassifier,
+        image_classifier as image_classifier,
+    )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
         from_anndata as from_anndata,
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.coherence import (
         cross_coherence as cross_coherence,
+    )
+    from ppl_models.inference.metrics.decoding import (
+        PairDecoder as PairDecoder,
+        decoder as decoder,
     )
     from ppl_models.inference.metrics.denoisers import (
         Denoised as Denoised,
@@ -74,6 +82,10 @@ if TYPE_CHECKING:
         reconstruct_images as reconstruct_images,
         sample_images as sample_images,
     )
+    from ppl_models.inference.metrics.generativeness import (
+        counterfactual_generativeness as counterfactual_generativeness,
+        donor_generativeness as donor_generativeness,
+    )
     from ppl_models.inference.metrics.information import (
         mig as mig,
         modularity as modularity,
@@ -127,8 +139,10 @@ _HOMES = {
     "FeatureNetwork": "feature_networks",
     "FrechetDistance": "feature_distance",
     "GROUP": "suite",
+    "ImageClassifier": "classifiers",
     "METRICS": "suite",
     "Moments": "frechet",
+    "PairDecoder": "decoding",
     "STANDARD": "suite",
     "Sampler": "sampler",
     "UMSE": "denoising",
@@ -137,10 +151,13 @@ _HOMES = {
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
+    "counterfactual_generativeness": "generativeness",
     "cross_coherence": "coherence",
+    "decoder": "decoding",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
     "distance_table": "feature_distance",
+    "donor_generativeness": "generativeness",
     "encode": "encoding",
     "evaluate": "suite",
     "explicitness": "linear_probes",
@@ -151,6 +168,7 @@ _HOMES = {
     "frechet_distance": "frechet",
     "from_anndata": "code_table",
     "from_arrays": "code_table",
+    "image_classifier": "classifiers",
     "irs": "interventional",
     "is_redrawn": "encoding",
     "kernel_distance": "frechet",

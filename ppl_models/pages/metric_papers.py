@@ -66,8 +66,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="causal disentanglement",
         about="Where factors are confounded, each should own codes of its own (UC), and setting "
         "these should change that factor in the decoded image and nothing else (CG).",
-        functions=(),
-        family="codes",
+        functions=("counterfactual_generativeness", "unconfoundedness", "donor_generativeness"),
+        family="causal",
+        departs=(
+            "the codes of a factor are the largest in order; the released code is right for one",
+            "the classifier has a softmax for each factor, not sigmoids",
+            "CANDLE is drawn here (`candle_like`): its support, not its pictures",
+        ),
+        limits=(
+            "UC is 1 for mixed codes, too: only CG, and both over rho, tell",
+            "IRS, which tells whose codes are whose, takes factors to be independent",
+        ),
     ),
     "identifiable_concepts": MetricPaper(
         title="When are Post-hoc Conceptual Explanations Identifiable?",
