@@ -46,22 +46,6 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.diagnostics.restarts import agreement as agreement
     from ppl_models.inference.diagnostics.verdict import Verdict as Verdict, verdict as verdict
-    from ppl_models.inference.metrics.by_modality import modality_scores as modality_scores
-    from ppl_models.inference.metrics.canonical import (
-        CanonicalSpace as CanonicalSpace,
-        canonical_space as canonical_space,
-    )
-    from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
-    from ppl_models.inference.metrics.few_shot import (
-        blurred as blurred,
-        few_shot_accuracy as few_shot_accuracy,
-        latent_accuracy as latent_accuracy,
-        nearest_mean_accuracy as nearest_mean_accuracy,
-    )
-    from ppl_models.inference.metrics.related import (
-        relatedness as relatedness,
-        wasserstein as wasserstein,
-    )
     from ppl_models.inference.objectives.base import Objective as Objective
     from ppl_models.inference.objectives.characteristic import (
         CharacteristicELBO as CharacteristicELBO,
@@ -196,7 +180,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "Anneal": "objectives.schedule",
     "Balance": "objectives.margins",
-    "CanonicalSpace": "metrics.canonical",
     "Capacity": "objectives.kl_terms",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
@@ -265,17 +248,14 @@ _HOMES = {
     "attribute_coverage": "diagnostics.density_checks",
     "bad_rows": "sampling.refine",
     "bald": "sampling.acquisitions",
-    "blurred": "metrics.few_shot",
     "bound_per_row": "posterior.prediction",
     "calibration_error": "diagnostics.calibration",
-    "canonical_space": "metrics.canonical",
     "check_data": "posterior.support",
     "code_features": "posterior.second_classifier",
     "code_spread": "diagnostics.density_checks",
     "composition": "posterior.axioms",
     "counterfactual_bias": "diagnostics.counterfactual_bias",
     "counterfactual_images": "diagnostics.counterfactual_bias",
-    "cross_coherence": "metrics.coherence",
     "debug": "diagnostics.debug",
     "density_ratio": "objectives.density_ratio",
     "effectiveness": "posterior.axioms",
@@ -283,7 +263,6 @@ _HOMES = {
     "error": "posterior.prediction",
     "errors": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
-    "few_shot_accuracy": "metrics.few_shot",
     "fit": "training.fit",
     "gaussian_information": "objectives.gaussian_information",
     "gibbs_posterior": "sampling.gibbs",
@@ -296,7 +275,6 @@ _HOMES = {
     "kl_parts": "objectives.total_correlation",
     "label_calibration": "diagnostics.calibration",
     "label_probabilities": "posterior.prediction",
-    "latent_accuracy": "metrics.few_shot",
     "load": "training.run",
     "log_evidence": "sampling.evidence",
     "logit_difference": "diagnostics.counterfactual_bias",
@@ -305,9 +283,7 @@ _HOMES = {
     "mask_calibration": "diagnostics.counterfactual_checks",
     "max_min": "objectives.max_min",
     "methods": "diagnostics.methods",
-    "modality_scores": "metrics.by_modality",
     "moving_average": "objectives.moving_average",
-    "nearest_mean_accuracy": "metrics.few_shot",
     "non_descendants": "posterior.axioms",
     "null_intervention": "posterior.axioms",
     "nuts": "sampling.mcmc",
@@ -315,7 +291,6 @@ _HOMES = {
     "predictors_of": "objectives.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
-    "relatedness": "metrics.related",
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
@@ -325,7 +300,6 @@ _HOMES = {
     "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",
-    "wasserstein": "metrics.related",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

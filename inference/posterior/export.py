@@ -97,7 +97,7 @@ def posterior(
             for the group ``axioms``; see
             :func:`ppl_models.inference.posterior.axioms.effectiveness`. By modality that rows may
             lack, one that tells a row's class from it, for the group ``modalities``; see
-            :func:`ppl_models.inference.modality_scores`.
+            :func:`ppl_models.inference.metrics.modality_scores`.
         rows: Positions in the table; all by default.
         draws_for: Those of the rows whose draws are kept; all by default. They come first.
             What is known of a row without draws (``variational``, ``diagnostics``,

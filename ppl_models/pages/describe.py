@@ -2,7 +2,8 @@
 
     python -m ppl_models.pages.describe docs/
 
-writes ``docs/papers/<name>.md`` for every paper, ``docs/papers/index.md``, ``docs/methods.md``,
+writes ``docs/papers/<name>.md`` for every paper (those of metrics by
+:mod:`ppl_models.pages.metric_page`), ``docs/papers/index.md``, ``docs/methods.md``,
 the table of objectives and algorithms, and, where ``reproduction.json`` stands beside the docs'
 folder, what it holds of each paper into its page and all of it into ``REPRODUCTION.md``.
 """
@@ -20,9 +21,10 @@ from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.files import write_atomically
 from ppl_models.inference.objectives.stage import Training
-from ppl_models.pages import methods, reproduction
+from ppl_models.pages import methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
-from ppl_models.pages.tables import table
+from ppl_models.pages.metric_papers import METRIC_PAPERS
+from ppl_models.pages.tables import address, points, table
 from ppl_models.pair import Pair
 
 INDEX = "index"
@@ -89,7 +91,6 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     """
     records = records or {}
     d = describe(name)
-    address = _address(d["arxiv"])
     latents = [
         (f"`{site}`", what, "observed or latent" if site in d["labels"] else "latent")
         for site, what in d["latents"].items()
@@ -109,7 +110,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     parts = [
         f"# {d['name']}",
         d["about"],
-        f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address})",
+        f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address(d['arxiv'])})",
         f"```\n{d['story']}\n```",
         *_picture(name, d["picture"]),
         "## Plate diagrams",
@@ -121,7 +122,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         table(("Site", "Meaning", "Kind"), [*data, *latents]),
         *_density(d["density"]),
         "## Limits",
-        _points(d["limits"]),
+        points(d["limits"]),
         *reproduction.measured_here(name, records),
         "## Settings",
         table(("Setting", "Default", "Meaning", "Allowed"), settings),
@@ -129,7 +130,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         table(("Stage", "Objective", "Makes large", "Options"), stages),
         "Tried with the bounds " + ", ".join(f"`{o}`" for o in d["objectives"]) + ".",
         "## Departures from the paper",
-        _points(d["departs"]),
+        points(d["departs"]),
         "## On your own data",
         _own_data(name, pair),
         _sources(name, d["module"], reproduction.claims_files(name, records)),
@@ -149,10 +150,6 @@ def _density(density: str) -> list[str]:
         return []
     of = "of codes, not of data" if density == "codes" else "none of data, which are made"
     return [f"The density is {of}: rows have no evidence, k-hat or LOO."]
-
-
-def _points(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines) or "None known."
 
 
 def _sources(name: str, module: str, files: Sequence[str]) -> str:
@@ -191,11 +188,19 @@ def index(names: Iterable[str]) -> str:
         paper = f"{card.title} ({card.year})"
         rows.append((f"[{name}]({name}.md)", card.task, paper))
     note = "Written by `python -m ppl_models.pages.describe docs/`."
-    return "\n\n".join(["# Papers", table(("Name", "Task", "Paper"), rows), note]) + "\n"
+    parts = [
+        "# Papers",
+        table(("Name", "Task", "Paper"), rows),
+        "## Metrics",
+        "Papers that are metrics, of any pair or of your own codes and images.",
+        metric_page.index(),
+        note,
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def pages(records: reproduction.Records) -> dict[str, str]:
-    """All pages by file name: one per paper and the index.
+    """All pages by file name: one per paper, metrics included, and the index.
 
     Args:
         records: Of ``reproduction.json``.
@@ -203,6 +208,7 @@ def pages(records: reproduction.Records) -> dict[str, str]:
     names = sorted(catalogue.PAPERS)
     return {
         **{f"{name}.md": page(name, records) for name in names},
+        **{f"{name}.md": metric_page.page(name, records) for name in METRIC_PAPERS},
         f"{INDEX}.md": index(names),
     }
 
@@ -237,12 +243,6 @@ def _write(path: Path, text: str) -> None:
 
 def _docstring(cls: type[Pair]) -> str:
     return sys.modules[cls.__module__].__doc__ or cls.__doc__ or cls.card.task
-
-
-def _address(number: str) -> str:
-    if number.startswith("10."):
-        return f"https://doi.org/{number}"
-    return f"https://arxiv.org/abs/{number}"
 
 
 def _allowed(setting: dict[str, Any]) -> str:

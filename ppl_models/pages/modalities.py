@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import xarray as xr
 
-from ppl_models.inference import modality_scores
+from ppl_models.inference.metrics import modality_scores
 from ppl_models.pages.html import paragraph, table
 from ppl_models.pages.sections import Fit
 

@@ -1,8 +1,8 @@
 """What the claims tests measured, as ``REPRODUCTION.md`` and as a part of each paper's page.
 
 The records stand in ``reproduction.json`` beside the docs' folder. A record's key is the
-paper's name in the catalogue and the claim, ``m2: 1, error below ...``; the number, if there is
-one, orders the claims and is not shown. Its values are words:
+paper's name, in the catalogue or among the metrics, and the claim, ``m2: 1, error below ...``; the
+number, if there is one, orders the claims and is not shown. Its values are words:
 
     paper, ours, baseline    numbers, with their units
     holds                    "yes", "no", or nothing where nobody judged
@@ -23,8 +23,10 @@ from typing import Any
 
 from ppl_models import catalogue
 from ppl_models.config import unknown
+from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.pages.tables import plain, table
 
+PAPERS = (*catalogue.PAPERS, *METRIC_PAPERS)
 RECORDS, PAGE = "reproduction.json", "REPRODUCTION.md"
 COLUMNS = ("claim", "paper", "ours", "baseline", "holds")
 NOT_JUDGED = "not judged"
@@ -44,11 +46,11 @@ def split(key: str) -> tuple[str, str]:
     """Name of the paper and claim of a record's key.
 
     Raises:
-        ValueError: If the key does not begin with a paper of the catalogue.
+        ValueError: If the key does not begin with a paper of the catalogue or of the metrics.
     """
     name, _, claim = key.partition(": ")
-    if name not in catalogue.PAPERS:
-        raise ValueError(unknown("paper", name, catalogue.PAPERS))
+    if name not in PAPERS:
+        raise ValueError(unknown("paper", name, PAPERS))
     return name, claim
 
 
@@ -107,7 +109,7 @@ def paper_table(name: str, records: Records, *, misses: str = "") -> str:
 
 def page(records: Records) -> str:
     """``REPRODUCTION.md``: a line per paper, the misses and their causes, all claims."""
-    named = {name: of_paper(name, records) for name in catalogue.PAPERS}
+    named = {name: of_paper(name, records) for name in PAPERS}
     measured = {name: own for name, own in named.items() if own}
     parts = [
         "# Reproduction",
@@ -122,7 +124,7 @@ def page(records: Records) -> str:
         *_misses(measured),
     ]
     for name in measured:
-        card = catalogue.get(name).card
+        card = METRIC_PAPERS.get(name) or catalogue.get(name).card
         parts += [
             f"## {name}",
             f"*{card.title}* ({card.year}): [its page]({_docs(name)}).",

@@ -1,4 +1,4 @@
-"""Tables of Markdown."""
+"""Tables, lists and addresses of Markdown."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plain(text: str) -> str:
     """Words as they are: a star is a star and does not start italics."""
     return text.replace("*", r"\*")
+
+
+def points(lines: Sequence[str]) -> str:
+    """A list of sentences, or that there is none."""
+    return "\n".join(f"- {line}" for line in lines) or "None known."
+
+
+def address(number: str) -> str:
+    """Where a paper stands, of its arXiv number or DOI."""
+    if number.startswith("10."):
+        return f"https://doi.org/{number}"
+    return f"https://arxiv.org/abs/{number}"

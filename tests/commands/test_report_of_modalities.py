@@ -7,6 +7,7 @@ from commands.test_report import Page
 
 import ppl_models as zoo
 from ppl_models import data, inference
+from ppl_models.inference import metrics
 from ppl_models.pages import sections
 from ppl_models.pages.report import render
 from ppl_models.pages.sections import Fit
@@ -28,7 +29,7 @@ def test_numbers_are_those_of_the_scores():
     assert "Modalities" in found.headings
     head, *lines = found.table("given")
     assert head == ["given", "other", "cosine", "relatedness", "coherence", "classifier"]
-    scores = inference.modality_scores(idata)
+    scores = metrics.modality_scores(idata)
     for line, (given, other) in zip(lines, (("s", "t"), ("t", "s")), strict=True):
         at = {"modality": given, "other": other}
         told = [scores[n].sel(at) for n in ("canonical", "relatedness", "coherence")]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ppl_models import catalogue
 from ppl_models.pages import describe
 from ppl_models.pages.reproduction import (
     PAGE,
+    PAPERS,
     RECORDS,
     claims_files,
     measured_here,
@@ -87,7 +87,7 @@ def test_every_record_stands_on_the_page_once(records):
 
 
 def test_names_are_those_of_the_catalogue():
-    assert {split(key)[0] for key in REAL} <= set(catalogue.PAPERS)
+    assert {split(key)[0] for key in REAL} <= set(PAPERS)
     with pytest.raises(ValueError, match="unknown paper 'm1-m2': did you mean 'm1m2'"):
         split("m1-m2: 1, a claim")
     with pytest.raises(ValueError, match="unknown paper"):

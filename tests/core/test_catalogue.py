@@ -15,6 +15,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import catalogue
 from ppl_models.pages.describe import describe, page, write
+from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.semisupervised.m2 import M2
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ ROOMS = {"parts", "pages", "commands", "testing", "study"}  # that hold no paper
 FOLDERS = {p.parent for p in (ROOT / "ppl_models").glob("*/__init__.py")} - {
     ROOT / "ppl_models" / room for room in ROOMS
 }
-PAGES = {"index.md", *(f"{name}.md" for name in catalogue.PAPERS)}
+PAGES = {"index.md", *(f"{name}.md" for name in (*catalogue.PAPERS, *METRIC_PAPERS))}
 SMALL = {"hidden": (4,), "latent": 2}
 
 

@@ -10,6 +10,7 @@ import torch
 
 import ppl_models as zoo
 from ppl_models import data, guides, inference
+from ppl_models.inference import metrics
 from ppl_models.inference.posterior.export import load
 from ppl_models.inference.posterior.groups import groups_of, with_groups
 
@@ -52,7 +53,7 @@ def test_scores_are_those_of_the_measures(name, gaps):
     rows = table(gaps)
     pair, y = fitted(name, rows), rows.sites["y"]
     idata = inference.Run(pair, "").posterior(rows, draws=5, prior_draws=0)
-    scores = inference.modality_scores(idata)
+    scores = metrics.modality_scores(idata)
     assert list(scores) == ["canonical", "relatedness", "accuracy"]
     for site in SIZES:
         loc, scale, mask = alone(pair, rows, site)
@@ -60,18 +61,18 @@ def test_scores_are_those_of_the_measures(name, gaps):
         assert np.isnan(kept.z_loc.values[~mask.numpy()]).all()
         for part, value in (("z_loc", loc), ("z_scale", scale)):
             np.testing.assert_allclose(kept[part].values[mask.numpy()], value, rtol=1e-5)
-        exact = inference.latent_accuracy(loc[::2], y[mask][::2], loc[1::2], y[mask][1::2])
+        exact = metrics.latent_accuracy(loc[::2], y[mask][::2], loc[1::2], y[mask][1::2])
         assert float(scores.accuracy.sel(modality=site)) == pytest.approx(exact, abs=1e-9)
     for a, b in itertools.permutations(SIZES, 2):
         one, other = alone(pair, rows, a), alone(pair, rows, b)
         both = one[2] & other[2]
         first, second = one[0][both[one[2]]], other[0][both[other[2]]]
-        space = inference.canonical_space(first[::2], second[::2])
+        space = metrics.canonical_space(first[::2], second[::2])
         pairs = float(space.pair_scores(first[1::2], second[1::2]).mean())
         at = {"modality": a, "other": b}
         assert float(scores.canonical.sel(at)) == pytest.approx(pairs, rel=1e-4)
-        far = inference.wasserstein(one[0], one[1], other[0], other[1])
-        exact = inference.relatedness(far, y[one[2]], y[other[2]])
+        far = metrics.wasserstein(one[0], one[1], other[0], other[1])
+        exact = metrics.relatedness(far, y[one[2]], y[other[2]])
         assert float(scores.relatedness.sel(at)) == pytest.approx(exact, abs=1e-4)
     for values in (scores.canonical, scores.relatedness):
         assert np.isnan(np.diagonal(values)).all()
@@ -96,11 +97,11 @@ def test_oracles_see_what_each_modality_makes_of_another(tmp_path):
     assert (
         told.values[0][:512] == np.where(asked_of(rows, "s")[:512], oracle(asked[0]), -1)
     ).all()
-    scores = inference.modality_scores(load(path))
+    scores = metrics.modality_scores(load(path))
     assert np.isnan(scores.coherence.sel(other="s")).all()
     for given in SIZES:
         there = rows.where_observed(given)
-        exact = inference.cross_coherence(pair, there, oracle, given, "t", draws=500)
+        exact = metrics.cross_coherence(pair, there, oracle, given, "t", draws=500)
         found = float(scores.coherence.sel(modality=given, other="t"))
         assert abs(found - exact) < 4 * 0.5 / len(there) ** 0.5
 
@@ -123,7 +124,7 @@ def test_lines_of_a_check_are_told_and_not_judged():
     run = inference.Run(fitted("mvae", rows), "")
     options = {"draws": 30, "oracle": {"u": lambda x: x[:, 0] > 1}}
     found = run.check(rows, **options)
-    scores = inference.modality_scores(run.posterior(rows, **options))
+    scores = metrics.modality_scores(run.posterior(rows, **options))
     lines = {finding.name: finding for finding in found.findings if finding.unjudged}
     assert list(lines) == ["canonical", "relatedness", "accuracy", "coherence"]
     for name, line in lines.items():
@@ -138,14 +139,14 @@ def test_lines_of_a_check_are_told_and_not_judged():
 def test_what_cannot_be_told_is_not_told():
     rows = table()
     run = inference.Run(fitted("mvae", rows), "")
-    few = inference.modality_scores(run.posterior(rows, draws=2, rows=range(4)))
+    few = metrics.modality_scores(run.posterior(rows, draws=2, rows=range(4)))
     assert np.isnan(few.canonical).all()  # two rows for four directions
     one = run.posterior(rows, draws=2, given=("s",))
-    assert "modalities" not in groups_of(one) and not inference.modality_scores(one).data_vars
+    assert "modalities" not in groups_of(one) and not metrics.modality_scores(one).data_vars
     bare = run.posterior(rows.without("y"), draws=2)
-    assert list(inference.modality_scores(bare)) == ["canonical"]
+    assert list(metrics.modality_scores(bare)) == ["canonical"]
     with pytest.raises(ValueError, match="unknown label of the export 'x'"):
-        inference.modality_scores(bare, "x")
+        metrics.modality_scores(bare, "x")
     with pytest.raises(ValueError, match="oracle: unknown modality 'v'"):
         run.posterior(rows, draws=2, oracle={"v": lambda x: x})
 
@@ -166,8 +167,8 @@ def test_codes_without_means_leave_what_an_oracle_sees():
         rows, draws=2, oracle={"t": lambda x: x[:, 0] > 1}
     )
     told = groups_of(idata)["modalities"].drop_vars(("z_loc", "z_scale"))
-    scores = inference.modality_scores(with_groups(idata, modalities=told))
-    own = inference.modality_scores(idata)
+    scores = metrics.modality_scores(with_groups(idata, modalities=told))
+    own = metrics.modality_scores(idata)
     assert scores.coherence.equals(own.coherence) and scores.coherence.notnull().any()
     assert all(scores[name].isnull().all() for name in ("canonical", "relatedness", "accuracy"))
 
@@ -183,5 +184,5 @@ def test_chains_have_codes_of_their_own():
     for chain, run in enumerate((first, second)):
         own = run.posterior(rows, draws=2).modalities.z_loc
         np.testing.assert_array_equal(both.modalities.z_loc.values[chain], own.values)
-    one = inference.modality_scores(first.posterior(rows, draws=2))
-    assert inference.modality_scores(both).equals(one)
+    one = metrics.modality_scores(first.posterior(rows, draws=2))
+    assert metrics.modality_scores(both).equals(one)

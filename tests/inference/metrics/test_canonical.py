@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.cross_decomposition import CCA
 
-from ppl_models.inference import canonical_space
+from ppl_models.inference.metrics import canonical_space
 
 
 def drawn(*shape, seed=0, dtype=torch.float64):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_models import Batch, Card, Config, Pair, guides, modalities, setting
 from ppl_models.data import Table
-from ppl_models.inference import cross_coherence
+from ppl_models.inference.metrics import cross_coherence
 
 NOISE, WIDTH = 0.5, 0.8  # of t about z, of q(z | s) about s
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ppl_models.inference import (
+from ppl_models.inference.metrics import (
     blurred,
     few_shot_accuracy,
     latent_accuracy,

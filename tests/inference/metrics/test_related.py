@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import linalg, stats
 
-from ppl_models.inference import relatedness, wasserstein
+from ppl_models.inference.metrics import relatedness, wasserstein
 
 
 def gaussians(rows, seed, dtype=torch.float64):

@@ -8,6 +8,7 @@ import torch
 
 from ppl_models import build, data, inference
 from ppl_models.data import Table
+from ppl_models.inference import metrics
 from ppl_models.inference.diagnostics.debug import debug
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import run_description
@@ -79,7 +80,7 @@ ASKED = {
     "label_calibration": lambda r, t: inference.label_calibration(r.pair, t, simulations=20),
     "gibbs_predict": lambda r, t: inference.gibbs_predict(r.pair, t, weights=2, steps=2),
     "gibbs_posterior": lambda r, t: inference.gibbs_posterior(r.pair, t, weights=2, steps=2),
-    "cross_coherence": lambda r, t: inference.cross_coherence(
+    "cross_coherence": lambda r, t: metrics.cross_coherence(
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
     "debug": lambda r, t: debug(r.pair, t),
