@@ -10,6 +10,10 @@ if TYPE_CHECKING:
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
     )
+    from ppl_models.inference.metrics.checkpoints import (
+        Checkpoint as Checkpoint,
+        Checkpoints as Checkpoints,
+    )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
         from_arrays as from_arrays,
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
         latent_accuracy as latent_accuracy,
         nearest_mean_accuracy as nearest_mean_accuracy,
     )
+    from ppl_models.inference.metrics.influences import (
+        influence as influence,
+        kde_influence as kde_influence,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
@@ -28,12 +36,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CanonicalSpace": "canonical",
+    "Checkpoint": "checkpoints",
+    "Checkpoints": "checkpoints",
     "CodeTable": "code_table",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "cross_coherence": "coherence",
     "few_shot_accuracy": "few_shot",
     "from_arrays": "code_table",
+    "influence": "influences",
+    "kde_influence": "influences",
     "latent_accuracy": "few_shot",
     "modality_scores": "by_modality",
     "nearest_mean_accuracy": "few_shot",

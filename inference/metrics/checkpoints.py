@@ -80,7 +80,7 @@ class Checkpoints(Sequence[Checkpoint]):
         self._kept: list[Checkpoint] = []
         self._seen = self._last = self._began = 0  # steps: called at, kept at, the stage began at
         self._stage = 0
-        self._length = 0.0  # of the way since the last one: the rates of its steps, added up
+        self._lengths: list[float] = []  # of the way since the last one: rates times steps
 
     def __call__(self, run: Moving, step: int) -> None:
         """Look at a run that has done this many steps."""
@@ -92,7 +92,7 @@ class Checkpoints(Sequence[Checkpoint]):
         stage = int(run.history["stage"][-1])
         if stage != self._stage:
             self._stage, self._began = stage, self._seen
-        self._length += run.learning_rate * (step - self._seen)
+        self._lengths.append(run.learning_rate * (step - self._seen))
         self._seen = step
         done, over = step - self._last, step == run.planned
         if done < self.every and not over:
@@ -101,12 +101,10 @@ class Checkpoints(Sequence[Checkpoint]):
             name: value.detach().to("cpu", copy=True)
             for name, value in run.pair.state_dict().items()
         }
-        taken = step - self._began
+        rate, taken = math.fsum(self._lengths) / done, step - self._began
         progress = Progress(taken / (run.planned - self._began), taken)
-        self._kept.append(
-            Checkpoint(state, self._length / done, done, progress, run.optimiser, stage)
-        )
-        self._last, self._length = step, 0.0
+        self._kept.append(Checkpoint(state, rate, done, progress, run.optimiser, stage))
+        self._last, self._lengths = step, []
 
     def __len__(self) -> int:
         """How many were kept."""

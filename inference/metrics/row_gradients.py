@@ -177,10 +177,12 @@ def _under(name: str, prefix: str) -> bool:
 
 def whole_gradients(gradients: Weights) -> Tensor:
     """Gradients of all parameters beside each other ``(B, P)``."""
-    return torch.cat([grad.flatten(1) for grad in gradients.values()], 1)
+    return torch.cat([grad.reshape(len(grad), -1) for grad in gradients.values()], 1)
 
 
-def sketch(sizes: Mapping[str, int], dims: int, draw: torch.Generator) -> Callable[[Weights], Tensor]:
+def sketch(
+    sizes: Mapping[str, int], dims: int, draw: torch.Generator
+) -> Callable[[Weights], Tensor]:
     r"""A random projection that keeps inner products in expectation.
 
     Each number of a gradient is added, with a random sign, to one of ``dims`` sums drawn at
@@ -205,15 +207,13 @@ def sketch(sizes: Mapping[str, int], dims: int, draw: torch.Generator) -> Callab
         sums = first.new_zeros(len(first), dims)
         for name, grad in gradients.items():
             place = places[name].to(grad.device)
-            sums.index_add_(1, place, grad.flatten(1) * signs[name].to(grad))
+            sums.index_add_(1, place, grad.reshape(len(grad), -1) * signs[name].to(grad))
         return sums
 
     return project
 
 
-def check_state(
-    pair: nn.Module, state: Mapping[str, Tensor], what: str
-) -> dict[str, Tensor]:
+def state_of(pair: nn.Module, state: Mapping[str, Tensor], what: str) -> dict[str, Tensor]:
     """A pair's parameters and buffers as a state has them, on its device, each slot once.
 
     Args:

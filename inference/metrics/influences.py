@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.metrics.checkpoints import PLAIN, Checkpoint
 from ppl_models.inference.metrics.row_gradients import (
     RowGradients,
-    check_state,
     sketch as sketched,
     slots,
+    state_of,
     whole_gradients,
 )
 from ppl_models.inference.objectives.base import Objective
@@ -32,6 +33,8 @@ from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.pair import Pair
 from ppl_models.version import __version__
 
+EXACT = "those of the steps"
+HEURISTIC = "a heuristic: the steps were not those of plain gradient descent"
 TRAIN, AGAIN, TEST, SKETCH = range(4)  # what draws are for: those of two are not related
 
 
@@ -103,14 +106,14 @@ def influence(
     seed = check_seed(seed)
     found = _checked(checkpoints)
     if objective is None:
-        objective = pair.stages()[found[0].stage].objective
+        objective, table, test_table = _trained(pair, found[0].stage, table, test_table)
     if objective.across_rows:
         raise ValueError(
             f"rows look at each other in {objective!r}, expected an objective with a loss of "
             "each single row"
         )
     places = slots(pair, names("parameters", parameters))
-    states = [check_state(pair, c.state, f"checkpoint {n}") for n, c in enumerate(found)]
+    states = [state_of(pair, c.state, f"checkpoint {n}") for n, c in enumerate(found)]
     seen, asked = (as_fitted(pair, t) for t in (table, test_table))
     _check_labels(pair, seen, asked)
     for rows in (seen, asked):
@@ -123,8 +126,7 @@ def influence(
     products = np.zeros((len(asked), len(seen)))
     own, unbiased = np.zeros(len(seen)), np.zeros(len(seen))
     first, second = draws - draws // 2, draws // 2
-    before = objective.progress
-    with undisturbed(pair, seed), torch.no_grad():
+    with undisturbed(pair, seed), torch.no_grad(), _as_it_was(objective):
         for number, (checkpoint, state) in enumerate(zip(found, states, strict=True)):
             objective.at(checkpoint.progress)
             gradients = RowGradients(pair, objective, places, state, project)
@@ -136,22 +138,19 @@ def influence(
             order = torch.cat([index for index, _ in test])
             sought = torch.cat([grads for _, grads in test])
             for start, index, batch in _chunks(pair, seen, seen, chunk):
-                half = gradients(batch, first, _seed(seed, TRAIN, number, start))
-                mean = half
+                mean = half = gradients(batch, first, _seed(seed, TRAIN, number, start))
                 if second:
                     other = gradients(batch, second, _seed(seed, AGAIN, number, start))
                     mean = (first * half + second * other) / draws
                     unbiased[index] += weight * _host((half * other).sum(1))
                 own[index] += weight * _host(mean.square().sum(1))
                 products[np.ix_(order, index)] += weight * _host(sought @ mean.T)
-    objective.at(before)
     variables = {
         "influence": (("test", "train"), products),
         "self_influence": (("train",), own),
         **({"self_influence_unbiased": (("train",), unbiased)} if second else {}),
     }
-    optimisers = list(dict.fromkeys(c.optimiser for c in found))
-    plain = [o.strip() for o in optimisers] == [PLAIN]
+    optimisers = list(dict.fromkeys(c.optimiser.strip() for c in found))
     attrs = {
         "pair": pair.source,
         "loss": repr(objective),
@@ -159,15 +158,14 @@ def influence(
         "steps": [c.steps for c in found],
         "rates": [float(c.rate) for c in found],
         "optimiser": ", ".join(optimisers),
-        "weights": "those of the steps"
-        if plain
-        else "a heuristic: the steps were not those of plain gradient descent",
+        "weights": EXACT if optimisers == [PLAIN] else HEURISTIC,
         "draws": draws,
         "parameters": ", ".join(names("parameters", parameters)) or "all",
         "gradient_size": sum(sizes.values()),
         "sketch": dims,
         "seed": seed,
-        "creation_library_version": __version__,
+        "version_ppl_models": __version__,
+        "version_torch": torch.__version__,
     }
     coords = {**_coordinates("train", seen), **_coordinates("test", asked)}
     return xr.Dataset(variables, coords, plain_attrs(attrs))
@@ -179,7 +177,9 @@ def _checked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
         raise ValueError("no checkpoints given, expected at least one")
     for checkpoint in found:
         if not isinstance(checkpoint, Checkpoint):
-            raise ValueError(f"checkpoints hold a {type(checkpoint).__name__}, expected Checkpoint")
+            raise ValueError(
+                f"checkpoints hold a {type(checkpoint).__name__}, expected Checkpoint"
+            )
     stages = sorted({checkpoint.stage for checkpoint in found})
     if len(stages) > 1:
         raise ValueError(
@@ -187,6 +187,46 @@ def _checked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
             "stage, whose loss counts"
         )
     return found
+
+
+def _trained(
+    pair: Pair, place: int, table: Table, test_table: Table
+) -> tuple[Objective, Table, Table]:
+    """The objective of a stage as the paper has it, and tables of the sites that it sees."""
+    stages = pair.stages()
+    if place >= len(stages):
+        raise ValueError(
+            f"checkpoints are of stage {place}, but {pair.source} has {len(stages)}; expected "
+            "objective=, the one that it was trained with"
+        )
+    stage = stages[place]
+    other = stage.pair is not None and stage.pair is not pair
+    if other or stage.prepare is not None:
+        raise ValueError(
+            f"stage {stage.name!r} of {pair.source} trains {'another program' if other else ''}"
+            f"{'' if other else 'on rows that it prepares'}, expected checkpoints of one that "
+            "trains the pair on the rows as they are, or objective="
+        )
+    if stage.observed and table.counts.get(stage.observed, 0) < len(table):
+        raise ValueError(
+            f"stage {stage.name!r} of {pair.source} sees rows with {stage.observed!r} alone, "
+            f"expected these (table.where_observed({stage.observed!r}))"
+        )
+    if stage.sites:
+        kept = (*stage.sites, *pair.card.covariates)
+        table, test_table = (
+            t.only(*(name for name in kept if name in t.sites)) for t in (table, test_table)
+        )
+    return stage.objective, table, test_table
+
+
+@contextmanager
+def _as_it_was(objective: Objective) -> Iterator[None]:
+    before = objective.progress
+    try:
+        yield
+    finally:
+        objective.at(before)
 
 
 def _check_labels(pair: Pair, seen: Table, asked: Table) -> None:
