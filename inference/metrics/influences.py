@@ -27,7 +27,7 @@ from ppl_models.inference.metrics.row_gradients import (
     whole_gradients,
 )
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.posterior.groups import plain_attrs
+from ppl_models.inference.posterior.groups import Array, host, plain_attrs
 from ppl_models.inference.posterior.rows import undisturbed
 from ppl_models.inference.posterior.support import as_fitted, check_data
 from ppl_models.pair import Pair
@@ -116,8 +116,6 @@ def influence(
     states = [state_of(pair, c.state, f"checkpoint {n}") for n, c in enumerate(found)]
     seen, asked = (as_fitted(pair, t) for t in (table, test_table))
     _check_labels(pair, seen, asked)
-    for rows in (seen, asked):
-        check_data(pair, rows)
 
     sizes = {f"pair.{alike[0]}": states[0][alike[0]].numel() for alike in places}
     project = whole_gradients
@@ -127,6 +125,8 @@ def influence(
     own, unbiased = np.zeros(len(seen)), np.zeros(len(seen))
     first, second = draws - draws // 2, draws // 2
     with undisturbed(pair, seed), torch.no_grad(), _as_it_was(objective):
+        for rows in (seen, asked):
+            check_data(pair, rows)
         for number, (checkpoint, state) in enumerate(zip(found, states, strict=True)):
             objective.at(checkpoint.progress)
             gradients = RowGradients(pair, objective, places, state, project)
@@ -135,7 +135,7 @@ def influence(
                 (index, gradients(batch, draws, _seed(seed, TEST, number, start)))
                 for start, index, batch in _chunks(pair, asked, seen, chunk)
             ]
-            order = torch.cat([index for index, _ in test])
+            order = np.concatenate([index for index, _ in test])
             sought = torch.cat([grads for _, grads in test])
             for start, index, batch in _chunks(pair, seen, seen, chunk):
                 mean = half = gradients(batch, first, _seed(seed, TRAIN, number, start))
@@ -241,7 +241,7 @@ def _check_labels(pair: Pair, seen: Table, asked: Table) -> None:
 
 def _chunks(
     pair: Pair, table: Table, trained: Table, size: int
-) -> Iterator[tuple[int, Tensor, Batch]]:
+) -> Iterator[tuple[int, Array, Batch]]:
     """Rows with the same observed sites: a number, positions in the table, and a batch."""
     like, start = pair.like(), 0
     for regime in table.regimes():
@@ -250,7 +250,7 @@ def _chunks(
             # As in training, which may weigh labelled rows by their share.
             counts = {site: trained.counts.get(site, 0) for site in rows}
             batch = Batch(dict(rows), rows.rows, total=len(trained), observed=counts)
-            yield start, index.cpu(), batch
+            yield start, index.cpu().numpy(), batch
             start += len(index)
 
 
@@ -258,8 +258,8 @@ def _seed(seed: int, *key: int) -> int:
     return generator(seed, DRAW, *key).initial_seed()
 
 
-def _host(values: Tensor) -> Any:
-    return values.double().cpu().numpy()
+def _host(values: Tensor) -> Array:
+    return host(values.double())
 
 
 def _coordinates(dim: str, table: Table) -> dict[str, tuple[tuple[str], Any]]:
@@ -273,7 +273,7 @@ def _coordinates(dim: str, table: Table) -> dict[str, tuple[tuple[str], Any]]:
     return {name: ((dim,), values) for name, values in found.items()}
 
 
-def kde_influence(rows: ArrayLike, test_rows: ArrayLike, bandwidth: float) -> np.ndarray:
+def kde_influence(rows: ArrayLike, test_rows: ArrayLike, bandwidth: float) -> Array:
     r"""The exact influence of each row on a Gaussian kernel density estimate, in closed form.
 
     Without the row :math:`x_i`, the loss :math:`-\log p(x)` of
@@ -315,5 +315,5 @@ def kde_influence(rows: ArrayLike, test_rows: ArrayLike, bandwidth: float) -> np
     others = log_kernel.copy()
     np.put_along_axis(others, at, -np.inf, 1)
     np.put_along_axis(log_rest, at, logsumexp(others, axis=1, keepdims=True), 1)
-    found: np.ndarray = log_sum - np.log(len(x)) - (log_rest - np.log(len(x) - 1))
+    found: Array = log_sum - np.log(len(x)) - (log_rest - np.log(len(x) - 1))
     return found

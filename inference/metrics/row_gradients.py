@@ -238,5 +238,5 @@ def state_of(pair: nn.Module, state: Mapping[str, Tensor], what: str) -> dict[st
         for name in (*module._parameters, *module._buffers):
             full = f"{prefix}.{name}" if prefix else name
             if full in kept:  # buffers that are not kept stay as they are
-                found[full] = state[full].detach().to(kept[full])
+                found[full] = state[full].detach().to(kept[full], copy=True)
     return found

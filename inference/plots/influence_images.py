@@ -50,7 +50,9 @@ def influence_tops(
     for dim, rows_of in (("train", table), ("test", test_table)):
         numbers = rows_of.numbers.cpu().numpy()
         if dim not in found.coords or not np.array_equal(found[dim].values, numbers):
-            raise ValueError(f"{rows_of.name} has other rows than the {dim} rows of the influences")
+            raise ValueError(
+                f"{rows_of.name} has other rows than the {dim} rows of the influences"
+            )
     if site not in table.shapes or site not in test_table.sites:
         raise ValueError(f"{table.name}: {unknown('site of images', site, table.shapes)}")
     count = whole("count", count, 1)

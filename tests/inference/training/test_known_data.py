@@ -83,6 +83,9 @@ ASKED = {
     "cross_coherence": lambda r, t: metrics.cross_coherence(
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
+    "influence": lambda r, t: metrics.influence(
+        r.pair, t, t, [metrics.Checkpoint(r.pair.state_dict(), 0.1, 3)], draws=2
+    ).drop_vars(("train_name", "test_name"), errors="ignore"),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
