@@ -15,7 +15,7 @@ from ppl_models.inference.objectives.schedule import Progress
 PLAIN = "sgd"  # whose steps are the learning rate times the gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Weights that a training passed, and the steps that led to them.
 
@@ -66,7 +66,8 @@ class Checkpoints(Sequence[Checkpoint]):
 
     ``fit`` calls at the recorded points of its curve, 400 of a stage. A checkpoint is kept at the
     first of them that is ``every`` steps or more after the last, and at the end of each stage, on
-    the CPU. Give each run a collector of its own, from its first step on.
+    the CPU. Give each run a collector of its own; of a run that goes on from its folder it keeps
+    what is left.
 
     Args:
         every: Steps from one checkpoint to the next, at least.
@@ -78,8 +79,9 @@ class Checkpoints(Sequence[Checkpoint]):
     def __init__(self, every: int) -> None:
         self.every = whole("every", every, 1)
         self._kept: list[Checkpoint] = []
-        self._seen = self._last = self._began = 0  # steps: called at, kept at, the stage began at
-        self._stage = 0
+        self._seen = self._last = (
+            0  # steps that were done when it was called, and when it kept one
+        )
         self._lengths: list[float] = []  # of the way since the last one: rates times steps
 
     def __call__(self, run: Moving, step: int) -> None:
@@ -89,20 +91,23 @@ class Checkpoints(Sequence[Checkpoint]):
                 f"a run at step {step} calls checkpoints that are at step {self._seen} already, "
                 "expected a collector of its own for each run"
             )
-        stage = int(run.history["stage"][-1])
-        if stage != self._stage:
-            self._stage, self._began = stage, self._seen
-        self._lengths.append(run.learning_rate * (step - self._seen))
+        points = list(zip(run.history["step"], run.history["stage"], strict=True))
+        stage = int(points[-1][1])
+        began = int(max((at for at, of in points if of < stage), default=0))
+        before = int(points[-2][0]) if len(points) > 1 else 0
+        if not self._seen:
+            self._last = before  # not 0 of a run that goes on from its folder
         self._seen = step
-        done, over = step - self._last, step == run.planned
-        if done < self.every and not over:
+        self._lengths.append(run.learning_rate * (step - before))
+        done = step - self._last
+        if done < self.every and step != run.planned:
             return
         state = {
             name: value.detach().to("cpu", copy=True)
             for name, value in run.pair.state_dict().items()
         }
-        rate, taken = math.fsum(self._lengths) / done, step - self._began
-        progress = Progress(taken / (run.planned - self._began), taken)
+        rate = math.fsum(self._lengths) / done
+        progress = Progress((step - began) / (run.planned - began), step - began)
         self._kept.append(Checkpoint(state, rate, done, progress, run.optimiser, stage))
         self._last, self._lengths = step, []
 

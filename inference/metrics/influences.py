@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,7 +118,7 @@ def influence(
     _check_labels(pair, seen, asked)
 
     sizes = {f"pair.{alike[0]}": states[0][alike[0]].numel() for alike in places}
-    project = whole_gradients
+    project: Callable[[dict[str, Tensor]], Tensor] = whole_gradients
     if dims:
         project = sketched(sizes, dims, generator(seed, DRAW, SKETCH))
     products = np.zeros((len(asked), len(seen)))
@@ -248,7 +248,7 @@ def _chunks(
         for index in regime.index.split(size):
             rows = table.gather(regime, index).to(like.device, like.dtype)
             # As in training, which may weigh labelled rows by their share.
-            counts = {site: trained.counts.get(site, 0) for site in rows}
+            counts = {**dict.fromkeys(rows, 0), **trained.counts}
             batch = Batch(dict(rows), rows.rows, total=len(trained), observed=counts)
             yield start, index.cpu().numpy(), batch
             start += len(index)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import arviz as az
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -16,79 +13,18 @@ from sklearn.neighbors import KernelDensity
 from torch import nn
 from worlds import batch_norm
 from worlds.exact_guides import Mixture
+from worlds.factors import ClosedForm, D, Factors, L, NoConfig, by_hand, factors
 from worlds.linear import LinearConfig, LinearPair
 
 import ppl_models as zoo
-from ppl_models import Card, Config, Pair, guides, inference
+from ppl_models import inference
 from ppl_models.data import Table
 from ppl_models.inference import metrics
 from ppl_models.inference.metrics import row_gradients
 from ppl_models.inference.objectives.schedule import Progress
 from ppl_models.inference.posterior.groups import groups_of, with_groups
 
-D, L, N = 5, 2, 12
-NOISE = 0.6
-
-
-@dataclass(frozen=True)
-class NoConfig(Config):
-    """Nothing to set."""
-
-
-class Encoder(nn.Module):
-    """q(z | x): a linear mean, and one scale for all rows."""
-
-    def __init__(self):
-        super().__init__()
-        self.mean = nn.Linear(D, L)
-        self.log_scale = nn.Parameter(torch.randn(L) * 0.3 - 1)
-
-    def forward(self, x):
-        mean = self.mean(x)
-        return torch.cat([mean, (2 * self.log_scale).expand_as(mean)], -1)
-
-
-class Factors(Pair):
-    """z ~ N(0, I); x | z ~ N(W z + b, s^2 I)."""
-
-    Config = NoConfig
-    card = Card("factors", "-", "-", 2026, "-", "test", {"x": "data"}, {"z": "code"})
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.decoder = nn.Linear(L, D)
-        self.guide = guides.Factored(z=guides.Normal(L, {"x": D}, net=Encoder()))
-
-    def model(self, batch):
-        zero = self.like().new_zeros(L)
-        with self.plate(batch):
-            z = pyro.sample("z", dist.Normal(zero, zero + 1).to_event(1))
-            pyro.sample("x", dist.Normal(self.decoder(z), NOISE).to_event(1), obs=batch.get("x"))
-
-
-class ClosedForm(inference.Objective):
-    """The bound of Factors, with its expectation taken by hand."""
-
-    weight = 1.0
-
-    @property
-    def formula(self):
-        return "the bound"
-
-    def rows(self, run):
-        pair, x = run.model.__self__, run.batch["x"]
-        encoder = pair.guide.factors["z"].net
-        m, v = encoder.mean(x), (2 * encoder.log_scale).exp()
-        error = (x - pair.decoder(m)).square().sum(-1)
-        error = error + (pair.decoder.weight.square() * v).sum()
-        kl = 0.5 * (m.square() + v - 1 - v.log()).sum(-1)
-        return self.weight * kl + error / (2 * NOISE**2) + D * math.log(NOISE)
-
-
-def factors(dtype=torch.float64, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Factors(NoConfig()).to(dtype)
+N = 12
 
 
 def table(count=N, seed=1, dtype=torch.float64, **more):
@@ -99,25 +35,6 @@ def table(count=N, seed=1, dtype=torch.float64, **more):
 
 def at(pair, rate=0.1, steps=3, **more):
     return metrics.Checkpoint(pair.state_dict(), rate, steps, **more)
-
-
-def by_hand(pair, x):
-    """The gradient of each row's loss by every parameter, from the formulas ``(n, P)``."""
-    values = {name: p.detach().double().numpy() for name, p in pair.named_parameters()}
-    A, c = values["guide.factors.z.net.mean.weight"], values["guide.factors.z.net.mean.bias"]
-    v = np.exp(2 * values["guide.factors.z.net.log_scale"])
-    W, b = values["decoder.weight"], values["decoder.bias"]
-    found = []
-    for row in x.double().numpy():
-        m = A @ row + c
-        left = (row - W @ m - b) / NOISE**2
-        down = m - W.T @ left  # by the mean of the code
-        parts = [
-            np.outer(down, row), down, (W**2).sum(0) * v / NOISE**2 + v - 1,
-            W * v / NOISE**2 - np.outer(left, m), -left,
-        ]  # fmt: skip
-        found.append(np.concatenate([part.ravel() for part in parts]))
-    return np.array(found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -219,16 +136,19 @@ def one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_labels_are_summed_out_and_labelled_rows_weigh_as_in_training(at_once, monkeypatch):
+@pytest.mark.parametrize("balance", ["", "y"])
+def test_labels_are_summed_out_and_kinds_weigh_as_in_training(at_once, balance, monkeypatch):
     if not at_once:
         one_by_one(monkeypatch)
+    kinds = {True: 10 / 4, False: 10 / 6} if balance else {True: 1, False: 1}  # labelled or not
+    objective = inference.Weighted(inference.EnumeratedELBO(), balance)
     pair = Mixture()
     draw = torch.Generator().manual_seed(0)
     x = 2 * torch.randn(10, 1, generator=draw, dtype=torch.float64)
     known = torch.arange(10) % 3 == 0
     train = Table("train", {"x": x, "y": torch.arange(10) % 3}, {"y": known})
     test = Table("test", {"x": x[:3] + 0.5})
-    found = metrics.influence(pair, train, test, [at(pair, 1.0, 10)], 1)
+    found = metrics.influence(pair, train, test, [at(pair, 1.0, 10)], 1, objective)
 
     def gradients(rows):
         """Minus log p(x), or minus log p(x, y), as the guide is exact."""
@@ -239,6 +159,7 @@ def test_labels_are_summed_out_and_labelled_rows_weigh_as_in_training(at_once, m
             labelled = "y" in rows.sites and bool(rows.observed["y"][place])
             y = rows.sites["y"][place] if labelled else None
             loss = -(logits[y] if labelled else logits.logsumexp(0))
+            loss = kinds[labelled] * loss
             found = torch.autograd.grad(loss, [pair.prior, pair.means])
             grads.append(torch.cat(found))
         return torch.stack(grads).numpy()
@@ -419,6 +340,17 @@ def test_checkpoints_are_kept_along_the_way_and_at_the_end_of_each_stage():
         metrics.influence(pair, train, train, kept, 1, ClosedForm())
     with pytest.raises(ValueError, match="expected a collector of its own for each run"):
         inference.fit(pair, train, steps=2, device="cpu", progress=False, callbacks=(kept,))
+
+
+def test_a_run_that_goes_on_gives_the_checkpoints_that_are_left(tmp_path):
+    train, how = table(), {"learning_rate": 0.1, "batch_size": 6, "device": "cpu"}
+    how |= {"out": tmp_path / "run", "progress": False, "objective": ClosedForm()}
+    inference.fit(factors(), train, steps=5, **how)
+    kept = metrics.Checkpoints(every=2)
+    inference.fit(factors(), train, steps=10, resume=True, callbacks=(kept,), **how)
+    assert [c.steps for c in kept] == [2, 2, 1]
+    assert [c.rate for c in kept] == pytest.approx([0.1] * 3)
+    assert [float(c.progress) for c in kept] == [0.7, 0.9, 1]
 
 
 def test_influences_are_a_group_of_inference_data(tmp_path):
