@@ -22,7 +22,7 @@ from ppl_models.data import Table
 from ppl_models.inference import metrics
 from ppl_models.inference.metrics import row_gradients
 from ppl_models.inference.objectives.schedule import Progress
-from ppl_models.inference.posterior.groups import groups_of, with_groups
+from ppl_models.inference.posterior.groups import groups_of
 
 N = 12
 
@@ -70,8 +70,7 @@ def test_the_influence_is_the_dot_product_by_hand(dtype):
     ), rtol=1e-4)  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
-@pytest.mark.parametrize("batch_size", [N, N // 3])
+@pytest.mark.parametrize(("schedule", "batch_size"), [("linear", N), ("constant", N // 3)])
 def test_the_influences_of_all_rows_add_up_to_the_fall_of_the_loss(schedule, batch_size):
     """So the weights are those of the steps: a factor B would be off by 4 or 12."""
     pair, train, test = factors(), table(), table(6, 2)
@@ -358,7 +357,7 @@ def test_influences_are_a_group_of_inference_data(tmp_path):
     found = metrics.influence(pair, train, train.rows([3, 5]), [at(pair)], 2)
     assert found.test_name.values.tolist() == ["cell 3", "cell 5"]
     idata = inference.Run(pair, "").posterior(train, draws=3, prior_draws=0)
-    with_groups(idata, influence=found).to_netcdf(tmp_path / "with.nc")
+    metrics.attach(idata, found, "influence").to_netcdf(tmp_path / "with.nc")
     read = groups_of(az.from_netcdf(tmp_path / "with.nc"))["influence"]
     xr.testing.assert_equal(read, found)
     assert read.attrs["loss"] == "EnumeratedELBO()"

@@ -10,6 +10,7 @@ from ppl_models import build, data, inference
 from ppl_models.data import Table
 from ppl_models.inference import metrics
 from ppl_models.inference.diagnostics.debug import debug
+from ppl_models.inference.metrics.results import result
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import run_description
 
@@ -46,6 +47,12 @@ def moved():
     return table(
         x[:, order], 3 - y, CLASSES[::-1], [GENES[at] for at in order], row_names=list(map(str, y))
     )
+
+
+def encoded(codes):
+    """Codes and factors of a table, as a metric gives them."""
+    values = {"codes": (("row", "code"), codes.codes), "y": (("row", "factor"), codes.factors)}
+    return result(codes, values)
 
 
 FEW = range(4)
@@ -86,6 +93,10 @@ ASKED = {
     "influence": lambda r, t: metrics.influence(
         r.pair, t, t, [metrics.Checkpoint(r.pair.state_dict(), 0.1, 3)], draws=2
     ).drop_vars(("train_name", "test_name"), errors="ignore"),
+    "denoise": lambda r, t: metrics.denoise(r.pair, t).images[
+        :, [t.columns["x"].index(gene) for gene in GENES]
+    ],  # in the table's own order
+    "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
