@@ -12,6 +12,10 @@ if TYPE_CHECKING:
         CanonicalSpace as CanonicalSpace,
         canonical_space as canonical_space,
     )
+    from ppl_models.inference.metrics.checkpoints import (
+        Checkpoint as Checkpoint,
+        Checkpoints as Checkpoints,
+    )
     from ppl_models.inference.metrics.classifiers import (
         ImageClassifier as ImageClassifier,
         image_classifier as image_classifier,
@@ -86,6 +90,10 @@ if TYPE_CHECKING:
         counterfactual_generativeness as counterfactual_generativeness,
         donor_generativeness as donor_generativeness,
     )
+    from ppl_models.inference.metrics.influences import (
+        influence as influence,
+        kde_influence as kde_influence,
+    )
     from ppl_models.inference.metrics.information import (
         mig as mig,
         modularity as modularity,
@@ -133,6 +141,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CanonicalSpace": "canonical",
+    "Checkpoint": "checkpoints",
+    "Checkpoints": "checkpoints",
     "CodeTable": "code_table",
     "Denoised": "denoisers",
     "FeatureDistance": "feature_distance",
@@ -169,8 +179,10 @@ _HOMES = {
     "from_anndata": "code_table",
     "from_arrays": "code_table",
     "image_classifier": "classifiers",
+    "influence": "influences",
     "irs": "interventional",
     "is_redrawn": "encoding",
+    "kde_influence": "influences",
     "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",

@@ -131,11 +131,12 @@ def evaluate(
     return whole
 
 
-def attach(idata: az.InferenceData, scores: xr.Dataset) -> az.InferenceData:
-    """The same posterior with metrics as its group ``metrics``; arrays are shared.
+def attach(idata: az.InferenceData, scores: xr.Dataset, group: str = GROUP) -> az.InferenceData:
+    """The same posterior with metrics as a group; arrays are shared.
 
     Args:
         idata: A posterior, such as that of the run whose codes were encoded.
         scores: What a metric, or :func:`evaluate`, gave.
+        group: Its name; one of that name is replaced.
     """
-    return with_groups(idata, **{GROUP: scores})
+    return with_groups(idata, **{group: scores})
