@@ -79,17 +79,14 @@ def jacobians(
         ValueError: If rows or embeddings have no such shape, a row's embedding depends on the
             rows beside it, has no gradient, or a derivative is not finite.
     """
-    at_least(rows=(len(rows), 2), chunk=(chunk, 2))
     if attribution not in INPUTS:
         raise ValueError(unknown("attribution", attribution, INPUTS))
-    if not rows.is_floating_point():
-        raise ValueError(f"rows are {rows.dtype}, expected floating values, such as rows.float()")
     noise = torch.Generator(rows.device).manual_seed(check_seed(seed))
+    embedding_size(encode, rows, chunk)
     inputs, rows = INPUTS[attribution], rows.detach()
     scale = NOISE * float(rows.max() - rows.min())
+    found = []
     with _as_evaluated(encode), torch.enable_grad():
-        _check(encode, rows[:chunk])
-        found = []
         for part in rows.split(chunk):
             points = [_at(encode, x) for x in inputs(part, scale, noise)]
             found.append(torch.stack(points).mean(0) if len(points) > 1 else points[0])
@@ -100,6 +97,40 @@ def jacobians(
             f"the derivative of embedding dimension {dimension} at row {row} is not finite"
         )
     return whole
+
+
+def embedding_size(encode: Encoder, rows: Tensor, chunk: int = 64) -> int:
+    """The number K of dimensions of an embedding, whose gradients by the rows can be taken.
+
+    Args:
+        encode: As of :func:`jacobians`.
+        rows: As of :func:`jacobians`.
+        chunk: Rows that are tried.
+
+    Raises:
+        ValueError: As :func:`jacobians`, but for derivatives.
+    """
+    at_least(rows=(len(rows), 2), chunk=(chunk, 2))
+    if not rows.is_floating_point():
+        raise ValueError(f"rows are {rows.dtype}, expected floating values, such as rows.float()")
+    tried = rows[:chunk].detach()
+    with _as_evaluated(encode), torch.enable_grad():
+        embedding = encode(tried.clone().requires_grad_())
+        alone = encode(tried[: (len(tried) + 1) // 2])
+    if embedding.dim() != 2 or len(embedding) != len(tried):
+        raise ValueError(
+            f"encode gives shape {tuple(embedding.shape)} for {len(tried)} rows, expected "
+            f"({len(tried)}, K)"
+        )
+    if not embedding.requires_grad:
+        raise ValueError("embeddings have no gradient, expected encode without no_grad or detach")
+    beside = embedding[: len(alone)].detach()
+    if bool((alone.detach() - beside).abs().max() > ALONE * beside.abs().max()):
+        raise ValueError(
+            "a row's embedding is random or changes with the rows beside it, expected eval mode, "
+            "and means in place of draws"
+        )
+    return embedding.shape[1]
 
 
 def _gradient(x: Tensor, scale: float, noise: torch.Generator) -> Iterator[Tensor]:
@@ -134,22 +165,3 @@ def _at(encode: Encoder, x: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(total, x, retain_graph=again, allow_unused=True)
         found.append(torch.zeros_like(x) if slope is None else slope)
     return torch.stack(found, 1).flatten(2)
-
-
-def _check(encode: Encoder, rows: Tensor) -> None:
-    embedding = encode(rows.detach().requires_grad_())
-    if embedding.dim() != 2 or len(embedding) != len(rows):
-        raise ValueError(
-            f"encode gives shape {tuple(embedding.shape)} for {len(rows)} rows, expected "
-            f"({len(rows)}, K)"
-        )
-    if not embedding.requires_grad:
-        raise ValueError("embeddings have no gradient, expected encode without no_grad or detach")
-    with torch.no_grad():
-        half = (len(rows) + 1) // 2
-        alone, beside = encode(rows[:half]), embedding[:half]
-        if bool((alone - beside).abs().max() > ALONE * beside.abs().max()):
-            raise ValueError(
-                "a row's embedding is random or changes with the rows beside it, expected eval "
-                "mode, and means in place of draws"
-            )

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import at_least, check_seed, unknown
-from ppl_models.inference.metrics.attributions import Encoder, jacobians
+from ppl_models.inference.metrics.attributions import Encoder, embedding_size, jacobians
 
 KINDS = ("dma", "ima")
 STARTS = {"dma": 1, "ima": 5}  # IMA has local minima; the first start is the identity
-DEAD = 1e-6  # of the largest gradient: a dimension with less is dead
-DEPENDENT = 1e-10  # least eigenvalue of the gradients' correlations, where they are independent
+DEAD = 1e-12  # of the largest gradient: a dimension with less is dead
+DEPENDENT = 1e-5  # least singular value of gradients of length 1 that are independent
 TIED = 1e-6  # magnitude ratios that are closer than this, relatively, are the same
 
 
@@ -117,7 +117,7 @@ def discover_concepts(
 
     Of each row, attributions are A J, in absolute value for DMA, each divided by its sum of
     absolute values; the loss is the Frobenius norm of their inner products without those with
-    themselves (Leemann et al. 2023, arXiv 2206.13872, sections 3 and 4). RMSprop makes its mean
+    themselves (Leemann et al. 2023, arXiv 2206.13872). RMSprop makes its mean
     small, by steps that fall to 0 as a cosine. They are taken in coordinates of the embedding in
     which gradients have unit size and no correlation on average: what comes out does not depend
     on the scales of the embedding, and IMA ends in fewer local minima.
@@ -159,13 +159,13 @@ def discover_concepts(
         raise ValueError(f"learning_rate is {learning_rate!r}, expected a number above 0")
     if n_directions is not None:
         at_least(n_directions=(n_directions, 2))
-    slopes = jacobians(encode, rows, attribution, chunk, seed)
-    size = slopes.shape[1]
+    size = embedding_size(encode, rows, chunk)
     count = size if n_directions is None else n_directions
     if not 2 <= count <= size:
         raise ValueError(
             f"{count} directions of an embedding of {size} dimensions, expected 2 to {size}"
         )
+    slopes = jacobians(encode, rows, attribution, chunk, seed)
     gram = _gram(slopes)
     whiten = _whitening(gram.mean(0))
     separation = None
@@ -203,9 +203,10 @@ def closed_form_dma(jacobian: Tensor) -> Tensor:
         ValueError: If it is no such matrix, or no K of its columns are independent.
     """
     values = _matrix("jacobian", jacobian)
-    _, upper, chosen = scipy.linalg.qr(values.cpu().numpy(), mode="economic", pivoting=True)
+    scaled = (values / values.norm(dim=1, keepdim=True).clamp_min(1e-300)).cpu().numpy()
+    _, upper, chosen = scipy.linalg.qr(scaled, mode="economic", pivoting=True)
     size, diagonal = len(values), abs(upper.diagonal())
-    if len(diagonal) < size or not diagonal[-1] > DEAD * diagonal[0]:
+    if len(diagonal) < size or not diagonal[-1] > DEPENDENT * diagonal[0]:
         raise ValueError(
             f"the Jacobian of {size} dimensions has fewer independent columns, expected {size}"
         )
@@ -342,7 +343,7 @@ def _whitening(gram: Tensor) -> Tensor:
             "them out of the embedding"
         )
     spread = torch.linalg.eigvalsh(gram / norm / norm[:, None])
-    if (rank := int((spread > DEPENDENT).sum())) < len(gram):
+    if (rank := int((spread > DEPENDENT**2).sum())) < len(gram):
         raise ValueError(
             f"gradients of the embedding's {len(gram)} dimensions have {rank} independent "
             f"directions, expected {len(gram)}; project it to so many"
