@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.code_table import (
         CodeTable as CodeTable,
+        from_anndata as from_anndata,
         from_arrays as from_arrays,
     )
     from ppl_models.inference.metrics.coherence import cross_coherence as cross_coherence
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
         closed_form_ima as closed_form_ima,
         concept_alignment as concept_alignment,
         discover_concepts as discover_concepts,
+    )
+    from ppl_models.inference.metrics.encoding import (
+        encode as encode,
+        is_redrawn as is_redrawn,
+        sampler_of as sampler_of,
     )
     from ppl_models.inference.metrics.few_shot import (
         blurred as blurred,
@@ -57,15 +63,19 @@ _HOMES = {
     "concept_alignment": "concepts",
     "cross_coherence": "coherence",
     "discover_concepts": "concepts",
+    "encode": "encoding",
     "few_shot_accuracy": "few_shot",
+    "from_anndata": "code_table",
     "from_arrays": "code_table",
     "jacobians": "attributions",
+    "is_redrawn": "encoding",
     "latent_accuracy": "few_shot",
     "mcc_permutation_test": "matching",
     "mean_correlation": "matching",
     "modality_scores": "by_modality",
     "nearest_mean_accuracy": "few_shot",
     "relatedness": "related",
+    "sampler_of": "encoding",
     "wasserstein": "related",
 }
 __all__ = list(_HOMES)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ppl_models.config import at_least, check_seed
+from ppl_models.config import at_least, check_seed, names, unknown
 from ppl_models.data.tables.seeds import numpy_generator
 
 Array = np.ndarray[Any, Any]
@@ -131,8 +131,8 @@ class CodeTable:
         Args:
             chosen: Positions or a mask of the factors.
         """
-        names = tuple(np.array(self.factor_names, dtype=object)[chosen])
-        return replace(self, factors=self.factors[:, chosen], factor_names=names)
+        kept = tuple(np.array(self.factor_names, dtype=object)[chosen])
+        return replace(self, factors=self.factors[:, chosen], factor_names=kept)
 
     def with_codes(self, chosen: Array) -> CodeTable:
         """The same rows with some of the codes.
@@ -140,9 +140,9 @@ class CodeTable:
         Args:
             chosen: Positions or a mask of the codes.
         """
-        names = tuple(np.array(self.code_names, dtype=object)[chosen])
+        kept = tuple(np.array(self.code_names, dtype=object)[chosen])
         scale = None if self.scale is None else self.scale[:, chosen]
-        return replace(self, codes=self.codes[:, chosen], code_names=names, scale=scale)
+        return replace(self, codes=self.codes[:, chosen], code_names=kept, scale=scale)
 
 
 def from_arrays(
@@ -209,30 +209,76 @@ def from_arrays(
     return CodeTable(values, whole, named, of_factors, spread, places, told)
 
 
+def from_anndata(
+    cells: Any, codes: str, factors: Sequence[str], scale: str | None = None
+) -> CodeTable:
+    """Codes of cells with what is known of them, of an AnnData object.
+
+    Args:
+        cells: The object; only its ``obsm``, ``obs`` and ``obs_names`` are read.
+        codes: Key in ``obsm`` of the codes, such as ``"X_scVI"``.
+        factors: Columns of ``obs``: categories, text, truth values or whole numbers.
+        scale: Key in ``obsm`` of their standard deviations.
+
+    Raises:
+        ValueError: If there is no such key or column, a column is continuous, or a cell has no
+            value there, naming it.
+    """
+    for key in (codes, *([scale] if scale else [])):
+        if key not in cells.obsm:
+            raise ValueError(unknown("obsm key", key, [str(k) for k in cells.obsm]))
+    columns = {}
+    for name in names("factors", factors):
+        if name not in cells.obs:
+            raise ValueError(unknown("obs column", name, [str(c) for c in cells.obs]))
+        columns[name] = _classes(name, cells.obs[name], cells.obs_names)
+    return from_arrays(
+        np.asarray(cells.obsm[codes]),
+        columns,
+        code_names=[f"{codes}[{place}]" for place in range(cells.obsm[codes].shape[1])],
+        scale=None if scale is None else np.asarray(cells.obsm[scale]),
+        source={"data": "AnnData", "representation": codes},
+    )
+
+
+def _classes(name: str, column: Any, cells: Sequence[str]) -> Array:
+    """Classes ``(N,)`` of a column of a data frame."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"factor {name!r} has no value in cell {cells[int(missing.argmax())]!r}; leave out "
+            "such cells"
+        )
+    if hasattr(column, "cat"):
+        return np.asarray(column.cat.codes)
+    values = column.to_numpy()
+    return np.unique(values.astype(str), return_inverse=True)[1] if values.dtype == "O" else values
+
+
 def _array(values: Array | Tensor) -> Array:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _names(what: str, given: Sequence[str] | None, count: int, stem: str) -> tuple[str, ...]:
-    names = tuple(given) if given is not None else tuple(f"{stem}[{n}]" for n in range(count))
-    if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"{what} are {names}, expected {count} names, each once")
-    return names
+    named = tuple(given) if given is not None else tuple(f"{stem}[{n}]" for n in range(count))
+    if len(named) != count or len(set(named)) != count:
+        raise ValueError(f"{what} are {named}, expected {count} names, each once")
+    return named
 
 
-def _check_finite(what: str, names: tuple[str, ...], values: Array) -> None:
+def _check_finite(what: str, named: tuple[str, ...], values: Array) -> None:
     if not (finite := np.isfinite(values)).all():
         row, place = np.argwhere(~finite)[0]
         raise ValueError(
-            f"{what} {names[place]!r} is {values[row, place]} in row {row}, expected a finite one"
+            f"{what} {named[place]!r} is {values[row, place]} in row {row}, expected a finite one"
         )
 
 
-def _whole(names: tuple[str, ...], values: Array) -> Array:
+def _whole(named: tuple[str, ...], values: Array) -> Array:
     """Values ``(N, K)`` as int64."""
     if values.dtype.kind not in "biuf":
         raise ValueError(
-            f"factor {names[0]!r} is of type {values.dtype}, expected whole numbers; "
+            f"factor {named[0]!r} is of type {values.dtype}, expected whole numbers; "
             "np.unique(values, return_inverse=True)[1] numbers kinds"
         )
     known = np.isfinite(values)
@@ -241,7 +287,7 @@ def _whole(names: tuple[str, ...], values: Array) -> Array:
     if not good.all():
         row, place = np.argwhere(~good)[0]
         raise ValueError(
-            f"factor {names[place]!r} is {values[row, place]} in row {row}, expected a whole number "
-            "of at least 0; leave out rows in which it is not known, and bin what is continuous"
+            f"factor {named[place]!r} is {values[row, place]} in row {row}, expected a whole "
+            "number of at least 0; leave out rows where it is not known, and bin a continuous one"
         )
     return whole

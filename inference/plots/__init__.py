@@ -6,6 +6,7 @@ from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
     from ppl_models.inference.plots.caused_worlds import counterfactuals as counterfactuals
+    from ppl_models.inference.plots.code_matrices import code_matrix as code_matrix
     from ppl_models.inference.plots.fit_checks import (
         confusion as confusion,
         khat as khat,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.plots.traversals import traversal as traversal
 
 _HOMES = {
+    "code_matrix": "code_matrices",
     "confusion": "fit_checks",
     "counterfactuals": "caused_worlds",
     "density": "samples",

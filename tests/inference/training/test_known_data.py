@@ -10,6 +10,7 @@ from ppl_models import build, data, inference
 from ppl_models.data import Table
 from ppl_models.inference import metrics
 from ppl_models.inference.diagnostics.debug import debug
+from ppl_models.inference.metrics.results import result
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import run_description
 
@@ -48,6 +49,12 @@ def moved():
     )
 
 
+def encoded(codes):
+    """Codes and factors of a table, as a metric gives them."""
+    values = {"codes": (("row", "code"), codes.codes), "y": (("row", "factor"), codes.factors)}
+    return result(codes, values)
+
+
 FEW = range(4)
 # Everything that takes a pair and a table, as (name, what it gives).
 ASKED = {
@@ -83,6 +90,7 @@ ASKED = {
     "cross_coherence": lambda r, t: metrics.cross_coherence(
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
+    "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
     "debug": lambda r, t: debug(r.pair, t),
 }
 

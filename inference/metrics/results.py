@@ -1,0 +1,57 @@
+"""What a metric gives: numbers and matrices over codes and factors, with how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy
+import sklearn
+import xarray as xr
+
+from ppl_models.inference.metrics.code_table import CodeTable
+from ppl_models.version import __version__
+
+CODE, FACTOR = "code", "factor"  # names of the dimensions
+VERSIONS = {
+    "version_ppl_models": __version__,
+    "version_numpy": np.__version__,
+    "version_scipy": scipy.__version__,
+    "version_scikit_learn": sklearn.__version__,
+}
+
+
+def result(
+    table: CodeTable,
+    values: Mapping[str, Any],
+    coords: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> xr.Dataset:
+    """A metric's numbers and matrices.
+
+    Args:
+        table: What it was asked of.
+        values: By name a number, or dimensions and an array: ``(("code", "factor"), array)``.
+        coords: Of dimensions other than ``code`` and ``factor``.
+        settings: What changes the values, such as ``bins`` and ``seed``; an attribute of each of
+            the variables, so that they stay with it when results are merged.
+
+    Returns:
+        The values, with names along ``code`` and ``factor``. Its attributes record where the
+        codes are from, versions of the libraries, and the factors that were left out.
+    """
+    variables = {
+        name: value if isinstance(value, tuple) else ((), value) for name, value in values.items()
+    }
+    dims = {dim for of, *_ in variables.values() for dim in of}
+    known = {CODE: list(table.code_names), FACTOR: list(table.factor_names)}
+    names = {dim: labels for dim, labels in known.items() if dim in dims} | dict(coords or {})
+    found = xr.Dataset(
+        {name: (dims, np.asarray(array), settings) for name, (dims, array) in variables.items()},
+        names,
+        {**table.source, "rows": len(table), **VERSIONS},
+    )
+    if table.excluded:
+        found.attrs["excluded_factors"] = ", ".join(table.excluded)
+    return found
