@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
+    from ppl_models.inference.metrics.attributions import (
+        GuideMean as GuideMean,
+        jacobians as jacobians,
+    )
     from ppl_models.inference.metrics.by_modality import (
         modality_scores as modality_scores,
     )
@@ -27,6 +31,14 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.coherence import (
         cross_coherence as cross_coherence,
+    )
+    from ppl_models.inference.metrics.concepts import (
+        Concepts as Concepts,
+        OrthogonalSolution as OrthogonalSolution,
+        closed_form_dma as closed_form_dma,
+        closed_form_ima as closed_form_ima,
+        concept_alignment as concept_alignment,
+        discover_concepts as discover_concepts,
     )
     from ppl_models.inference.metrics.decoding import (
         PairDecoder as PairDecoder,
@@ -113,6 +125,11 @@ if TYPE_CHECKING:
         sap as sap,
         sap_continuous as sap_continuous,
     )
+    from ppl_models.inference.metrics.matching import (
+        PermutationTest as PermutationTest,
+        mcc_permutation_test as mcc_permutation_test,
+        mean_correlation as mean_correlation,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
@@ -144,15 +161,19 @@ _HOMES = {
     "Checkpoint": "checkpoints",
     "Checkpoints": "checkpoints",
     "CodeTable": "code_table",
+    "Concepts": "concepts",
     "Denoised": "denoisers",
     "FeatureDistance": "feature_distance",
     "FeatureNetwork": "feature_networks",
     "FrechetDistance": "feature_distance",
     "GROUP": "suite",
+    "GuideMean": "attributions",
     "ImageClassifier": "classifiers",
     "METRICS": "suite",
     "Moments": "frechet",
+    "OrthogonalSolution": "concepts",
     "PairDecoder": "decoding",
+    "PermutationTest": "matching",
     "STANDARD": "suite",
     "Sampler": "sampler",
     "UMSE": "denoising",
@@ -161,11 +182,15 @@ _HOMES = {
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
+    "closed_form_dma": "concepts",
+    "closed_form_ima": "concepts",
+    "concept_alignment": "concepts",
     "counterfactual_generativeness": "generativeness",
     "cross_coherence": "coherence",
     "decoder": "decoding",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
+    "discover_concepts": "concepts",
     "distance_table": "feature_distance",
     "donor_generativeness": "generativeness",
     "encode": "encoding",
@@ -182,11 +207,14 @@ _HOMES = {
     "influence": "influences",
     "irs": "interventional",
     "is_redrawn": "encoding",
+    "jacobians": "attributions",
     "kde_influence": "influences",
     "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
     "logistic_informativeness": "linear_probes",
+    "mcc_permutation_test": "matching",
+    "mean_correlation": "matching",
     "mean_upsnr": "denoising",
     "med": "information_entropy",
     "med_miller_madow": "information_entropy",
