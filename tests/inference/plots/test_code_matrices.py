@@ -35,7 +35,7 @@ def test_a_factor_that_was_left_out_has_no_number():
 @pytest.mark.parametrize(
     ("name", "codes", "words"),
     [
-        ("n", 5, "unknown matrix over code and factor 'n': did you mean 'm'"),
+        ("n", 5, "unknown matrix over code and factor 'n': expected one of"),
         ("v", 5, "unknown matrix"),
         ("m", 0, "codes is 0, expected at least 1"),
     ],
