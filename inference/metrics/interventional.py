@@ -12,7 +12,7 @@ import xarray as xr
 from ppl_models.config import at_least
 from ppl_models.inference.metrics.code_table import CodeTable
 from ppl_models.inference.metrics.information import equal_width, factor_levels
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.results import result, several
 
 Array = np.ndarray[Any, Any]
 
@@ -97,7 +97,8 @@ def unconfoundedness(
         ValueError: If a ``rho`` is not between 1 and the number of codes, or other options are
             out of range.
     """
-    sets = np.stack([strongest_codes(table, number, quantile, bins) for number in rho])
+    numbers = several("rho", rho)
+    sets = np.stack([strongest_codes(table, number, quantile, bins) for number in numbers])
     told = np.flatnonzero(table.told)
     reason: dict[str, Any] = {}
     scores = np.full(len(sets), np.nan)
@@ -115,7 +116,7 @@ def unconfoundedness(
         "unconfoundedness_codes": (("rho", "factor", "code"), sets),
     }
     settings = {"quantile": quantile, "bins": _told_bins(bins)}
-    return result(table, values, {"rho": [int(n) for n in rho]}, **settings, **reason)
+    return result(table, values, {"rho": numbers}, **settings, **reason)
 
 
 def strongest_codes(
