@@ -200,13 +200,29 @@ def factor_data(name: str, **options: Any) -> FactorData:
     Raises:
         ValueError: If there is no such data set or option, or it has no factors.
     """
-    from ppl_models.data.catalogue import loader
-
-    make = getattr(loader(name), "__wrapped__", None)
-    if make is None:
-        raise ValueError(f"{name} has no factors, expected a set that is made from them")
+    make = _factors_maker(name)
     for option in options:
         if option not in (known := inspect.signature(make).parameters):
             raise ValueError(unknown(f"option of {name}", option, known))
-    made: FactorData = make(**options)
-    return made
+    return make(**options)
+
+
+def factors_of(recipe: Mapping[str, Any]) -> FactorData:
+    """The factors behind the rows of a data set, made as these were.
+
+    Args:
+        recipe: ``dataset.recipe``.
+
+    Raises:
+        ValueError: If the set has no factors.
+    """
+    make = _factors_maker(recipe["name"])
+    known = inspect.signature(make).parameters
+    return make(**{n: v for n, v in recipe.get("options", {}).items() if n in known})
+
+
+def _factors_maker(name: str) -> Callable[..., FactorData]:
+    make: Callable[..., FactorData] | None = getattr(loader(name), "__wrapped__", None)
+    if make is None:
+        raise ValueError(f"{name} has no factors, expected a set that is made from them")
+    return make

@@ -50,21 +50,19 @@ def explicitness(train: CodeTable, test: CodeTable) -> xr.Dataset:
     Raises:
         ValueError: If the tables differ in codes or factors.
     """
-    per_factor, absent = [], []
-    for factor, probe in enumerate(logistic_probes(train, test)):
+    probes = logistic_probes(train, test)
+    per_factor = np.full((2, len(probes)), np.nan)
+    absent = []
+    for factor, probe in enumerate(probes):
         if probe is None:
-            per_factor.append((np.nan, np.nan))
             continue
         asked = np.unique(test.factors[:, factor])
         both = np.intersect1d(probe.values, asked)
         missing = np.setxor1d(probe.values, asked)
         absent += [f"{train.factor_names[factor]} = {value}" for value in missing]
-        per_factor.append(
-            tuple(
-                _mean_area(probe, table.codes, table.factors[:, factor], both)
-                for table in (train, test)
-            )
-        )
+        for part, table in enumerate((train, test)):
+            area = _mean_area(probe, table.codes, table.factors[:, factor], both)
+            per_factor[part, factor] = area
     values = _means("explicitness", per_factor)
     listed: dict[str, Any] = {"without_value": ", ".join(absent)} if absent else {}
     return result(train, values, test_rows=len(test), C=1.0, **listed)
@@ -87,15 +85,14 @@ def logistic_informativeness(train: CodeTable, test: CodeTable) -> xr.Dataset:
     Raises:
         ValueError: If the tables differ in codes or factors.
     """
-    per_factor = [
-        (np.nan, np.nan)
-        if probe is None
-        else tuple(
-            float((probe.values[probe.scores(of.codes).argmax(1)] == of.factors[:, n]).mean())
-            for of in (train, test)
-        )
-        for n, probe in enumerate(logistic_probes(train, test))
-    ]
+    probes = logistic_probes(train, test)
+    per_factor = np.full((2, len(probes)), np.nan)
+    for factor, probe in enumerate(probes):
+        if probe is None:
+            continue
+        for part, table in enumerate((train, test)):
+            told = probe.values[probe.scores(table.codes).argmax(1)]
+            per_factor[part, factor] = (told == table.factors[:, factor]).mean()
     values = _means("logistic_informativeness", per_factor)
     return result(train, values, test_rows=len(test), C=1.0)
 
@@ -128,7 +125,9 @@ def sap(train: CodeTable, test: CodeTable) -> xr.Dataset:
     matrix = np.full((train.codes.shape[1], len(train.told)), np.nan)
     for factor in np.flatnonzero(train.told):
         for code in range(len(matrix)):
-            machine = LinearSVC(C=0.01, class_weight="balanced", dual=False)
+            machine = LinearSVC(
+                C=0.01, class_weight="balanced", dual=False, random_state=0
+            )  # the primal draws nothing, but would advance the global state for its seed
             machine.fit(train.codes[:, [code]], train.factors[:, factor])
             told = machine.predict(test.codes[:, [code]])
             matrix[code, factor] = (told == test.factors[:, factor]).mean()
@@ -229,9 +228,10 @@ def _mean_area(probe: Probe, codes: Array, column: Array, values: Array) -> floa
     return float((won[known] / pairs[known]).mean())
 
 
-def _means(name: str, per_factor: list[tuple[float, ...]]) -> dict[str, Any]:
+def _means(name: str, per_factor: Array) -> dict[str, Any]:
+    """Means and values of both tables ``(2, K)``, by name."""
     values: dict[str, Any] = {}
-    for part, of_part in zip(("train", "test"), np.array(per_factor).T, strict=True):
+    for part, of_part in zip(("train", "test"), per_factor, strict=True):
         values[f"{name}_{part}"] = mean_known(of_part)
         values[f"{name}_{part}_per_factor"] = (("factor",), of_part)
     return values

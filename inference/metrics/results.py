@@ -11,6 +11,7 @@ import sklearn
 import xarray as xr
 
 from ppl_models.inference.metrics.code_table import CodeTable
+from ppl_models.inference.metrics.sampler import Sampler
 from ppl_models.version import __version__
 
 CODE, FACTOR = "code", "factor"  # names of the dimensions
@@ -23,7 +24,7 @@ VERSIONS = {
 
 
 def result(
-    table: CodeTable,
+    table: CodeTable | Sampler,
     values: Mapping[str, Any],
     coords: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -31,7 +32,7 @@ def result(
     """A metric's numbers and matrices.
 
     Args:
-        table: What it was asked of.
+        table: What it was asked of, a table or a sampler, which has no number of rows.
         values: By name a number, or dimensions and an array: ``(("code", "factor"), array)``.
         coords: Of dimensions other than ``code`` and ``factor``.
         settings: What changes the values, such as ``bins`` and ``seed``; an attribute of each of
@@ -47,10 +48,11 @@ def result(
     dims = {dim for of, *_ in variables.values() for dim in of}
     known = {CODE: list(table.code_names), FACTOR: list(table.factor_names)}
     names = {dim: labels for dim, labels in known.items() if dim in dims} | dict(coords or {})
+    rows = {"rows": len(table)} if isinstance(table, CodeTable) else {}
     found = xr.Dataset(
         {name: (dims, np.asarray(array), settings) for name, (dims, array) in variables.items()},
         names,
-        {**table.source, "rows": len(table), **VERSIONS},
+        {**table.source, **rows, **VERSIONS},
     )
     if table.excluded:
         found.attrs["excluded_factors"] = ", ".join(table.excluded)

@@ -100,8 +100,24 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="error of a denoiser without clean images",
         about="The mean squared error against unknown clean images, from further noisy copies "
         "alone, unbiased and with intervals.",
-        functions=(),
+        functions=(
+            *("umse", "umse_over_images", "umse_interval", "umse_bootstrap", "upsnr"),
+            *("mean_upsnr", "upsnr_interval", "subsample_references", "denoise"),
+            "denoising_scores",
+        ),
         family="denoising",
+        departs=(
+            "a mode that averages all references beside the paper's estimator, which stays the "
+            "default",
+            "where uMSE is not positive, uPSNR is NaN with a warning",
+        ),
+        limits=(
+            "noise that is correlated between pixels makes standard errors and intervals of "
+            "single images too small",
+            "references that are subsampled from one image are biased where it is rough from "
+            "pixel to pixel, and uMSE cannot tell",
+            "errors that are no noise of mean 0, such as occlusion, count as part of the image",
+        ),
     ),
     "vae_tracin": MetricPaper(
         title="Understanding Instance-based Interpretability of Variational Auto-Encoders",

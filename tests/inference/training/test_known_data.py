@@ -90,6 +90,9 @@ ASKED = {
     "cross_coherence": lambda r, t: metrics.cross_coherence(
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
+    "denoise": lambda r, t: metrics.denoise(r.pair, t).images[
+        :, [t.columns["x"].index(gene) for gene in GENES]
+    ],  # in the table's own order
     "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
     "debug": lambda r, t: debug(r.pair, t),
 }
