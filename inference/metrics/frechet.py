@@ -191,8 +191,8 @@ def frechet_bias(spectrum: Tensor, n: int) -> float:
 
     for eigenvalues l of the covariance: the first part is the mean's, the second the
     covariance's (its rows Gaussian). For l = 1 that is d / n + d (d + 1) / (4 n): quadratic
-    in the number of features. The mean of the distance of two samples is the sum of both, within some
-    per cent where each has more rows than features. With fewer it does not hold.
+    in the number of features. The mean of the distance of two samples is the sum of both, within
+    some per cent where each has more rows than features. With fewer it does not hold.
 
     Args:
         spectrum: Eigenvalues ``(d,)``, none below 0.

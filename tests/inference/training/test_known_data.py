@@ -91,6 +91,7 @@ ASKED = {
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
     "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
+    "reconstruct_images": lambda r, t: metrics.reconstruct_images(r.pair, t),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
