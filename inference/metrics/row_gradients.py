@@ -15,6 +15,7 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.pair import Pair
 
 Weights = dict[str, Tensor]
+Project = Callable[[Weights], Tensor]
 
 
 class RowGradients:
@@ -39,7 +40,7 @@ class RowGradients:
         objective: Objective,
         names: Sequence[Sequence[str]],
         weights: Mapping[str, Tensor],
-        project: Callable[[Weights], Tensor],
+        project: Project,
     ) -> None:
         self.row, self.project = _Row(pair, objective), project
         self.names = [[f"pair.{name}" for name in alike] for alike in names]
@@ -180,9 +181,7 @@ def whole_gradients(gradients: Weights) -> Tensor:
     return torch.cat([grad.reshape(len(grad), -1) for grad in gradients.values()], 1)
 
 
-def sketch(
-    sizes: Mapping[str, int], dims: int, draw: torch.Generator
-) -> Callable[[Weights], Tensor]:
+def sketch(sizes: Mapping[str, int], dims: int, draw: torch.Generator) -> Project:
     r"""A random projection that keeps inner products in expectation.
 
     Each number of a gradient is added, with a random sign, to one of ``dims`` sums drawn at

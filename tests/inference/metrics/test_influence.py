@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import arviz as az
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from worlds import batch_norm
 from worlds.exact_guides import Mixture
 from worlds.factors import ClosedForm, D, Factors, L, NoConfig, by_hand, factors
 from worlds.linear import LinearConfig, LinearPair
+from worlds.pages import run_page
 
 import ppl_models as zoo
 from ppl_models import inference
@@ -417,3 +419,13 @@ def test_what_does_not_fit_is_named():
     labelled = Table("labelled", {"x": x, "y": torch.arange(N) % 4})
     with pytest.raises(ValueError, match="labelled has labels 'y', of which unlabelled has none"):
         metrics.influence(two, unlabelled, labelled, [at(two)], 1)
+
+
+def test_the_page_about_influence_runs():
+    matplotlib.use("Agg")
+    scope = run_page("metrics/influence")
+    found, exact = scope["found"], scope["exact"]
+    assert found.influence.shape == exact.shape == (20, 300)
+    assert [c.steps for c in scope["checkpoints"]] == [20, 20, 20]
+    assert exact.min() > -math.log(300 / 299) - 1e-12
+    matplotlib.pyplot.close("all")
