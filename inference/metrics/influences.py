@@ -132,8 +132,8 @@ def influence(
             objective.at(checkpoint.progress)
             gradients = RowGradients(pair, objective, places, state, project)
             weight = checkpoint.rate * checkpoint.steps / len(seen)
-            chunks = (_chunks(pair, rows, seen, chunk) for rows in (asked, seen))
-            sums.add(weight, gradients, *chunks, partial(_seed, seed, number))
+            of_test, of_train = (_chunks(pair, rows, seen, chunk) for rows in (asked, seen))
+            sums.add(weight, gradients, of_test, of_train, partial(_seed, seed, number))
     attrs = {
         "pair": pair.source,
         "loss": repr(objective),

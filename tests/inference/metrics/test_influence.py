@@ -170,8 +170,11 @@ def test_labels_are_summed_out_and_kinds_weigh_as_in_training(at_once, balance, 
     assert found.train_y.values.tolist() == [str(n % 3) if n % 3 == 0 else "" for n in range(10)]
 
 
-def test_a_loss_of_labels_counts_them_in_the_training_rows():
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_loss_of_labels_counts_them_in_the_training_rows(at_once, monkeypatch):
     """alpha N / N_labelled log q(y | x), of M2: of a test row as of one of the training."""
+    if not at_once:
+        one_by_one(monkeypatch)
     pair = LinearPair(LinearConfig()).double()
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(8, 3, generator=draw, dtype=torch.float64)
@@ -388,6 +391,9 @@ def test_what_does_not_fit_is_named():
         "seed is -1": lambda: ask(good, seed=-1),
         "unknown name of parameters 'decode': did you mean 'decoder'": lambda: ask(
             good, parameters=("decode",)
+        ),
+        "no parameter of the pair has a gradient": lambda: metrics.influence(
+            factors().requires_grad_(False), train, train, [good], 1
         ),
         "parameters is 'decoder', expected a tuple": lambda: ask(good, parameters="decoder"),
         "rows look at each other": lambda: ask(
