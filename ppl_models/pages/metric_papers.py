@@ -155,7 +155,21 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="influence of training rows",
         about="Which training rows lowered the loss of a row most, by gradients at checkpoints of "
         "the training.",
-        functions=(),
+        functions=("influence", "Checkpoints", "Checkpoint", "kde_influence"),
         family="influence",
+        departs=(
+            "The loss is the one of the training; the authors' code trains with a cross-entropy "
+            "on MNIST and takes gradients of a squared error",
+            "A checkpoint weighs rate x steps / N, without the batch size: steps go along the "
+            "mean of a batch's losses, and the influences then add up to what the loss fell by",
+            "Each row has draws of its own; beside the self-influence stands a product of two "
+            "halves of them, which the noise does not make larger",
+            "Rows are taken at once, and gradients may be replaced by a random projection",
+        ),
+        limits=(
+            "Objectives whose rows look at each other have no loss of a row, and are refused",
+            "With other optimisers than plain gradient descent the weights are a heuristic",
+            "Of closed forms that of kernel densities alone; none of neighbours or mixtures",
+        ),
     ),
 }
