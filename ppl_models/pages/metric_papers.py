@@ -86,8 +86,28 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="identifiable directions of codes",
         about="Directions of a trained encoder's codes whose input gradients are disjoint (DMA) "
         "or orthogonal (IMA) are the true factors, whatever these are distributed as.",
-        functions=(),
+        functions=(
+            *("discover_concepts", "Concepts", "GuideMean", "jacobians"),
+            *("closed_form_dma", "closed_form_ima", "concept_alignment"),
+            *("mean_correlation", "mcc_permutation_test"),
+        ),
         family="identifiability",
+        departs=(
+            "gradients are made 0 before each step, and steps fall to 0; the paper's code sums up "
+            "the gradients of all steps",
+            "steps are taken where gradients are white on average, from the same start: scales of "
+            "the embedding change nothing, and IMA ends in fewer local minima",
+            "IMA takes the best of five starts, and warns where ratios of gradients are equal",
+            "Jacobians of some hundred rows are taken once, not anew in each step",
+        ),
+        limits=(
+            "of codes that are no linear map of the factors there are no such directions, and the "
+            "loss alone does not tell",
+            "a direction may be a group of factors where there are fewer directions than factors",
+            "IMA tells nothing of gradients that have the same ratio everywhere",
+            "gradients of trained encoders are noisy, and those of dimensions that have collapsed "
+            "are noise alone",
+        ),
     ),
     "fid": MetricPaper(
         title="GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
