@@ -7,6 +7,7 @@ from ppl_models.faces import lazy
 if TYPE_CHECKING:
     from ppl_models.data.catalogue import (
         factor_data as factor_data,
+        factors_of as factors_of,
         is_file as is_file,
         load as load,
         loader as loader,
@@ -81,6 +82,7 @@ _HOMES = {
     "correlate": "tables.supervision",
     "drawn_sets": "streams.drawn_sets",
     "factor_data": "catalogue",
+    "factors_of": "catalogue",
     "from_anndata": "tables.cells",
     "from_arrays": "tables.own_arrays",
     "from_frame": "tables.frames",

@@ -20,6 +20,7 @@ LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "blob": "ppl_models.data.render.squares:load_blob",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
+    "candle": "ppl_models.data.readers.candle:load",
     "candle_like": "ppl_models.data.render.candle:load",
     "captions": "ppl_models.data.render.paired:load_captions",
     "cars3d": "ppl_models.data.readers.views:load_cars3d",
@@ -66,6 +67,7 @@ LOADERS = {
 
 SOURCES = {  # of the sets that are read from files, or made of what is
     "bright_digits": "ppl_models.data.render.handwriting:files",
+    "candle": "ppl_models.data.readers.candle:candle_files",
     "cars3d": "ppl_models.data.readers.views:cars3d_files",
     "cifar10": "ppl_models.data.readers.cifar:files",
     "concepts": "ppl_models.data.render.concepts:files",
@@ -200,13 +202,29 @@ def factor_data(name: str, **options: Any) -> FactorData:
     Raises:
         ValueError: If there is no such data set or option, or it has no factors.
     """
-    from ppl_models.data.catalogue import loader
-
-    make = getattr(loader(name), "__wrapped__", None)
-    if make is None:
-        raise ValueError(f"{name} has no factors, expected a set that is made from them")
+    make = _factors_maker(name)
     for option in options:
         if option not in (known := inspect.signature(make).parameters):
             raise ValueError(unknown(f"option of {name}", option, known))
-    made: FactorData = make(**options)
-    return made
+    return make(**options)
+
+
+def factors_of(recipe: Mapping[str, Any]) -> FactorData:
+    """The factors behind the rows of a data set, made as these were.
+
+    Args:
+        recipe: ``dataset.recipe``.
+
+    Raises:
+        ValueError: If the set has no factors.
+    """
+    make = _factors_maker(recipe["name"])
+    known = inspect.signature(make).parameters
+    return make(**{n: v for n, v in recipe.get("options", {}).items() if n in known})
+
+
+def _factors_maker(name: str) -> Callable[..., FactorData]:
+    make: Callable[..., FactorData] | None = getattr(loader(name), "__wrapped__", None)
+    if make is None:
+        raise ValueError(f"{name} has no factors, expected a set that is made from them")
+    return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.experts import MixtureOfNormals
 from ppl_models.inference.metrics.code_table import Array, CodeTable, from_arrays
+from ppl_models.inference.metrics.sampler import Sampler
 from ppl_models.inference.posterior.draws import guide_parameters
 from ppl_models.inference.posterior.groups import entry_name, host
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed
@@ -110,6 +111,51 @@ def encode(
             "nuisance": nuisance,
             "encode_seed": asked.seed,
         },
+    )
+
+
+def sampler_of(
+    pair: Encoder,
+    data: FactorData,
+    *,
+    sites: Sequence[str] = (),
+    sampled: bool = False,
+    seed: int = 0,
+) -> Sampler:
+    """An encoder of any combination of factors, whose nuisance is drawn anew at each look.
+
+    Args:
+        pair: As of :func:`encode`.
+        data: The factors, all of whose combinations exist.
+        sites: As of :func:`encode`.
+        sampled: As of :func:`encode`.
+        seed: Of the first look, which tells the names of the codes; a metric draws by its own.
+
+    Raises:
+        ValueError: If some combinations do not exist, and as :func:`encode`.
+    """
+    if data.cells is not None:
+        raise ValueError(
+            f"{data.name} has {len(data)} of {np.prod(data.factor_sizes)} combinations of its "
+            "factors, expected all: independent factors would meet in others; encode its cells"
+        )
+    asked = _Asked(names("sites", sites), sampled, check_seed(seed))
+
+    def codes(classes: Array, draw: np.random.Generator) -> Array:
+        looks = (
+            table_of(data, classes[start : start + BLOCK], draw)
+            for start in range(0, len(classes), BLOCK)
+        )
+        anew = replace(asked, seed=int(draw.integers(2**62)))
+        return np.concatenate([part for part, *_ in _blocks(pair, looks, anew)])
+
+    first = encode(pair, data, _cells(data, None)[:1], sites=sites, sampled=sampled, seed=seed)
+    return Sampler(
+        data.factor_sizes,
+        data.factor_names,
+        first.code_names,
+        codes,
+        {**first.source, "nuisance": "drawn anew at each look"},
     )
 
 
@@ -206,7 +252,7 @@ def _blocks(pair: Encoder, tables: Iterator[Table], asked: _Asked) -> Blocks:
             table = as_fitted(pair, given)
             seen = conditioned(pair, table, None, torch.arange(len(table)))
             sites = sites_of_rows(pair, seen, plates_within=True)
-            wanted = _wanted(pair, sites, asked.sites)
+            wanted = code_sites(pair, sites, asked.sites)
             for block in torch.arange(len(seen)).split(rows_at_a_time(pair, sites, (), 1)):
                 yield _of_pair(pair, rows_of(seen.rows(block), pair), sites, wanted, asked.sampled)
 
@@ -223,7 +269,12 @@ def _by_encoder(encoder: Callable[[Batch], Tensor], table: Table) -> Any:
     return host(codes), None, tuple(f"z[{place}]" for place in range(codes.shape[1]))
 
 
-def _wanted(pair: Pair, sites: Sites, given: tuple[str, ...]) -> tuple[str, ...]:
+def code_sites(pair: Pair, sites: Sites, given: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites whose numbers are the codes: those given, or all continuous ones of the guide.
+
+    Raises:
+        ValueError: If there is none, or one is given that is no such site.
+    """
     there = [name for name in sites.guided if sites.latents[name].support is None]
     for name in given:
         if name not in there:

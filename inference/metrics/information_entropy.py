@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 from scipy.special import xlogy
 
-from ppl_models.config import at_least
 from ppl_models.inference.metrics.code_table import CodeTable
 from ppl_models.inference.metrics.information import NONE, code_information
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.results import result, several
 
 Array = np.ndarray[Any, Any]
 SMALL = 1e-11  # added to every share, so that a code without information counts as uniform
@@ -51,7 +50,7 @@ def med(table: CodeTable, bins: int = 20, top_k: Sequence[int] = (1, 2)) -> xr.D
     Raises:
         ValueError: If there are fewer than 2 bins, or a ``k`` is less than 1.
     """
-    return _med(table, bins, top_k, "med", code_information(table, bins).nats)
+    return _med(table, bins, top_k, "med")
 
 
 def med_miller_madow(
@@ -74,13 +73,14 @@ def med_miller_madow(
     Raises:
         ValueError: If there are fewer than 2 bins, or a ``k`` is less than 1.
     """
-    found = code_information(table, bins)
-    nats = np.maximum(found.nats - found.bias, 0.0)
-    return _med(table, bins, top_k, "med_miller_madow", nats)
+    return _med(table, bins, top_k, "med_miller_madow")
 
 
-def _med(table: CodeTable, bins: int, top_k: Sequence[int], name: str, nats: Array) -> xr.Dataset:
-    ks = [at_least(top_k=(k, 1))[0] for k in top_k]
+def _med(table: CodeTable, bins: int, top_k: Sequence[int], name: str) -> xr.Dataset:
+    ks = several("top_k", top_k)
+    nats, bias = code_information(table, bins)
+    if name == "med_miller_madow":
+        nats = nats - bias
     nats = np.where(nats < NONE, 0.0, nats)
     used = table.told & (nats.sum(0) > 0)
     shares = np.full(nats.shape, np.nan)

@@ -27,6 +27,7 @@ COMMANDS = {
     "fit": ("train a pair and write its posterior", "fit:fit"),
     "export": ("write the posterior of a run again", "posterior:export"),
     "check": ("say whether a run's posterior can be trusted", "posterior:check"),
+    "metrics": ("measure a run's codes, by the metrics of disentanglement", "metrics:metrics"),
     "report": ("write a page that shows a run and its posterior", "report:report"),
     "compare": ("compare posteriors of the same rows", "report:compare"),
     "intervene": ("draw rows as they would be had sites had other values", "intervene:intervene"),

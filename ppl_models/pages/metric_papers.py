@@ -66,8 +66,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="causal disentanglement",
         about="Where factors are confounded, each should own codes of its own (UC), and setting "
         "these should change that factor in the decoded image and nothing else (CG).",
-        functions=(),
-        family="codes",
+        functions=("counterfactual_generativeness", "unconfoundedness", "donor_generativeness"),
+        family="causal",
+        departs=(
+            "the codes of a factor are the largest in order; the released code is right for one",
+            "the classifier has a softmax for each factor, not sigmoids",
+            "CANDLE is drawn here (`candle_like`): its support, not its pictures",
+        ),
+        limits=(
+            "UC is 1 for mixed codes, too: only CG, and both over rho, tell",
+            "IRS, which tells whose codes are whose, takes factors to be independent",
+        ),
     ),
     "identifiable_concepts": MetricPaper(
         title="When are Post-hoc Conceptual Explanations Identifiable?",
@@ -77,8 +86,28 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="identifiable directions of codes",
         about="Directions of a trained encoder's codes whose input gradients are disjoint (DMA) "
         "or orthogonal (IMA) are the true factors, whatever these are distributed as.",
-        functions=(),
+        functions=(
+            *("discover_concepts", "Concepts", "GuideMean", "jacobians"),
+            *("closed_form_dma", "closed_form_ima", "concept_alignment"),
+            *("mean_correlation", "mcc_permutation_test"),
+        ),
         family="identifiability",
+        departs=(
+            "gradients are made 0 before each step, and steps fall to 0; the paper's code sums up "
+            "the gradients of all steps",
+            "steps are taken where gradients are white on average, from the same start: scales of "
+            "the embedding change nothing, and IMA ends in fewer local minima",
+            "IMA takes the best of five starts, and warns where ratios of gradients are equal",
+            "Jacobians of some hundred rows are taken once, not anew in each step",
+        ),
+        limits=(
+            "of codes that are no linear map of the factors there are no such directions, and the "
+            "loss alone does not tell",
+            "a direction may be a group of factors where there are fewer directions than factors",
+            "IMA tells nothing of gradients that have the same ratio everywhere",
+            "gradients of trained encoders are noisy, and those of dimensions that have collapsed "
+            "are noise alone",
+        ),
     ),
     "fid": MetricPaper(
         title="GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
@@ -88,8 +117,27 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="distance of generated images from real ones",
         about="The Frechet distance of Gaussian fits of features, with features that a user can "
         "look at and a correction of its bias.",
-        functions=(),
+        functions=(
+            *("FrechetDistance", "distance_table", "classifier_features", "random_features"),
+            *("pca_features", "user_features", "save_features", "load_features"),
+            *("sample_images", "reconstruct_images", "frechet_distance", "frechet_bias"),
+            *("extrapolated_distance", "kernel_distance"),
+        ),
         family="frechet",
+        departs=(
+            "features of a network that is trained or drawn here, in place of Inception's, which "
+            "would be a download; a module of the user's may be Inception",
+            "the cross term by eigenvalues of symmetric matrices or a nuclear norm, in place of a "
+            "general matrix root whose complex part is cut",
+            "the bias at the numbers of images beside the value; the limit of many images (Chong "
+            "and Forsyth 2020) from a tenth of the images on, in place of 5,000",
+            "KID (Binkowski et al. 2018) of all rows in place of a mean over subsets",
+        ),
+        limits=(
+            "values compare models under one digest of one network, and with no published FID",
+            "the limit of many images keeps the bias of the reference, and the error of the "
+            "images' own mean",
+        ),
     ),
     "umse": MetricPaper(
         title="Evaluating Unsupervised Denoising Requires Unsupervised Metrics",
@@ -100,8 +148,24 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="error of a denoiser without clean images",
         about="The mean squared error against unknown clean images, from further noisy copies "
         "alone, unbiased and with intervals.",
-        functions=(),
+        functions=(
+            *("umse", "umse_over_images", "umse_interval", "umse_bootstrap", "upsnr"),
+            *("mean_upsnr", "upsnr_interval", "subsample_references", "denoise"),
+            "denoising_scores",
+        ),
         family="denoising",
+        departs=(
+            "a mode that averages all references beside the paper's estimator, which stays the "
+            "default",
+            "where uMSE is not positive, uPSNR is NaN with a warning",
+        ),
+        limits=(
+            "noise that is correlated between pixels makes standard errors and intervals of "
+            "single images too small",
+            "references that are subsampled from one image are biased where it is rough from "
+            "pixel to pixel, and uMSE cannot tell",
+            "errors that are no noise of mean 0, such as occlusion, count as part of the image",
+        ),
     ),
     "vae_tracin": MetricPaper(
         title="Understanding Instance-based Interpretability of Variational Auto-Encoders",
@@ -111,7 +175,21 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="influence of training rows",
         about="Which training rows lowered the loss of a row most, by gradients at checkpoints of "
         "the training.",
-        functions=(),
+        functions=("influence", "Checkpoints", "Checkpoint", "kde_influence"),
         family="influence",
+        departs=(
+            "The loss is the one of the training; the authors' code trains with a cross-entropy "
+            "on MNIST and takes gradients of a squared error",
+            "A checkpoint weighs rate x steps / N, without the batch size: steps go along the "
+            "mean of a batch's losses, and the influences then add up to what the loss fell by",
+            "Each row has draws of its own; beside the self-influence stands a product of two "
+            "halves of them, which the noise does not make larger",
+            "Rows are taken at once, and gradients may be replaced by a random projection",
+        ),
+        limits=(
+            "Objectives whose rows look at each other have no loss of a row, and are refused",
+            "With other optimisers than plain gradient descent the weights are a heuristic",
+            "Of closed forms that of kernel densities alone; none of neighbours or mixtures",
+        ),
     ),
 }

@@ -1,4 +1,4 @@
-"""The file of a run's posterior."""
+"""The files of a run's posterior, and of metrics of its codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import arviz as az
 
 
-POSTERIOR = "posterior.nc"
+POSTERIOR, METRICS = "posterior.nc", "metrics.nc"
 
 
 def posterior_of(source: Path) -> az.InferenceData:
@@ -31,6 +31,19 @@ def posterior_of(source: Path) -> az.InferenceData:
             f"{source} holds no {POSTERIOR}; write one with ppl-models export {source}"
         )
     return load(path)
+
+
+def with_metrics(idata: az.InferenceData, folder: Path) -> az.InferenceData:
+    """A run's posterior with the metrics that stand in its folder, if any.
+
+    Raises:
+        ValueError: If their file is damaged.
+    """
+    from ppl_models.inference.posterior.export import load
+    from ppl_models.inference.posterior.groups import groups_of, with_groups
+
+    path = folder / METRICS
+    return with_groups(idata, **groups_of(load(path))) if path.exists() else idata
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from ppl_models import catalogue
 from ppl_models.files import write_atomically
 from ppl_models.inference import load
 from ppl_models.inference.training import run_folder
-from ppl_models.pages import causes, modalities, sections
+from ppl_models.pages import causes, code_metrics, modalities, sections
 from ppl_models.pages.html import heading, page, paragraph, section
-from ppl_models.pages.posterior_file import posterior_of, reading
+from ppl_models.pages.posterior_file import posterior_of, reading, with_metrics
 from ppl_models.pages.sections import Fit
 
 
@@ -72,6 +72,7 @@ def read(source: Path, pair: str | None = None) -> Fit:
     idata = posterior_of(source)
     if not source.is_dir():
         return Fit(idata, None, {}, "a file alone holds no weights of the networks")
+    idata = with_metrics(idata, source)
     description = run_folder.read_description(source)
     if pair is None and catalogue.published(description["paper"]) is None:
         return Fit(idata, None, description, f"name your pair: --pair {description['paper']}")
@@ -91,6 +92,7 @@ def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:
         ("Latent sites", sections.latents),
         ("Causes and their effects", causes.causes),
         ("Modalities", modalities.modalities),
+        ("Metrics of codes", code_metrics.metrics),
         ("Labels", sections.labels),
         ("Importance weights, row by row", sections.weights),
         ("Rows simulated from the model", lambda fit: sections.simulated(fit, simulations)),
