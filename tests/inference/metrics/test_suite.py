@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import boosting, suite
+from ppl_models.inference.metrics import boosted_trees, boosting, suite
 from ppl_models.inference.posterior.export import load, save
 from ppl_models.inference.posterior.groups import as_inference_data, groups_of
 
@@ -60,7 +60,7 @@ def test_trees_are_grown_once(monkeypatch):
         grown.append(1)
         return whole(*args, **options)
 
-    for module in (boosting, suite.boosted_trees):
+    for module in (boosting, boosted_trees):
         monkeypatch.setattr(module, "boosted", counted, raising=False)
     metrics.evaluate(table(), metrics=("dci", "reduced_downstream"))
     alone = len(grown)
