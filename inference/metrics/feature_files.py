@@ -19,12 +19,10 @@ from torch import Tensor, nn
 from ppl_models.config import at_least
 from ppl_models.data.readers import npz_stream, zip_members
 from ppl_models.files import write_atomically
+from ppl_models.inference.metrics.classifiers import CPU, ConvolutionalFeatures, channels_last
 from ppl_models.inference.metrics.feature_networks import (
-    CPU,
-    ConvolutionalFeatures,
     FeatureNetwork,
     ProjectedPixels,
-    channels_last,
     of_module,
 )
 from ppl_models.quiet import quiet

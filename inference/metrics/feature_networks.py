@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppl_models.config import at_least, check_seed, unknown
-from ppl_models.data.tables.image_shapes import with_channels
-from ppl_models.data.tables.seeds import generator
+from ppl_models.config import at_least, check_seed
 from ppl_models.data.tables.table import Table
-from ppl_models.image_networks import SMALL, STUDY, conv_encoder
-from ppl_models.networks import activation_layer
+from ppl_models.inference.metrics.classifiers import (
+    BLOCK,
+    CPU,
+    ConvolutionalFeatures,
+    Shape,
+    channels_last,
+    image_classifier,
+    in_shape,
+)
 from ppl_models.quiet import quiet
-
-BLOCK = 512  # images that a network takes at once
-RATE, BATCH = 1e-3, 128  # of a classifier's training
-SMALL_SIDE = 32  # up to which two halvings are enough
-CPU = torch.device("cpu")
-
-Shape = tuple[int, int, int]  # height, width, channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +69,7 @@ class FeatureNetwork:
         Raises:
             ValueError: If images have another shape, there are none, or one is not finite.
         """
-        shaped = _shaped(images, self.shape)
+        shaped = in_shape(images, self.shape)
         with quiet(CPU):  # whatever a network of the user's draws, nobody else's draws change
             found = torch.cat([self.run(block).detach().cpu() for block in shaped.split(BLOCK)])
         if found.shape != (len(shaped), self.d):
@@ -93,10 +90,7 @@ def classifier_features(
     steps: int = 1000,
     seed: int = 0,
 ) -> FeatureNetwork:
-    """The last hidden layer of a small convolutional classifier, trained here.
-
-    Convolutions of the disentanglement study (two layers up to 32 pixels a side, else four), a
-    dense layer of d features and a softmax for each label; Adam at 1e-3, batches of 128.
+    """The last hidden layer of an :func:`image_classifier`, trained here in batches of 128.
 
     Args:
         train: Rows to learn from, never those that are reported on; rows in which a label is
@@ -117,32 +111,16 @@ def classifier_features(
         ValueError: If a site is missing, is no image or no label, no row has all labels, or a
             label has one class.
     """
-    d, steps = at_least(d=(d, 1), steps=(steps, 1))
-    seed, names = check_seed(seed), (labels,) if isinstance(labels, str) else tuple(labels)
-    if not names:
-        raise ValueError("labels are (), expected one label site or several")
-    shape = _image_shape(train, site)
-    images, classes = _labelled(train, site, names)
-    known = None if test is None else _tested(train, test, site, names)
-    sizes = [len(train.classes[name]) for name in names]
-    for name, column in zip(names, classes.T, strict=True):
-        if len(kinds := column.unique()) < 2:
-            raise ValueError(
-                f"label {name!r} of {train.name} is {int(kinds[0])} in all rows, expected two "
-                "classes or more"
-            )
-    with quiet(CPU, seed), torch.enable_grad():
-        body = ConvolutionalFeatures(shape, d, activation)
-        head = nn.Linear(d, sum(sizes))
-        _train(nn.Sequential(body, head), images, classes, sizes, steps, generator(seed))
-    accuracy = None
-    if known is not None:
-        with torch.no_grad():
-            scores = [head(body(v)) for v in known[0].split(BLOCK)]
-            told = [part.argmax(1) for part in torch.cat(scores).split(sizes, 1)]
-        accuracy = float((torch.stack(told, 1) == known[1]).double().mean())
-    name = train.name.partition("/")[0]
-    return of_module(f"classifier:{name}", body, "last hidden layer", d, shape, accuracy)
+    fitted = image_classifier(train, labels, test, site, d, activation, steps, seed=seed)
+    accuracy = [*fitted.test_accuracy.values()]
+    return of_module(
+        f"classifier:{train.name.partition('/')[0]}",
+        fitted.body,
+        "last hidden layer",
+        d,
+        fitted.shape,
+        statistics.fmean(accuracy) if accuracy else None,
+    )
 
 
 def random_features(shape: Sequence[int], d: int = 64, seed: int = 0) -> FeatureNetwork:
@@ -174,7 +152,7 @@ def pca_features(images: Tensor, k: int, shape: Sequence[int] | None = None) -> 
         ValueError: If k is no number of components that the images have.
     """
     shape = channels_last(tuple(images.shape[1:]) if shape is None else shape)
-    pixels = _shaped(images, shape).double().flatten(1)
+    pixels = in_shape(images, shape).double().flatten(1)
     most = min(len(pixels) - 1, pixels.shape[1])
     (k,) = at_least(k=(k, 1))
     if k > most:
@@ -184,25 +162,6 @@ def pca_features(images: Tensor, k: int, shape: Sequence[int] | None = None) -> 
     directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)[:k]
     body = ProjectedPixels(mean, directions.contiguous())
     return of_module(f"pca:{k}", body, "principal components", k, shape, None)
-
-
-# ---- classifiers ----------------------------------------------------------------------------
-
-
-class ConvolutionalFeatures(nn.Module):
-    """Images ``(n, H, W, C)`` to features ``(n, d)``."""
-
-    def __init__(self, shape: Shape, d: int, activation: str) -> None:
-        super().__init__()
-        channels = SMALL if max(shape[:2]) <= SMALL_SIDE else STUDY
-        self.encoder = conv_encoder(shape, d, channels=channels, hidden=(), activation=activation)
-        self.activation = activation
-        self.last = activation_layer(activation)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(n, H, W, C)``; features ``(n, d)``, float32."""
-        found: Tensor = self.last(self.encoder(x=images.float().flatten(1)))
-        return found
 
 
 class ProjectedPixels(nn.Module):
@@ -219,107 +178,6 @@ class ProjectedPixels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(n, H, W, C)``; features ``(n, k)``, float64."""
         return (images.double().flatten(1) - self.mean) @ self.directions.T
-
-
-def _train(
-    net: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    sizes: Sequence[int],
-    steps: int,
-    draw: torch.Generator,
-) -> None:
-    """Cross-entropies of all labels in sum, on batches from passes in random order."""
-    optimiser = torch.optim.Adam(net.parameters(), lr=RATE)
-    order = torch.empty(0, dtype=torch.long)
-    batch = min(BATCH, len(images))
-    for _ in range(steps):
-        if len(order) < batch:
-            order = torch.randperm(len(images), generator=draw)
-        index, order = order[:batch], order[batch:]
-        scores = net(images[index]).split(list(sizes), 1)
-        losses = [F.cross_entropy(s, y) for s, y in zip(scores, classes[index].T, strict=True)]
-        optimiser.zero_grad()
-        torch.stack(losses).sum().backward()
-        optimiser.step()
-
-
-def _labelled(table: Table, site: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Images ``(n, H, W, C)`` and classes ``(n, L)`` of the rows that have all labels."""
-    for name in (site, *names):
-        if name not in table.sites:
-            raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-    for name in names:
-        if name not in table.classes or table.sites[name].dim() != 1:
-            raise ValueError(f"site {name!r} of {table.name} is no label, expected classes (N,)")
-    for name in (site, *names):
-        table = table.where_observed(name)
-    table.check_rows()
-    classes = torch.stack([table.sites[name][:].cpu() for name in names], 1)
-    return _shaped(table.sites[site][:], _image_shape(table, site)), classes
-
-
-def _tested(train: Table, test: Table, site: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """As :func:`_labelled` of rows of the same classes and images as those of the training."""
-    found = _labelled(test, site, names)
-    if (shape := _image_shape(test, site)) != (own := _image_shape(train, site)):
-        raise ValueError(
-            f"images of {test.name} have shape {shape}, expected that of training, {own}"
-        )
-    for name in names:
-        if test.classes[name] != train.classes[name]:
-            raise ValueError(
-                f"label {name!r} of {test.name} has other classes than {train.name}, expected "
-                "the same in the same order"
-            )
-    return found
-
-
-# ---- shapes and digests ---------------------------------------------------------------------
-
-
-def _image_shape(table: Table, site: str) -> Shape:
-    if site not in table.sites:
-        raise ValueError(f"{table.name}: {unknown('site', site, table.sites)}")
-    if site not in table.shapes:
-        raise ValueError(
-            f"site {site!r} of {table.name} has no shape of images, expected one "
-            "(table.known_by(shapes={...}))"
-        )
-    return channels_last(table.shapes[site])
-
-
-def channels_last(shape: Sequence[int]) -> Shape:
-    """A shape of images as ``(H, W, C)``.
-
-    Args:
-        shape: ``(H, W)`` or ``(H, W, C)``.
-
-    Raises:
-        ValueError: If it is none of an image.
-    """
-    found = with_channels(tuple(shape))
-    if found is None or min(found) < 1:
-        raise ValueError(f"shape is {tuple(shape)}, expected (H, W) or (H, W, C) of an image")
-    return found
-
-
-def _shaped(images: Tensor, shape: Shape) -> Tensor:
-    """Images ``(n, H, W, C)``, on the CPU."""
-    values = torch.as_tensor(images).detach().cpu()
-    fits = values.dim() > 1 and tuple(values.shape[1:]) in (
-        (math.prod(shape),),
-        shape,
-        *([shape[:2]] if shape[2] == 1 else []),
-    )
-    if not fits or not len(values) or not values.is_floating_point():
-        raise ValueError(
-            f"images have shape {tuple(values.shape)} and type {values.dtype}, expected floating "
-            f"(n, {math.prod(shape)}) or (n, {', '.join(map(str, shape))}), n at least 1"
-        )
-    if not bool((good := values.flatten(1).isfinite().all(1)).all()):
-        raise ValueError(f"image {int((~good).nonzero()[0])} has a number that is not finite")
-    return values.reshape(-1, *shape)
 
 
 def of_module(

@@ -12,12 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_models.inference.metrics.feature_networks import (
-    CPU,
-    FeatureNetwork,
-    channels_last,
-    digest_of,
-)
+from ppl_models.inference.metrics.classifiers import CPU, channels_last
+from ppl_models.inference.metrics.feature_networks import FeatureNetwork, digest_of
 from ppl_models.quiet import quiet
 
 INCEPTION = 2048  # features of FID

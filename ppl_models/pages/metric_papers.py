@@ -66,8 +66,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="causal disentanglement",
         about="Where factors are confounded, each should own codes of its own (UC), and setting "
         "these should change that factor in the decoded image and nothing else (CG).",
-        functions=(),
-        family="codes",
+        functions=("counterfactual_generativeness", "unconfoundedness", "donor_generativeness"),
+        family="causal",
+        departs=(
+            "the codes of a factor are the largest in order; the released code is right for one",
+            "the classifier has a softmax for each factor, not sigmoids",
+            "CANDLE is drawn here (`candle_like`): its support, not its pictures",
+        ),
+        limits=(
+            "UC is 1 for mixed codes, too: only CG, and both over rho, tell",
+            "IRS, which tells whose codes are whose, takes factors to be independent",
+        ),
     ),
     "identifiable_concepts": MetricPaper(
         title="When are Post-hoc Conceptual Explanations Identifiable?",
@@ -119,8 +128,24 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="error of a denoiser without clean images",
         about="The mean squared error against unknown clean images, from further noisy copies "
         "alone, unbiased and with intervals.",
-        functions=(),
+        functions=(
+            *("umse", "umse_over_images", "umse_interval", "umse_bootstrap", "upsnr"),
+            *("mean_upsnr", "upsnr_interval", "subsample_references", "denoise"),
+            "denoising_scores",
+        ),
         family="denoising",
+        departs=(
+            "a mode that averages all references beside the paper's estimator, which stays the "
+            "default",
+            "where uMSE is not positive, uPSNR is NaN with a warning",
+        ),
+        limits=(
+            "noise that is correlated between pixels makes standard errors and intervals of "
+            "single images too small",
+            "references that are subsampled from one image are biased where it is rough from "
+            "pixel to pixel, and uMSE cannot tell",
+            "errors that are no noise of mean 0, such as occlusion, count as part of the image",
+        ),
     ),
     "vae_tracin": MetricPaper(
         title="Understanding Instance-based Interpretability of Variational Auto-Encoders",
