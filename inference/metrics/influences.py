@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ppl_models.data.tables.seeds import DRAW, generator
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.metrics.checkpoints import PLAIN, Checkpoint
 from ppl_models.inference.metrics.row_gradients import (
+    Project,
     RowGradients,
     sketch as sketched,
     slots,
@@ -35,6 +37,7 @@ from ppl_models.version import __version__
 
 EXACT = "those of the steps"
 HEURISTIC = "a heuristic: the steps were not those of plain gradient descent"
+Chunk = tuple[int, Array, Batch]  # a number, positions in the table, and the rows there
 TRAIN, AGAIN, TEST, SKETCH = range(4)  # what draws are for: those of two are not related
 
 
@@ -118,12 +121,10 @@ def influence(
     _check_labels(pair, seen, asked)
 
     sizes = {f"pair.{alike[0]}": states[0][alike[0]].numel() for alike in places}
-    project: Callable[[dict[str, Tensor]], Tensor] = whole_gradients
+    project: Project = whole_gradients
     if dims:
         project = sketched(sizes, dims, generator(seed, DRAW, SKETCH))
-    products = np.zeros((len(asked), len(seen)))
-    own, unbiased = np.zeros(len(seen)), np.zeros(len(seen))
-    first, second = draws - draws // 2, draws // 2
+    sums = _Sums(len(asked), len(seen), draws)
     with undisturbed(pair, seed), torch.no_grad(), _as_it_was(objective):
         for rows in (seen, asked):
             check_data(pair, rows)
@@ -131,34 +132,12 @@ def influence(
             objective.at(checkpoint.progress)
             gradients = RowGradients(pair, objective, places, state, project)
             weight = checkpoint.rate * checkpoint.steps / len(seen)
-            test = [
-                (index, gradients(batch, draws, _seed(seed, TEST, number, start)))
-                for start, index, batch in _chunks(pair, asked, seen, chunk)
-            ]
-            order = np.concatenate([index for index, _ in test])
-            sought = torch.cat([grads for _, grads in test])
-            for start, index, batch in _chunks(pair, seen, seen, chunk):
-                mean = half = gradients(batch, first, _seed(seed, TRAIN, number, start))
-                if second:
-                    other = gradients(batch, second, _seed(seed, AGAIN, number, start))
-                    mean = (first * half + second * other) / draws
-                    unbiased[index] += weight * _host((half * other).sum(1))
-                own[index] += weight * _host(mean.square().sum(1))
-                products[np.ix_(order, index)] += weight * _host(sought @ mean.T)
-    variables = {
-        "influence": (("test", "train"), products),
-        "self_influence": (("train",), own),
-        **({"self_influence_unbiased": (("train",), unbiased)} if second else {}),
-    }
-    optimisers = list(dict.fromkeys(c.optimiser.strip() for c in found))
+            of_test, of_train = (_chunks(pair, rows, seen, chunk) for rows in (asked, seen))
+            sums.add(weight, gradients, of_test, of_train, partial(_seed, seed, number))
     attrs = {
         "pair": pair.source,
         "loss": repr(objective),
-        "checkpoints": len(found),
-        "steps": [c.steps for c in found],
-        "rates": [float(c.rate) for c in found],
-        "optimiser": ", ".join(optimisers),
-        "weights": EXACT if optimisers == [PLAIN] else HEURISTIC,
+        **_steps(found),
         "draws": draws,
         "parameters": ", ".join(names("parameters", parameters)) or "all",
         "gradient_size": sum(sizes.values()),
@@ -168,7 +147,74 @@ def influence(
         "version_torch": torch.__version__,
     }
     coords = {**_coordinates("train", seen), **_coordinates("test", asked)}
-    return xr.Dataset(variables, coords, plain_attrs(attrs))
+    return xr.Dataset(sums.variables(), coords, plain_attrs(attrs))
+
+
+class _Sums:
+    """Products of gradients, added up over checkpoints.
+
+    Args:
+        asked: Number of test rows.
+        seen: Number of training rows.
+        draws: Draws of each row, which training rows take in two halves.
+    """
+
+    def __init__(self, asked: int, seen: int, draws: int) -> None:
+        self.products = np.zeros((asked, seen))
+        self.own, self.unbiased = np.zeros(seen), np.zeros(seen)
+        self.draws, self.halves = draws, (draws - draws // 2, draws // 2)
+
+    def add(
+        self,
+        weight: float,
+        gradients: RowGradients,
+        asked: Iterable[Chunk],
+        seen: Iterable[Chunk],
+        seed: Callable[[int, int], int],
+    ) -> None:
+        """Add one checkpoint.
+
+        Args:
+            weight: Of its products.
+            gradients: Gives the gradients.
+            asked: Test rows, a chunk at a time.
+            seen: Training rows, likewise.
+            seed: Seed of the draws, from what they are for and where the chunk starts.
+        """
+        test = [(at, gradients(rows, self.draws, seed(TEST, n))) for n, at, rows in asked]
+        order = np.concatenate([at for at, _ in test])
+        sought = torch.cat([grads for _, grads in test])
+        first, second = self.halves
+        for n, at, rows in seen:
+            mean = half = gradients(rows, first, seed(TRAIN, n))
+            if second:
+                other = gradients(rows, second, seed(AGAIN, n))
+                mean = (first * half + second * other) / self.draws
+                self.unbiased[at] += weight * _host((half * other).sum(1))
+            self.own[at] += weight * _host(mean.square().sum(1))
+            self.products[np.ix_(order, at)] += weight * _host(sought @ mean.T)
+
+    def variables(self) -> dict[str, tuple[tuple[str, ...], Array]]:
+        """The sums by name, with their dimensions."""
+        found: dict[str, tuple[tuple[str, ...], Array]] = {
+            "influence": (("test", "train"), self.products),
+            "self_influence": (("train",), self.own),
+        }
+        if self.halves[1]:
+            found["self_influence_unbiased"] = (("train",), self.unbiased)
+        return found
+
+
+def _steps(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    """What is told of the training."""
+    optimisers = list(dict.fromkeys(c.optimiser.strip() for c in checkpoints))
+    return {
+        "checkpoints": len(checkpoints),
+        "steps": [c.steps for c in checkpoints],
+        "rates": [float(c.rate) for c in checkpoints],
+        "optimiser": ", ".join(optimisers),
+        "weights": EXACT if optimisers == [PLAIN] else HEURISTIC,
+    }
 
 
 def _checked(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -239,10 +285,8 @@ def _check_labels(pair: Pair, seen: Table, asked: Table) -> None:
             )
 
 
-def _chunks(
-    pair: Pair, table: Table, trained: Table, size: int
-) -> Iterator[tuple[int, Array, Batch]]:
-    """Rows with the same observed sites: a number, positions in the table, and a batch."""
+def _chunks(pair: Pair, table: Table, trained: Table, size: int) -> Iterator[Chunk]:
+    """Rows with the same observed sites, some at a time."""
     like, start = pair.like(), 0
     for regime in table.regimes():
         for index in regime.index.split(size):

@@ -15,6 +15,7 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.pair import Pair
 
 Weights = dict[str, Tensor]
+Project = Callable[[Weights], Tensor]
 
 
 class RowGradients:
@@ -39,7 +40,7 @@ class RowGradients:
         objective: Objective,
         names: Sequence[Sequence[str]],
         weights: Mapping[str, Tensor],
-        project: Callable[[Weights], Tensor],
+        project: Project,
     ) -> None:
         self.row, self.project = _Row(pair, objective), project
         self.names = [[f"pair.{name}" for name in alike] for alike in names]
@@ -61,7 +62,7 @@ class RowGradients:
             torch.manual_seed(seed)
             try:
                 return self.project(self._together(batch, draws))
-            except (RuntimeError, NotImplementedError):  # what vmap has no rule for
+            except RuntimeError:  # what vmap has no rule for
                 self.at_once = False
         torch.manual_seed(seed)
         return self.project(self._one_by_one(batch, draws))
@@ -82,6 +83,7 @@ class RowGradients:
             sites = {name: value[place] for name, value in batch.items()}
             with torch.enable_grad():
                 loss = self._loss(weights, sites, batch.rows[place], batch, draws)
+                loss = loss + 0 * next(iter(weights.values())).sum()  # one may depend on nothing
                 given = list(weights.values())
                 grads = torch.autograd.grad(loss, given, materialize_grads=True)
             for name, grad in zip(weights, grads, strict=True):
@@ -158,6 +160,8 @@ def slots(pair: nn.Module, prefixes: Sequence[str]) -> list[list[str]]:
         if parameter.requires_grad:
             called.setdefault(id(parameter), []).append(name)
     known = [name for names in called.values() for name in names]
+    if not known:
+        raise ValueError("no parameter of the pair has a gradient, expected one or more")
     for prefix in prefixes:
         if not any(_under(name, prefix) for name in known):
             parts = {name.split(".")[0] for name in known}
@@ -180,9 +184,7 @@ def whole_gradients(gradients: Weights) -> Tensor:
     return torch.cat([grad.reshape(len(grad), -1) for grad in gradients.values()], 1)
 
 
-def sketch(
-    sizes: Mapping[str, int], dims: int, draw: torch.Generator
-) -> Callable[[Weights], Tensor]:
+def sketch(sizes: Mapping[str, int], dims: int, draw: torch.Generator) -> Project:
     r"""A random projection that keeps inner products in expectation.
 
     Each number of a gradient is added, with a random sign, to one of ``dims`` sums drawn at

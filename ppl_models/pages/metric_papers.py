@@ -86,8 +86,28 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="identifiable directions of codes",
         about="Directions of a trained encoder's codes whose input gradients are disjoint (DMA) "
         "or orthogonal (IMA) are the true factors, whatever these are distributed as.",
-        functions=(),
+        functions=(
+            *("discover_concepts", "Concepts", "GuideMean", "jacobians"),
+            *("closed_form_dma", "closed_form_ima", "concept_alignment"),
+            *("mean_correlation", "mcc_permutation_test"),
+        ),
         family="identifiability",
+        departs=(
+            "gradients are made 0 before each step, and steps fall to 0; the paper's code sums up "
+            "the gradients of all steps",
+            "steps are taken where gradients are white on average, from the same start: scales of "
+            "the embedding change nothing, and IMA ends in fewer local minima",
+            "IMA takes the best of five starts, and warns where ratios of gradients are equal",
+            "Jacobians of some hundred rows are taken once, not anew in each step",
+        ),
+        limits=(
+            "of codes that are no linear map of the factors there are no such directions, and the "
+            "loss alone does not tell",
+            "a direction may be a group of factors where there are fewer directions than factors",
+            "IMA tells nothing of gradients that have the same ratio everywhere",
+            "gradients of trained encoders are noisy, and those of dimensions that have collapsed "
+            "are noise alone",
+        ),
     ),
     "fid": MetricPaper(
         title="GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
@@ -155,7 +175,21 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="influence of training rows",
         about="Which training rows lowered the loss of a row most, by gradients at checkpoints of "
         "the training.",
-        functions=(),
+        functions=("influence", "Checkpoints", "Checkpoint", "kde_influence"),
         family="influence",
+        departs=(
+            "The loss is the one of the training; the authors' code trains with a cross-entropy "
+            "on MNIST and takes gradients of a squared error",
+            "A checkpoint weighs rate x steps / N, without the batch size: steps go along the "
+            "mean of a batch's losses, and the influences then add up to what the loss fell by",
+            "Each row has draws of its own; beside the self-influence stands a product of two "
+            "halves of them, which the noise does not make larger",
+            "Rows are taken at once, and gradients may be replaced by a random projection",
+        ),
+        limits=(
+            "Objectives whose rows look at each other have no loss of a row, and are refused",
+            "With other optimisers than plain gradient descent the weights are a heuristic",
+            "Of closed forms that of kernel densities alone; none of neighbours or mixtures",
+        ),
     ),
 }

@@ -20,6 +20,7 @@ from worlds.mixed_factors import (
     orthogonal,
     rotated,
 )
+from worlds.pages import run_page
 
 from ppl_models.inference.metrics import (
     closed_form_dma,
@@ -270,3 +271,12 @@ def test_closed_forms_and_scores_refuse_what_is_none():
         concept_alignment(one[:, :2], one[:2, :1])
     with pytest.raises(ValueError, match="direction 1 times the mixing is 0"):
         concept_alignment(torch.diag(torch.tensor([1.0, 0.0])), torch.eye(2))
+
+
+def test_the_docs_page_runs():
+    scope = run_page("metrics/identifiability")
+    test, found = scope["test"], scope["found"]
+    assert abs(test.score - 0.08) < 0.01 and abs(float(test.null.mean()) - 0.08) < 0.01
+    assert test.p_value > 0.05 and scope["table"].codes.shape[1] == 4
+    back = scope["encode"](scope["images"])
+    torch.testing.assert_close(found.embed(scope["concepts"]), back, rtol=1e-3, atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import arviz as az
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from worlds import batch_norm
 from worlds.exact_guides import Mixture
 from worlds.factors import ClosedForm, D, Factors, L, NoConfig, by_hand, factors
 from worlds.linear import LinearConfig, LinearPair
+from worlds.pages import run_page
 
 import ppl_models as zoo
 from ppl_models import inference
@@ -168,8 +170,11 @@ def test_labels_are_summed_out_and_kinds_weigh_as_in_training(at_once, balance, 
     assert found.train_y.values.tolist() == [str(n % 3) if n % 3 == 0 else "" for n in range(10)]
 
 
-def test_a_loss_of_labels_counts_them_in_the_training_rows():
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_loss_of_labels_counts_them_in_the_training_rows(at_once, monkeypatch):
     """alpha N / N_labelled log q(y | x), of M2: of a test row as of one of the training."""
+    if not at_once:
+        one_by_one(monkeypatch)
     pair = LinearPair(LinearConfig()).double()
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(8, 3, generator=draw, dtype=torch.float64)
@@ -387,6 +392,9 @@ def test_what_does_not_fit_is_named():
         "unknown name of parameters 'decode': did you mean 'decoder'": lambda: ask(
             good, parameters=("decode",)
         ),
+        "no parameter of the pair has a gradient": lambda: metrics.influence(
+            factors().requires_grad_(False), train, train, [good], 1
+        ),
         "parameters is 'decoder', expected a tuple": lambda: ask(good, parameters="decoder"),
         "rows look at each other": lambda: ask(
             good, objective=inference.ELBO(kl="analytic", free_bits=0.1)
@@ -417,3 +425,13 @@ def test_what_does_not_fit_is_named():
     labelled = Table("labelled", {"x": x, "y": torch.arange(N) % 4})
     with pytest.raises(ValueError, match="labelled has labels 'y', of which unlabelled has none"):
         metrics.influence(two, unlabelled, labelled, [at(two)], 1)
+
+
+def test_the_page_about_influence_runs():
+    matplotlib.use("Agg")
+    scope = run_page("metrics/influence")
+    found, exact = scope["found"], scope["exact"]
+    assert found.influence.shape == exact.shape == (20, 300)
+    assert [c.steps for c in scope["checkpoints"]] == [20, 20, 20]
+    assert exact.min() > -math.log(300 / 299) - 1e-12
+    matplotlib.pyplot.close("all")
