@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import arviz as az
+import numpy as np
 import xarray as xr
 
 from ppl_models.config import check_seed, names, unknown
@@ -32,6 +33,7 @@ from ppl_models.inference.metrics.votes import beta_vae_score, factor_vae_score
 from ppl_models.inference.posterior.groups import with_groups
 
 GROUP = "metrics"  # of an InferenceData
+SHOWN = ("rho", "top_k", "size")  # dimensions whose few numbers are told one by one
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,25 @@ def attach(idata: az.InferenceData, scores: xr.Dataset, group: str = GROUP) -> a
         group: Its name; one of that name is replaced.
     """
     return with_groups(idata, **{group: scores})
+
+
+def numbers(scores: xr.Dataset) -> dict[str, float]:
+    """The numbers of a data set of metrics that are of no single code, factor or row.
+
+    Args:
+        scores: What a metric, or :func:`evaluate`, gave.
+
+    Returns:
+        By name; those along another dimension have it in theirs, as ``"unconfoundedness, rho 2"``.
+    """
+    found = {}
+    for name, values in scores.data_vars.items():
+        if values.dtype.kind not in "fiu" or not all(d in SHOWN for d in values.dims):
+            continue
+        for place in np.ndindex(values.shape):
+            where = [
+                f"{dim} {values[dim].values[at]}"
+                for dim, at in zip(values.dims, place, strict=True)
+            ]
+            found[", ".join([str(name), *where])] = float(values.values[place])
+    return found

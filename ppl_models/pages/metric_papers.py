@@ -66,8 +66,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="causal disentanglement",
         about="Where factors are confounded, each should own codes of its own (UC), and setting "
         "these should change that factor in the decoded image and nothing else (CG).",
-        functions=(),
-        family="codes",
+        functions=("counterfactual_generativeness", "unconfoundedness", "donor_generativeness"),
+        family="causal",
+        departs=(
+            "the codes of a factor are the largest in order; the released code is right for one",
+            "the classifier has a softmax for each factor, not sigmoids",
+            "CANDLE is drawn here (`candle_like`): its support, not its pictures",
+        ),
+        limits=(
+            "UC is 1 for mixed codes, too: only CG, and both over rho, tell",
+            "IRS, which tells whose codes are whose, takes factors to be independent",
+        ),
     ),
     "identifiable_concepts": MetricPaper(
         title="When are Post-hoc Conceptual Explanations Identifiable?",
@@ -77,8 +86,28 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="identifiable directions of codes",
         about="Directions of a trained encoder's codes whose input gradients are disjoint (DMA) "
         "or orthogonal (IMA) are the true factors, whatever these are distributed as.",
-        functions=(),
+        functions=(
+            *("discover_concepts", "Concepts", "GuideMean", "jacobians"),
+            *("closed_form_dma", "closed_form_ima", "concept_alignment"),
+            *("mean_correlation", "mcc_permutation_test"),
+        ),
         family="identifiability",
+        departs=(
+            "gradients are made 0 before each step, and steps fall to 0; the paper's code sums up "
+            "the gradients of all steps",
+            "steps are taken where gradients are white on average, from the same start: scales of "
+            "the embedding change nothing, and IMA ends in fewer local minima",
+            "IMA takes the best of five starts, and warns where ratios of gradients are equal",
+            "Jacobians of some hundred rows are taken once, not anew in each step",
+        ),
+        limits=(
+            "of codes that are no linear map of the factors there are no such directions, and the "
+            "loss alone does not tell",
+            "a direction may be a group of factors where there are fewer directions than factors",
+            "IMA tells nothing of gradients that have the same ratio everywhere",
+            "gradients of trained encoders are noisy, and those of dimensions that have collapsed "
+            "are noise alone",
+        ),
     ),
     "fid": MetricPaper(
         title="GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
@@ -88,8 +117,27 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="distance of generated images from real ones",
         about="The Frechet distance of Gaussian fits of features, with features that a user can "
         "look at and a correction of its bias.",
-        functions=(),
+        functions=(
+            *("FrechetDistance", "distance_table", "classifier_features", "random_features"),
+            *("pca_features", "user_features", "save_features", "load_features"),
+            *("sample_images", "reconstruct_images", "frechet_distance", "frechet_bias"),
+            *("extrapolated_distance", "kernel_distance"),
+        ),
         family="frechet",
+        departs=(
+            "features of a network that is trained or drawn here, in place of Inception's, which "
+            "would be a download; a module of the user's may be Inception",
+            "the cross term by eigenvalues of symmetric matrices or a nuclear norm, in place of a "
+            "general matrix root whose complex part is cut",
+            "the bias at the numbers of images beside the value; the limit of many images (Chong "
+            "and Forsyth 2020) from a tenth of the images on, in place of 5,000",
+            "KID (Binkowski et al. 2018) of all rows in place of a mean over subsets",
+        ),
+        limits=(
+            "values compare models under one digest of one network, and with no published FID",
+            "the limit of many images keeps the bias of the reference, and the error of the "
+            "images' own mean",
+        ),
     ),
     "umse": MetricPaper(
         title="Evaluating Unsupervised Denoising Requires Unsupervised Metrics",
