@@ -156,17 +156,17 @@ def _dci(
     accuracy = np.full((2, factors), np.nan)
     for factor in told:
         importance[:, factor], *guesses = fitted(int(factor))
-        for part, (guess, table) in enumerate(zip(guesses, (train, test), strict=True)):
-            accuracy[part, factor] = (guess == table.factors[:, factor]).mean()
+        for at, (guess, table) in enumerate(zip(guesses, (train, test), strict=True)):
+            accuracy[at, factor] = (guess == table.factors[:, factor]).mean()
     per_code, completeness = np.full(dims, np.nan), np.full(factors, np.nan)
     means = [float("nan")] * 2
     if len(told):
         per_code, completeness[told], *means = importance_scores(importance[:, told])
-    reason: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if len(told) < 2:
-        reason = {"reason": "fewer than two factors have more than one value"}
+        settings = {"reason": "fewer than two factors have more than one value"}
     elif dims < 2:
-        reason = {"reason": "there is one code"}
+        settings = {"reason": "there is one code"}
     values: dict[str, Any] = {
         f"{name}_disentanglement": means[0],
         f"{name}_disentanglement_per_code": (("code",), per_code),
@@ -177,4 +177,4 @@ def _dci(
     for part, of_part in zip(("train", "test"), accuracy, strict=True):
         values[f"{name}_informativeness_{part}"] = mean_known(of_part)
         values[f"{name}_informativeness_{part}_per_factor"] = (("factor",), of_part)
-    return result(train, values, seed=seed, test_rows=len(test), **reason)
+    return result(train, values, seed=seed, test_rows=len(test), **settings)
