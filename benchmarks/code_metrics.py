@@ -12,8 +12,8 @@ by turn. `ours` begins from arrays and pays for what a table of codes is prepare
 - Information: the peer calls scikit-learn's `mutual_info_score` for each code and factor, or for
   each two codes, after numpy's `histogram` and `digitize`.
 - IRS: the peer loops over factors and values with `np.percentile`.
-- Explicitness and SAP: the peer calls scikit-learn's classifiers, as ours does, so that about the
-  same is expected. 5,000 rows to ask.
+- Explicitness and SAP: the peer calls scikit-learn's classifiers. So does ours for explicitness,
+  of which about the same is expected. 5,000 rows to ask.
 - UDR: five tables of codes; the peer calls scipy's `spearmanr` for each two codes.
 """
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
         GuideMean as GuideMean,
         jacobians as jacobians,
     )
+    from ppl_models.inference.metrics.boosted_trees import (
+        dci as dci,
+        dci_hist as dci_hist,
+    )
     from ppl_models.inference.metrics.by_modality import (
         modality_scores as modality_scores,
     )
@@ -60,6 +64,12 @@ if TYPE_CHECKING:
         umse_over_images as umse_over_images,
         upsnr as upsnr,
         upsnr_interval as upsnr_interval,
+    )
+    from ppl_models.inference.metrics.downstream_tasks import (
+        downstream as downstream,
+        fairness as fairness,
+        reduced_downstream as reduced_downstream,
+        strong_downstream as strong_downstream,
     )
     from ppl_models.inference.metrics.encoding import (
         encode as encode,
@@ -187,17 +197,21 @@ _HOMES = {
     "concept_alignment": "concepts",
     "counterfactual_generativeness": "generativeness",
     "cross_coherence": "coherence",
+    "dci": "boosted_trees",
+    "dci_hist": "boosted_trees",
     "decoder": "decoding",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
     "discover_concepts": "concepts",
     "distance_table": "feature_distance",
     "donor_generativeness": "generativeness",
+    "downstream": "downstream_tasks",
     "encode": "encoding",
     "evaluate": "suite",
     "explicitness": "linear_probes",
     "extrapolated_distance": "frechet",
     "factor_vae_score": "votes",
+    "fairness": "downstream_tasks",
     "few_shot_accuracy": "few_shot",
     "frechet_bias": "frechet",
     "frechet_distance": "frechet",
@@ -227,12 +241,14 @@ _HOMES = {
     "psnr": "denoising",
     "random_features": "feature_networks",
     "reconstruct_images": "generated_images",
+    "reduced_downstream": "downstream_tasks",
     "relatedness": "related",
     "sample_images": "generated_images",
     "sampler_of": "encoding",
     "sap": "linear_probes",
     "sap_continuous": "linear_probes",
     "save_features": "feature_files",
+    "strong_downstream": "downstream_tasks",
     "subsample_references": "denoisers",
     "udr": "unsupervised",
     "umse": "denoising",

@@ -150,7 +150,6 @@ def _dci(
 ) -> xr.Dataset:
     """Scores of classifiers that give, of a factor, importances and its values in both tables."""
     check_alike(train, test)
-    settings: dict[str, Any] = {}
     told = np.flatnonzero(train.told)
     dims, factors = train.codes.shape[1], len(train.told)
     importance = np.full((dims, factors), np.nan)
@@ -163,10 +162,11 @@ def _dci(
     means = [float("nan")] * 2
     if len(told):
         per_code, completeness[told], *means = importance_scores(importance[:, told])
+    reason: dict[str, Any] = {}
     if len(told) < 2:
-        settings["reason"] = "fewer than two factors have more than one value"
+        reason = {"reason": "fewer than two factors have more than one value"}
     elif dims < 2:
-        settings["reason"] = "there is one code"
+        reason = {"reason": "there is one code"}
     values: dict[str, Any] = {
         f"{name}_disentanglement": means[0],
         f"{name}_disentanglement_per_code": (("code",), per_code),
@@ -177,4 +177,4 @@ def _dci(
     for part, of_part in zip(("train", "test"), accuracy, strict=True):
         values[f"{name}_informativeness_{part}"] = mean_known(of_part)
         values[f"{name}_informativeness_{part}_per_factor"] = (("factor",), of_part)
-    return result(train, values, seed=seed, test_rows=len(test), **settings)
+    return result(train, values, seed=seed, test_rows=len(test), **reason)

@@ -247,4 +247,4 @@ def _dataset(values: Mapping[str, FeatureDistance], dim: str | None) -> xr.Datas
         f"digest[{some.network}]": some.digest,
         **({} if dim is None else {dim: list(values)}),
     }
-    return xr.Dataset(found, coords, {**VERSIONS, "version_torch": torch.__version__})
+    return xr.Dataset(found, coords, {**VERSIONS, "version_torch": str(torch.__version__)})

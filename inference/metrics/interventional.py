@@ -201,7 +201,8 @@ def _reach(table: CodeTable) -> Array:
 
     def made() -> Array:
         low, mean, high = table.codes.min(0), table.codes.mean(0), table.codes.max(0)
-        return np.maximum(high - mean, mean - low)
+        reach: Array = np.maximum(high - mean, mean - low)
+        return reach
 
     return table.once("reach", made)
 

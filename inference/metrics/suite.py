@@ -12,7 +12,7 @@ import xarray as xr
 from ppl_models.config import check_seed, names, unknown
 from ppl_models.inference.metrics.boosted_trees import dci, dci_hist
 from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.downstream import (
+from ppl_models.inference.metrics.downstream_tasks import (
     downstream,
     fairness,
     reduced_downstream,
