@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_models.inference.metrics.disentanglement.results import VERSIONS
 from ppl_models.inference.metrics.feature_networks import FeatureNetwork
 from ppl_models.inference.metrics.frechet import (
     Moments,
@@ -25,7 +26,6 @@ from ppl_models.inference.metrics.frechet import (
     frechet_distance,
     kernel_distance,
 )
-from ppl_models.inference.metrics.results import VERSIONS
 
 NUMBERS = ("value", "error", "bias")  # of one model; all else is of the comparison
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import boosted_trees, suite
+from ppl_models.inference.metrics.disentanglement import boosted_trees, suite
 from ppl_models.inference.posterior.export import load, save
 from ppl_models.inference.posterior.groups import as_inference_data, groups_of
 
