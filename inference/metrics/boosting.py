@@ -157,8 +157,7 @@ def boosted(
     Args:
         codes: Of N rows.
         labels: ``(N,)``, of at least two classes.
-        rng: Chooses among splits that are equally good, of which scikit-learn too takes one at
-            random.
+        rng: Draws among splits of the same gain to the last digit, as scikit-learn does, too.
         rounds: Trees for each class.
 
     Raises:
@@ -198,7 +197,7 @@ def _probabilities(scores: Array) -> Array:
     if len(scores) == 1:
         second: Array = expit(scores)
         return second
-    shares = np.exp(scores - scores.max(0))
+    shares: Array = np.exp(scores - scores.max(0))
     shares /= shares.sum(0)
     return shares
 
@@ -295,7 +294,7 @@ class _Grower:
             gains[codes.few], places[codes.few] = self.by_value(node, mean)
         while (top := gains.max()) >= 0:
             tied = np.flatnonzero(gains >= top * (1 - TIED))
-            code = int(tied[0] if len(tied) == 1 else self.rng.choice(tied))
+            code = int(tied[0] if len(tied) == 1 else self.first_of(tied, places, node))
             place = places[code]
             if self.slot[code] < 0:
                 above = place + 1 + np.flatnonzero(node.count[place + 1 :])[0]
@@ -312,6 +311,28 @@ class _Grower:
             places[code] = of_all.argmax()
             gains[code] = of_all[places[code]]
         return None
+
+    def first_of(self, tied: Array, places: Array, node: _Node) -> int:
+        """Of splits that are equally good the one that scikit-learn's rounding puts first.
+
+        Codes that tell a class equally well are not rare, and rounding then decides a whole tree:
+        so it has to be the same rounding, of sums in the order of the code. What is equal even
+        then is drawn, as it is there.
+        """
+        total = self.gradient.take(node.rows).cumsum()[-1]
+        heights = np.empty(len(tied))
+        for at, code in enumerate(tied):
+            place = places[code]
+            if self.slot[code] >= 0:
+                line = node.order[self.slot[code]]
+            else:
+                value = self.codes.places[np.searchsorted(self.codes.few, code)].take(node.rows)
+                line = node.rows[np.argsort(value, kind="stable")]
+                place = (value <= place).sum() - 1
+            sums = self.gradient.take(line).cumsum()[place]
+            left, right = place + 1, len(line) - place - 1
+            heights[at] = sums * sums / left + (total - sums) * (total - sums) / right
+        return int(self.rng.choice(tied[heights == heights.max()]))
 
     def by_order(self, order: Array) -> tuple[Array, Array]:
         """Gain and place of the best split of each code of many values."""

@@ -247,5 +247,4 @@ def _dataset(values: Mapping[str, FeatureDistance], dim: str | None) -> xr.Datas
         f"digest[{some.network}]": some.digest,
         **({} if dim is None else {dim: list(values)}),
     }
-    versions = {f"version_{name}": version for name, version in VERSIONS.items()}
-    return xr.Dataset(found, coords, versions)
+    return xr.Dataset(found, coords, {**VERSIONS, "version_torch": str(torch.__version__)})

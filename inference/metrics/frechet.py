@@ -25,7 +25,7 @@ from ppl_models.data.tables.seeds import generator
 SIZES = 15  # subsets of the extrapolation, from a tenth of the rows to all (Chong and Forsyth)
 LEAST = 20  # rows that an extrapolation needs: its smallest subset has two
 PARTS = 10  # of the rows, from which the standard error of the kernel distance is told
-BLOCK = 1024  # rows whose kernel is in memory at once
+BLOCK = 256  # rows of either side whose kernel is made at once, and stays in the cache
 
 Features = Tensor  # (n, d)
 
@@ -191,8 +191,8 @@ def frechet_bias(spectrum: Tensor, n: int) -> float:
 
     for eigenvalues l of the covariance: the first part is the mean's, the second the
     covariance's (its rows Gaussian). For l = 1 that is d / n + d (d + 1) / (4 n): quadratic
-    in the number of features. The mean of the distance of two samples is the sum of both, within some
-    per cent where each has more rows than features. With fewer it does not hold.
+    in the number of features. The mean of the distance of two samples is the sum of both, within
+    some per cent where each has more rows than features. With fewer it does not hold.
 
     Args:
         spectrum: Eigenvalues ``(d,)``, none below 0.
@@ -260,7 +260,7 @@ def kernel_distance(first: Features, second: Features, seed: int = 0) -> Kernel:
         ValueError: If a sample has fewer than 20 rows, is not finite, or has another number of
             features.
     """
-    one, other = as_features("first features", first, LEAST), second
+    one = as_features("first features", first, LEAST)
     other = as_features("second features", second, LEAST)
     _same_width(one.shape[1], other.shape[1])
     draw = generator(check_seed(seed))
@@ -280,8 +280,12 @@ def _mmd(first: Features, second: Features) -> float:
 
 
 def _kernel_sum(first: Features, second: Features) -> float:
-    d = first.shape[1]
-    return sum(float((rows @ second.T / d + 1).pow(3).sum()) for rows in first.split(BLOCK))
+    one, total = first.new_ones(()), 0.0
+    for rows in first.split(BLOCK):
+        for others in second.split(BLOCK):
+            kernel = torch.addmm(one, rows, others.T, alpha=1 / first.shape[1]).flatten()
+            total += float(kernel.square() @ kernel)
+    return total
 
 
 def as_features(what: str, features: Features, rows: int) -> Features:

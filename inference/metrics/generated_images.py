@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.prediction import by_rows
 from ppl_models.inference.posterior.rows import chosen, undisturbed
 from ppl_models.inference.posterior.told_alone import generated
+from ppl_models.inference.traces.global_posteriors import global_posteriors
+from ppl_models.inference.traces.sites import latent_sites
 from ppl_models.pair import Pair
-from ppl_models.sample_sites import one_line, rows_first
+from ppl_models.sample_sites import is_local, one_line, rows_first
 
 BLOCK = 256  # rows drawn at once, whatever number is asked for
 
@@ -35,7 +37,8 @@ def sample_images(
     """Images of rows that are drawn from the pair's own prior, learned ones included.
 
     Rows are drawn 256 at a time, each block from a seed of its own: the first n are the same
-    however many are asked for.
+    however many are asked for. What all rows share, such as weights of a network, is drawn from
+    the guide, which the fit has taught, and once for each block.
 
     Args:
         pair: The pair, in evaluation mode meanwhile.
@@ -50,8 +53,8 @@ def sample_images(
         ``(n, D)`` in the shape of the site, clipped to [0, 1], on the CPU.
 
     Raises:
-        ValueError: If there is no such site, n is below 1, or the site has no mean that is to
-            be taken.
+        ValueError: If there is no such site, n is below 1, the site has no mean that is to be
+            taken, or the guide has no posterior of what all rows share.
     """
     _check_site(pair, site)
     n, seed = whole("n", n, 1), check_seed(seed)
@@ -61,7 +64,7 @@ def sample_images(
         with undisturbed(pair, own), torch.no_grad(), one_line():
             # Always a whole block: the first rows of a smaller one would be others.
             rows = empty(pair, BLOCK, covariates)
-            node = poutine.trace(pair.model).get_trace(rows).nodes[site]
+            node = poutine.trace(_with_shared(pair, rows)).get_trace(rows).nodes[site]
             blocks.append(_value(site, node, mean).cpu())
     return torch.cat(blocks)[:n].clamp(0, 1)
 
@@ -97,6 +100,16 @@ def reconstruct_images(
         return generated(pair, batch, site, 1, mean)[0]
 
     return by_rows(pair, table.rows(index), of, check_seed(seed)).cpu().clamp(0, 1)
+
+
+def _with_shared(pair: Pair, rows: Batch) -> Callable[[Batch], Any]:
+    """The model, with a draw of the guide for each site outside the data plate."""
+    sites = latent_sites(poutine.trace(pair.model).get_trace(rows))
+    if all(is_local(site) for _, site in sites):
+        return pair.model
+    values = {name: q.sample() for name, q in global_posteriors(pair).items()}
+    found: Callable[[Batch], Any] = poutine.condition(pair.model, data=values)
+    return found
 
 
 def _check_site(pair: Pair, site: str) -> None:

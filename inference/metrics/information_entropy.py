@@ -13,10 +13,9 @@ import numpy as np
 import xarray as xr
 from scipy.special import xlogy
 
-from ppl_models.config import at_least
 from ppl_models.inference.metrics.code_table import CodeTable
 from ppl_models.inference.metrics.information import NONE, code_information
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.results import result, several
 
 Array = np.ndarray[Any, Any]
 SMALL = 1e-11  # added to every share, so that a code without information counts as uniform
@@ -78,7 +77,7 @@ def med_miller_madow(
 
 
 def _med(table: CodeTable, bins: int, top_k: Sequence[int], name: str) -> xr.Dataset:
-    ks = [at_least(top_k=(k, 1))[0] for k in top_k]
+    ks = several("top_k", top_k)
     nats, bias = code_information(table, bins)
     if name == "med_miller_madow":
         nats = nats - bias

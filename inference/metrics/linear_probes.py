@@ -10,9 +10,12 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from ppl_models.inference.metrics.code_table import CodeTable
+from ppl_models.inference.metrics.information import factor_levels
 from ppl_models.inference.metrics.results import mean_known, result
+from ppl_models.inference.metrics.support_vectors import in_order, machines
 
 Array = np.ndarray[Any, Any]
+COST = 0.01  # of a row inside the margin of a machine
 STILL = 1e-12  # a code of less variance correlates with nothing, as in the study's code
 
 
@@ -106,7 +109,7 @@ def sap(train: CodeTable, test: CodeTable) -> xr.Dataset:
     1711.00848, with the settings of the study's code). Of one code alone the second is 0.
 
     One cut of a line cannot tell a middle class from both sides, so a perfect code scores far
-    below 1. Cost: ``D K`` fits of one column.
+    below 1. Machines are exact, see :mod:`~ppl_models.inference.metrics.support_vectors`.
 
     Args:
         train: Rows that the machines are fitted on.
@@ -119,19 +122,19 @@ def sap(train: CodeTable, test: CodeTable) -> xr.Dataset:
     Raises:
         ValueError: If the tables differ in codes or factors.
     """
-    from sklearn.svm import LinearSVC
-
     check_alike(train, test)
     matrix = np.full((train.codes.shape[1], len(train.told)), np.nan)
-    for factor in np.flatnonzero(train.told):
-        for code in range(len(matrix)):
-            machine = LinearSVC(
-                C=0.01, class_weight="balanced", dual=False, random_state=0
-            )  # the primal draws nothing, but would advance the global state for its seed
-            machine.fit(train.codes[:, [code]], train.factors[:, factor])
-            told = machine.predict(test.codes[:, [code]])
+    kinds = [np.unique(column) for column in train.factors.T]
+    levels = factor_levels(train)
+    classes = levels.values.astype(np.min_scalar_type(levels.sizes.max()))  # sorted faster
+    for code, values in enumerate(train.codes.T):
+        order = np.argsort(values, kind="stable")
+        rows = in_order(values[order])
+        for factor in np.flatnonzero(train.told):
+            slope, offset = machines(rows, classes[factor][order], COST).T
+            told = kinds[factor][(np.outer(test.codes[:, code], slope) + offset).argmax(1)]
             matrix[code, factor] = (told == test.factors[:, factor]).mean()
-    return result(train, _gaps("sap", matrix), test_rows=len(test), C=0.01)
+    return result(train, _gaps("sap", matrix), test_rows=len(test), C=COST)
 
 
 def sap_continuous(table: CodeTable) -> xr.Dataset:

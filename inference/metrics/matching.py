@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_models.config import at_least, check_seed
+
+AT_ONCE = 10_000_000  # numbers of permuted factors in memory
+ROUNDING = 1e-9  # by which equal scores of permuted rows may differ
+
 
 class Scores(NamedTuple):
     """How well one set is found by another.
@@ -23,6 +28,20 @@ class Scores(NamedTuple):
     f1: float
 
 
+class PermutationTest(NamedTuple):
+    """A score beside those of rows whose factors were exchanged at random.
+
+    Attributes:
+        score: Of the rows as they are.
+        p_value: Share of scores at least as large, the rows' own counted among them.
+        null: Scores of the exchanged rows ``(permutations,)``.
+    """
+
+    score: float
+    p_value: float
+    null: Tensor
+
+
 def correlations(codes: Tensor, factors: Tensor, ranks: bool = False) -> Tensor:
     """Absolute correlations ``(F, D)`` of each factor with each code, 0 of a constant.
 
@@ -32,21 +51,10 @@ def correlations(codes: Tensor, factors: Tensor, ranks: bool = False) -> Tensor:
         ranks: Of ranks (Spearman's), not of the values (Pearson's).
 
     Raises:
-        ValueError: If the numbers of rows differ.
+        ValueError: If the numbers of rows differ, or a value is not finite.
     """
-    if len(codes) != len(factors):
-        raise ValueError(f"codes have {len(codes)} rows and factors {len(factors)}")
-    both = []
-    for values in (factors, codes):
-        values = values.detach().cpu().double()
-        if ranks:
-            from scipy.stats import rankdata
-
-            values = torch.from_numpy(rankdata(values.numpy(), axis=0))
-        centred = values - values.mean(0)
-        norm = centred.norm(dim=0)
-        both.append(centred / torch.where(norm > 0, norm, 1.0))
-    found: Tensor = (both[0].T @ both[1]).abs()
+    one, other = _standardised(codes, factors, ranks)
+    found: Tensor = (other.T @ one).abs()
     return found
 
 
@@ -78,9 +86,53 @@ def mean_correlation(codes: Tensor, factors: Tensor, ranks: bool = False) -> flo
         factors: ``(N, F)``.
         ranks: As in :func:`correlations`.
     """
-    similarity = correlations(codes, factors, ranks)
-    order = matching(similarity)
-    return float(similarity[torch.arange(len(order)), order].mean())
+    return _matched_mean(correlations(codes, factors, ranks))
+
+
+def mcc_permutation_test(
+    codes: Tensor,
+    factors: Tensor,
+    ranks: bool = False,
+    permutations: int = 1_000,
+    seed: int = 0,
+) -> PermutationTest:
+    """Whether the MCC is larger than that of codes that know nothing of the factors.
+
+    The hypothesis is that whole rows of codes are independent of whole rows of factors. Rows of
+    factors are exchanged together, so that what factors have in common with each other, and codes
+    with each other, stays, and codes are matched anew each time. p = (1 + number of scores at
+    least as large) / (1 + permutations), which is exact where rows are independent draws (Phipson
+    and Smyth 2010, doi 10.2202/1544-6115.1585); rows of a time series are none.
+
+    A small p says that codes know of some factors, not that each code is one: a rotation of the
+    factors is told from noise as easily. ``null.mean()`` is the MCC's bias: without any relation
+    a correlation of N rows is about sqrt(2 / (pi N)) in absolute value, and the best matching of
+    several codes takes the largest, so that the MCC is far above 0 where N is small.
+
+    Args:
+        codes: ``(N, D)``.
+        factors: ``(N, F)``, F at most D.
+        ranks: As in :func:`correlations`.
+        permutations: Number of random orders.
+        seed: Of the orders.
+
+    Raises:
+        ValueError: If numbers of rows differ, there are fewer codes than factors, fewer than two
+            rows, or a value is not finite.
+    """
+    at_least(rows=(len(codes), 2), permutations=(permutations, 1))
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    one, other = _standardised(codes, factors, ranks)
+    score = _matched_mean((other.T @ one).abs())
+    null: list[float] = []
+    while len(null) < permutations:
+        count = min(permutations - len(null), max(1, AT_ONCE // max(1, other.numel())))
+        orders = torch.rand(count, len(other), generator=generator).argsort(1)
+        similarity = (other[orders].mT @ one).abs()
+        null += map(_matched_mean, similarity)
+    scores = torch.tensor(null, dtype=torch.float64)
+    as_large = int((scores >= score - ROUNDING).sum())
+    return PermutationTest(score, (1 + as_large) / (1 + permutations), scores)
 
 
 def set_scores(found: Tensor, true: Tensor) -> Scores:
@@ -103,3 +155,29 @@ def set_scores(found: Tensor, true: Tensor) -> Scores:
     precision, recall = (hits / max(1.0, float(v.sum())) for v in (found, true))
     total = precision + recall
     return Scores(precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+def _standardised(codes: Tensor, factors: Tensor, ranks: bool) -> tuple[Tensor, Tensor]:
+    """Columns of mean 0 and length 1, of constants 0; ranks' if asked for."""
+    if len(codes) != len(factors):
+        raise ValueError(f"codes have {len(codes)} rows and factors {len(factors)}")
+    both = []
+    for what, values in (("codes", codes), ("factors", factors)):
+        if values.dim() != 2:
+            raise ValueError(f"{what} have shape {tuple(values.shape)}, expected (N, numbers)")
+        values = values.detach().cpu().double()
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{what} hold a value that is not finite, expected finite numbers")
+        if ranks:
+            from scipy.stats import rankdata
+
+            values = torch.from_numpy(rankdata(values.numpy(), axis=0))
+        centred = values - values.mean(0)
+        norm = centred.norm(dim=0)
+        both.append(centred / torch.where(norm > 0, norm, 1.0))
+    return both[0], both[1]
+
+
+def _matched_mean(similarity: Tensor) -> float:
+    order = matching(similarity)
+    return float(similarity[torch.arange(len(order)), order].mean())

@@ -10,6 +10,7 @@ import scipy
 import sklearn
 import xarray as xr
 
+from ppl_models.config import whole
 from ppl_models.inference.metrics.code_table import CodeTable
 from ppl_models.inference.metrics.sampler import Sampler
 from ppl_models.version import __version__
@@ -63,3 +64,14 @@ def mean_known(values: np.ndarray[Any, Any]) -> float:
     """The mean of the numbers that are no NaN; NaN where there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
+
+
+def several(name: str, numbers: Any) -> list[int]:
+    """An option of several whole numbers of at least 1, such as ``(1, 2)``.
+
+    Raises:
+        ValueError: If it is none, naming the option and what it is.
+    """
+    if np.ndim(numbers) != 1:
+        raise ValueError(f"{name} is {numbers!r}, expected whole numbers, such as (1, 2)")
+    return [whole(name, number, 1) for number in numbers]

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import arviz as az
+import numpy as np
 import xarray as xr
 
 from ppl_models.config import check_seed, names, unknown
 from ppl_models.inference.metrics.boosted_trees import dci, dci_hist
 from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.downstream import (
+from ppl_models.inference.metrics.downstream_tasks import (
     downstream,
     fairness,
     reduced_downstream,
@@ -32,6 +33,7 @@ from ppl_models.inference.metrics.votes import beta_vae_score, factor_vae_score
 from ppl_models.inference.posterior.groups import with_groups
 
 GROUP = "metrics"  # of an InferenceData
+SHOWN = ("rho", "top_k", "size")  # dimensions whose few numbers are told one by one
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,34 @@ def evaluate(
     return whole
 
 
-def attach(idata: az.InferenceData, scores: xr.Dataset) -> az.InferenceData:
-    """The same posterior with metrics as its group ``metrics``; arrays are shared.
+def attach(idata: az.InferenceData, scores: xr.Dataset, group: str = GROUP) -> az.InferenceData:
+    """The same posterior with metrics as a group; arrays are shared.
 
     Args:
         idata: A posterior, such as that of the run whose codes were encoded.
         scores: What a metric, or :func:`evaluate`, gave.
+        group: Its name; one of that name is replaced.
     """
-    return with_groups(idata, **{GROUP: scores})
+    return with_groups(idata, **{group: scores})
+
+
+def numbers(scores: xr.Dataset) -> dict[str, float]:
+    """The numbers of a data set of metrics that are of no single code, factor or row.
+
+    Args:
+        scores: What a metric, or :func:`evaluate`, gave.
+
+    Returns:
+        By name; those along another dimension have it in theirs, as ``"unconfoundedness, rho 2"``.
+    """
+    found = {}
+    for name, values in scores.data_vars.items():
+        if values.dtype.kind not in "fiu" or not all(d in SHOWN for d in values.dims):
+            continue
+        for place in np.ndindex(values.shape):
+            where = [
+                f"{dim} {values[dim].values[at]}"
+                for dim, at in zip(values.dims, place, strict=True)
+            ]
+            found[", ".join([str(name), *where])] = float(values.values[place])
+    return found

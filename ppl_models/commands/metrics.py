@@ -91,13 +91,14 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _tell(scores: xr.Dataset, path: Path, as_json: bool) -> None:
-    numbers = {str(n): float(v) for n, v in scores.data_vars.items() if not v.dims}
+    from ppl_models.inference.metrics.suite import numbers
+
+    found = numbers(scores)
     if as_json:
-        say_json({"metrics": str(path), **numbers})
+        say_json({"metrics": str(path), **found})
         return
-    for name, value in numbers.items():
+    for name, value in found.items():
         say(f"{name:44} {value:8.4f}")
-    for what in ("excluded_factors",):
-        if what in scores.attrs:
-            say(f"left out, of one value: {scores.attrs[what]}")
+    if excluded := scores.attrs.get("excluded_factors"):
+        say(f"left out, of one value: {excluded}")
     say(f"written to {path}")

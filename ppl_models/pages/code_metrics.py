@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_models.inference import plots
 from ppl_models.inference.metrics.results import CODE, FACTOR
-from ppl_models.inference.metrics.suite import GROUP
+from ppl_models.inference.metrics.suite import GROUP, numbers
 from ppl_models.inference.posterior.groups import groups_of
 from ppl_models.pages.html import drawing, figure, figures, paragraph, table
 from ppl_models.pages.sections import Fit
@@ -24,8 +24,8 @@ MATRICES = {
 def metrics(fit: Fit) -> Iterator[str]:
     """Numbers and matrices of the group ``metrics``."""
     scores = groups_of(fit.idata).get(GROUP, xr.Dataset())
-    numbers = {str(n): float(v) for n, v in scores.data_vars.items() if not v.dims}
-    if not numbers:
+    found = numbers(scores)
+    if not found:
         return
     told = ", ".join(
         f"{name.replace('_', ' ')} {scores.attrs[name]}"
@@ -38,7 +38,7 @@ def metrics(fit: Fit) -> Iterator[str]:
     )
     yield table(
         ("metric", "value"),
-        [(n.replace("_", " "), v if math.isfinite(v) else "unknown") for n, v in numbers.items()],
+        [(n.replace("_", " "), v if math.isfinite(v) else "unknown") for n, v in found.items()],
     )
     if excluded := scores.attrs.get("excluded_factors"):
         yield paragraph(f"Left out, being of one value: {excluded}.")

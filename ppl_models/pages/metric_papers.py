@@ -44,8 +44,25 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement",
         about="The suite of metrics of the study, each as in its own paper, from one table of "
         "codes.",
-        functions=(),
+        functions=(
+            *("evaluate", "encode", "from_arrays", "from_anndata", "mutual_information", "mig"),
+            *("modularity", "explicitness", "dci", "sap", "sap_continuous", "irs"),
+            *("beta_vae_score", "factor_vae_score", "unsupervised_scores", "udr", "downstream"),
+            *("reduced_downstream", "strong_downstream", "fairness"),
+        ),
         family="codes",
+        departs=(
+            "rows to fit on and rows to ask are drawn without replacement, none of them twice",
+            "edge cases have documented values, where the study's code fails or divides by 0",
+            "FactorVAE and IRS count codes that are kept; the study's code gives a mask's length, "
+            "or a sum",
+            "explicitness is of multinomial regressions; older ones were one against the rest",
+        ),
+        limits=(
+            "on rows whose factors are correlated all of them flatter",
+            "bins, numbers of rows and classifiers are part of each metric: values of other "
+            "settings are no values to compare with",
+        ),
     ),
     "med": MetricPaper(
         title="An Empirical Study on Disentanglement of Negative-free Contrastive Learning",
@@ -55,8 +72,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement of wide codes",
         about="Disentanglement from mutual information alone, so that codes of a thousand "
         "dimensions can be judged, and of the few best codes of each factor.",
-        functions=(),
+        functions=("med", "med_miller_madow", "logistic_informativeness"),
         family="codes",
+        departs=(
+            "a correction of the bias of mutual information (Miller and Madow) stands beside it "
+            "under its own name",
+            "factors that no code tells are left out; the released code divides 0 by 0",
+        ),
+        limits=(
+            "codes that tell nothing lower MED, the more of them there are and the fewer the "
+            "rows: compare it at equal numbers of both, and top-k across widths",
+        ),
     ),
     "causal_metrics": MetricPaper(
         title="On Causally Disentangled Representations",
@@ -86,8 +112,28 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="identifiable directions of codes",
         about="Directions of a trained encoder's codes whose input gradients are disjoint (DMA) "
         "or orthogonal (IMA) are the true factors, whatever these are distributed as.",
-        functions=(),
+        functions=(
+            *("discover_concepts", "Concepts", "GuideMean", "jacobians"),
+            *("closed_form_dma", "closed_form_ima", "concept_alignment"),
+            *("mean_correlation", "mcc_permutation_test"),
+        ),
         family="identifiability",
+        departs=(
+            "gradients are made 0 before each step, and steps fall to 0; the paper's code sums up "
+            "the gradients of all steps",
+            "steps are taken where gradients are white on average, from the same start: scales of "
+            "the embedding change nothing, and IMA ends in fewer local minima",
+            "IMA takes the best of five starts, and warns where ratios of gradients are equal",
+            "Jacobians of some hundred rows are taken once, not anew in each step",
+        ),
+        limits=(
+            "of codes that are no linear map of the factors there are no such directions, and the "
+            "loss alone does not tell",
+            "a direction may be a group of factors where there are fewer directions than factors",
+            "IMA tells nothing of gradients that have the same ratio everywhere",
+            "gradients of trained encoders are noisy, and those of dimensions that have collapsed "
+            "are noise alone",
+        ),
     ),
     "fid": MetricPaper(
         title="GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium",
@@ -97,8 +143,27 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="distance of generated images from real ones",
         about="The Frechet distance of Gaussian fits of features, with features that a user can "
         "look at and a correction of its bias.",
-        functions=(),
+        functions=(
+            *("FrechetDistance", "distance_table", "classifier_features", "random_features"),
+            *("pca_features", "user_features", "save_features", "load_features"),
+            *("sample_images", "reconstruct_images", "frechet_distance", "frechet_bias"),
+            *("extrapolated_distance", "kernel_distance"),
+        ),
         family="frechet",
+        departs=(
+            "features of a network that is trained or drawn here, in place of Inception's, which "
+            "would be a download; a module of the user's may be Inception",
+            "the cross term by eigenvalues of symmetric matrices or a nuclear norm, in place of a "
+            "general matrix root whose complex part is cut",
+            "the bias at the numbers of images beside the value; the limit of many images (Chong "
+            "and Forsyth 2020) from a tenth of the images on, in place of 5,000",
+            "KID (Binkowski et al. 2018) of all rows in place of a mean over subsets",
+        ),
+        limits=(
+            "values compare models under one digest of one network, and with no published FID",
+            "the limit of many images keeps the bias of the reference, and the error of the "
+            "images' own mean",
+        ),
     ),
     "umse": MetricPaper(
         title="Evaluating Unsupervised Denoising Requires Unsupervised Metrics",
@@ -109,8 +174,24 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="error of a denoiser without clean images",
         about="The mean squared error against unknown clean images, from further noisy copies "
         "alone, unbiased and with intervals.",
-        functions=(),
+        functions=(
+            *("umse", "umse_over_images", "umse_interval", "umse_bootstrap", "upsnr"),
+            *("mean_upsnr", "upsnr_interval", "subsample_references", "denoise"),
+            "denoising_scores",
+        ),
         family="denoising",
+        departs=(
+            "a mode that averages all references beside the paper's estimator, which stays the "
+            "default",
+            "where uMSE is not positive, uPSNR is NaN with a warning",
+        ),
+        limits=(
+            "noise that is correlated between pixels makes standard errors and intervals of "
+            "single images too small",
+            "references that are subsampled from one image are biased where it is rough from "
+            "pixel to pixel, and uMSE cannot tell",
+            "errors that are no noise of mean 0, such as occlusion, count as part of the image",
+        ),
     ),
     "vae_tracin": MetricPaper(
         title="Understanding Instance-based Interpretability of Variational Auto-Encoders",
@@ -120,7 +201,21 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="influence of training rows",
         about="Which training rows lowered the loss of a row most, by gradients at checkpoints of "
         "the training.",
-        functions=(),
+        functions=("influence", "Checkpoints", "Checkpoint", "kde_influence"),
         family="influence",
+        departs=(
+            "The loss is the one of the training; the authors' code trains with a cross-entropy "
+            "on MNIST and takes gradients of a squared error",
+            "A checkpoint weighs rate x steps / N, without the batch size: steps go along the "
+            "mean of a batch's losses, and the influences then add up to what the loss fell by",
+            "Each row has draws of its own; beside the self-influence stands a product of two "
+            "halves of them, which the noise does not make larger",
+            "Rows are taken at once, and gradients may be replaced by a random projection",
+        ),
+        limits=(
+            "Objectives whose rows look at each other have no loss of a row, and are refused",
+            "With other optimisers than plain gradient descent the weights are a heuristic",
+            "Of closed forms that of kernel densities alone; none of neighbours or mixtures",
+        ),
     ),
 }

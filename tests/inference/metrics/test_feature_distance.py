@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from worlds.pages import run_page
 
 from ppl_models.inference.metrics import (
     FrechetDistance,
@@ -153,3 +154,11 @@ def test_numbers_of_one_table_are_in_its_order():
     table = distance_table(values, dim="run")
     assert table["run"].values.tolist() == ["b", "a"]
     np.testing.assert_array_equal(table["fd[pca:5]"], [v.value for v in values.values()])
+
+
+def test_the_python_of_the_page_runs(capsys):
+    run_page("metrics/frechet")
+    told = capsys.readouterr().out
+    assert "fd[classifier:digits] = " in told
+    assert "1197 of 'samples, mean' against 1197 of 'train'" in told
+    assert "'ours' has network 'classifier:digits' and 'theirs' 'pca:8'" in told

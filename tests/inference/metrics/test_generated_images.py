@@ -61,6 +61,29 @@ class Flag(Pair):
             pyro.sample("x", x.to_event(1), obs=batch.get("x"))
 
 
+class Sharing(Flag):
+    """The shift of all rows is unknown, about 0 before the fit and about 3 after it."""
+
+    def __init__(self, config: FlagConfig) -> None:
+        super().__init__(config)
+        self.guide = Knowing()
+
+    def model(self, batch: Batch) -> None:
+        zero = self.like().new_zeros(1)
+        w = pyro.sample("w", dist.Normal(zero, 1.0).to_event(1))
+        with self.plate(batch):
+            z = pyro.sample("z", dist.Normal(w, 0.01).to_event(1))
+            x = dist.Bernoulli(logits=self.slope * z)
+            pyro.sample("x", x.to_event(1), obs=batch.get("x"))
+
+
+class Knowing(torch.nn.Module):
+    def forward(self, batch: Batch) -> None:
+        w = pyro.sample("w", dist.Normal(torch.tensor([3.0]), 0.1).to_event(1))
+        with batch.plate():
+            pyro.sample("z", dist.Normal(w, 0.01).to_event(1))
+
+
 @pytest.fixture(scope="module")
 def pair():
     return Flag(FlagConfig())
@@ -113,6 +136,14 @@ def test_grey_images_are_clipped():
     found = asked(Flag(FlagConfig(grey=True)), 500)
     assert found.min() == 0 and found.max() == 1
     assert bool(((found == 0).any(1)).all())  # of opposite means one is below 0
+
+
+def test_what_all_rows_share_is_as_the_fit_has_it():
+    found = torch.logit(asked(Sharing(FlagConfig()), 600)[:, 0]) / LOGIT
+    shifts = [part.mean() for part in found.split(generated_images.BLOCK)]
+    # Ten deviations of the guide's; three draws of the prior are all there once in 90,000 times.
+    assert all(2 < shift < 4 for shift in shifts)
+    assert len(set(shifts)) == 3 and float(found[:256].std()) == pytest.approx(0.01, rel=0.3)
 
 
 def test_reconstructions_go_through_the_codes_of_their_own_rows(pair):

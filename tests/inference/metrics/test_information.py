@@ -189,3 +189,5 @@ def test_bins_that_cannot_be(metric):
 def test_numbers_of_codes_that_cannot_be_kept():
     with pytest.raises(ValueError, match="top_k is 0, expected at least 1"):
         metrics.med(metrics.from_arrays(*drawn()), top_k=(1, 0))
+    with pytest.raises(ValueError, match=r"top_k is 1, expected whole numbers, such as \(1, 2\)"):
+        metrics.med(metrics.from_arrays(*drawn()), top_k=1)

@@ -108,3 +108,5 @@ def test_options_that_cannot_be():
         metrics.unconfoundedness(table, rho=(1, 8))
     with pytest.raises(ValueError, match="rho is 0, expected at least 1"):
         metrics.unconfoundedness(table, rho=(0,))
+    with pytest.raises(ValueError, match=r"rho is 2, expected whole numbers, such as \(1, 2\)"):
+        metrics.unconfoundedness(table, rho=2)
