@@ -20,6 +20,7 @@ LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "blob": "ppl_models.data.render.squares:load_blob",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
+    "candle": "ppl_models.data.readers.candle:load",
     "candle_like": "ppl_models.data.render.candle:load",
     "captions": "ppl_models.data.render.paired:load_captions",
     "cars3d": "ppl_models.data.readers.views:load_cars3d",
@@ -66,6 +67,7 @@ LOADERS = {
 
 SOURCES = {  # of the sets that are read from files, or made of what is
     "bright_digits": "ppl_models.data.render.handwriting:files",
+    "candle": "ppl_models.data.readers.candle:candle_files",
     "cars3d": "ppl_models.data.readers.views:cars3d_files",
     "cifar10": "ppl_models.data.readers.cifar:files",
     "concepts": "ppl_models.data.render.concepts:files",

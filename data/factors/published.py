@@ -27,3 +27,15 @@ SHAPES3D: Values = {
     "shape": ("cube", "cylinder", "sphere", "capsule"),
     "azimuth": AZIMUTHS,
 }
+
+CANDLE: Values = {
+    "object": ("cube", "sphere", "cylinder", "cone", "torus"),
+    "colour": ("red", "blue", "yellow", "purple", "orange"),
+    "size": ("small", "medium", "large"),
+    "rotation": (0.0, 15.0, 30.0, 45.0, 60.0, 90.0),  # degrees, as labelled
+    "scene": (
+        "indoor", "playground", "outdoor", "bridge", "city square", "hall", "grassland", "garage",
+        "street", "beach", "station", "tunnel", "moonlit grass", "dusk city", "skywalk", "garden",
+    ),
+    "light": ("left", "middle", "right"),
+}  # fmt: skip

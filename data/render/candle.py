@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ppl_models.config import check_seed
-from ppl_models.data.factors.grid import FactorData, Values
+from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.factors.loaders import sampled
+from ppl_models.data.factors.published import CANDLE
 from ppl_models.data.tables.from_parts import Array
 
 SIDE = 64
@@ -20,20 +21,9 @@ RGB = {
     "purple": (0.55, 0.1, 0.7),
     "orange": (0.95, 0.5, 0.05),
 }
-SCENES = (
-    "indoor", "playground", "outdoor", "bridge", "city square", "hall", "grassland", "garage",
-    "street", "beach", "station", "tunnel", "moonlit grass", "dusk city", "skywalk", "garden",
-)  # fmt: skip
+SCENES = CANDLE["scene"]
 LIGHTS = {"left": (-5, -5, 7), "middle": (0, -3, 7), "right": (5, -5, 7)}
 HALF = (0.9, 1.2, 1.5)  # s of small, medium and large
-VALUES: Values = {
-    "object": ("cube", "sphere", "cylinder", "cone", "torus"),
-    "colour": tuple(RGB),
-    "size": ("small", "medium", "large"),
-    "rotation": (0.0, 15.0, 30.0, 45.0, 60.0, 90.0),
-    "scene": SCENES,
-    "light": tuple(LIGHTS),
-}
 EYE = np.array([0, -7, 3], dtype=np.float32)
 STEPS, NEAR = 24, 0.02
 # What does not occur: for each rule, the values that may not meet.
@@ -70,7 +60,7 @@ def candle_like(confounded: bool = True, scenes_seed: int = 12) -> FactorData:
     if not isinstance(confounded, bool):
         raise ValueError(f"confounded is {confounded!r}, expected True or False")
     draw = functools.partial(_draw, check_seed(scenes_seed, "scenes_seed"))
-    return FactorData("candle_like", VALUES, draw, cells=_support() if confounded else None)
+    return FactorData("candle_like", CANDLE, draw, cells=_support() if confounded else None)
 
 
 load = sampled(candle_like)
@@ -78,12 +68,12 @@ load = sampled(candle_like)
 
 @functools.cache
 def _support() -> Array:
-    sizes = tuple(len(v) for v in VALUES.values())
+    sizes = tuple(len(v) for v in CANDLE.values())
     exists = np.ones(sizes, dtype=bool)
     for rule in ABSENT:
         met = [
             [value in rule.get(factor, values) for value in values]
-            for factor, values in VALUES.items()
+            for factor, values in CANDLE.items()
         ]
         exists[np.ix_(*(np.flatnonzero(m) for m in met))] = False
     return np.flatnonzero(exists)
@@ -119,7 +109,7 @@ def _draw(seed: int, classes: Array, generator: np.random.Generator) -> dict[str
     rays = _rays()
     image = _ground(rays, centre, half, scene, colours[scene], lamp, strength)
     mask = np.zeros((n, SIDE**2), dtype=bool)
-    turn = np.deg2rad(np.array(VALUES["rotation"])[rotation]).astype(np.float32)
+    turn = np.deg2rad(np.array(CANDLE["rotation"])[rotation]).astype(np.float32)
     tint = np.array(list(RGB.values()), dtype=np.float32)[colour]
     for code, distance in enumerate((_cube, _sphere, _cylinder, _cone, _torus)):
         rows = np.flatnonzero(kind == code)

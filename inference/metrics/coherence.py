@@ -74,20 +74,29 @@ def cross_coherence(
     return float((classes == truth.unsqueeze(1)).double().mean())
 
 
+def check_there(table: Table, name: str) -> None:
+    """Refuse a site that some of the rows lack, naming the first of them.
+
+    Raises:
+        ValueError: In one line.
+    """
+    there = table.observed.get(name)
+    if there is None and mark(name) in table.sites:
+        there = table.sites[mark(name)][:] > 0
+    if there is not None and not bool(there.all()):
+        hidden = (~there).nonzero()
+        raise ValueError(
+            f"site {name!r} of {table.name} is hidden in row {int(table.numbers[hidden[0]])}; "
+            f"choose rows in which it is observed (table.where_observed({name!r}))"
+        )
+
+
 def _given(pair: Pair, table: Table, given: Sequence[str]) -> Table:
     """Rows in which these sites alone are observed, and the covariates."""
     for name in given:
         if name not in table.sites:
             raise ValueError(f"{table.name}: {unknown('site', name, table.sites)}")
-        there = table.observed.get(name)
-        if there is None and mark(name) in table.sites:
-            there = table.sites[mark(name)][:] > 0
-        if there is not None and not bool(there.all()):
-            hidden = (~there).nonzero()
-            raise ValueError(
-                f"site {name!r} of {table.name} is hidden in row {int(table.numbers[hidden[0]])}; "
-                f"choose rows in which it is observed (table.where_observed({name!r}))"
-            )
+        check_there(table, name)
     seen = {*given, *pair.card.covariates}
     # What rows may lack is not there; what all rows have is hidden.
     others = pair.card.data.keys() - set(pair.may_lack)

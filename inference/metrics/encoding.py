@@ -252,7 +252,7 @@ def _blocks(pair: Encoder, tables: Iterator[Table], asked: _Asked) -> Blocks:
             table = as_fitted(pair, given)
             seen = conditioned(pair, table, None, torch.arange(len(table)))
             sites = sites_of_rows(pair, seen, plates_within=True)
-            wanted = _wanted(pair, sites, asked.sites)
+            wanted = code_sites(pair, sites, asked.sites)
             for block in torch.arange(len(seen)).split(rows_at_a_time(pair, sites, (), 1)):
                 yield _of_pair(pair, rows_of(seen.rows(block), pair), sites, wanted, asked.sampled)
 
@@ -269,7 +269,12 @@ def _by_encoder(encoder: Callable[[Batch], Tensor], table: Table) -> Any:
     return host(codes), None, tuple(f"z[{place}]" for place in range(codes.shape[1]))
 
 
-def _wanted(pair: Pair, sites: Sites, given: tuple[str, ...]) -> tuple[str, ...]:
+def code_sites(pair: Pair, sites: Sites, given: tuple[str, ...]) -> tuple[str, ...]:
+    """The sites whose numbers are the codes: those given, or all continuous ones of the guide.
+
+    Raises:
+        ValueError: If there is none, or one is given that is no such site.
+    """
     there = [name for name in sites.guided if sites.latents[name].support is None]
     for name in given:
         if name not in there:

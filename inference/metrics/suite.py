@@ -6,27 +6,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import arviz as az
+import numpy as np
 import xarray as xr
 
 from ppl_models.config import check_seed, names, unknown
 from ppl_models.inference.metrics.boosted_trees import dci, dci_hist
 from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.downstream import (
+from ppl_models.inference.metrics.downstream_tasks import (
     downstream,
     fairness,
     reduced_downstream,
     strong_downstream,
 )
 from ppl_models.inference.metrics.information import mig, modularity, mutual_information
-from ppl_models.inference.metrics.information_entropy import med
+from ppl_models.inference.metrics.information_entropy import med, med_miller_madow
 from ppl_models.inference.metrics.interventional import irs, unconfoundedness
-from ppl_models.inference.metrics.linear_probes import explicitness, sap
+from ppl_models.inference.metrics.linear_probes import (
+    explicitness,
+    logistic_informativeness,
+    sap,
+    sap_continuous,
+)
 from ppl_models.inference.metrics.sampler import Sampler
 from ppl_models.inference.metrics.unsupervised import unsupervised_scores
 from ppl_models.inference.metrics.votes import beta_vae_score, factor_vae_score
 from ppl_models.inference.posterior.groups import with_groups
 
 GROUP = "metrics"  # of an InferenceData
+SHOWN = ("rho", "top_k", "size")  # dimensions whose few numbers are told one by one
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,16 @@ METRICS: dict[str, Callable[[_Given], xr.Dataset]] = {
     "modularity": lambda g: modularity(g.train, g.bins),
     "med": lambda g: med(g.train, g.bins),
     "explicitness": lambda g: explicitness(g.train, g.test),
+    "logistic_informativeness": lambda g: logistic_informativeness(g.train, g.test),
     "sap": lambda g: sap(g.train, g.test),
+    "sap_continuous": lambda g: sap_continuous(g.train),
     "dci": lambda g: dci(g.train, g.test, seed=g.seed),
     "irs": lambda g: irs(g.train),
     "unconfoundedness": lambda g: unconfoundedness(g.train),
     "unsupervised_scores": lambda g: unsupervised_scores(g.train, g.bins),
     "beta_vae_score": lambda g: beta_vae_score(g.population, seed=g.seed),
     "factor_vae_score": lambda g: factor_vae_score(g.population, seed=g.seed),
+    "med_miller_madow": lambda g: med_miller_madow(g.train, g.bins),
     "dci_hist": lambda g: dci_hist(g.train, g.test, seed=g.seed),
     "downstream": lambda g: downstream(g.train, g.test, seed=g.seed),
     "reduced_downstream": lambda g: reduced_downstream(g.train, g.test, seed=g.seed),
@@ -60,7 +70,7 @@ METRICS: dict[str, Callable[[_Given], xr.Dataset]] = {
     "fairness": lambda g: fairness(g.train, g.test, seed=g.seed),
 }
 # What the study reports of every model; the rest takes longer and is named when it is wanted.
-STANDARD = tuple(METRICS)[: list(METRICS).index("dci_hist")]
+STANDARD = tuple(METRICS)[: list(METRICS).index("med_miller_madow")]
 
 
 def evaluate(
@@ -123,11 +133,34 @@ def evaluate(
     return whole
 
 
-def attach(idata: az.InferenceData, scores: xr.Dataset) -> az.InferenceData:
-    """The same posterior with metrics as its group ``metrics``; arrays are shared.
+def attach(idata: az.InferenceData, scores: xr.Dataset, group: str = GROUP) -> az.InferenceData:
+    """The same posterior with metrics as a group; arrays are shared.
 
     Args:
         idata: A posterior, such as that of the run whose codes were encoded.
         scores: What a metric, or :func:`evaluate`, gave.
+        group: Its name; one of that name is replaced.
     """
-    return with_groups(idata, **{GROUP: scores})
+    return with_groups(idata, **{group: scores})
+
+
+def numbers(scores: xr.Dataset) -> dict[str, float]:
+    """The numbers of a data set of metrics that are of no single code, factor or row.
+
+    Args:
+        scores: What a metric, or :func:`evaluate`, gave.
+
+    Returns:
+        By name; those along another dimension have it in theirs, as ``"unconfoundedness, rho 2"``.
+    """
+    found = {}
+    for name, values in scores.data_vars.items():
+        if values.dtype.kind not in "fiu" or not all(d in SHOWN for d in values.dims):
+            continue
+        for place in np.ndindex(values.shape):
+            where = [
+                f"{dim} {values[dim].values[at]}"
+                for dim, at in zip(values.dims, place, strict=True)
+            ]
+            found[", ".join([str(name), *where])] = float(values.values[place])
+    return found

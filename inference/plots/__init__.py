@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         trace as trace,
         training_curve as training_curve,
     )
+    from ppl_models.inference.plots.influence_images import influence_tops as influence_tops
     from ppl_models.inference.plots.samples import (
         density as density,
         predictive as predictive,
@@ -27,6 +28,7 @@ _HOMES = {
     "confusion": "fit_checks",
     "counterfactuals": "caused_worlds",
     "density": "samples",
+    "influence_tops": "influence_images",
     "khat": "fit_checks",
     "predictive": "samples",
     "ranks": "fit_checks",

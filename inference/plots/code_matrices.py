@@ -26,7 +26,7 @@ def code_matrix(
     Args:
         scores: What a metric gave, such as :func:`ppl_models.inference.metrics.evaluate`.
         name: A variable over ``code`` and ``factor``, such as ``mutual_information``,
-            ``importance`` or ``irs_matrix``.
+            ``dci_importance`` or ``irs_matrix``.
         codes: Most codes shown: those with the largest entries, in their order.
         ax: Axes to draw into.
 

@@ -17,7 +17,7 @@ from ppl_models.inference.posterior.axioms import Oracle
 from ppl_models.inference.posterior.draws import guide_parameters
 from ppl_models.inference.posterior.groups import Variables, event_dims, host
 from ppl_models.inference.posterior.rows import Sites
-from ppl_models.interventions import intervene
+from ppl_models.interventions import Codes, intervene
 from ppl_models.modalities import has, mark
 from ppl_models.pair import Pair
 
@@ -79,7 +79,14 @@ def told_alone(
     }
 
 
-def generated(pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = True) -> Tensor:
+def generated(
+    pair: Pair,
+    batch: Batch,
+    made: str,
+    draws: int = 1,
+    mean: bool = True,
+    codes: Codes = "draw",
+) -> Tensor:
     """A site of the data generated from draws of the codes of rows ``(draws, B, ...)``.
 
     Args:
@@ -89,15 +96,16 @@ def generated(pair: Pair, batch: Batch, made: str, draws: int = 1, mean: bool = 
         made: The site.
         draws: Codes drawn of each row.
         mean: Whether it is its mean given the codes; else a draw.
+        codes: ``"mean"`` for the codes at their means in place of draws.
 
     Raises:
         ValueError: If the site has no value for each row.
     """
-    found = intervene(pair, batch, {}, mean=mean, draws=draws)
+    found = intervene(pair, batch, {}, mean=mean, codes=codes, draws=draws)
     if made in batch:
         # What hangs on the codes is made anew where they are set to what they are.
-        codes = {n: v for n, v in found.items() if n in pair.card.latents and n not in batch}
-        found = intervene(pair, batch, codes, mean=mean, draws=draws)
+        kept = {n: v for n, v in found.items() if n in pair.card.latents and n not in batch}
+        found = intervene(pair, batch, kept, mean=mean, codes=codes, draws=draws)
     values = found[made]
     if values.shape[:2] != (draws, batch.count):
         raise ValueError(

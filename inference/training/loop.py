@@ -132,6 +132,8 @@ class Loop:
     def _record(self, loss: float, parts: dict[str, float]) -> None:
         job, state = self.job, self.state
         job.run.record(state.steps, state.stage, loss, state.seconds, parts)
+        job.run.optimiser = job.plan[state.stage].training.optimiser
+        job.run.learning_rate = float(self.sides[0].optimiser.param_groups[0]["lr"])
         for callback in job.callbacks if job.processes.first else ():
             callback(job.run, state.steps)
 

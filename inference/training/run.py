@@ -56,6 +56,9 @@ class Run:
         planned: Steps that were planned, up to the end of the stage at hand.
         labelled: How the labelled rows that it was trained on are told, by label.
         data: What it was trained on; None for a run from a folder.
+        optimiser: What moves the pair in the stage at hand; empty for a run from a folder.
+        learning_rate: Of the last step up to the curve's last point, for parameters without a
+            rate of their own; NaN before, and for a run from a folder.
     """
 
     pair: Pair
@@ -69,6 +72,8 @@ class Run:
     planned: int = 0
     labelled: dict[str, Confusion] = field(default_factory=dict)
     data: Dataset | Table | None = field(default=None, repr=False)
+    optimiser: str = ""
+    learning_rate: float = math.nan
 
     def __post_init__(self) -> None:
         """A seed of another library's kind becomes Python's own."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.metrics import CodeTable, Sampler
     from ppl_models.pair import Pair
 
+
 def metrics(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models metrics`` and what it runs."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run")
@@ -90,13 +91,14 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _tell(scores: xr.Dataset, path: Path, as_json: bool) -> None:
-    numbers = {str(n): float(v) for n, v in scores.data_vars.items() if not v.dims}
+    from ppl_models.inference.metrics.suite import numbers
+
+    found = numbers(scores)
     if as_json:
-        say_json({"metrics": str(path), **numbers})
+        say_json({"metrics": str(path), **found})
         return
-    for name, value in numbers.items():
+    for name, value in found.items():
         say(f"{name:44} {value:8.4f}")
-    for what in ("excluded_factors",):
-        if what in scores.attrs:
-            say(f"left out, of one value: {scores.attrs[what]}")
+    if excluded := scores.attrs.get("excluded_factors"):
+        say(f"left out, of one value: {excluded}")
     say(f"written to {path}")

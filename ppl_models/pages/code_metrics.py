@@ -9,14 +9,14 @@ import xarray as xr
 
 from ppl_models.inference import plots
 from ppl_models.inference.metrics.results import CODE, FACTOR
-from ppl_models.inference.metrics.suite import GROUP
+from ppl_models.inference.metrics.suite import GROUP, numbers
 from ppl_models.inference.posterior.groups import groups_of
 from ppl_models.pages.html import drawing, figure, figures, paragraph, table
 from ppl_models.pages.sections import Fit
 
 MATRICES = {
     "mutual_information": "Mutual information of binned codes and factors, in nats",
-    "importance": "Importance of codes for the boosted trees of each factor; columns sum to 1",
+    "dci_importance": "Importance of codes for the boosted trees of each factor; columns sum to 1",
     "irs_matrix": "IRS: 1 where nothing but the factor moves the code",
 }
 
@@ -24,8 +24,8 @@ MATRICES = {
 def metrics(fit: Fit) -> Iterator[str]:
     """Numbers and matrices of the group ``metrics``."""
     scores = groups_of(fit.idata).get(GROUP, xr.Dataset())
-    numbers = {str(n): float(v) for n, v in scores.data_vars.items() if not v.dims}
-    if not numbers:
+    found = numbers(scores)
+    if not found:
         return
     told = ", ".join(
         f"{name.replace('_', ' ')} {scores.attrs[name]}"
@@ -33,12 +33,12 @@ def metrics(fit: Fit) -> Iterator[str]:
         if name in scores.attrs
     )
     yield paragraph(
-        f"Of codes and factors ({told}). What is good depends on the purpose: the verdict does not "
-        "lean on these."
+        f"Of codes and factors ({told}). What is good depends on the purpose: the verdict does "
+        "not lean on these."
     )
     yield table(
         ("metric", "value"),
-        [(n.replace("_", " "), v if math.isfinite(v) else "unknown") for n, v in numbers.items()],
+        [(n.replace("_", " "), v if math.isfinite(v) else "unknown") for n, v in found.items()],
     )
     if excluded := scores.attrs.get("excluded_factors"):
         yield paragraph(f"Left out, being of one value: {excluded}.")

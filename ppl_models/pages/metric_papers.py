@@ -44,8 +44,25 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement",
         about="The suite of metrics of the study, each as in its own paper, from one table of "
         "codes.",
-        functions=(),
+        functions=(
+            *("evaluate", "encode", "from_arrays", "from_anndata", "mutual_information", "mig"),
+            *("modularity", "explicitness", "dci", "sap", "sap_continuous", "irs"),
+            *("beta_vae_score", "factor_vae_score", "unsupervised_scores", "udr", "downstream"),
+            *("reduced_downstream", "strong_downstream", "fairness"),
+        ),
         family="codes",
+        departs=(
+            "rows to fit on and rows to ask are drawn without replacement, none of them twice",
+            "edge cases have documented values, where the study's code fails or divides by 0",
+            "FactorVAE and IRS count codes that are kept; the study's code gives a mask's length, "
+            "or a sum",
+            "explicitness is of multinomial regressions; older ones were one against the rest",
+        ),
+        limits=(
+            "on rows whose factors are correlated all of them flatter",
+            "bins, numbers of rows and classifiers are part of each metric: values of other "
+            "settings are no values to compare with",
+        ),
     ),
     "med": MetricPaper(
         title="An Empirical Study on Disentanglement of Negative-free Contrastive Learning",
@@ -55,8 +72,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement of wide codes",
         about="Disentanglement from mutual information alone, so that codes of a thousand "
         "dimensions can be judged, and of the few best codes of each factor.",
-        functions=(),
+        functions=("med", "med_miller_madow", "logistic_informativeness"),
         family="codes",
+        departs=(
+            "a correction of the bias of mutual information (Miller and Madow) stands beside it "
+            "under its own name",
+            "factors that no code tells are left out; the released code divides 0 by 0",
+        ),
+        limits=(
+            "codes that tell nothing lower MED, the more of them there are and the fewer the "
+            "rows: compare it at equal numbers of both, and top-k across widths",
+        ),
     ),
     "causal_metrics": MetricPaper(
         title="On Causally Disentangled Representations",
@@ -66,8 +92,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="causal disentanglement",
         about="Where factors are confounded, each should own codes of its own (UC), and setting "
         "these should change that factor in the decoded image and nothing else (CG).",
-        functions=(),
-        family="codes",
+        functions=("counterfactual_generativeness", "unconfoundedness", "donor_generativeness"),
+        family="causal",
+        departs=(
+            "the codes of a factor are the largest in order; the released code is right for one",
+            "the classifier has a softmax for each factor, not sigmoids",
+            "CANDLE is drawn here (`candle_like`): its support, not its pictures",
+        ),
+        limits=(
+            "UC is 1 for mixed codes, too: only CG, and both over rho, tell",
+            "IRS, which tells whose codes are whose, takes factors to be independent",
+        ),
     ),
     "identifiable_concepts": MetricPaper(
         title="When are Post-hoc Conceptual Explanations Identifiable?",
@@ -108,8 +143,27 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="distance of generated images from real ones",
         about="The Frechet distance of Gaussian fits of features, with features that a user can "
         "look at and a correction of its bias.",
-        functions=(),
+        functions=(
+            *("FrechetDistance", "distance_table", "classifier_features", "random_features"),
+            *("pca_features", "user_features", "save_features", "load_features"),
+            *("sample_images", "reconstruct_images", "frechet_distance", "frechet_bias"),
+            *("extrapolated_distance", "kernel_distance"),
+        ),
         family="frechet",
+        departs=(
+            "features of a network that is trained or drawn here, in place of Inception's, which "
+            "would be a download; a module of the user's may be Inception",
+            "the cross term by eigenvalues of symmetric matrices or a nuclear norm, in place of a "
+            "general matrix root whose complex part is cut",
+            "the bias at the numbers of images beside the value; the limit of many images (Chong "
+            "and Forsyth 2020) from a tenth of the images on, in place of 5,000",
+            "KID (Binkowski et al. 2018) of all rows in place of a mean over subsets",
+        ),
+        limits=(
+            "values compare models under one digest of one network, and with no published FID",
+            "the limit of many images keeps the bias of the reference, and the error of the "
+            "images' own mean",
+        ),
     ),
     "umse": MetricPaper(
         title="Evaluating Unsupervised Denoising Requires Unsupervised Metrics",
@@ -120,8 +174,24 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="error of a denoiser without clean images",
         about="The mean squared error against unknown clean images, from further noisy copies "
         "alone, unbiased and with intervals.",
-        functions=(),
+        functions=(
+            *("umse", "umse_over_images", "umse_interval", "umse_bootstrap", "upsnr"),
+            *("mean_upsnr", "upsnr_interval", "subsample_references", "denoise"),
+            "denoising_scores",
+        ),
         family="denoising",
+        departs=(
+            "a mode that averages all references beside the paper's estimator, which stays the "
+            "default",
+            "where uMSE is not positive, uPSNR is NaN with a warning",
+        ),
+        limits=(
+            "noise that is correlated between pixels makes standard errors and intervals of "
+            "single images too small",
+            "references that are subsampled from one image are biased where it is rough from "
+            "pixel to pixel, and uMSE cannot tell",
+            "errors that are no noise of mean 0, such as occlusion, count as part of the image",
+        ),
     ),
     "vae_tracin": MetricPaper(
         title="Understanding Instance-based Interpretability of Variational Auto-Encoders",
@@ -131,7 +201,21 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="influence of training rows",
         about="Which training rows lowered the loss of a row most, by gradients at checkpoints of "
         "the training.",
-        functions=(),
+        functions=("influence", "Checkpoints", "Checkpoint", "kde_influence"),
         family="influence",
+        departs=(
+            "The loss is the one of the training; the authors' code trains with a cross-entropy "
+            "on MNIST and takes gradients of a squared error",
+            "A checkpoint weighs rate x steps / N, without the batch size: steps go along the "
+            "mean of a batch's losses, and the influences then add up to what the loss fell by",
+            "Each row has draws of its own; beside the self-influence stands a product of two "
+            "halves of them, which the noise does not make larger",
+            "Rows are taken at once, and gradients may be replaced by a random projection",
+        ),
+        limits=(
+            "Objectives whose rows look at each other have no loss of a row, and are refused",
+            "With other optimisers than plain gradient descent the weights are a heuristic",
+            "Of closed forms that of kernel densities alone; none of neighbours or mixtures",
+        ),
     ),
 }

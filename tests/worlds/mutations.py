@@ -26,11 +26,11 @@ import scipy.io
 import scipy.sparse
 import torch
 from PIL import Image
-from worlds import h5ad_files
+from worlds import candle_files, h5ad_files
 
 from ppl_models import data
 from ppl_models.data.factors import published
-from ppl_models.data.readers import cifar, factor_grids, idx, omniglot, views
+from ppl_models.data.readers import candle, cifar, factor_grids, idx, omniglot, views
 
 ROWS = np.arange(40)
 KINDS = ("bits", "truncated", "inserted", "swapped", "zeros", "claim")
@@ -212,6 +212,21 @@ def _cars(compressed: bool) -> Callable[[Path], Path]:
     return make
 
 
+def _candle(damaged: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        candle_files.write(folder, [(1, 0, 1, 3, 2, 0), (4, 2, 0, 5, 15, 1)])
+        return folder / damaged
+
+    return make
+
+
+def _scenes(folder: Path) -> Any:
+    made = candle.candle(str(folder))
+    assert made.cells is not None
+    found = made.sites(made.classes(made.cells), np.random.default_rng(0))
+    return [made.cells, found["x"], found["box"]]
+
+
 SPRITES = {"shape": ("a", "b"), "scale": (0.5, 1.0), "pos_x": (0.0, 0.5, 1.0)}
 
 
@@ -351,6 +366,8 @@ TARGETS = {
     "SmallNORB": Target(_norb, lambda f: views.matrix(f / "norb-dat.mat"), False),
     "Cars3D, compressed": Target(_cars(True), lambda f: views._car(f / "car_1_mesh.mat"), True),
     "Cars3D, plain": Target(_cars(False), lambda f: views._car(f / "car_1_mesh.mat"), False),
+    "CANDLE json": Target(_candle("0.json"), _scenes, False),
+    "CANDLE png": Target(_candle("0.png"), _scenes, True),
     "dSprites npz": Target(_grid("npz"), _sprites, True),
     "dSprites h5": Target(_grid("hdf5"), _sprites, False),
     "own npz": Target(_npz, lambda f: tables(data.load(str(f / "own.npz"))), True),

@@ -39,6 +39,7 @@ def needs(path):
         ("shapes3d", "put 3dshapes.h5 into"),
         ("mpi3d", "put mpi3d_toy.npz into"),
         ("smallnorb", r"put smallnorb-5x46789x9x18x6x2x96x96-training-dat\.mat, "),
+        ("candle", r"put \[0-9\]\*\.json, \[0-9\]\*\.png into"),
         ("cars3d", r"put cars/\*\.mat; or"),
         ("microarray", "put golub.h5 into"),
     ],

@@ -90,7 +90,15 @@ ASKED = {
     "cross_coherence": lambda r, t: metrics.cross_coherence(
         r.pair, t, lambda x: x[:, 1:3].sum(1) + x[:, 4].long() > 1, "x", "x", mean=False
     ),
+    "influence": lambda r, t: metrics.influence(
+        r.pair, t, t, [metrics.Checkpoint(r.pair.state_dict(), 0.1, 3)], draws=2
+    ).drop_vars(("train_name", "test_name"), errors="ignore"),
+    "denoise": lambda r, t: metrics.denoise(r.pair, t).images[
+        :, [t.columns["x"].index(gene) for gene in GENES]
+    ],  # in the table's own order
     "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
+    "decoder": lambda r, t: metrics.decoder(r.pair, t)(torch.ones(40, 2), slice(0, 40)),
+    "reconstruct_images": lambda r, t: metrics.reconstruct_images(r.pair, t),
     "debug": lambda r, t: debug(r.pair, t),
 }
 
