@@ -181,8 +181,8 @@ def test_images_of_bars(record):
     )
     seen = min(colours["ima"]) > 0.99 > max(colours["dma"] + without["ima"])
     record(
-        "identifiable_concepts: 3b, ColorBar: IMA finds the factors, DMA does not; without the "
-        "warp of the colour IMA warns and does not",
+        "identifiable_concepts: 3b, ColorBar: IMA above 0.99, DMA, whose assumption fails, below; "
+        "without the warp of the colour IMA warns and is below",
         paper="IMA perfect",
         ours=f"IMA {spread(colours['ima'], digits=3)}",
         baseline=f"DMA {spread(colours['dma'], digits=3)}; no warp, IMA "
