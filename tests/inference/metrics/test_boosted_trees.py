@@ -10,8 +10,8 @@ from scipy.stats import entropy
 from worlds.code_tables import golden
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import boosted_trees, boosting
-from ppl_models.inference.metrics.boosted_trees import booster, importance_scores
+from ppl_models.inference.metrics.disentanglement import boosted_trees, boosting
+from ppl_models.inference.metrics.disentanglement.boosted_trees import booster, importance_scores
 
 
 def table(rows: int = 90, seed: int = 0, sizes=(2, 3), dims: int = 3) -> metrics.CodeTable:

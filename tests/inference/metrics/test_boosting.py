@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
-from ppl_models.inference.metrics.boosting import CLOSE, RATE, boosted, presorted
+from ppl_models.inference.metrics.disentanglement.boosting import CLOSE, RATE, boosted, presorted
 
 
 def rows(kind: str, count: int = 800, dims: int = 5):

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import KFold
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import boosted_trees, boosting, told_factors
-from ppl_models.inference.metrics.downstream_tasks import total_variations
-from ppl_models.inference.metrics.told_factors import chosen_logistic
+from ppl_models.inference.metrics.disentanglement import boosted_trees, boosting, told_factors
+from ppl_models.inference.metrics.disentanglement.downstream_tasks import total_variations
+from ppl_models.inference.metrics.disentanglement.told_factors import chosen_logistic
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,8 @@ def test_statistical_efficiency_and_sizes_that_there_are_not(monkeypatch):
     assert np.isnan(found.statistical_efficiency_logistic)
     assert np.isnan(found.downstream_logistic_train).values.tolist() == [False, True]
     assert found.downstream_logistic_test.attrs["reason"] == "the training table has 130 rows"
-    monkeypatch.setattr("ppl_models.inference.metrics.downstream_tasks.MANY", 130)
-    monkeypatch.setattr("ppl_models.inference.metrics.downstream_tasks.FEW", 5)
+    monkeypatch.setattr("ppl_models.inference.metrics.disentanglement.downstream_tasks.MANY", 130)
+    monkeypatch.setattr("ppl_models.inference.metrics.disentanglement.downstream_tasks.FEW", 5)
     found = metrics.downstream(train, test, sizes=(5, 130))
     five, all_rows = found.downstream_logistic_test.values
     assert float(found.statistical_efficiency_logistic) == five / all_rows < 1

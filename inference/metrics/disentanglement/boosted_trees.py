@@ -11,7 +11,7 @@ from scipy.stats import entropy
 
 from ppl_models.config import check_seed
 from ppl_models.data.tables.seeds import numpy_generator
-from ppl_models.inference.metrics.boosting import (
+from ppl_models.inference.metrics.disentanglement.boosting import (
     DEPTH,
     RATE,
     ROUNDS,
@@ -19,9 +19,9 @@ from ppl_models.inference.metrics.boosting import (
     boosted,
     presorted,
 )
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.linear_probes import check_alike
-from ppl_models.inference.metrics.results import mean_known, result
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.linear_probes import check_alike
+from ppl_models.inference.metrics.disentanglement.results import mean_known, result
 
 Array = np.ndarray[Any, Any]
 SMALL = 1e-11  # added to importances before logarithms, as in the study's code

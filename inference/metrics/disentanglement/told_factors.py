@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppl_models.inference.metrics.boosted_trees import booster
-from ppl_models.inference.metrics.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.boosted_trees import booster
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
 
 Array = np.ndarray[Any, Any]
 Predict = Callable[[Array], Array]

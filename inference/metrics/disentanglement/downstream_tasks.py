@@ -10,11 +10,11 @@ import xarray as xr
 
 from ppl_models.config import at_least
 from ppl_models.data.tables.seeds import numpy_generator
-from ppl_models.inference.metrics.boosted_trees import booster
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.linear_probes import check_alike
-from ppl_models.inference.metrics.results import mean_known, result
-from ppl_models.inference.metrics.told_factors import (
+from ppl_models.inference.metrics.disentanglement.boosted_trees import booster
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.linear_probes import check_alike
+from ppl_models.inference.metrics.disentanglement.results import mean_known, result
+from ppl_models.inference.metrics.disentanglement.told_factors import (
     FOLDS,
     Classifier,
     Predict,
