@@ -14,6 +14,7 @@ by turn. `ours` begins from arrays and pays for what a table of codes is prepare
 - IRS: the peer loops over factors and values with `np.percentile`.
 - Explicitness and SAP: the peer calls scikit-learn's classifiers. So does ours for explicitness,
   of which about the same is expected. 5,000 rows to ask.
+- DCI: the peer fits scikit-learn's `GradientBoostingClassifier`, for minutes: `--repeats 1`.
 - UDR: five tables of codes; the peer calls scipy's `spearmanr` for each two codes.
 """
 
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import sqrtm
 from scipy.stats import entropy, spearmanr
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.svm import LinearSVC
@@ -183,6 +185,22 @@ def sap_by_sklearn() -> float:
     return float(np.mean(ranked[-1] - ranked[-2]))
 
 
+def dci_by_sklearn() -> tuple[float, float, float, float]:
+    importance, accuracy = [], []
+    for y, asked in zip(TABLE_FACTORS.T, TEST_FACTORS.T, strict=True):
+        trees = GradientBoostingClassifier(random_state=0).fit(NOISY_CODES, y)
+        importance.append(trees.feature_importances_)
+        accuracy.append(
+            [np.mean(trees.predict(NOISY_CODES) == y), np.mean(trees.predict(TEST_CODES) == asked)]
+        )
+    matrix = np.array(importance).T
+    shares = matrix / matrix.sum()
+    per_code = 1 - entropy(matrix.T + 1e-11, base=len(SIZES))
+    per_factor = 1 - entropy(matrix + 1e-11, base=CODES)
+    train, test = np.mean(accuracy, 0)
+    return per_code @ shares.sum(1), per_factor @ shares.sum(0), train, test
+
+
 def udr_by_pairs() -> list[float]:
     scores = np.zeros((len(MODELS), len(MODELS)))
     for i, one in enumerate(MODELS):
@@ -227,6 +245,7 @@ CONTENDERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "scores without factors": (lambda: metrics.unsupervised_scores(noisy()), dependence_by_pairs),
     "explicitness": (lambda: metrics.explicitness(noisy(), asked()), explicitness_by_sklearn),
     "SAP": (lambda: metrics.sap(noisy(), asked()), sap_by_sklearn),
+    "DCI": (lambda: metrics.dci(noisy(), asked()), dci_by_sklearn),
     "UDR, ranks": (agreement, udr_by_pairs),
     "BetaVAE score": (lambda: metrics.beta_vae_score(table()), beta_vae_by_loops),
     "FactorVAE score": (lambda: metrics.factor_vae_score(table()), factor_vae_by_loops),
@@ -255,6 +274,9 @@ def main() -> None:
             ratio = statistics.median(p / o for p, o in turns)
             found[name] = {"peer": by, "ours": own, "ratio": ratio}
             print(f"| {name} | {by:.3f} | {own:.3f} | {ratio:.1f} |", flush=True)
+    if len(found) > 1:
+        by, own = (sum(of[who] for of in found.values()) for who in ("peer", "ours"))
+        print(f"| together | {by:.3f} | {own:.3f} | {by / own:.1f} |", flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -32,7 +32,7 @@ def candle(root: str | None = None) -> FactorData:
     turned by other angles. Beside ``x`` each look has ``box``, as there, from the corners of the
     object's bounding box, cut at the picture's edges.
 
-    Pictures are read whenever they are asked for, 3 ms each.
+    Pictures are read whenever they are asked for, 4 ms each.
 
     Args:
         root: Folder of ``0.json``, ``0.png`` and so on; ``$PPL_DATA/candle``, ``$PPL_DATA`` and

@@ -5,10 +5,6 @@ from typing import TYPE_CHECKING
 from ppl_models.faces import lazy
 
 if TYPE_CHECKING:
-    from ppl_models.inference.metrics.attributions import (
-        GuideMean as GuideMean,
-        jacobians as jacobians,
-    )
     from ppl_models.inference.metrics.by_modality import (
         modality_scores as modality_scores,
     )
@@ -24,25 +20,8 @@ if TYPE_CHECKING:
         ImageClassifier as ImageClassifier,
         image_classifier as image_classifier,
     )
-    from ppl_models.inference.metrics.code_table import (
-        CodeTable as CodeTable,
-        from_anndata as from_anndata,
-        from_arrays as from_arrays,
-    )
     from ppl_models.inference.metrics.coherence import (
         cross_coherence as cross_coherence,
-    )
-    from ppl_models.inference.metrics.concepts import (
-        Concepts as Concepts,
-        OrthogonalSolution as OrthogonalSolution,
-        closed_form_dma as closed_form_dma,
-        closed_form_ima as closed_form_ima,
-        concept_alignment as concept_alignment,
-        discover_concepts as discover_concepts,
-    )
-    from ppl_models.inference.metrics.decoding import (
-        PairDecoder as PairDecoder,
-        decoder as decoder,
     )
     from ppl_models.inference.metrics.denoisers import (
         Denoised as Denoised,
@@ -61,10 +40,87 @@ if TYPE_CHECKING:
         upsnr as upsnr,
         upsnr_interval as upsnr_interval,
     )
-    from ppl_models.inference.metrics.encoding import (
+    from ppl_models.inference.metrics.disentanglement.attributions import (
+        GuideMean as GuideMean,
+        jacobians as jacobians,
+    )
+    from ppl_models.inference.metrics.disentanglement.boosted_trees import (
+        dci as dci,
+        dci_hist as dci_hist,
+    )
+    from ppl_models.inference.metrics.disentanglement.code_table import (
+        CodeTable as CodeTable,
+        from_anndata as from_anndata,
+        from_arrays as from_arrays,
+    )
+    from ppl_models.inference.metrics.disentanglement.concepts import (
+        Concepts as Concepts,
+        OrthogonalSolution as OrthogonalSolution,
+        closed_form_dma as closed_form_dma,
+        closed_form_ima as closed_form_ima,
+        concept_alignment as concept_alignment,
+        discover_concepts as discover_concepts,
+    )
+    from ppl_models.inference.metrics.disentanglement.decoding import (
+        PairDecoder as PairDecoder,
+        decoder as decoder,
+    )
+    from ppl_models.inference.metrics.disentanglement.downstream_tasks import (
+        downstream as downstream,
+        fairness as fairness,
+        reduced_downstream as reduced_downstream,
+        strong_downstream as strong_downstream,
+    )
+    from ppl_models.inference.metrics.disentanglement.encoding import (
         encode as encode,
         is_redrawn as is_redrawn,
         sampler_of as sampler_of,
+    )
+    from ppl_models.inference.metrics.disentanglement.generativeness import (
+        counterfactual_generativeness as counterfactual_generativeness,
+        donor_generativeness as donor_generativeness,
+    )
+    from ppl_models.inference.metrics.disentanglement.information import (
+        mig as mig,
+        modularity as modularity,
+        mutual_information as mutual_information,
+    )
+    from ppl_models.inference.metrics.disentanglement.information_entropy import (
+        med as med,
+        med_miller_madow as med_miller_madow,
+    )
+    from ppl_models.inference.metrics.disentanglement.interventional import (
+        irs as irs,
+        unconfoundedness as unconfoundedness,
+    )
+    from ppl_models.inference.metrics.disentanglement.linear_probes import (
+        explicitness as explicitness,
+        logistic_informativeness as logistic_informativeness,
+        sap as sap,
+        sap_continuous as sap_continuous,
+    )
+    from ppl_models.inference.metrics.disentanglement.matching import (
+        PermutationTest as PermutationTest,
+        mcc_permutation_test as mcc_permutation_test,
+        mean_correlation as mean_correlation,
+    )
+    from ppl_models.inference.metrics.disentanglement.sampler import (
+        Sampler as Sampler,
+    )
+    from ppl_models.inference.metrics.disentanglement.suite import (
+        GROUP as GROUP,
+        METRICS as METRICS,
+        STANDARD as STANDARD,
+        attach as attach,
+        evaluate as evaluate,
+    )
+    from ppl_models.inference.metrics.disentanglement.unsupervised import (
+        udr as udr,
+        unsupervised_scores as unsupervised_scores,
+    )
+    from ppl_models.inference.metrics.disentanglement.votes import (
+        beta_vae_score as beta_vae_score,
+        factor_vae_score as factor_vae_score,
     )
     from ppl_models.inference.metrics.feature_distance import (
         FeatureDistance as FeatureDistance,
@@ -98,149 +154,109 @@ if TYPE_CHECKING:
         reconstruct_images as reconstruct_images,
         sample_images as sample_images,
     )
-    from ppl_models.inference.metrics.generativeness import (
-        counterfactual_generativeness as counterfactual_generativeness,
-        donor_generativeness as donor_generativeness,
-    )
     from ppl_models.inference.metrics.influences import (
         influence as influence,
         kde_influence as kde_influence,
-    )
-    from ppl_models.inference.metrics.information import (
-        mig as mig,
-        modularity as modularity,
-        mutual_information as mutual_information,
-    )
-    from ppl_models.inference.metrics.information_entropy import (
-        med as med,
-        med_miller_madow as med_miller_madow,
-    )
-    from ppl_models.inference.metrics.interventional import (
-        irs as irs,
-        unconfoundedness as unconfoundedness,
-    )
-    from ppl_models.inference.metrics.linear_probes import (
-        explicitness as explicitness,
-        logistic_informativeness as logistic_informativeness,
-        sap as sap,
-        sap_continuous as sap_continuous,
-    )
-    from ppl_models.inference.metrics.matching import (
-        PermutationTest as PermutationTest,
-        mcc_permutation_test as mcc_permutation_test,
-        mean_correlation as mean_correlation,
     )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
     )
-    from ppl_models.inference.metrics.sampler import (
-        Sampler as Sampler,
-    )
-    from ppl_models.inference.metrics.suite import (
-        GROUP as GROUP,
-        METRICS as METRICS,
-        STANDARD as STANDARD,
-        attach as attach,
-        evaluate as evaluate,
-    )
-    from ppl_models.inference.metrics.unsupervised import (
-        udr as udr,
-        unsupervised_scores as unsupervised_scores,
-    )
     from ppl_models.inference.metrics.user_networks import (
         user_features as user_features,
-    )
-    from ppl_models.inference.metrics.votes import (
-        beta_vae_score as beta_vae_score,
-        factor_vae_score as factor_vae_score,
     )
 
 _HOMES = {
     "CanonicalSpace": "canonical",
     "Checkpoint": "checkpoints",
     "Checkpoints": "checkpoints",
-    "CodeTable": "code_table",
-    "Concepts": "concepts",
+    "CodeTable": "disentanglement.code_table",
+    "Concepts": "disentanglement.concepts",
     "Denoised": "denoisers",
     "FeatureDistance": "feature_distance",
     "FeatureNetwork": "feature_networks",
     "FrechetDistance": "feature_distance",
-    "GROUP": "suite",
-    "GuideMean": "attributions",
+    "GROUP": "disentanglement.suite",
+    "GuideMean": "disentanglement.attributions",
     "ImageClassifier": "classifiers",
-    "METRICS": "suite",
+    "METRICS": "disentanglement.suite",
     "Moments": "frechet",
-    "OrthogonalSolution": "concepts",
-    "PairDecoder": "decoding",
-    "PermutationTest": "matching",
-    "STANDARD": "suite",
-    "Sampler": "sampler",
+    "OrthogonalSolution": "disentanglement.concepts",
+    "PairDecoder": "disentanglement.decoding",
+    "PermutationTest": "disentanglement.matching",
+    "STANDARD": "disentanglement.suite",
+    "Sampler": "disentanglement.sampler",
     "UMSE": "denoising",
-    "attach": "suite",
-    "beta_vae_score": "votes",
+    "attach": "disentanglement.suite",
+    "beta_vae_score": "disentanglement.votes",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
-    "closed_form_dma": "concepts",
-    "closed_form_ima": "concepts",
-    "concept_alignment": "concepts",
-    "counterfactual_generativeness": "generativeness",
+    "closed_form_dma": "disentanglement.concepts",
+    "closed_form_ima": "disentanglement.concepts",
+    "concept_alignment": "disentanglement.concepts",
+    "counterfactual_generativeness": "disentanglement.generativeness",
     "cross_coherence": "coherence",
-    "decoder": "decoding",
+    "dci": "disentanglement.boosted_trees",
+    "dci_hist": "disentanglement.boosted_trees",
+    "decoder": "disentanglement.decoding",
     "denoise": "denoisers",
     "denoising_scores": "denoisers",
-    "discover_concepts": "concepts",
+    "discover_concepts": "disentanglement.concepts",
     "distance_table": "feature_distance",
-    "donor_generativeness": "generativeness",
-    "encode": "encoding",
-    "evaluate": "suite",
-    "explicitness": "linear_probes",
+    "donor_generativeness": "disentanglement.generativeness",
+    "downstream": "disentanglement.downstream_tasks",
+    "encode": "disentanglement.encoding",
+    "evaluate": "disentanglement.suite",
+    "explicitness": "disentanglement.linear_probes",
     "extrapolated_distance": "frechet",
-    "factor_vae_score": "votes",
+    "factor_vae_score": "disentanglement.votes",
+    "fairness": "disentanglement.downstream_tasks",
     "few_shot_accuracy": "few_shot",
     "frechet_bias": "frechet",
     "frechet_distance": "frechet",
-    "from_anndata": "code_table",
-    "from_arrays": "code_table",
+    "from_anndata": "disentanglement.code_table",
+    "from_arrays": "disentanglement.code_table",
     "image_classifier": "classifiers",
     "influence": "influences",
-    "irs": "interventional",
-    "is_redrawn": "encoding",
-    "jacobians": "attributions",
+    "irs": "disentanglement.interventional",
+    "is_redrawn": "disentanglement.encoding",
+    "jacobians": "disentanglement.attributions",
     "kde_influence": "influences",
     "kernel_distance": "frechet",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
-    "logistic_informativeness": "linear_probes",
-    "mcc_permutation_test": "matching",
-    "mean_correlation": "matching",
+    "logistic_informativeness": "disentanglement.linear_probes",
+    "mcc_permutation_test": "disentanglement.matching",
+    "mean_correlation": "disentanglement.matching",
     "mean_upsnr": "denoising",
-    "med": "information_entropy",
-    "med_miller_madow": "information_entropy",
-    "mig": "information",
+    "med": "disentanglement.information_entropy",
+    "med_miller_madow": "disentanglement.information_entropy",
+    "mig": "disentanglement.information",
     "modality_scores": "by_modality",
-    "modularity": "information",
-    "mutual_information": "information",
+    "modularity": "disentanglement.information",
+    "mutual_information": "disentanglement.information",
     "nearest_mean_accuracy": "few_shot",
     "pca_features": "feature_networks",
     "psnr": "denoising",
     "random_features": "feature_networks",
     "reconstruct_images": "generated_images",
+    "reduced_downstream": "disentanglement.downstream_tasks",
     "relatedness": "related",
     "sample_images": "generated_images",
-    "sampler_of": "encoding",
-    "sap": "linear_probes",
-    "sap_continuous": "linear_probes",
+    "sampler_of": "disentanglement.encoding",
+    "sap": "disentanglement.linear_probes",
+    "sap_continuous": "disentanglement.linear_probes",
     "save_features": "feature_files",
+    "strong_downstream": "disentanglement.downstream_tasks",
     "subsample_references": "denoisers",
-    "udr": "unsupervised",
+    "udr": "disentanglement.unsupervised",
     "umse": "denoising",
     "umse_bootstrap": "denoising",
     "umse_interval": "denoising",
     "umse_over_images": "denoising",
-    "unconfoundedness": "interventional",
-    "unsupervised_scores": "unsupervised",
+    "unconfoundedness": "disentanglement.interventional",
+    "unsupervised_scores": "disentanglement.unsupervised",
     "upsnr": "denoising",
     "upsnr_interval": "denoising",
     "user_features": "user_networks",

@@ -26,7 +26,7 @@ from ppl_models.inference.metrics.denoising import (
     umse_over_images,
     upsnr,
 )
-from ppl_models.inference.metrics.results import VERSIONS
+from ppl_models.inference.metrics.disentanglement.results import VERSIONS
 from ppl_models.inference.posterior.prediction import ROWS, by_rows
 from ppl_models.inference.posterior.support import as_fitted
 from ppl_models.inference.posterior.told_alone import generated

@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ppl_models.inference.metrics.disentanglement.results import VERSIONS
 from ppl_models.inference.metrics.feature_networks import FeatureNetwork
 from ppl_models.inference.metrics.frechet import (
     Moments,
@@ -25,7 +26,6 @@ from ppl_models.inference.metrics.frechet import (
     frechet_distance,
     kernel_distance,
 )
-from ppl_models.inference.metrics.results import VERSIONS
 
 NUMBERS = ("value", "error", "bias")  # of one model; all else is of the comparison
 
@@ -247,4 +247,4 @@ def _dataset(values: Mapping[str, FeatureDistance], dim: str | None) -> xr.Datas
         f"digest[{some.network}]": some.digest,
         **({} if dim is None else {dim: list(values)}),
     }
-    return xr.Dataset(found, coords, {**VERSIONS, "version_torch": torch.__version__})
+    return xr.Dataset(found, coords, {**VERSIONS, "version_torch": str(torch.__version__)})

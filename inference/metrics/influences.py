@@ -298,8 +298,8 @@ def _chunks(pair: Pair, table: Table, trained: Table, size: int) -> Iterator[Chu
             start += len(index)
 
 
-def _seed(seed: int, *key: int) -> int:
-    return generator(seed, DRAW, *key).initial_seed()
+def _seed(seed: int, checkpoint: int, purpose: int, start: int) -> int:
+    return generator(seed, DRAW, purpose, checkpoint, start).initial_seed()
 
 
 def _host(values: Tensor) -> Array:

@@ -168,7 +168,7 @@ def slots(pair: nn.Module, prefixes: Sequence[str]) -> list[list[str]]:
             raise ValueError(unknown("name of parameters", prefix, parts | set(known)))
     found: dict[int, list[str]] = {}
     for root, module in pair.named_modules():  # each module once, by one of its names
-        for name, parameter in module.named_parameters(root, recurse=False):
+        for name, parameter in module.named_parameters(root, False, False):
             names = called.get(id(parameter), [])
             if not prefixes or any(_under(n, prefix) for n in names for prefix in prefixes):
                 found.setdefault(id(parameter), []).extend([name] if names else [])
@@ -236,9 +236,9 @@ def state_of(pair: nn.Module, state: Mapping[str, Tensor], what: str) -> dict[st
                 f"{tuple(own.shape)}"
             )
     found = {}
-    for prefix, module in pair.named_modules():
-        for name in (*module._parameters, *module._buffers):
-            full = f"{prefix}.{name}" if prefix else name
-            if full in kept:  # buffers that are not kept stay as they are
-                found[full] = state[full].detach().to(kept[full], copy=True)
+    for root, module in pair.named_modules():  # each module once, by one of its names
+        for every in (module.named_parameters, module.named_buffers):
+            for name, _ in every(root, recurse=False, remove_duplicate=False):
+                if name in kept:  # buffers that are not kept stay as they are
+                    found[name] = state[name].detach().to(kept[name], copy=True)
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.config import unknown
-from ppl_models.inference.metrics.results import CODE, FACTOR
+from ppl_models.inference.metrics.disentanglement.results import CODE, FACTOR
 from ppl_models.inference.plots.fit_checks import TEXT, axes
 from ppl_models.printable import in_figure
 

@@ -91,7 +91,7 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _tell(scores: xr.Dataset, path: Path, as_json: bool) -> None:
-    from ppl_models.inference.metrics.suite import numbers
+    from ppl_models.inference.metrics.disentanglement.suite import numbers
 
     found = numbers(scores)
     if as_json:

@@ -44,8 +44,25 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement",
         about="The suite of metrics of the study, each as in its own paper, from one table of "
         "codes.",
-        functions=(),
+        functions=(
+            *("evaluate", "encode", "from_arrays", "from_anndata", "mutual_information", "mig"),
+            *("modularity", "explicitness", "dci", "sap", "sap_continuous", "irs"),
+            *("beta_vae_score", "factor_vae_score", "unsupervised_scores", "udr", "downstream"),
+            *("reduced_downstream", "strong_downstream", "fairness"),
+        ),
         family="codes",
+        departs=(
+            "rows to fit on and rows to ask are drawn without replacement, none of them twice",
+            "edge cases have documented values, where the study's code fails or divides by 0",
+            "FactorVAE and IRS count codes that are kept; the study's code gives a mask's length, "
+            "or a sum",
+            "explicitness is of multinomial regressions; older ones were one against the rest",
+        ),
+        limits=(
+            "on rows whose factors are correlated all of them flatter",
+            "bins, numbers of rows and classifiers are part of each metric: values of other "
+            "settings are no values to compare with",
+        ),
     ),
     "med": MetricPaper(
         title="An Empirical Study on Disentanglement of Negative-free Contrastive Learning",
@@ -55,8 +72,17 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         task="disentanglement of wide codes",
         about="Disentanglement from mutual information alone, so that codes of a thousand "
         "dimensions can be judged, and of the few best codes of each factor.",
-        functions=(),
+        functions=("med", "med_miller_madow", "logistic_informativeness"),
         family="codes",
+        departs=(
+            "a correction of the bias of mutual information (Miller and Madow) stands beside it "
+            "under its own name",
+            "factors that no code tells are left out; the released code divides 0 by 0",
+        ),
+        limits=(
+            "codes that tell nothing lower MED, the more of them there are and the fewer the "
+            "rows: compare it at equal numbers of both, and top-k across widths",
+        ),
     ),
     "causal_metrics": MetricPaper(
         title="On Causally Disentangled Representations",

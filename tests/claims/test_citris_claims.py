@@ -14,7 +14,7 @@ from worlds.citris_by_hand import batch_for, both_losses, built
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.inference.metrics.block_r2 import BlockScores, block_r2
+from ppl_models.inference.metrics.disentanglement.block_r2 import BlockScores, block_r2
 from ppl_models.inference.plots.samples import mosaic
 
 matplotlib.use("Agg")

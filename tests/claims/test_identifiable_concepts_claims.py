@@ -181,8 +181,8 @@ def test_images_of_bars(record):
     )
     seen = min(colours["ima"]) > 0.99 > max(colours["dma"] + without["ima"])
     record(
-        "identifiable_concepts: 3b, ColorBar: IMA finds the factors, DMA does not; without the "
-        "warp of the colour IMA warns and does not",
+        "identifiable_concepts: 3b, ColorBar: IMA above 0.99, DMA, whose assumption fails, below; "
+        "without the warp of the colour IMA warns and is below",
         paper="IMA perfect",
         ours=f"IMA {spread(colours['ima'], digits=3)}",
         baseline=f"DMA {spread(colours['dma'], digits=3)}; no warp, IMA "
@@ -247,17 +247,19 @@ def in_lists(found: list[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [scores[name] for scores in found] for name in found[0]}
 
 
-def test_trained_encoders(record):
+TRAINED = "6,000 rows with noise 0.02, Adam 3e-3 falling to 0, batches of 256"
+
+
+def test_a_trained_encoder_of_vectors(record):
     """Check 4."""
 
     def flat() -> nn.Module:
         return nn.Sequential(nn.Linear(48, 128), nn.Softplus(), nn.Linear(128, COUNT))
 
-    vectors = [learnt(disjoint, normal_factors, flat, 1.0, 3_000, seed) for seed in SEEDS]
-    margins = [s["DMA"] - max(s[name] for name in ("units", "PCA", "ICA")) for s in vectors]
+    found = [learnt(disjoint, normal_factors, flat, 1.0, 10_000, seed) for seed in SEEDS]
+    margins = [s["DMA"] - max(s[name] for name in ("units", "PCA", "ICA")) for s in found]
     holds = min(margins) >= 0.2
-    scores = in_lists(vectors)
-    trained = "6,000 rows with noise 0.02, Adam 3e-3 falling to 0, batches of 256"
+    scores = in_lists(found)
     record(
         "identifiable_concepts: 4, trained encoder, disjoint vectors: DMA beats units, PCA and "
         "ICA by at least 0.2 at each seed",
@@ -265,21 +267,26 @@ def test_trained_encoders(record):
         ours=f"DMA {spread(scores.pop('DMA'))}; least margin {min(margins):.2f}",
         baseline=told(scores),
         holds="yes" if holds else "no",
-        settings=f"48-128-4, softplus, {trained}, 3,000 steps; {SEARCH}; other {ROWS} rows; seeds "
-        "0-2",
+        note="first attempt, 3,000 steps of training: DMA 0.66 (0.16), least margin 0.19; the "
+        "encoder's gradients settle later than its error",
+        settings=f"48-128-4, softplus, {TRAINED}, 10,000 steps; {SEARCH}; other {ROWS} rows; "
+        "seeds 0-2",
     )
-    images = in_lists(
-        [learnt(four_bars, level_factors_of_four, OfImages, 10.0, 1_000, s) for s in SEEDS]
-    )
+    assert holds, found
+
+
+def test_trained_encoders(record):
+    """Check 4, reported."""
+    found = [learnt(four_bars, level_factors_of_four, OfImages, 10.0, 1_000, s) for s in SEEDS]
+    scores = in_lists(found)
     record(
         "identifiable_concepts: 4a, trained convolutional encoder, FourBars",
         paper="",
-        ours=f"DMA {spread(images.pop('DMA'))}",
-        baseline=told(images),
+        ours=f"DMA {spread(scores.pop('DMA'))}",
+        baseline=told(scores),
         settings="two convolutions (16, 32) of softplus units and a linear layer, images / 10, "
-        f"{trained}, 1,000 steps; {SEARCH}; other {ROWS} rows; seeds 0-2",
+        f"{TRAINED}, 1,000 steps; {SEARCH}; other {ROWS} rows; seeds 0-2",
     )
-    assert holds, vectors
 
 
 def uniform_factors(rows: int, correlation: float, seed: int) -> Tensor:

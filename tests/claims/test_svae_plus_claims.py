@@ -14,7 +14,7 @@ from claims.measuring import run_all, spread
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.data.render import perturb_sim
-from ppl_models.inference.metrics import matching
+from ppl_models.inference.metrics.disentanglement import matching
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims

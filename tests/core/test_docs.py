@@ -66,7 +66,7 @@ def test_lines_of_the_readme_fit_a_screen():
     "page",
     [
         *("causal", "covariates", "diagnostics", "games", "guides", "measures", "sets"),
-        *("training", "views", "metrics/codes"),
+        *("training", "views", "metrics", "metrics/codes"),
     ],
 )
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_models.inference.metrics.block_r2 import BlockScores, block_r2
+from ppl_models.inference.metrics.disentanglement.block_r2 import BlockScores, block_r2
 
 
 def known(rows=2000, seed=0):

@@ -9,7 +9,7 @@ from worlds.pages import run_page
 
 from ppl_models.data import Table
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.generativeness import Classify
+from ppl_models.inference.metrics.disentanglement.generativeness import Classify
 
 SHAPE = (5, 4, 3)
 KINDS = {"row": tuple("abcde"), "column": tuple("wxyz")}

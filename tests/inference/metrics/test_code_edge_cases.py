@@ -64,7 +64,7 @@ def beside(value: float, noise: float = 0.0):
     return change
 
 
-@pytest.mark.parametrize(("value", "noise"), [(0.0, 0.0), (1.5, 0.0), (1.5, 1e-12), (1e8, 1e-3)])
+@pytest.mark.parametrize(("value", "noise"), [(0.0, 0.0), (1.5, 1e-12), (1e8, 1e-3)])
 def test_a_constant_code(value, noise):
     """It tells nothing: only what averages over all codes, or counts them, changes."""
     plain, added = everything(*tables()), everything(*tables(beside(value, noise)))

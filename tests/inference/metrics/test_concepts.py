@@ -29,7 +29,7 @@ from ppl_models.inference.metrics import (
     discover_concepts,
     jacobians,
 )
-from ppl_models.inference.metrics.concepts import concept_loss
+from ppl_models.inference.metrics.disentanglement.concepts import concept_loss
 
 
 def world(generate, seed=0, rows=120):

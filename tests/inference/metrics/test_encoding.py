@@ -13,7 +13,7 @@ import torch
 import ppl_models as zoo
 from ppl_models import data
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.encoding import is_redrawn, table_of
+from ppl_models.inference.metrics.disentanglement.encoding import is_redrawn, table_of
 
 SPRITES = data.factor_data("mini_dsprites")
 ROWS = SPRITES.dataset(train=50, validation=10, test=40)

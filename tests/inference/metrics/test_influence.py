@@ -222,6 +222,7 @@ def test_weights_that_are_tied_or_single_numbers_count_once():
             super().__init__(config)
             self.scale = nn.Parameter(torch.tensor(0.7))
             self.alias = self.decoder  # a module of two names
+            self.same = self.scale  # and a parameter
             self.guide.factors["z"].net.mean.bias.requires_grad_(False)
             self.guide.factors["z"].net.log_scale = self.twin = nn.Parameter(torch.zeros(L))
 
@@ -232,7 +233,9 @@ def test_weights_that_are_tied_or_single_numbers_count_once():
     class Scaled(ClosedForm):
         def rows(self, run):
             pair = run.model.__self__
-            return super().rows(run) * pair.scale + pair.twin.sum() * run.batch["x"].sum(-1)
+            return super().rows(run) * pair.scale * pair.same + pair.twin.sum() * run.batch[
+                "x"
+            ].sum(-1)
 
     train, loss = table(4), Scaled()
     weights = pair.state_dict()

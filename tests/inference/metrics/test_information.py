@@ -10,7 +10,7 @@ from sklearn.metrics import mutual_info_score
 from worlds.code_tables import CODES, VALUES, golden, independent_factors
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import information
+from ppl_models.inference.metrics.disentanglement import information
 
 
 def drawn(rows=300, codes=6, seed=0):

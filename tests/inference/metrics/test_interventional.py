@@ -9,7 +9,7 @@ import pytest
 from worlds.code_tables import CODES, VALUES, golden
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.interventional import irs_matrix, strongest_codes
+from ppl_models.inference.metrics.disentanglement.interventional import irs_matrix, strongest_codes
 
 
 def drawn(rows=400, seed=0):

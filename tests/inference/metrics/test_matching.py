@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from ppl_models.inference.metrics.matching import (
+from ppl_models.inference.metrics.disentanglement import matching as matching_module
+from ppl_models.inference.metrics.disentanglement.matching import (
     correlations,
     matching,
     mcc_permutation_test,
@@ -128,7 +129,7 @@ def test_the_permutation_test_in_parts_and_by_seed(monkeypatch):
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(one.null, same.null) and not torch.equal(one.null, other.null)
     # In parts of 7 orders the draws are the same numbers.
-    monkeypatch.setattr("ppl_models.inference.metrics.matching.AT_ONCE", 7 * factors.numel())
+    monkeypatch.setattr(matching_module, "AT_ONCE", 7 * factors.numel())
     parts = mcc_permutation_test(codes, factors, permutations=30)
     torch.testing.assert_close(parts.null, one.null)
 

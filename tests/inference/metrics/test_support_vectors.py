@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
-from ppl_models.inference.metrics.support_vectors import in_order, machines
+from ppl_models.inference.metrics.disentanglement.support_vectors import in_order, machines
 
 
 def drawn(values: int, scale: float, shift: float, seed: int = 0):

@@ -17,7 +17,7 @@ from worlds.code_tables import CODES, VALUES, golden, models_of_one_set
 from worlds.given_codes import covariance_of, rows_with
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics import unsupervised
+from ppl_models.inference.metrics.disentanglement import unsupervised
 
 SCORES = (
     *("gaussian_total_correlation", "gaussian_wasserstein"),

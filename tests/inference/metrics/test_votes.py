@@ -10,7 +10,7 @@ from worlds.code_tables import SIZES, unit
 from worlds.voted_codes import BETA_VAE, FACTOR_VAE, VOTES, golden_sampler, sampler
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.votes import distances, least_varying
+from ppl_models.inference.metrics.disentanglement.votes import distances, least_varying
 
 GRID = np.array(list(itertools.product(range(2), range(3))))
 LOOK = np.random.default_rng(5).normal(size=(6, 3))  # codes of a grid of two factors

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppl_models.inference import metrics, plots
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.disentanglement.results import result
 
 matplotlib.use("Agg")
 TABLE = metrics.from_arrays(np.eye(40)[:, :30], np.arange(80).reshape(40, 2) % 3)

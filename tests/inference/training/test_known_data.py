@@ -10,7 +10,7 @@ from ppl_models import build, data, inference
 from ppl_models.data import Table
 from ppl_models.inference import metrics
 from ppl_models.inference.diagnostics.debug import debug
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.disentanglement.results import result
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training import run_description
 

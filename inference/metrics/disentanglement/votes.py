@@ -11,9 +11,9 @@ import xarray as xr
 
 from ppl_models.config import at_least, check_seed
 from ppl_models.data.tables.seeds import numpy_generator
-from ppl_models.inference.metrics.code_table import CodeTable, from_arrays
-from ppl_models.inference.metrics.results import CODE, FACTOR, result
-from ppl_models.inference.metrics.sampler import Sampler
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable, from_arrays
+from ppl_models.inference.metrics.disentanglement.results import CODE, FACTOR, result
+from ppl_models.inference.metrics.disentanglement.sampler import Sampler
 
 Array = np.ndarray[Any, Any]
 Source = CodeTable | Sampler

@@ -18,8 +18,8 @@ from ppl_models.data.tables.from_parts import floats
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.data.tables.table import Table
 from ppl_models.guides.experts import MixtureOfNormals
-from ppl_models.inference.metrics.code_table import Array, CodeTable, from_arrays
-from ppl_models.inference.metrics.sampler import Sampler
+from ppl_models.inference.metrics.disentanglement.code_table import Array, CodeTable, from_arrays
+from ppl_models.inference.metrics.disentanglement.sampler import Sampler
 from ppl_models.inference.posterior.draws import guide_parameters
 from ppl_models.inference.posterior.groups import entry_name, host
 from ppl_models.inference.posterior.rows import Sites, conditioned, positions, undisturbed

@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 from scipy.special import xlogy
 
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.information import NONE, code_information
-from ppl_models.inference.metrics.results import result, several
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.information import NONE, code_information
+from ppl_models.inference.metrics.disentanglement.results import result, several
 
 Array = np.ndarray[Any, Any]
 SMALL = 1e-11  # added to every share, so that a code without information counts as uniform

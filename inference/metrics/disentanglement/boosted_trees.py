@@ -11,7 +11,7 @@ from scipy.stats import entropy
 
 from ppl_models.config import check_seed
 from ppl_models.data.tables.seeds import numpy_generator
-from ppl_models.inference.metrics.boosting import (
+from ppl_models.inference.metrics.disentanglement.boosting import (
     DEPTH,
     RATE,
     ROUNDS,
@@ -19,9 +19,9 @@ from ppl_models.inference.metrics.boosting import (
     boosted,
     presorted,
 )
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.linear_probes import check_alike
-from ppl_models.inference.metrics.results import mean_known, result
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.linear_probes import check_alike
+from ppl_models.inference.metrics.disentanglement.results import mean_known, result
 
 Array = np.ndarray[Any, Any]
 SMALL = 1e-11  # added to importances before logarithms, as in the study's code
@@ -150,23 +150,23 @@ def _dci(
 ) -> xr.Dataset:
     """Scores of classifiers that give, of a factor, importances and its values in both tables."""
     check_alike(train, test)
-    settings: dict[str, Any] = {}
     told = np.flatnonzero(train.told)
     dims, factors = train.codes.shape[1], len(train.told)
     importance = np.full((dims, factors), np.nan)
     accuracy = np.full((2, factors), np.nan)
     for factor in told:
         importance[:, factor], *guesses = fitted(int(factor))
-        for part, (guess, table) in enumerate(zip(guesses, (train, test), strict=True)):
-            accuracy[part, factor] = (guess == table.factors[:, factor]).mean()
+        for at, (guess, table) in enumerate(zip(guesses, (train, test), strict=True)):
+            accuracy[at, factor] = (guess == table.factors[:, factor]).mean()
     per_code, completeness = np.full(dims, np.nan), np.full(factors, np.nan)
     means = [float("nan")] * 2
     if len(told):
         per_code, completeness[told], *means = importance_scores(importance[:, told])
+    settings: dict[str, Any] = {}
     if len(told) < 2:
-        settings["reason"] = "fewer than two factors have more than one value"
+        settings = {"reason": "fewer than two factors have more than one value"}
     elif dims < 2:
-        settings["reason"] = "there is one code"
+        settings = {"reason": "there is one code"}
     values: dict[str, Any] = {
         f"{name}_disentanglement": means[0],
         f"{name}_disentanglement_per_code": (("code",), per_code),

@@ -13,8 +13,8 @@ import xarray as xr
 from scipy.special import xlogy
 
 from ppl_models.config import at_least
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.results import mean_known, result
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.results import mean_known, result
 
 Array = np.ndarray[Any, Any]
 NONE = 1e-10  # information of less than this, in nats, is rounding

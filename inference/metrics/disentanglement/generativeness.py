@@ -17,9 +17,9 @@ from torch import Tensor
 from ppl_models.config import at_least, check_seed
 from ppl_models.data.tables.seeds import numpy_generator
 from ppl_models.inference.metrics.classifiers import ImageClassifier
-from ppl_models.inference.metrics.code_table import Array, CodeTable
-from ppl_models.inference.metrics.decoding import PairDecoder
-from ppl_models.inference.metrics.results import CODE, FACTOR, result
+from ppl_models.inference.metrics.disentanglement.code_table import Array, CodeTable
+from ppl_models.inference.metrics.disentanglement.decoding import PairDecoder
+from ppl_models.inference.metrics.disentanglement.results import CODE, FACTOR, result
 
 Decode = Callable[[Tensor], Any] | PairDecoder
 Classify = Callable[[Any], Mapping[str, Any]]

@@ -19,7 +19,11 @@ import torch
 from torch import Tensor
 
 from ppl_models.config import at_least, check_seed, unknown
-from ppl_models.inference.metrics.attributions import Encoder, embedding_size, jacobians
+from ppl_models.inference.metrics.disentanglement.attributions import (
+    Encoder,
+    embedding_size,
+    jacobians,
+)
 
 KINDS = ("dma", "ima")
 STARTS = {"dma": 1, "ima": 5}  # IMA has local minima; the first start is the identity

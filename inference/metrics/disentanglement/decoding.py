@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_models.config import names, unknown
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.metrics.encoding import code_sites
+from ppl_models.inference.metrics.disentanglement.encoding import code_sites
 from ppl_models.inference.posterior.rows import chosen, conditioned, undisturbed
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.posterior.target import sites_of_rows

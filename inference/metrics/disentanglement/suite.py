@@ -10,26 +10,30 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.config import check_seed, names, unknown
-from ppl_models.inference.metrics.boosted_trees import dci, dci_hist
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.downstream import (
+from ppl_models.inference.metrics.disentanglement.boosted_trees import dci, dci_hist
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.downstream_tasks import (
     downstream,
     fairness,
     reduced_downstream,
     strong_downstream,
 )
-from ppl_models.inference.metrics.information import mig, modularity, mutual_information
-from ppl_models.inference.metrics.information_entropy import med, med_miller_madow
-from ppl_models.inference.metrics.interventional import irs, unconfoundedness
-from ppl_models.inference.metrics.linear_probes import (
+from ppl_models.inference.metrics.disentanglement.information import (
+    mig,
+    modularity,
+    mutual_information,
+)
+from ppl_models.inference.metrics.disentanglement.information_entropy import med, med_miller_madow
+from ppl_models.inference.metrics.disentanglement.interventional import irs, unconfoundedness
+from ppl_models.inference.metrics.disentanglement.linear_probes import (
     explicitness,
     logistic_informativeness,
     sap,
     sap_continuous,
 )
-from ppl_models.inference.metrics.sampler import Sampler
-from ppl_models.inference.metrics.unsupervised import unsupervised_scores
-from ppl_models.inference.metrics.votes import beta_vae_score, factor_vae_score
+from ppl_models.inference.metrics.disentanglement.sampler import Sampler
+from ppl_models.inference.metrics.disentanglement.unsupervised import unsupervised_scores
+from ppl_models.inference.metrics.disentanglement.votes import beta_vae_score, factor_vae_score
 from ppl_models.inference.posterior.groups import with_groups
 
 GROUP = "metrics"  # of an InferenceData

@@ -11,8 +11,8 @@ import sklearn
 import xarray as xr
 
 from ppl_models.config import whole
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.sampler import Sampler
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.sampler import Sampler
 from ppl_models.version import __version__
 
 CODE, FACTOR = "code", "factor"  # names of the dimensions

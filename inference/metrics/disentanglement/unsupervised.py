@@ -12,9 +12,13 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from ppl_models.config import unknown
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.information import Levels, binned_codes, information_between
-from ppl_models.inference.metrics.results import result
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.information import (
+    Levels,
+    binned_codes,
+    information_between,
+)
+from ppl_models.inference.metrics.disentanglement.results import result
 
 Array = np.ndarray[Any, Any]
 Agreement = Literal["lasso", "spearman"]

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.config import at_least
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.information import equal_width, factor_levels
-from ppl_models.inference.metrics.results import result, several
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.information import equal_width, factor_levels
+from ppl_models.inference.metrics.disentanglement.results import result, several
 
 Array = np.ndarray[Any, Any]
 

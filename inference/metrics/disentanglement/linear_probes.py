@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from ppl_models.inference.metrics.code_table import CodeTable
-from ppl_models.inference.metrics.information import factor_levels
-from ppl_models.inference.metrics.results import mean_known, result
-from ppl_models.inference.metrics.support_vectors import in_order, machines
+from ppl_models.inference.metrics.disentanglement.code_table import CodeTable
+from ppl_models.inference.metrics.disentanglement.information import factor_levels
+from ppl_models.inference.metrics.disentanglement.results import mean_known, result
+from ppl_models.inference.metrics.disentanglement.support_vectors import in_order, machines
 
 Array = np.ndarray[Any, Any]
 COST = 0.01  # of a row inside the margin of a machine
@@ -109,7 +109,8 @@ def sap(train: CodeTable, test: CodeTable) -> xr.Dataset:
     1711.00848, with the settings of the study's code). Of one code alone the second is 0.
 
     One cut of a line cannot tell a middle class from both sides, so a perfect code scores far
-    below 1. Machines are exact, see :mod:`~ppl_models.inference.metrics.support_vectors`.
+    below 1. Machines are exact, see
+    :mod:`~ppl_models.inference.metrics.disentanglement.support_vectors`.
 
     Args:
         train: Rows that the machines are fitted on.

@@ -197,7 +197,7 @@ def _probabilities(scores: Array) -> Array:
     if len(scores) == 1:
         second: Array = expit(scores)
         return second
-    shares = np.exp(scores - scores.max(0))
+    shares: Array = np.exp(scores - scores.max(0))
     shares /= shares.sum(0)
     return shares
 
