@@ -39,6 +39,9 @@ def metrics(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     parser.add_argument("--factors", metavar="SITE,SITE", help="labels that are factors (all)")
     parser.add_argument("--sites", metavar="SITE,SITE", help="latent sites that are codes (all)")
     parser.add_argument("--sampled", action="store_true", help="draws of the guide, not its means")
+    parser.add_argument(
+        "--votes", type=positive, default=10_000, help="of BetaVAE and FactorVAE (default 10000)"
+    )
     parser.add_argument("--bins", type=positive, default=20, help="of each code (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
     parser.add_argument("--file", type=Path, help=f"file to write (default DIR/{METRICS})")
@@ -55,7 +58,12 @@ def metrics(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         fitted, dataset = run_and_data(options, loader)
         table, population = _codes(fitted.pair, dataset, options)
         scores = measures.evaluate(
-            table, metrics=asked, population=population, bins=options.bins, seed=options.seed
+            table,
+            metrics=asked,
+            population=population,
+            votes=options.votes,
+            bins=options.bins,
+            seed=options.seed,
         )
         path = options.file or options.folder / METRICS
         save(as_inference_data({measures.GROUP: scores}, {}), path)

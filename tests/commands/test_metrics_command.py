@@ -54,6 +54,17 @@ def test_it_measures_every_cell_of_the_grid(capsys, folder, tmp_path):
     assert f"{float(scores.mig):8.4f}" in out and out.endswith(f"written to {tmp_path}/m.nc\n")
 
 
+def test_votes_may_be_of_images_that_are_drawn_anew(capsys, folder, tmp_path):
+    line = f"metrics {folder} --cells --redrawn --metrics factor_vae_score --votes 100"
+    code, out, _ = told(capsys, f"{line} --file {tmp_path}/m.nc --json")
+    run, description = inference.load(folder)
+    fresh = metrics.sampler_of(run.pair, data.factors_of(description["data"]))
+    exact = metrics.factor_vae_score(fresh, votes=100, test_votes=50)
+    assert code == 0 and json.loads(out)["factor_vae"] == float(exact.factor_vae)
+    told_by = load(tmp_path / "m.nc").metrics.factor_vae.attrs
+    assert told_by["population"] == "independent factors" and told_by["votes"] == 100
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

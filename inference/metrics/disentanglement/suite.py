@@ -47,8 +47,14 @@ class _Given:
     train: CodeTable
     test: CodeTable
     population: CodeTable | Sampler
+    votes: int
     bins: int
     seed: int
+
+    @property
+    def voting(self) -> dict[str, int]:
+        """Options of scores of votes; half as many votes are asked, as in the study."""
+        return {"votes": self.votes, "test_votes": max(1, self.votes // 2), "seed": self.seed}
 
 
 METRICS: dict[str, Callable[[_Given], xr.Dataset]] = {
@@ -64,8 +70,8 @@ METRICS: dict[str, Callable[[_Given], xr.Dataset]] = {
     "irs": lambda g: irs(g.train),
     "unconfoundedness": lambda g: unconfoundedness(g.train),
     "unsupervised_scores": lambda g: unsupervised_scores(g.train, g.bins),
-    "beta_vae_score": lambda g: beta_vae_score(g.population, seed=g.seed),
-    "factor_vae_score": lambda g: factor_vae_score(g.population, seed=g.seed),
+    "beta_vae_score": lambda g: beta_vae_score(g.population, **g.voting),
+    "factor_vae_score": lambda g: factor_vae_score(g.population, **g.voting),
     "med_miller_madow": lambda g: med_miller_madow(g.train, g.bins),
     "dci_hist": lambda g: dci_hist(g.train, g.test, seed=g.seed),
     "downstream": lambda g: downstream(g.train, g.test, seed=g.seed),
@@ -83,6 +89,7 @@ def evaluate(
     metrics: Sequence[str] = STANDARD,
     *,
     population: CodeTable | Sampler | None = None,
+    votes: int = 10_000,
     bins: int = 20,
     train_rows: int = 10_000,
     test_rows: int = 5_000,
@@ -101,6 +108,8 @@ def evaluate(
         metrics: Names of metrics, see :data:`METRICS`.
         population: What the votes of BetaVAE and FactorVAE are drawn from: ``table`` by default;
             a :class:`Sampler` where each image has a nuisance that is to be drawn anew.
+        votes: Votes that a classifier is fitted on; it is asked half as many. Of a sampler each
+            costs 64 or 128 images.
         bins: Bins of equal width of each code.
         train_rows: Rows to fit on, where ``table`` is split.
         test_rows: Rows to ask.
@@ -124,7 +133,7 @@ def evaluate(
         for what in ("code_names", "factor_names"):
             if getattr(train, what) != getattr(test, what):
                 raise ValueError(f"the test table has other {what} than the table")
-    given = _Given(train, test, table if population is None else population, bins, seed)
+    given = _Given(train, test, table if population is None else population, votes, bins, seed)
     found = {name: METRICS[name](given) for name in dict.fromkeys(metrics)}
     parts = list(found.values())
     whole = xr.Dataset(

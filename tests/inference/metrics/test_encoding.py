@@ -88,6 +88,34 @@ def test_noise_that_is_no_factor_is_seen_and_recorded():
     assert of_pixel.scale is None and of_pixel.code_names[-1] == "z[3]"
 
 
+def test_a_sampler_encodes_any_combination_with_nuisance_drawn_anew(vae):
+    still = metrics.sampler_of(vae, SPRITES)
+    classes = SPRITES.classes(np.array([7, 4000, 3]))
+    found = still.encoded(classes, np.random.default_rng(0))
+    np.testing.assert_allclose(found, metrics.encode(vae, SPRITES, [7, 4000, 3]).codes, atol=1e-6)
+    assert still.factor_sizes == SPRITES.factor_sizes and still.code_names == (
+        "z[0]",
+        "z[1]",
+        "z[2]",
+    )
+    assert still.source["nuisance"] == "drawn anew at each look"
+
+    noisy = data.factor_data("noisy_dsprites")
+    of_pixels = metrics.sampler_of(lambda batch: batch["x"][:, :4], noisy)
+    same = np.repeat(noisy.classes(np.array([5])), 3, axis=0)
+    looks = of_pixels.encoded(same, np.random.default_rng(0))
+    assert len(np.unique(looks, axis=0)) == 3  # one cell, three looks
+    assert (looks == of_pixels.encoded(same, np.random.default_rng(0))).all()
+    drawn = metrics.sampler_of(vae, SPRITES, sampled=True)
+    one, other = (drawn.encoded(classes, np.random.default_rng(s)) for s in (0, 1))
+    assert (one != other).all()
+
+
+def test_a_sampler_wants_every_combination():
+    with pytest.raises(ValueError, match=r"candle_like has 12546 of 21600 combinations"):
+        metrics.sampler_of(lambda batch: batch["x"], data.factor_data("candle_like"))
+
+
 def test_codes_that_hang_on_a_label_take_its_most_probable_class():
     digits = data.load("digits")
     pair = zoo.build("m2", digits, hidden=(8,), latent=2)

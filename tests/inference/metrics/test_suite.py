@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppl_models.inference import metrics
-from ppl_models.inference.metrics.disentanglement import boosted_trees, suite
+from ppl_models.inference.metrics.disentanglement import boosted_trees
 from ppl_models.inference.posterior.export import load, save
 from ppl_models.inference.posterior.groups import as_inference_data, groups_of
 
@@ -21,26 +21,20 @@ def table(rows: int = 240, seed: int = 0) -> metrics.CodeTable:
     return metrics.from_arrays(codes, factors, source={"pair": "none"})
 
 
-@pytest.fixture
-def few_votes(monkeypatch):
-    """What is drawn, with fewer votes: their number is the study's by default."""
-    for name in ("beta_vae_score", "factor_vae_score"):
-        whole = getattr(suite, name)
-        monkeypatch.setattr(
-            suite, name, lambda g, seed, f=whole: f(g, votes=200, test_votes=100, seed=seed)
-        )
+VOTES = {"votes": 200}  # the study has 10,000
 
 
-def test_together_they_are_what_they_are_one_by_one(few_votes):
+def test_together_they_are_what_they_are_one_by_one():
     rows = table()
     train, test = rows.split(160, 80, seed=3)
-    whole = metrics.evaluate(rows, train_rows=160, test_rows=80, seed=3)
+    whole = metrics.evaluate(rows, train_rows=160, test_rows=80, seed=3, **VOTES)
     alone = [
         metrics.mig(train), metrics.modularity(train), metrics.med(train), metrics.irs(train),
         metrics.unconfoundedness(train), metrics.unsupervised_scores(train),
         metrics.explicitness(train, test), metrics.sap(train, test),
         metrics.dci(train, test, seed=3), metrics.sap_continuous(train),
-        suite.beta_vae_score(rows, seed=3), suite.factor_vae_score(rows, seed=3),
+        metrics.beta_vae_score(rows, votes=200, test_votes=100, seed=3),
+        metrics.factor_vae_score(rows, votes=200, test_votes=100, seed=3),
         metrics.mutual_information(train), metrics.logistic_informativeness(train, test),
     ]  # fmt: skip
     assert {name for part in alone for name in part.data_vars} == set(whole.data_vars)
@@ -70,11 +64,11 @@ def test_trees_are_grown_once(monkeypatch):
     assert counts["dci", "reduced_downstream"] == counts["reduced_downstream",]
 
 
-def test_seeds_decide_and_the_global_random_state_is_left_alone(few_votes):
+def test_seeds_decide_and_the_global_random_state_is_left_alone():
     np.random.seed(5)
     torch.manual_seed(5)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    one, again, other = (metrics.evaluate(table(), seed=s) for s in (0, 0, 1))
+    one, again, other = (metrics.evaluate(table(), seed=s, **VOTES) for s in (0, 0, 1))
     assert (np.random.get_state()[1] == before[0]).all()
     assert torch.equal(torch.get_rng_state(), before[1])
     assert one.equals(again) and not one.equals(other)
