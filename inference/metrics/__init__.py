@@ -44,6 +44,10 @@ if TYPE_CHECKING:
         GuideMean as GuideMean,
         jacobians as jacobians,
     )
+    from ppl_models.inference.metrics.disentanglement.block_r2 import (
+        BlockScores as BlockScores,
+        block_r2 as block_r2,
+    )
     from ppl_models.inference.metrics.disentanglement.boosted_trees import (
         dci as dci,
         dci_hist as dci_hist,
@@ -101,8 +105,12 @@ if TYPE_CHECKING:
     )
     from ppl_models.inference.metrics.disentanglement.matching import (
         PermutationTest as PermutationTest,
+        Scores as Scores,
+        correlations as correlations,
+        matching as matching,
         mcc_permutation_test as mcc_permutation_test,
         mean_correlation as mean_correlation,
+        set_scores as set_scores,
     )
     from ppl_models.inference.metrics.disentanglement.sampler import (
         Sampler as Sampler,
@@ -167,6 +175,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "BlockScores": "disentanglement.block_r2",
     "CanonicalSpace": "canonical",
     "Checkpoint": "checkpoints",
     "Checkpoints": "checkpoints",
@@ -186,15 +195,18 @@ _HOMES = {
     "PermutationTest": "disentanglement.matching",
     "STANDARD": "disentanglement.suite",
     "Sampler": "disentanglement.sampler",
+    "Scores": "disentanglement.matching",
     "UMSE": "denoising",
     "attach": "disentanglement.suite",
     "beta_vae_score": "disentanglement.votes",
+    "block_r2": "disentanglement.block_r2",
     "blurred": "few_shot",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
     "closed_form_dma": "disentanglement.concepts",
     "closed_form_ima": "disentanglement.concepts",
     "concept_alignment": "disentanglement.concepts",
+    "correlations": "disentanglement.matching",
     "counterfactual_generativeness": "disentanglement.generativeness",
     "cross_coherence": "coherence",
     "dci": "disentanglement.boosted_trees",
@@ -227,6 +239,7 @@ _HOMES = {
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
     "logistic_informativeness": "disentanglement.linear_probes",
+    "matching": "disentanglement.matching",
     "mcc_permutation_test": "disentanglement.matching",
     "mean_correlation": "disentanglement.matching",
     "mean_upsnr": "denoising",
@@ -248,6 +261,7 @@ _HOMES = {
     "sap": "disentanglement.linear_probes",
     "sap_continuous": "disentanglement.linear_probes",
     "save_features": "feature_files",
+    "set_scores": "disentanglement.matching",
     "strong_downstream": "disentanglement.downstream_tasks",
     "subsample_references": "denoisers",
     "udr": "disentanglement.unsupervised",
