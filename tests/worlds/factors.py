@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models import Batch, Card, Config, Pair, guides, inference
+from ppl_models.data import Table
 
-D, L = 5, 2
+D, L, N = 5, 2, 12
 NOISE = 0.6
 
 
@@ -93,3 +94,10 @@ def by_hand(pair: Factors, x: Tensor) -> np.ndarray:
         ]  # fmt: skip
         found.append(np.concatenate([part.ravel() for part in parts]))
     return np.array(found)
+
+
+def table(count: int = N, seed: int = 1, dtype: torch.dtype = torch.float64, **more) -> Table:
+    """Rows of standard normal numbers, of numbers of their own."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, D, generator=draw, dtype=torch.float64).to(dtype)
+    return Table("rows", {"x": x}, numbers=torch.arange(count) + 100 * seed, **more)
