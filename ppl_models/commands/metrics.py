@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -103,10 +104,14 @@ def _tell(scores: xr.Dataset, path: Path, as_json: bool) -> None:
 
     found = numbers(scores)
     if as_json:
-        say_json({"metrics": str(path), **found})
+        known = {name: value if math.isfinite(value) else None for name, value in found.items()}
+        say_json({"metrics": str(path), **known})
         return
     for name, value in found.items():
-        say(f"{name:44} {value:8.4f}")
+        why = (
+            "" if math.isfinite(value) else scores[name.partition(",")[0]].attrs.get("reason", "")
+        )
+        say(f"{name:44} {value:8.4f}  {why}".rstrip())
     if excluded := scores.attrs.get("excluded_factors"):
         say(f"left out, of one value: {excluded}")
     say(f"written to {path}")

@@ -28,15 +28,21 @@ def list_papers(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
 def show(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models show`` and what it runs."""
-    parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
+    parser.add_argument(
+        "name", metavar="NAME", help="paper, also of a metric, or path/to/file.py:Class"
+    )
 
     def run(options: Namespace) -> int:
+        from ppl_models.pages import metric_page
         from ppl_models.pages.describe import describe, page
+        from ppl_models.pages.metric_papers import METRIC_PAPERS
 
+        of_metric = options.name in METRIC_PAPERS
         if options.json:
-            say_json(describe(options.name))
+            told = metric_page.describe if of_metric else describe
+            say_json(told(options.name))
         else:
-            say(page(options.name), end="")
+            say((metric_page.page if of_metric else page)(options.name, {}), end="")
         return 0
 
     return run

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ppl_models.config import plain
 from ppl_models.inference import metrics
 from ppl_models.pages import reproduction
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.pages.tables import address, points, table
+
+
+def describe(name: str) -> dict[str, Any]:
+    """The card of a metric's paper, as values that JSON can hold.
+
+    Args:
+        name: A name of :data:`METRIC_PAPERS`.
+    """
+    found: dict[str, Any] = plain(dataclasses.asdict(METRIC_PAPERS[name]))
+    return {"name": name, **found}
 
 
 def page(name: str, records: reproduction.Records) -> str:

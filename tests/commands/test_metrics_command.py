@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from commands.test_report import Page
@@ -52,6 +53,21 @@ def test_it_measures_every_cell_of_the_grid(capsys, folder, tmp_path):
     scores = load(tmp_path / "m.nc").metrics
     assert code == 0 and scores.attrs["rows"] == 3840  # 2 in 3 of 5,760 cells
     assert f"{float(scores.mig):8.4f}" in out and out.endswith(f"written to {tmp_path}/m.nc\n")
+
+
+def test_what_cannot_be_told_says_why(capsys, folder, tmp_path):
+    line = f"metrics {folder} --factors shape --metrics modularity --file {tmp_path}/m.nc"
+    code, out, _ = told(capsys, line)
+    assert code == 0 and re.search(r"^modularity +nan  \S.* factors", out)
+    code, out, _ = told(capsys, f"{line} --json")
+    assert code == 0 and json.loads(out)["modularity"] is None
+
+
+def test_a_paper_that_is_a_metric_is_shown(capsys):
+    code, out, _ = told(capsys, "show med")
+    assert code == 0 and out.startswith("# med") and "`med(table, bins=20" in out
+    code, out, _ = told(capsys, "show med --json")
+    assert json.loads(out)["arxiv"] == "2206.04756" and json.loads(out)["functions"][0] == "med"
 
 
 def test_votes_may_be_of_images_that_are_drawn_anew(capsys, folder, tmp_path):
