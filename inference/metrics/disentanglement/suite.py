@@ -120,10 +120,12 @@ def evaluate(
         :func:`attach` puts it into an InferenceData.
 
     Raises:
-        ValueError: If a metric is unknown, or rows are too few.
+        ValueError: If a metric is unknown or none is named, or rows are too few.
     """
     seed = check_seed(seed)
-    for name in names("metrics", metrics):
+    if not names("metrics", metrics):
+        raise ValueError("metrics are (), expected at least one")
+    for name in metrics:
         if name not in METRICS:
             raise ValueError(unknown("metric", name, METRICS))
     if test is None:

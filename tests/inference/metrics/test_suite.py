@@ -91,6 +91,8 @@ def test_what_does_not_fit_is_refused_before_any_work(monkeypatch):
         metrics.evaluate(rows, rows.with_codes([0, 1]), metrics=("mig",))
     with pytest.raises(ValueError, match="metrics is 'mig', expected a tuple"):
         metrics.evaluate(rows, metrics="mig")
+    with pytest.raises(ValueError, match=r"metrics are \(\), expected at least one"):
+        metrics.evaluate(rows, metrics=())
     with pytest.raises(ValueError, match="seed is -1"):
         metrics.evaluate(rows, metrics=("mig",), seed=-1)
 
