@@ -222,7 +222,6 @@ def _candle(damaged: str) -> Callable[[Path], Path]:
 
 def _scenes(folder: Path) -> Any:
     made = candle.candle(str(folder))
-    assert made.cells is not None
     found = made.sites(made.classes(made.cells), np.random.default_rng(0))
     return [made.cells, found["x"], found["box"]]
 
