@@ -51,6 +51,33 @@ if TYPE_CHECKING:
         CharacteristicELBO as CharacteristicELBO,
     )
     from ppl_models.inference.objectives.classification import Classification as Classification
+    from ppl_models.inference.objectives.code_terms.distance_correlation import (
+        DistanceCorrelation as DistanceCorrelation,
+    )
+    from ppl_models.inference.objectives.code_terms.gaussian_information import (
+        GaussianInformation as GaussianInformation,
+        gaussian_information as gaussian_information,
+    )
+    from ppl_models.inference.objectives.code_terms.independent_codes import (
+        ExchangedCritic as ExchangedCritic,
+        IndependentCodes as IndependentCodes,
+        independent_codes as independent_codes,
+    )
+    from ppl_models.inference.objectives.code_terms.permuted_codes import (
+        PermutedCritic as PermutedCritic,
+        permuted_codes as permuted_codes,
+    )
+    from ppl_models.inference.objectives.code_terms.predictors import (
+        Predictability as Predictability,
+        PredictionError as PredictionError,
+        Predictors as Predictors,
+        predictors_of as predictors_of,
+    )
+    from ppl_models.inference.objectives.code_terms.total_correlation import (
+        KLParts as KLParts,
+        TotalCorrelation as TotalCorrelation,
+        kl_parts as kl_parts,
+    )
     from ppl_models.inference.objectives.density_ratio import (
         DensityRatio as DensityRatio,
         Encoded as Encoded,
@@ -58,20 +85,8 @@ if TYPE_CHECKING:
         LogisticCritic as LogisticCritic,
         density_ratio as density_ratio,
     )
-    from ppl_models.inference.objectives.distance_correlation import (
-        DistanceCorrelation as DistanceCorrelation,
-    )
     from ppl_models.inference.objectives.elbo import ELBO as ELBO, EnumeratedELBO as EnumeratedELBO
     from ppl_models.inference.objectives.emphasis import Emphasis as Emphasis
-    from ppl_models.inference.objectives.gaussian_information import (
-        GaussianInformation as GaussianInformation,
-        gaussian_information as gaussian_information,
-    )
-    from ppl_models.inference.objectives.independent_codes import (
-        ExchangedCritic as ExchangedCritic,
-        IndependentCodes as IndependentCodes,
-        independent_codes as independent_codes,
-    )
     from ppl_models.inference.objectives.iwelbo import IWELBO as IWELBO
     from ppl_models.inference.objectives.kl_terms import Capacity as Capacity, FreeBits as FreeBits
     from ppl_models.inference.objectives.margins import (
@@ -91,16 +106,6 @@ if TYPE_CHECKING:
         MutualSupervision as MutualSupervision,
     )
     from ppl_models.inference.objectives.penalty import Penalty as Penalty
-    from ppl_models.inference.objectives.permuted_codes import (
-        PermutedCritic as PermutedCritic,
-        permuted_codes as permuted_codes,
-    )
-    from ppl_models.inference.objectives.predictors import (
-        Predictability as Predictability,
-        PredictionError as PredictionError,
-        Predictors as Predictors,
-        predictors_of as predictors_of,
-    )
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
     from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
@@ -122,11 +127,6 @@ if TYPE_CHECKING:
         swapped_labels as swapped_labels,
     )
     from ppl_models.inference.objectives.tmc import TMC as TMC
-    from ppl_models.inference.objectives.total_correlation import (
-        KLParts as KLParts,
-        TotalCorrelation as TotalCorrelation,
-        kl_parts as kl_parts,
-    )
     from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
     from ppl_models.inference.objectives.weighted import Weighted as Weighted
     from ppl_models.inference.posterior.axioms import (
@@ -187,22 +187,22 @@ _HOMES = {
     "Codes": "traces.codes",
     "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
-    "DistanceCorrelation": "objectives.distance_correlation",
+    "DistanceCorrelation": "objectives.code_terms.distance_correlation",
     "ELBO": "objectives.elbo",
     "Emphasis": "objectives.emphasis",
     "Encoded": "objectives.density_ratio",
     "EnumeratedELBO": "objectives.elbo",
     "Evaluation": "traces.evaluation",
-    "ExchangedCritic": "objectives.independent_codes",
+    "ExchangedCritic": "objectives.code_terms.independent_codes",
     "FreeBits": "objectives.kl_terms",
-    "GaussianInformation": "objectives.gaussian_information",
+    "GaussianInformation": "objectives.code_terms.gaussian_information",
     "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
-    "IndependentCodes": "objectives.independent_codes",
-    "KLParts": "objectives.total_correlation",
+    "IndependentCodes": "objectives.code_terms.independent_codes",
+    "KLParts": "objectives.code_terms.total_correlation",
     "LeftOut": "objectives.moved",
     "LogisticCritic": "objectives.density_ratio",
     "MaskCalibration": "diagnostics.counterfactual_checks",
@@ -212,11 +212,11 @@ _HOMES = {
     "NotFinite": "training.not_finite",
     "Objective": "objectives.base",
     "Penalty": "objectives.penalty",
-    "PermutedCritic": "objectives.permuted_codes",
+    "PermutedCritic": "objectives.code_terms.permuted_codes",
     "Player": "objectives.stage",
-    "Predictability": "objectives.predictors",
-    "PredictionError": "objectives.predictors",
-    "Predictors": "objectives.predictors",
+    "Predictability": "objectives.code_terms.predictors",
+    "PredictionError": "objectives.code_terms.predictors",
+    "Predictors": "objectives.code_terms.predictors",
     "Progress": "objectives.schedule",
     "RelaxedELBO": "objectives.relaxed",
     "Renyi": "objectives.renyi",
@@ -232,7 +232,7 @@ _HOMES = {
     "Subsets": "objectives.subsets",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
-    "TotalCorrelation": "objectives.total_correlation",
+    "TotalCorrelation": "objectives.code_terms.total_correlation",
     "Training": "objectives.stage",
     "UnhandledSite": "traces.sites",
     "Verdict": "diagnostics.verdict",
@@ -264,15 +264,15 @@ _HOMES = {
     "errors": "posterior.prediction",
     "exchanged_features": "posterior.second_classifier",
     "fit": "training.fit",
-    "gaussian_information": "objectives.gaussian_information",
+    "gaussian_information": "objectives.code_terms.gaussian_information",
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
     "global_posteriors": "traces.global_posteriors",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",
-    "independent_codes": "objectives.independent_codes",
-    "kl_parts": "objectives.total_correlation",
+    "independent_codes": "objectives.code_terms.independent_codes",
+    "kl_parts": "objectives.code_terms.total_correlation",
     "label_calibration": "diagnostics.calibration",
     "label_probabilities": "posterior.prediction",
     "load": "training.run",
@@ -287,8 +287,8 @@ _HOMES = {
     "non_descendants": "posterior.axioms",
     "null_intervention": "posterior.axioms",
     "nuts": "sampling.mcmc",
-    "permuted_codes": "objectives.permuted_codes",
-    "predictors_of": "objectives.predictors",
+    "permuted_codes": "objectives.code_terms.permuted_codes",
+    "predictors_of": "objectives.code_terms.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
     "replaced": "sampling.refine",

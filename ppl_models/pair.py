@@ -45,7 +45,7 @@ class Card:
         title: Title of the paper.
         authors: Authors, as printed.
         year: Year of publication.
-        arxiv: arXiv number, or a DOI.
+        arxiv: arXiv number, a DOI, or ``openreview:NUMBER``.
         task: The idea in a few words.
         data: Meaning of each site that comes from the data, by site name.
         latents: Meaning of each latent site, by site name.

@@ -8,6 +8,7 @@ from ppl_models.config import whole
 from ppl_models.data.factors.grid import FactorData, Values
 from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.render.world_options import number
+from ppl_models.data.tables.correlations import Correlation
 from ppl_models.data.tables.from_parts import Array
 
 SIDE, SQUARE, PLACES = 64, 8, 8
@@ -85,7 +86,8 @@ def blob(width: float = 1.5) -> FactorData:
     """A Gaussian bump at 24 x 24 places: 576 images of 16 x 16 from 0 to 1.
 
     Small enough for the aggregate posterior to be summed exactly. Factors column 24, row 24;
-    the bump's centre is 3 to 12 pixels from the left and top, its width 1.5 pixels.
+    the bump's centre is 3 to 12 pixels from the left and top, its width 1.5 pixels. Under the
+    correlation ``positions`` (sigma 0.3) places near the diagonal are drawn more often.
 
     Args:
         width: Standard deviation of the bump, pixels, at least 0.1.
@@ -101,7 +103,8 @@ def blob(width: float = 1.5) -> FactorData:
         across, down = (np.exp(-((np.arange(16) - c[:, None]) ** 2) / double) for c in centre.T)
         return {"x": (down[:, :, None] * across[:, None]).astype(np.float32)}
 
-    return FactorData("blob", {"column": grid, "row": grid}, draw)
+    places = {"positions": Correlation((("column", "row"),), 0.3)}
+    return FactorData("blob", {"column": grid, "row": grid}, draw, correlations=places)
 
 
 load_xysquares = sampled(xysquares)

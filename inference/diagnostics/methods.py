@@ -18,11 +18,11 @@ from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.objectives.classification import Classification
-from ppl_models.inference.objectives.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.emphasis import Emphasis
 from ppl_models.inference.objectives.kl_terms import Capacity
 from ppl_models.inference.objectives.margins import Balance, Hat, Hinge
-from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.posterior.density import no_evidence
 from ppl_models.inference.posterior.points_by_row import lent_points
 from ppl_models.inference.sampling import evidence, importance, maximum, mcmc

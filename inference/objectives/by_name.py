@@ -15,7 +15,8 @@ from ppl_models.config import unknown
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.characteristic import CharacteristicELBO
 from ppl_models.inference.objectives.classification import Classification
-from ppl_models.inference.objectives.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.elbo import ELBO, EnumeratedELBO
 from ppl_models.inference.objectives.emphasis import Emphasis
 from ppl_models.inference.objectives.iwelbo import IWELBO
@@ -31,7 +32,6 @@ from ppl_models.inference.objectives.self_normalised import SelfNormalisedELBO
 from ppl_models.inference.objectives.stratified import Stratified
 from ppl_models.inference.objectives.subsets import Subsets
 from ppl_models.inference.objectives.tmc import TMC
-from ppl_models.inference.objectives.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.wake_sleep import WakeSleep
 from ppl_models.inference.objectives.weighted import Weighted
 

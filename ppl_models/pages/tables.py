@@ -29,7 +29,9 @@ def points(lines: Sequence[str]) -> str:
 
 
 def address(number: str) -> str:
-    """Where a paper stands, of its arXiv number or DOI."""
+    """Where a paper stands, of its arXiv number, DOI or OpenReview number."""
     if number.startswith("10."):
         return f"https://doi.org/{number}"
+    if number.startswith("openreview:"):
+        return f"https://openreview.net/forum?id={number.removeprefix('openreview:')}"
     return f"https://arxiv.org/abs/{number}"

@@ -14,7 +14,7 @@ from claims.measuring import needs_mnist, percent, run_all
 
 import ppl_models as zoo
 from ppl_models import data, inference
-from ppl_models.inference.objectives import independent_codes
+from ppl_models.inference.objectives.code_terms import independent_codes
 
 matplotlib.use("Agg")
 pytestmark = [pytest.mark.claims, needs_mnist]

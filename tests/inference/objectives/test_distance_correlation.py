@@ -19,7 +19,7 @@ from ppl_models.inference import (
     Evaluation,
     UnhandledSite,
 )
-from ppl_models.inference.objectives.distance_correlation import distance_correlation
+from ppl_models.inference.objectives.code_terms.distance_correlation import distance_correlation
 
 
 def normals(rows, *sizes, seed=0, dtype=torch.float64):

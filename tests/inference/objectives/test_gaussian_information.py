@@ -19,7 +19,7 @@ from ppl_models.inference import (
     UnhandledSite,
     gaussian_information,
 )
-from ppl_models.inference.objectives.gaussian_information import residuals
+from ppl_models.inference.objectives.code_terms.gaussian_information import residuals
 
 
 def linear_toy(c: float, n: float, w: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from ppl_models.inference import (
     IndependentCodes,
     independent_codes,
 )
-from ppl_models.inference.objectives.independent_codes import group_sizes, order_within
+from ppl_models.inference.objectives.code_terms.independent_codes import group_sizes, order_within
 from ppl_models.inference.traces.sites import UnhandledSite
 from ppl_models.networks import Label, Net
 

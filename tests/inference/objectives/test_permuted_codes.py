@@ -17,7 +17,7 @@ from worlds.given_codes import GivenCodes, LogRatio, covariance_of, rows_with
 
 from ppl_models.batch import Batch
 from ppl_models.inference import ELBO, PermutedCritic, permuted_codes
-from ppl_models.inference.objectives.permuted_codes import permuted
+from ppl_models.inference.objectives.code_terms.permuted_codes import permuted
 from ppl_models.inference.traces.sites import UnhandledSite
 
 

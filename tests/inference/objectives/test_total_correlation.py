@@ -22,7 +22,7 @@ from ppl_models.inference import (
     UnhandledSite,
     kl_parts,
 )
-from ppl_models.inference.objectives.total_correlation import (
+from ppl_models.inference.objectives.code_terms.total_correlation import (
     ESTIMATORS,
     aggregate,
     log_row_weights,

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ppl_models.config import unknown
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.code_terms.permuted_codes import row_noise
 from ppl_models.inference.objectives.density_ratio import logistic_loss, logits_of
 from ppl_models.inference.objectives.loss_parts import name_of
-from ppl_models.inference.objectives.permuted_codes import row_noise
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation

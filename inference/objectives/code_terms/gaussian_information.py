@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.independent_codes import group_sizes
+from ppl_models.inference.objectives.code_terms.independent_codes import group_sizes
 from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
