@@ -44,6 +44,8 @@ PAPERS: dict[str, str] = {
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
+    "overlap_vae": "ppl_models.disentangled.overlap_vae:OverlapVAE",
+    "nashae": "ppl_models.disentangled.nashae:NashAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",
