@@ -176,8 +176,8 @@ class Net(nn.Module):
 def lecun_normal(net: nn.Module) -> None:
     """Draw the weights of dense layers anew: Normal of variance 1 / inputs; biases are 0.
 
-    Kaiming's initialisation with a linear gain, with which layers of SELU keep mean and variance of
-    what passes through them (Klambauer et al. 2017, arXiv 1706.02515).
+    Kaiming's initialisation with a linear gain, with which layers of SELU keep mean and variance
+    of what passes through them (Klambauer et al. 2017, arXiv 1706.02515).
 
     Args:
         net: A network of :class:`SumLinear` and :class:`torch.nn.Linear`; others stay as they are.

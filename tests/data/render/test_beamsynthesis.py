@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -24,7 +25,7 @@ def by_hand(frequency: float, duty: float, t: int) -> float:
         on = 0 <= at < 800 and math.fmod(at, 1000 / frequency) < duty * 1000 / frequency
         value += weight / sum(window) * on
     corners = [(0, 0), (50, 0.03), (100, 0.25), (200, 0.72), (280, 0.95), (400, 1), (1000, 1)]
-    for (a, low), (b, high) in zip(corners, corners[1:], strict=False):
+    for (a, low), (b, high) in itertools.pairwise(corners):
         if a <= late <= b:
             return value * (low + (high - low) * (late - a) / (b - a))
     raise AssertionError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
-import torch
 from scipy.stats import spearmanr
 
 from ppl_models import data
@@ -15,16 +14,21 @@ from ppl_models.inference import metrics, plots
 matplotlib.use("Agg")
 
 
-def dots(cells=None, noise=False):
-    """One lit pixel of 6 that moves, in one of two greys, on noise."""
+VALUES = np.array([0.0, 0.1, 0.3, 0.35, 1.0], np.float32)
+
+
+def line(cells=None):
+    """A pixel of five greys, and a second factor that does not show."""
 
     def draw(classes, generator):
-        x = np.zeros((len(classes), 6, 1), np.float32)
-        x[np.arange(len(classes)), classes[:, 1]] = (0.5 + 0.5 * classes[:, :1])[:, :, None][:, 0]
-        return {"x": x}
+        return {"x": VALUES[classes[:, :1], None]}
 
-    return FactorData("dots", {"grey": (0.5, 1.0), "place": tuple(map(float, range(6)))}, draw,
-                      cells=cells)  # fmt: skip
+    greys = tuple(map(float, VALUES))
+    return FactorData("line", {"grey": greys, "hidden": (0.0, 1.0)}, draw, cells=cells)
+
+
+def absolute(made, image):
+    return (made - image).abs().sum((1, 2, 3))
 
 
 @pytest.mark.parametrize("spacing", [8, 4, 1])
@@ -49,55 +53,40 @@ def test_the_overlap_loss_finds_near_squares_near() -> None:
 
 
 def test_losses_are_those_of_a_loop_over_pairs_of_cells_that_exist() -> None:
-    """The cell (grey 1, place 3) does not exist."""
-    kept = np.array([n for n in range(12) if n != 9])
-    factors = dots(kept)
-
-    def entropy(made, image):
-        made = made.clamp(1e-38, 1)
-        logs = image * made.log().clamp(-100) + (1 - image) * (1 - made).log().clamp(-100)
-        return -logs.sum((1, 2, 3))
-
-    for loss, function in (("bce", entropy), (entropy, entropy)):
-        report = metrics.perceived_distances(factors, loss, traversals=200, pairs=4, seed=5)
-        draw = np.random.default_rng(0)
-        grey = factors.render(np.array([[0, 0], [1, 0]]), draw)[..., None]
-        expected = function(*torch.from_numpy(grey).split(1))
-        assert float(report.distance.sel(factor="grey", steps=1)) == pytest.approx(float(expected))
-        pairs = []  # of both greys, in which the traversals begin as often as cells exist
-        for shade, places in ((0, range(6)), (1, (0, 1, 2, 4, 5))):
-            for a in places:
-                for b in (p for p in places if p > a):
-                    x = torch.from_numpy(factors.render(np.array([[shade, a], [shade, b]]), draw))
-                    pairs.append((shade, b - a, float(function(*x[..., None].split(1)))))
-        for step in range(1, 6):
-            means = [np.mean([v for s, k, v in pairs if (s, k) == (shade, step)]) for shade in (0, 1)]
-            found = float(report.distance.sel(factor="place", steps=step))
-            assert min(means) - 1e-3 <= found <= max(means) + 1e-3
-    own = metrics.perceived_distances(factors, lambda made, image: image.flatten(1)[:, 0] + 1)
-    assert own.attrs["loss"] == "<lambda>" and own.attrs["data"] == "dots"
+    """No cell has the fourth grey, and one of the hidden factor's two is missing at another."""
+    report = metrics.perceived_distances(line(np.array([0, 1, 2, 4, 5, 8, 9])), absolute, 6)
+    by_step = {}
+    for a, b in ((0, 1), (0, 2), (0, 4), (1, 2), (1, 4), (2, 4)):
+        by_step.setdefault(b - a, []).append(float(VALUES[b] - VALUES[a]))
+    whole = line(np.array([0, 2, 4, 8]))  # hidden is 0 throughout
+    found = metrics.perceived_distances(whole, absolute, 3).distance.sel(factor="grey").values
+    expected = [np.mean(by_step[k]) if k in by_step else np.nan for k in range(5)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    pairs = [(k, v) for k, values in by_step.items() for v in values]
+    rank = float(metrics.perceived_distances(whole, absolute, 3).factor_spearman[0])
+    assert rank == pytest.approx(spearmanr(*zip(*pairs, strict=True))[0])
+    assert float(report.distance.sel(factor="hidden", steps=1)) == 0
+    assert np.isnan(report.distance.sel(factor="hidden", steps=slice(2, None))).all()
+    assert np.isnan(float(report.factor_spearman.sel(factor="hidden")))
+    assert report.attrs["loss"] == "absolute" and report.attrs["data"] == "line"
 
 
-def test_the_rank_correlation_is_that_of_steps_and_losses() -> None:
-    report = metrics.perceived_distances(
-        dots(), lambda made, image: (image.argmax(1) - made.argmax(1)).flatten().float() ** 3, 5
-    )
-    assert float(report.factor_spearman.sel(factor="place")) == pytest.approx(1)
-    assert np.isnan(float(report.factor_spearman.sel(factor="grey")))
-    steps, losses = zip(*[(b - a, float(b + a)) for a in range(6) for b in range(a + 1, 6)],
-                        strict=True)  # fmt: skip
-    report = metrics.perceived_distances(
-        dots(), lambda made, image: (image.argmax(1) + made.argmax(1)).flatten().float(), 1
-    )
-    found = float(report.factor_spearman.sel(factor="place"))
-    assert found == pytest.approx(spearmanr(steps, losses)[0])
+def test_the_cross_entropy_is_of_the_first_image_as_the_others_reconstruction() -> None:
+    few = line(np.array([2, 4]))  # greys 0.1 and 0.3
+    found = metrics.perceived_distances(few, "bce", 1).distance.sel(factor="grey", steps=1)
+    assert float(found) == pytest.approx(-(0.3 * np.log(0.1) + 0.7 * np.log(0.9)), rel=1e-6)
+    black = metrics.perceived_distances(line(np.array([0, 8])), "bce", 1)
+    assert float(black.distance.sel(factor="grey", steps=4)) == 100
 
 
 def test_each_factor_has_its_line() -> None:
-    report = metrics.perceived_distances(dots(), "mse", 2)
+    report = metrics.perceived_distances(line(), "mse", 2)
     ax = plots.perceived_distances(report)
-    assert [line.get_label() for line in ax.lines] == ["grey, nan", "place, nan"]
-    assert ax.lines[1].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert [line.get_label() for line in ax.lines] == [
+        f"grey, {float(report.factor_spearman[0]):.2f}", "hidden, nan",
+    ]  # fmt: skip
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), report.distance.values[0, 1:])
     assert ax.get_xlabel() == "steps of the factor" and "mse" in ax.get_ylabel()
     with pytest.raises(ValueError, match=r"the report has \['spearman'\], expected what"):
         plots.perceived_distances(report[["spearman"]])
@@ -114,4 +103,4 @@ def test_each_factor_has_its_line() -> None:
 )
 def test_what_is_out_of_range_is_refused(options, words) -> None:
     with pytest.raises(ValueError, match=words):
-        metrics.perceived_distances(dots(), **options)
+        metrics.perceived_distances(line(), **options)
