@@ -98,7 +98,7 @@ def sums(weight: float, latent: int, seed: int, steps: int = 1_200):
 
 
 def longer(weight: float, latent: int, seed: int):
-    return sums(weight, latent, seed, 4_800)
+    return sums(weight, latent, seed, 3_600)
 
 
 def by(job, kinds, seeds):
@@ -123,6 +123,10 @@ def toys():
 
 def active(runs) -> list[int]:
     return [int((run["range"] > ACTIVE).sum()) for run in runs]
+
+
+def least(runs) -> list[float]:
+    return [float(run["range"].min()) for run in runs]
 
 
 def listed(values, digits: int | None = None) -> str:
@@ -194,7 +198,10 @@ def test_sums_of_two_numbers(toys, record):
     found, long, minutes = toys
     three, plain, two = found[0.2, 3], found[0.0, 3], found[0.2, 2]
     counts = active(three), active(plain)
-    near = [float(np.abs(run["factors"][run["range"] > ACTIVE]).max(1).min()) for run in (*three,)]
+    near, near_long = (
+        [float(np.abs(run["factors"][run["range"] > ACTIVE]).max(1).min()) for run in runs]
+        for runs in (three, long)
+    )
     apart = [abs(float(run["codes"][0, 1])) for run in two]
     straight = [float(np.abs(run["factors"]).max(1).min()) for run in two]
     common = {"settings": TOY, "fixture": "toys", "minutes": minutes}
@@ -202,10 +209,12 @@ def test_sums_of_two_numbers(toys, record):
         "of three codes two are in use, three at lambda 0": (
             set(counts[0]) == {2} and set(counts[1]) == {3},
             "own run of the same recipe: 2, 2; at lambda 0: 3, 3",
-            listed(counts[0]), f"lambda 0: {listed(counts[1])}",
+            f"{listed(counts[0])}; least range {listed(least(three), 2)}",
+            f"lambda 0: {listed(counts[1])}; after 3,600 steps {listed(active(long))}, least "
+            f"range {listed(least(long), 2)}",
         ),
         "each of them correlates with its factor, above 0.95": (
-            min(near) > 0.95, "", listed(near, 3), "",
+            min(near) > 0.95, "", listed(near, 3), f"after 3,600 steps {listed(near_long, 3)}",
         ),
         "two codes correlate with each other below 0.1, and with their factors above 0.95": (
             max(apart) < 0.1 and min(straight) > 0.95,
