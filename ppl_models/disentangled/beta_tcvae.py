@@ -10,6 +10,7 @@ Shapes  E particle dimensions on the left, B rows, D code, H W C pixels
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pyro
 import pyro.distributions as dist
@@ -85,7 +86,7 @@ class BetaTCVAE(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """Log p(x | z) - I(z; n) - beta TC - dimension-wise KL (eq. 4)."""
         c = self.config
-        extra = inference.TotalCorrelation("z", c.beta - 1, c.estimator)
+        extra = inference.TotalCorrelation("z", c.beta - 1, cast(Any, c.estimator))
         return image_code.bound(c, bound) + extra
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:

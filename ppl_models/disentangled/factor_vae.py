@@ -48,7 +48,7 @@ class FactorVAE(Pair):
         task="independent codes without supervision",
         data={"x": "image (H W C, flat)"},
         latents={"z": "code (D)"},
-        objectives=("elbo", "iwelbo"),
+        objectives=("elbo",),
         departs=(
             "convolutional networks of the study by Locatello et al. 2019: a dense layer of 256 "
             "units, where the paper has 128, and kernels of 2 in the encoder's last two layers",
@@ -85,7 +85,8 @@ class FactorVAE(Pair):
         """The bound and gamma times the critic's total correlation (eq. 2, algorithm 2)."""
         c = self.config
         critic = Net({"z": c.latent}, c.critic, 1, "leaky_relu").to(self.like())
-        rates = {"learning_rate": c.critic_rate, "betas": (0.5, 0.9)}
-        term, player = inference.permuted_codes(critic, "z", c.gamma, c.halves, **rates)
+        term, player = inference.permuted_codes(
+            critic, "z", c.gamma, c.halves, learning_rate=c.critic_rate, betas=(0.5, 0.9)
+        )
         objective, training = self.objective(bound) + term, image_code.STUDY_TRAINING
         return (inference.Stage(objective, players=(player,), training=training),)
