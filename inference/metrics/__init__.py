@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         upsnr as upsnr,
         upsnr_interval as upsnr_interval,
     )
+    from ppl_models.inference.metrics.disentanglement.aggregate_kl import (
+        kl_decomposition as kl_decomposition,
+    )
     from ppl_models.inference.metrics.disentanglement.attributions import (
         GuideMean as GuideMean,
         jacobians as jacobians,
@@ -236,6 +239,7 @@ _HOMES = {
     "jacobians": "disentanglement.attributions",
     "kde_influence": "influences",
     "kernel_distance": "frechet",
+    "kl_decomposition": "disentanglement.aggregate_kl",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
     "logistic_informativeness": "disentanglement.linear_probes",
