@@ -44,6 +44,8 @@ PAPERS: dict[str, str] = {
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
+    "annealed_vae": "ppl_models.disentangled.annealed_vae:AnnealedVAE",
+    "dip_vae": "ppl_models.disentangled.dip_vae:DIPVAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",
