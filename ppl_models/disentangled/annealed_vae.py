@@ -56,9 +56,10 @@ class AnnealedVAE(Pair):
         ),
         limits=(
             "C is chosen by hand, and set by steps: a run that ends before T stays below it",
-            "at C above what the code can use, coordinates carry rate without being of use",
-            "a hundred nats of |KL - C| outweigh the reconstruction at first: gamma is no beta",
+            "a code may be held at more nats than it has use for: |KL - C| pays for noise, too",
         ),
+        picture="KL of each coordinate while the capacity grows, reconstruction, and traversals, "
+        "on blob",
     )
 
     def __init__(self, config: AnnealedVAEConfig) -> None:

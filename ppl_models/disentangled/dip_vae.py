@@ -58,11 +58,13 @@ class DIPVAE(Pair):
             "batches are `batch_size=400`",
         ),
         limits=(
-            "kind I asks every coordinate for a mean of variance 1: it cannot leave one out",
-            "two moments alone: codes that are uncorrelated may depend on each other, as factors "
-            "do that are turned against the axes",
-            "the batch's covariance is noisy, by about D^2 / B in the penalty",
+            "kind I asks every coordinate for a mean of variance 1: none can be left out",
+            "second moments alone: the VAE's own codes are nearly uncorrelated, also of factors "
+            "that are correlated, so that a rotation of the factors is not undone",
+            "the covariance is a batch's, with noise of about D^2 / B in the penalty",
         ),
+        picture="variances of four coordinates and the covariance of their means, on blob at "
+        "correlated places: the VAE and both kinds",
     )
 
     def __init__(self, config: DIPVAEConfig) -> None:

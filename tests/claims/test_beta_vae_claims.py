@@ -29,8 +29,8 @@ SPRITE_STEPS, SEEN, VOTES, USED = 2_000, 400, 2_000, 0.1
 SPRITES = (
     "mini_dsprites, dense 128-128 tanh, D = 10, 2,000 steps of 64 of 4,032 training images, Adam "
     "1e-3; KL and reconstruction of the 1,152 test images; classifier of the training images' "
-    "factors, 400 steps, d = 64; means of reconstructions of the test images against these; BetaVAE score "
-    "and MIG of all 5,760 cells; seeds 0-2"
+    "factors, 400 steps, d = 64; means of reconstructions of the test images against these; "
+    "BetaVAE score and MIG of all 5,760 cells; seeds 0-2"
 )
 
 
