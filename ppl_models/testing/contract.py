@@ -66,7 +66,6 @@ from ppl_models.testing.loops import bound_by_loop
 from ppl_models.testing.settled import settled
 
 MAX_LINES = 120
-LONG = 1_000_000  # steps, over which all that goes by steps is complete
 
 
 class PairContract:
@@ -245,7 +244,7 @@ class PairContract:
         trained = [(case, pick(case.draws())) for case in cases(subject)]
         for share in (0.0, 0.5, 1.0):
             for case, draws in trained:
-                case.objective.at(Progress(share, share * LONG))
+                case.objective.at(Progress(share, 1e6 * share))
                 parameters = dict(case.pair.named_parameters())
                 loss = case.total(draws)
                 grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
