@@ -51,6 +51,9 @@ if TYPE_CHECKING:
         CharacteristicELBO as CharacteristicELBO,
     )
     from ppl_models.inference.objectives.classification import Classification as Classification
+    from ppl_models.inference.objectives.code_terms.code_covariance import (
+        CodeCovariance as CodeCovariance,
+    )
     from ppl_models.inference.objectives.code_terms.distance_correlation import (
         DistanceCorrelation as DistanceCorrelation,
     )
@@ -184,6 +187,7 @@ _HOMES = {
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
+    "CodeCovariance": "objectives.code_terms.code_covariance",
     "Codes": "traces.codes",
     "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",

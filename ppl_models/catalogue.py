@@ -46,6 +46,8 @@ PAPERS: dict[str, str] = {
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
     "factor_vae": "ppl_models.disentangled.factor_vae:FactorVAE",
     "beta_tcvae": "ppl_models.disentangled.beta_tcvae:BetaTCVAE",
+    "annealed_vae": "ppl_models.disentangled.annealed_vae:AnnealedVAE",
+    "dip_vae": "ppl_models.disentangled.dip_vae:DIPVAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",

@@ -18,6 +18,7 @@ from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.objectives.classification import Classification
+from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.emphasis import Emphasis
@@ -48,6 +49,7 @@ TERMS_OF: Mapping[str, tuple[Callable[..., Objective], int]] = {
     "balance": (Balance, 1),
     "capacity": (lambda site: Capacity(site, 1.0, 1.0), 1),
     "classification": (Classification, 1),
+    "code_covariance": (lambda site: CodeCovariance(site, 1.0, 1.0), 1),
     "distance_correlation": (DistanceCorrelation, 2),
     "emphasis": (lambda site: Emphasis(site, 2.0), 1),
     "hat": (Hat, 1),

@@ -15,6 +15,7 @@ from ppl_models.config import unknown
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.characteristic import CharacteristicELBO
 from ppl_models.inference.objectives.classification import Classification
+from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.elbo import ELBO, EnumeratedELBO
@@ -53,6 +54,7 @@ TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
     "capacity": Capacity,
     "classification": Classification,
+    "code_covariance": CodeCovariance,
     "distance_correlation": DistanceCorrelation,
     "emphasis": Emphasis,
     "hat": Hat,

@@ -65,6 +65,8 @@ CHANGED = {
     "Capacity": [{"site": "t"}, {"gamma": 0.5}, {"capacity": Anneal(0, 25)}, {"over": "row"},
                  {"plate_nesting": 2}],
     "Classification": [{"site": "t"}, {"weight": 0.1234567}, {"classes": (1.0, 2.0)}],
+    "CodeCovariance": [{"site": "t"}, {"lambda_od": 0.5}, {"lambda_d": Anneal(0, 8)},
+                       {"of": "aggregate"}, {"plate_nesting": 2}],
     "DistanceCorrelation": [{"first": "t"}, {"second": "t"}, {"weight": Anneal(0, 8)},
                             {"plate_nesting": 2}],
     "Emphasis": [{"site": "t"}, {"weight": 0.5}, {"plate_nesting": 2}],
@@ -80,7 +82,7 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
-    "sites": ("s", "t"),
+    "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0,
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}

@@ -17,6 +17,7 @@ from ppl_models.inference import (
     TMC,
     Capacity,
     Classification,
+    CodeCovariance,
     DistanceCorrelation,
     Emphasis,
     Encoded,
@@ -62,6 +63,7 @@ def kl_of(site: str) -> Penalty:
 TERMS = [
     TotalCorrelation("b"),
     TotalCorrelation("b", estimator="mss"),
+    CodeCovariance("b", 2.0, 3.0, "aggregate"),
     DistanceCorrelation("a", "b"),
     Capacity("b", 2.0, 0.1),
     Emphasis("x", 3.0),
