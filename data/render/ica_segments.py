@@ -181,7 +181,7 @@ def world_of(
 
 
 def mixing(size: int, percentile: float, seed: int) -> Array:
-    """A matrix ``(size, size)`` with columns of length 1 that is well conditioned among random ones.
+    """A well-conditioned matrix ``(size, size)`` with columns of length 1.
 
     Args:
         size: Of either side.
