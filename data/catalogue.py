@@ -35,6 +35,7 @@ LOADERS = {
     "faces": "ppl_models.data.render.faces:load_faces",
     "few_shot": "ppl_models.data.render.fewshot:load",
     "glyphs": "ppl_models.data.render.glyphs:load",
+    "ica_segments": "ppl_models.data.render.ica_segments:load",
     "interventional_pong": "ppl_models.data.render.interventional_pong:load",
     "microarray": "ppl_models.data.readers.arrays_h5:load_microarray",
     "mini_dsprites": "ppl_models.data.render.dsprites:load_mini",

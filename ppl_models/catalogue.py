@@ -43,6 +43,7 @@ PAPERS: dict[str, str] = {
     "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
+    "cluster_ica": "ppl_models.disentangled.cluster_ica:ClusterICA",
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
     "factor_vae": "ppl_models.disentangled.factor_vae:FactorVAE",
     "beta_tcvae": "ppl_models.disentangled.beta_tcvae:BetaTCVAE",

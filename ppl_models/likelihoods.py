@@ -86,5 +86,6 @@ LIKELIHOODS: dict[str, Likelihood] = {
 # With one output of the network per dimension; made anew for each pair, as a variance is learnt.
 ONE_OUTPUT: dict[str, Callable[[], Callable[[Tensor], dist.TorchDistribution]]] = {
     "bernoulli": lambda: LIKELIHOODS["bernoulli"],
+    "soft_bernoulli": lambda: LIKELIHOODS["soft_bernoulli"],
     "normal": SharedNormal,
 }

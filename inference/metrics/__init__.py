@@ -47,6 +47,12 @@ if TYPE_CHECKING:
         GuideMean as GuideMean,
         jacobians as jacobians,
     )
+    from ppl_models.inference.metrics.disentanglement.between_seeds import (
+        canonical_correlation as canonical_correlation,
+        held_out_correlation as held_out_correlation,
+        seed_agreement as seed_agreement,
+        seed_permutation_test as seed_permutation_test,
+    )
     from ppl_models.inference.metrics.disentanglement.block_r2 import (
         BlockScores as BlockScores,
         block_r2 as block_r2,
@@ -204,6 +210,7 @@ _HOMES = {
     "beta_vae_score": "disentanglement.votes",
     "block_r2": "disentanglement.block_r2",
     "blurred": "few_shot",
+    "canonical_correlation": "disentanglement.between_seeds",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
     "closed_form_dma": "disentanglement.concepts",
@@ -232,6 +239,7 @@ _HOMES = {
     "frechet_distance": "frechet",
     "from_anndata": "disentanglement.code_table",
     "from_arrays": "disentanglement.code_table",
+    "held_out_correlation": "disentanglement.between_seeds",
     "image_classifier": "classifiers",
     "influence": "influences",
     "irs": "disentanglement.interventional",
@@ -265,6 +273,8 @@ _HOMES = {
     "sap": "disentanglement.linear_probes",
     "sap_continuous": "disentanglement.linear_probes",
     "save_features": "feature_files",
+    "seed_agreement": "disentanglement.between_seeds",
+    "seed_permutation_test": "disentanglement.between_seeds",
     "set_scores": "disentanglement.matching",
     "strong_downstream": "disentanglement.downstream_tasks",
     "subsample_references": "denoisers",
