@@ -58,6 +58,11 @@ if TYPE_CHECKING:
         GaussianInformation as GaussianInformation,
         gaussian_information as gaussian_information,
     )
+    from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+        HausdorffSupport as HausdorffSupport,
+        SupportScale as SupportScale,
+        support_distance as support_distance,
+    )
     from ppl_models.inference.objectives.code_terms.independent_codes import (
         ExchangedCritic as ExchangedCritic,
         IndependentCodes as IndependentCodes,
@@ -198,6 +203,7 @@ _HOMES = {
     "GaussianInformation": "objectives.code_terms.gaussian_information",
     "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
+    "HausdorffSupport": "objectives.code_terms.hausdorff_support",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
@@ -230,6 +236,7 @@ _HOMES = {
     "StopGradient": "objectives.stop_gradient",
     "Stratified": "objectives.stratified",
     "Subsets": "objectives.subsets",
+    "SupportScale": "objectives.code_terms.hausdorff_support",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.code_terms.total_correlation",
@@ -297,6 +304,7 @@ _HOMES = {
     "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "support_distance": "objectives.code_terms.hausdorff_support",
     "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",

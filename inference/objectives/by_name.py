@@ -16,6 +16,10 @@ from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.characteristic import CharacteristicELBO
 from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+    HausdorffSupport,
+    SupportScale,
+)
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.elbo import ELBO, EnumeratedELBO
 from ppl_models.inference.objectives.emphasis import Emphasis
@@ -56,10 +60,12 @@ TERMS: dict[str, type[Objective]] = {
     "distance_correlation": DistanceCorrelation,
     "emphasis": Emphasis,
     "hat": Hat,
+    "hausdorff_support": HausdorffSupport,
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
     "subsets": Subsets,
+    "support_scale": SupportScale,
     "total_correlation": TotalCorrelation,
     "weighted": Weighted,
 }
