@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TotalCorrelation as TotalCorrelation,
         kl_parts as kl_parts,
     )
+    from ppl_models.inference.objectives.consistency import Consistency as Consistency
     from ppl_models.inference.objectives.density_ratio import (
         DensityRatio as DensityRatio,
         Encoded as Encoded,
@@ -190,6 +191,7 @@ _HOMES = {
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
     "Codes": "traces.codes",
+    "Consistency": "objectives.consistency",
     "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.code_terms.distance_correlation",

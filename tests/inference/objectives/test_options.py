@@ -65,6 +65,9 @@ CHANGED = {
     "Capacity": [{"site": "t"}, {"gamma": 0.5}, {"capacity": Anneal(0, 25)}, {"over": "row"},
                  {"plate_nesting": 2}],
     "Classification": [{"site": "t"}, {"weight": 0.1234567}, {"classes": (1.0, 2.0)}],
+    "Consistency": [{"bound": inference.IWELBO(2)}, {"site": "t"}, {"weight": Anneal(0, 1)},
+                    {"steps": (data.Flip(0.1), data.Affine()), "shape": (4, 4)},
+                    {"steps": data.Noise((0.1, 0.2))}],
     "DistanceCorrelation": [{"first": "t"}, {"second": "t"}, {"weight": Anneal(0, 8)},
                             {"plate_nesting": 2}],
     "Emphasis": [{"site": "t"}, {"weight": 0.5}, {"plate_nesting": 2}],
@@ -84,7 +87,7 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
-    "sites": ("s", "t"),
+    "sites": ("s", "t"), "steps": data.Dropout(),
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}
@@ -131,7 +134,7 @@ def test_every_option_tells_runs_apart(pair, table, name, options):
 
 @pytest.mark.parametrize(("name", "options"), EVERY_KIND)
 def test_what_is_printed_makes_the_same_again(name, options):
-    faces = {name: getattr(inference, name) for name in inference.__all__}
+    faces = {name: getattr(face, name) for face in (data, inference) for name in face.__all__}
     for objective in (made(name, **options), inference.ELBO() + 0.3 * made(name, **options)):
         assert eval(repr(objective), faces) == objective
         assert parse_objective(repr(objective)) == objective
