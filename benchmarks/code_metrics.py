@@ -162,6 +162,20 @@ def dependence_by_pairs() -> tuple[float, float, float]:
     return float(correlation), float(distance), float(np.mean(pairs))
 
 
+def fos_by_pairs() -> float:
+    order = np.random.default_rng(0).permutation(len(NOISY_CODES))
+    sums = []
+    for start in range(0, len(order) - 127, 128):
+        codes = NOISY_CODES[order[start : start + 128]]
+        total = 0.0
+        for i, j in itertools.combinations(range(CODES), 2):
+            first, second = np.meshgrid(codes[:, i], codes[:, j])
+            points = np.stack([first.ravel(), second.ravel()], 1)
+            total += cdist(points, codes[:, [i, j]], "sqeuclidean").min(1).max()
+        sums.append(total)
+    return float(np.mean(sums))
+
+
 def explicitness_by_sklearn() -> float:
     mean, deviation = NOISY_CODES.mean(0), NOISY_CODES.std(0)
     areas = []
@@ -243,6 +257,7 @@ CONTENDERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "MED": (lambda: metrics.med(noisy()), med_by_pairs),
     "IRS": (lambda: metrics.irs(noisy()), irs_by_values),
     "scores without factors": (lambda: metrics.unsupervised_scores(noisy()), dependence_by_pairs),
+    "factorisation of support": (lambda: metrics.fos(noisy()), fos_by_pairs),
     "explicitness": (lambda: metrics.explicitness(noisy(), asked()), explicitness_by_sklearn),
     "SAP": (lambda: metrics.sap(noisy(), asked()), sap_by_sklearn),
     "DCI": (lambda: metrics.dci(noisy(), asked()), dci_by_sklearn),

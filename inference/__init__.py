@@ -61,6 +61,11 @@ if TYPE_CHECKING:
         GaussianInformation as GaussianInformation,
         gaussian_information as gaussian_information,
     )
+    from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+        HausdorffSupport as HausdorffSupport,
+        SupportScale as SupportScale,
+        support_distance as support_distance,
+    )
     from ppl_models.inference.objectives.code_terms.independent_codes import (
         ExchangedCritic as ExchangedCritic,
         IndependentCodes as IndependentCodes,
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
         TotalCorrelation as TotalCorrelation,
         kl_parts as kl_parts,
     )
+    from ppl_models.inference.objectives.consistency import Consistency as Consistency
     from ppl_models.inference.objectives.density_ratio import (
         DensityRatio as DensityRatio,
         Encoded as Encoded,
@@ -189,6 +195,7 @@ _HOMES = {
     "Classification": "objectives.classification",
     "CodeCovariance": "objectives.code_terms.code_covariance",
     "Codes": "traces.codes",
+    "Consistency": "objectives.consistency",
     "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.code_terms.distance_correlation",
@@ -202,6 +209,7 @@ _HOMES = {
     "GaussianInformation": "objectives.code_terms.gaussian_information",
     "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
+    "HausdorffSupport": "objectives.code_terms.hausdorff_support",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
@@ -234,6 +242,7 @@ _HOMES = {
     "StopGradient": "objectives.stop_gradient",
     "Stratified": "objectives.stratified",
     "Subsets": "objectives.subsets",
+    "SupportScale": "objectives.code_terms.hausdorff_support",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.code_terms.total_correlation",
@@ -301,6 +310,7 @@ _HOMES = {
     "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "support_distance": "objectives.code_terms.hausdorff_support",
     "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",

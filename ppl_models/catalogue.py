@@ -23,6 +23,7 @@ FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's 
 # Name -> module:class. A test keeps it equal to the papers' folders.
 PAPERS: dict[str, str] = {
     "vae": "ppl_models.autoencoders.vae:VAE",
+    "cr_vae": "ppl_models.autoencoders.cr_vae:CRVAE",
     "m1": "ppl_models.semisupervised.m1:M1",
     "m2": "ppl_models.semisupervised.m2:M2",
     "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
@@ -49,6 +50,7 @@ PAPERS: dict[str, str] = {
     "beta_tcvae": "ppl_models.disentangled.beta_tcvae:BetaTCVAE",
     "annealed_vae": "ppl_models.disentangled.annealed_vae:AnnealedVAE",
     "dip_vae": "ppl_models.disentangled.dip_vae:DIPVAE",
+    "hfs": "ppl_models.disentangled.hfs:HFS",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",

@@ -131,6 +131,7 @@ if TYPE_CHECKING:
         attach as attach,
         evaluate as evaluate,
     )
+    from ppl_models.inference.metrics.disentanglement.support_factorisation import fos as fos
     from ppl_models.inference.metrics.disentanglement.unsupervised import (
         udr as udr,
         unsupervised_scores as unsupervised_scores,
@@ -235,6 +236,7 @@ _HOMES = {
     "factor_vae_score": "disentanglement.votes",
     "fairness": "disentanglement.downstream_tasks",
     "few_shot_accuracy": "few_shot",
+    "fos": "disentanglement.support_factorisation",
     "frechet_bias": "frechet",
     "frechet_distance": "frechet",
     "from_anndata": "disentanglement.code_table",

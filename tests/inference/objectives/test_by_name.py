@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ppl_models import data
 from ppl_models.inference import (
     ELBO,
     IWELBO,
@@ -12,6 +13,7 @@ from ppl_models.inference import (
     Capacity,
     Classification,
     CodeCovariance,
+    Consistency,
     DistanceCorrelation,
     Emphasis,
     EnumeratedELBO,
@@ -107,6 +109,8 @@ def test_mistakes_are_answered_by_name(text, words):
         ("weighted(elbo + hinge(y), balance=y)", Weighted(ELBO() + Hinge("y"), "y")),
         ("imputed(enumerated(kl=analytic), y)", Imputed(EnumeratedELBO(kl="analytic"), "y")),
         ("left_out(bound=elbo, site=y)", LeftOut(ELBO(), "y")),
+        ("consistency(elbo, x, (affine(degrees=30), flip(0.1)), shape=(8, 8), weight=0.5)",
+         Consistency(ELBO(), "x", (data.Affine(30.0), data.Flip(0.1)), (8, 8), 0.5)),
         ("elbo + distance_correlation(a, b, weight=anneal(0, 8, end=0.5))",
          ELBO() + DistanceCorrelation("a", "b", Anneal(0, 8, end=0.5))),
         ("elbo(kl=analytic) + total_correlation(z, weight=3, estimator=mss)",
