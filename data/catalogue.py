@@ -18,6 +18,7 @@ from ppl_models.data.tables.table import Dataset
 
 LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
+    "beamsynthesis": "ppl_models.data.render.beamsynthesis:load",
     "blob": "ppl_models.data.render.squares:load_blob",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
     "candle": "ppl_models.data.readers.candle:load",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.diagnostics.restarts import agreement as agreement
     from ppl_models.inference.diagnostics.verdict import Verdict as Verdict, verdict as verdict
     from ppl_models.inference.objectives.base import Objective as Objective
+    from ppl_models.inference.objectives.blurred_error import BlurredError as BlurredError
     from ppl_models.inference.objectives.characteristic import (
         CharacteristicELBO as CharacteristicELBO,
     )
@@ -189,6 +190,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Anneal": "objectives.schedule",
     "Balance": "objectives.margins",
+    "BlurredError": "objectives.blurred_error",
     "Capacity": "objectives.kl_terms",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",

@@ -51,6 +51,8 @@ PAPERS: dict[str, str] = {
     "annealed_vae": "ppl_models.disentangled.annealed_vae:AnnealedVAE",
     "dip_vae": "ppl_models.disentangled.dip_vae:DIPVAE",
     "hfs": "ppl_models.disentangled.hfs:HFS",
+    "overlap_vae": "ppl_models.disentangled.overlap_vae:OverlapVAE",
+    "nashae": "ppl_models.disentangled.nashae:NashAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",

@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "silu": nn.SiLU,
     "leaky_tanh": LeakyTanh,
+    "selu": nn.SELU,
 }
 
 
@@ -183,6 +184,28 @@ class Net(nn.Module):
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""
         out: Tensor = self.rest(self.first(**values))
         return out
+
+
+def lecun_normal(net: nn.Module) -> None:
+    """Draw the weights of dense layers anew: Normal of variance 1 / inputs; biases are 0.
+
+    Kaiming's initialisation with a linear gain, with which layers of SELU keep mean and variance
+    of what passes through them (Klambauer et al. 2017, arXiv 1706.02515).
+
+    Args:
+        net: A network of :class:`SumLinear` and :class:`torch.nn.Linear`; others stay as they are.
+    """
+    for module in net.modules():
+        if isinstance(module, SumLinear):
+            inputs, weights = sum(module.given.values()), list(module.weights.values())
+        elif isinstance(module, nn.Linear):
+            inputs, weights = module.in_features, [module.weight]
+        else:
+            continue
+        for weight in weights:
+            nn.init.normal_(weight, std=1 / math.sqrt(inputs))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Weightless(nn.Module):

@@ -176,6 +176,9 @@ if TYPE_CHECKING:
         influence as influence,
         kde_influence as kde_influence,
     )
+    from ppl_models.inference.metrics.perceived import (
+        perceived_distances as perceived_distances,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
@@ -265,6 +268,7 @@ _HOMES = {
     "mutual_information": "disentanglement.information",
     "nearest_mean_accuracy": "few_shot",
     "pca_features": "feature_networks",
+    "perceived_distances": "perceived",
     "psnr": "denoising",
     "random_features": "feature_networks",
     "reconstruct_images": "generated_images",

@@ -14,6 +14,7 @@ from typing import Any
 from ppl_models.config import unknown
 from ppl_models.data.streams import image_steps, row_steps
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.blurred_error import BlurredError
 from ppl_models.inference.objectives.characteristic import CharacteristicELBO
 from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
@@ -58,6 +59,7 @@ BOUNDS: dict[str, type[Objective]] = {
 }
 TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
+    "blurred_error": BlurredError,
     "capacity": Capacity,
     "classification": Classification,
     "code_covariance": CodeCovariance,

@@ -20,6 +20,7 @@ FEW = {"train": 6, "validation": 3, "test": 4}
 SMALL = {
     **dict.fromkeys(
         (
+            "beamsynthesis",
             "blob",
             "candle_like",
             "captions",

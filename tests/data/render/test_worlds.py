@@ -181,7 +181,7 @@ WORLDS = {
     "xysquares": (FEW, {"spacing": 1}, {"spacing": 4}, {"spacing": 7}),
 }
 # Grids of published factors, whose worlds are correlations of these.
-PUBLISHED = {"dsprites", "mini_dsprites", "shapes3d_like"}
+PUBLISHED = {"beamsynthesis", "dsprites", "mini_dsprites", "shapes3d_like"}
 SHARED = inspect.signature(data.loader("dsprites")).parameters
 
 

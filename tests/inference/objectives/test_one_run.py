@@ -39,6 +39,7 @@ with warnings.catch_warnings():
     }
 TERM = {
     "balance": "balance(y)",
+    "blurred_error": "blurred_error(x, shape=(1, 3, 1), radius=1, weight=3)",
     "capacity": "capacity(a, gamma=1, capacity=1)",
     "classification": "classification(y)",
     "distance_correlation": "distance_correlation(a, b)",
@@ -55,7 +56,7 @@ PENALTIES = {
 }
 TERMS_HERE = {name: parse_objective(text) for name, text in TERM.items()} | PENALTIES
 OF_CODES = {"distance_correlation", "total_correlation", "of codes"}
-OF_MODEL = {"capacity", "emphasis", "of the model"}
+OF_MODEL = {"blurred_error", "capacity", "emphasis", "of the model"}
 # Guide and model calls of a bound alone, where they are not one each, in rows that lack the
 # label. Its path gradient scores the draws by a second call of the guide; pieces are runs of
 # their own, besides a look at what there is and the draws that they share; a dream is a run.

@@ -62,6 +62,8 @@ CHANGED = {
                           {"site": "c"}, {"plate_nesting": 2}],
     "Subsets": [{"bound": inference.IWELBO(2)}, {"sites": ("a", "b")}, {"random": 2}],
     "Balance": [{"site": "t"}, {"weight": 0.5}],
+    "BlurredError": [{"site": "t"}, {"shape": (5, 4, 1)}, {"radius": 3}, {"weight": 0.5},
+                     {"plate_nesting": 2}],
     "Capacity": [{"site": "t"}, {"gamma": 0.5}, {"capacity": Anneal(0, 25)}, {"over": "row"},
                  {"plate_nesting": 2}],
     "Classification": [{"site": "t"}, {"weight": 0.1234567}, {"classes": (1.0, 2.0)}],
@@ -91,6 +93,7 @@ NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
     "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0,
     "sites": ("s", "t"), "steps": data.Dropout(),
+    "sites": ("s", "t"), "shape": (4, 5, 1),
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}
