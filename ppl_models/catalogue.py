@@ -23,6 +23,7 @@ FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's 
 # Name -> module:class. A test keeps it equal to the papers' folders.
 PAPERS: dict[str, str] = {
     "vae": "ppl_models.autoencoders.vae:VAE",
+    "s_vae": "ppl_models.autoencoders.s_vae:SVAE",
     "m1": "ppl_models.semisupervised.m1:M1",
     "m2": "ppl_models.semisupervised.m2:M2",
     "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
