@@ -58,6 +58,12 @@ if TYPE_CHECKING:
         GaussianInformation as GaussianInformation,
         gaussian_information as gaussian_information,
     )
+    from ppl_models.inference.objectives.code_terms.guided_attributes import (
+        AttributeReaders as AttributeReaders,
+        Excitation as Excitation,
+        Inhibition as Inhibition,
+        guided_attributes as guided_attributes,
+    )
     from ppl_models.inference.objectives.code_terms.independent_codes import (
         ExchangedCritic as ExchangedCritic,
         IndependentCodes as IndependentCodes,
@@ -179,6 +185,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Anneal": "objectives.schedule",
+    "AttributeReaders": "objectives.code_terms.guided_attributes",
     "Balance": "objectives.margins",
     "Capacity": "objectives.kl_terms",
     "CharacteristicELBO": "objectives.characteristic",
@@ -193,6 +200,7 @@ _HOMES = {
     "Encoded": "objectives.density_ratio",
     "EnumeratedELBO": "objectives.elbo",
     "Evaluation": "traces.evaluation",
+    "Excitation": "objectives.code_terms.guided_attributes",
     "ExchangedCritic": "objectives.code_terms.independent_codes",
     "FreeBits": "objectives.kl_terms",
     "GaussianInformation": "objectives.code_terms.gaussian_information",
@@ -202,6 +210,7 @@ _HOMES = {
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
     "IndependentCodes": "objectives.code_terms.independent_codes",
+    "Inhibition": "objectives.code_terms.guided_attributes",
     "KLParts": "objectives.code_terms.total_correlation",
     "LeftOut": "objectives.moved",
     "LogisticCritic": "objectives.density_ratio",
@@ -268,6 +277,7 @@ _HOMES = {
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
     "global_posteriors": "traces.global_posteriors",
+    "guided_attributes": "objectives.code_terms.guided_attributes",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",

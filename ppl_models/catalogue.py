@@ -45,6 +45,7 @@ PAPERS: dict[str, str] = {
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
+    "guided_vae": "ppl_models.disentangled.guided_vae:GuidedVAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",

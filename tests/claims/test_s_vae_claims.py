@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)
 SPHERE, NORMAL = "S-VAE", "N-VAE"
 KINDS = (SPHERE, NORMAL)
 WIDTHS = (2, 5, 20)
-CIRCLE_STEPS, DIGIT_STEPS, DRAWS = 1_200, 3_000, 500
+CIRCLE_STEPS, DIGIT_STEPS, DRAWS = 1_200, 2_000, 500
 CIRCLE_SETTINGS = (
     f"circle, 3,000 rows; perceptrons of 64, 64 tanh, p(x | z) of deviation 0.5; {CIRCLE_STEPS:,} "
     "steps of 100, the KL's weight grows in 500; 2,000 prior draws; seeds 0-2"
