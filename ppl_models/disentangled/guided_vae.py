@@ -38,7 +38,7 @@ class GuidedVAEConfig(image_code.ImageCodeConfig):
         choices=("unsupervised", "supervised"),
     )
     light: float = setting(0.5, "weight of the light decoder's reconstruction", minimum=0)
-    orthogonality: float = setting(1 / 128, "of its basis, beside one row's loss", minimum=0)
+    orthogonality: float = setting(1 / 64, "of its basis, beside a light row's loss", minimum=0)
     attributes: tuple[str, ...] = setting(("y",), "labels of 0 or 1, by site, z_0 of the first")
     excitation: float = setting(200.0, "w, of a label read off its own z_t", minimum=0)
     inhibition: float = setting(200.0, "w, of one that all others hide; 0: may tell", minimum=0)
@@ -107,13 +107,13 @@ class GuidedVAE(Pair):
         players: tuple[inference.Player, ...]
         if c.strategy == "unsupervised":
             light = LightDecoder(c.latent, c.shape).to(self.like())
-            term, player = light_game(light, c.light, c.orthogonality, c.likelihood)
+            term, player = light_game(light, c.likelihood, c.light, c.orthogonality)
             terms, players = term, (player,)
         else:
-            weights, own = (c.excitation, c.inhibition, self.like()), {"weight_decay": 1e-4}
             terms, players = attribute_game(
-                "z", c.latent, self.places, c.readers, *weights, steps=c.adversary_steps, **own
-            )
+                "z", c.latent, self.places, c.readers, c.excitation, c.inhibition, self.like(),
+                steps=c.adversary_steps, weight_decay=1e-4 / (c.inhibition or 1),
+            )  # fmt: skip
             sites = ("x", *c.attributes)
         training = inference.Training(epochs=128, batch_size=128, learning_rate=1e-4)
         objective = self.objective(bound) + terms

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppl_models.config import unknown
 from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
-from ppl_models.inference.objectives.loss_parts import name_of
 from ppl_models.inference.objectives.schedule import check_range
 from ppl_models.inference.objectives.stage import Player
 from ppl_models.inference.traces.evaluation import Evaluation
@@ -117,25 +117,21 @@ def _resampled(images: Tensor, maps: Tensor) -> Tensor:
 
 class _Light(Objective):
     def __init__(
-        self,
-        light: LightDecoder,
-        weight: float = 0.5,
-        likelihood: str = "soft_bernoulli",
-        plate_nesting: int | None = None,
+        self, light: LightDecoder, likelihood: str, weight: float, plate_nesting: int | None
     ) -> None:
         super().__init__(plate_nesting)
         check_range(f"weight of {type(self).__name__}", weight, 0)
-        self.light, self.weight, self.likelihood = light, weight, likelihood
+        if likelihood not in COMPARED:
+            raise ValueError(unknown("likelihood", likelihood, COMPARED))
+        self.light, self.likelihood, self.weight = light, likelihood, weight
 
     def misfit(self, run: Evaluation, detach: bool) -> Tensor:
-        """The weighted minus log density of each row's image ``(B,)``, over the bound's draws."""
-        if "x" not in run.batch or self.weight == 0:
-            return zero_loss(run)
+        """Minus the log density of each row under its light image ``(B,)``, over the draws."""
         codes = run.codes("z")
         z = codes.values.detach() if detach else codes.values
         made, of = self.light(z), LIKELIHOODS[self.likelihood]  # S x B x D
         raw = made.clamp(EDGE, 1 - EDGE).logit() if "bernoulli" in self.likelihood else made
-        return -self.weight * codes.mean(of(raw).log_prob(run.batch["x"]))
+        return -codes.mean(of(raw).log_prob(run.batch["x"]))
 
 
 class LightReconstruction(_Light):
@@ -145,10 +141,22 @@ class LightReconstruction(_Light):
 
     Args:
         light: The decoder; a player trains it, see :func:`light_game`.
-        weight: 0.5 in the paper's code.
         likelihood: As that of the pair's own decoder, one of ``COMPARED``.
+        weight: 0.5 in the paper's code.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
+
+    Raises:
+        ValueError: If the weight is below 0, or the likelihood another.
     """
+
+    def __init__(
+        self,
+        light: LightDecoder,
+        likelihood: str = "soft_bernoulli",
+        weight: float = 0.5,
+        plate_nesting: int | None = None,
+    ) -> None:
+        super().__init__(light, likelihood, weight, plate_nesting)
 
     @property
     def formula(self) -> str:
@@ -157,7 +165,9 @@ class LightReconstruction(_Light):
 
     def rows(self, run: Evaluation) -> Tensor:
         """The weighted loss of each row."""
-        return self.misfit(run, detach=False)
+        if self.weight == 0:
+            return zero_loss(run)
+        return self.weight * self.misfit(run, detach=False)
 
 
 class LightFit(_Light):
@@ -165,64 +175,63 @@ class LightFit(_Light):
 
     Args:
         light: The decoder.
-        weight: As of :class:`LightReconstruction`.
         likelihood: As of :class:`LightReconstruction`.
-        orthogonality: Weight of :meth:`LightDecoder.overlap`, beside the loss of a row.
+        weight: Of :meth:`LightDecoder.overlap`, beside the loss of a row.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
+
+    Raises:
+        ValueError: If the weight is below 0, or the likelihood another.
     """
 
     def __init__(
         self,
         light: LightDecoder,
-        weight: float = 0.5,
         likelihood: str = "soft_bernoulli",
-        orthogonality: float = 0.0,
+        weight: float = 1 / 64,
         plate_nesting: int | None = None,
     ) -> None:
-        super().__init__(light, weight, likelihood, plate_nesting)
-        check_range("orthogonality of LightFit", orthogonality, 0)
-        self.orthogonality = orthogonality
+        super().__init__(light, likelihood, weight, plate_nesting)
 
     @property
     def formula(self) -> str:
         """Minus the loss."""
-        orthogonal = f"{self.orthogonality:g} sum_j!=k |b_j . b_k|"
-        return f"{self.weight:g} E_q[log p(x | light(z))] - {orthogonal}"
+        return f"E_q[log p(x | light(z))] - {self.weight:g} sum_j!=k |b_j . b_k|"
 
     @property
     def part_names(self) -> tuple[str, ...]:
         """Its reconstruction and the overlap of its basis."""
-        return ("light(x)", name_of(self.light, "overlap"))
+        return ("light(x)", "overlap")
 
     def rows_by_part(self, run: Evaluation) -> dict[str, Tensor]:
         """The loss of each row; the overlap counts once per row."""
-        overlap = self.orthogonality * self.light.overlap().expand(run.batch.count)
+        overlap = self.weight * self.light.overlap().expand(run.batch.count)
         return dict(zip(self.part_names, (self.misfit(run, detach=True), overlap), strict=True))
 
 
 def light_game(
     light: LightDecoder,
-    weight: float = 0.5,
-    orthogonality: float = 1 / 128,
     likelihood: str = "soft_bernoulli",
+    weight: float = 0.5,
+    orthogonality: float = 1 / 64,
     **options: Any,
 ) -> tuple[LightReconstruction, Player]:
     """A term by which a code serves the light decoder, too, and the light decoder's player.
 
-    The two sides have the same aim. The paper's code adds the overlap of the basis once to a loss
-    that is summed over a batch of 128 rows; here a loss counts per row, and so its weight is
-    1 / 128 whatever the batch is.
+    The two sides have the same aim. The paper's code adds half the light reconstruction, summed
+    over a batch of 128 rows, and the overlap of the basis once. Here a loss counts per row, so
+    that beside the whole reconstruction of one row the overlap weighs 1 / 64, whatever the batch
+    is. With weight 0 the pair is trained as by the bound alone, bit for bit.
 
     Args:
         light: The decoder, outside the pair.
-        weight: Of its reconstruction on both sides.
-        orthogonality: Of the overlap of its basis.
         likelihood: As that of the pair's own decoder, one of ``COMPARED``.
+        weight: Of its reconstruction on the pair's side.
+        orthogonality: Of the overlap of its basis, on its own.
         options: Of :class:`Player`: ``steps``, ``learning_rate``, ...
 
     Raises:
-        ValueError: If a weight is below 0.
+        ValueError: If a weight is below 0, or the likelihood another.
     """
-    fit = LightFit(light, weight, likelihood, orthogonality)
-    term = LightReconstruction(light, weight, likelihood)
+    term = LightReconstruction(light, likelihood, weight)
+    fit = LightFit(light, likelihood, orthogonality)
     return term, Player("light_decoder", fit, light, **options)

@@ -122,7 +122,7 @@ def on_digits(kind: str, d: int, seed: int):
 
 def by_kind(job, *arguments):
     """What was measured, by kind and arguments, in the order of the seeds, and the minutes."""
-    asked = [(kind, *rest, seed) for kind in KINDS for rest in arguments for seed in SEEDS]
+    asked = [(kind, *rest, seed) for rest in arguments for kind in KINDS for seed in SEEDS]
     found = dict(zip(asked, run_all(job, asked), strict=True))
     minutes = round(sum(run["seconds"] for run in found.values()) / 60, 1)
     columns = {

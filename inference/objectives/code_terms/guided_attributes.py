@@ -154,7 +154,6 @@ class AttributeReaders(_Read):
         networks: As of :class:`Excitation`.
         site: The code.
         places: Place of each label's own coordinate.
-        weight: A number or an :class:`Anneal`, at least 0.
         others: Whether they read the other coordinates, as adversaries do.
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
     """
@@ -164,11 +163,10 @@ class AttributeReaders(_Read):
         networks: nn.ModuleDict,
         site: str,
         places: Mapping[str, int],
-        weight: float | Anneal = 1.0,
         others: bool = False,
         plate_nesting: int | None = None,
     ) -> None:
-        super().__init__(networks, site, places, weight, plate_nesting)
+        super().__init__(networks, site, places, plate_nesting=plate_nesting)
         self.others = others
 
     @property
@@ -176,7 +174,7 @@ class AttributeReaders(_Read):
         """The log probability that they give to the labels."""
         part = "{0} without {0}[{1}]" if self.others else "{0}[{1}]"
         told = (f"log p({y} | {part.format(self.site, t)})" for y, t in self.places.items())
-        return f"{written(self.weight)} E_q[{' + '.join(told)}]"
+        return f"E_q[{' + '.join(told)}]"
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -201,7 +199,8 @@ def guided_attributes(
 
     Beside a bound, ``Stage(ELBO() + terms, players=players)``. Labels are 0 or 1 and need be no
     sites of the story; rows that lack one are left to the bound. A label that is known in some
-    rows only counts in these, without N / N_lab.
+    rows only counts in these, without N / N_lab. With weights of 0 the pair is trained as by the
+    bound alone, bit for bit.
 
     Args:
         heads: By label, a network from one number to a logit; called by keyword where it has
@@ -221,10 +220,10 @@ def guided_attributes(
         raise ValueError(f"places are {dict(places)}, expected another one for each label")
     own = nn.ModuleDict(dict(heads))
     terms: Objective = Excitation(own, site, places, excitation)
-    players = (Player("heads", AttributeReaders(own, site, places, excitation), own),)
+    players = (Player("heads", AttributeReaders(own, site, places), own),)
     if not adversaries:
         return terms, players
     others = nn.ModuleDict(dict(adversaries))
-    theirs = AttributeReaders(others, site, places, inhibition, others=True)
+    theirs = AttributeReaders(others, site, places, others=True)
     adversary = Player("adversaries", theirs, others, **options)
     return terms + Inhibition(others, site, places, inhibition), (*players, adversary)
