@@ -87,7 +87,7 @@ def turned(angle: Tensor) -> Tensor:
     """Maps ``(n, 2, 3)`` from places of the turned image to those of the image.
 
     Places run from -1 to 1, to the right and down; at a quarter turn, pi / 2, what was at the
-    right comes to stand at the top.
+    top comes to stand at the right.
 
     Args:
         angle: ``(n,)``, radians.

@@ -30,9 +30,9 @@ ATTRIBUTES: dict[str, Any] = {
 KINDS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "light": {},
-    "not orthogonal": {"orthogonality": 0.0},
     "both": {**ATTRIBUTES, "inhibition": 20.0},
     "excitation": {**ATTRIBUTES, "inhibition": 0.0},
+    "not orthogonal": {"orthogonality": 0.0},
 }
 SETTINGS = (
     f"stroke_digits, 12 x 12, 5,000 rows; L = {L}, perceptrons of 200, 200; {STEPS:,} steps of "
