@@ -26,6 +26,7 @@ LOADERS = {
     "captions": "ppl_models.data.render.paired:load_captions",
     "cars3d": "ppl_models.data.readers.views:load_cars3d",
     "cifar10": "ppl_models.data.readers.cifar:load",
+    "circle": "ppl_models.data.render.circle:load",
     "color_dsprites": "ppl_models.data.render.dsprites:load_color",
     "concepts": "ppl_models.data.render.concepts:load",
     "correlated_digits": "ppl_models.data.render.correlated_digits:load",

@@ -24,6 +24,7 @@ FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's 
 PAPERS: dict[str, str] = {
     "vae": "ppl_models.autoencoders.vae:VAE",
     "cr_vae": "ppl_models.autoencoders.cr_vae:CRVAE",
+    "s_vae": "ppl_models.autoencoders.s_vae:SVAE",
     "m1": "ppl_models.semisupervised.m1:M1",
     "m2": "ppl_models.semisupervised.m2:M2",
     "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
@@ -53,6 +54,7 @@ PAPERS: dict[str, str] = {
     "hfs": "ppl_models.disentangled.hfs:HFS",
     "overlap_vae": "ppl_models.disentangled.overlap_vae:OverlapVAE",
     "nashae": "ppl_models.disentangled.nashae:NashAE",
+    "guided_vae": "ppl_models.disentangled.guided_vae:GuidedVAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",

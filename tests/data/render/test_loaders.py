@@ -24,6 +24,7 @@ SMALL = {
             "blob",
             "candle_like",
             "captions",
+            "circle",
             "color_dsprites",
             "dsprites",
             "entangled_vectors",
@@ -86,6 +87,9 @@ PICTURELESS = {
     "captions", "concepts", "entangled_vectors", "ica_segments", "moons", "pendulum_vectors",
     "spectra",
 }  # fmt: skip
+    *("captions", "circle", "concepts", "entangled_vectors", "moons", "pendulum_vectors"),
+    "spectra",
+}
 
 
 def test_each_set_of_the_docs_has_its_sheet():

@@ -38,6 +38,12 @@ WORLDS = {
         {"confounded": False, "scenes_seed": 2},
     ),
     "captions": (FEW, {"noise": 0.3}, {"network_seed": 3}, {"noise": 0.0, "network_seed": 4}),
+    "circle": (
+        FEW,
+        {"angle": (0.0, 1.0)},
+        {"noise": 0.0, "network_seed": 3},
+        {"network_seed": 4},
+    ),
     "color_dsprites": (
         FEW,
         {"brightness": (0.0, 1.0)},
@@ -258,6 +264,9 @@ NAN = float("nan")
         ("candle_like", {"scenes_seed": -1}, "scenes_seed is -1, expected a whole number"),
         ("captions", {"noise": "much"}, "noise is 'much', expected >= 0"),
         ("captions", {"network_seed": 0.5}, "network_seed is 0.5, expected a whole number"),
+        ("circle", {"angle": (1, 0)}, r"angle is \(1, 0\), expected two numbers with low <="),
+        ("circle", {"noise": -1}, "noise is -1, expected >= 0"),
+        ("circle", {"network_seed": -1}, "network_seed is -1, expected a whole number"),
         ("color_dsprites", {"brightness": 0.5}, "brightness is 0.5, expected two numbers with"),
         ("entangled_vectors", {"dims": (1,)}, r"dims are \(1,\), expected the numbers of two or"),
         ("entangled_vectors", {"network_seed": -1}, "network_seed is -1, expected a whole number"),
