@@ -19,6 +19,7 @@ from ppl_models.data.tables.table import Dataset
 LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "blob": "ppl_models.data.render.squares:load_blob",
+    "boxhead": "ppl_models.data.render.boxhead:load",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
     "candle": "ppl_models.data.readers.candle:load",
     "candle_like": "ppl_models.data.render.candle:load",
