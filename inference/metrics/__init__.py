@@ -84,6 +84,9 @@ if TYPE_CHECKING:
         counterfactual_generativeness as counterfactual_generativeness,
         donor_generativeness as donor_generativeness,
     )
+    from ppl_models.inference.metrics.disentanglement.hierarchy_scores import (
+        hierarchical_dci as hierarchical_dci,
+    )
     from ppl_models.inference.metrics.disentanglement.information import (
         mig as mig,
         modularity as modularity,
@@ -229,6 +232,7 @@ _HOMES = {
     "frechet_distance": "frechet",
     "from_anndata": "disentanglement.code_table",
     "from_arrays": "disentanglement.code_table",
+    "hierarchical_dci": "disentanglement.hierarchy_scores",
     "image_classifier": "classifiers",
     "influence": "influences",
     "irs": "disentanglement.interventional",
