@@ -163,7 +163,9 @@ def images(hues: Array, scale: Array, azimuth: Array) -> Array:
         scale: Size of cube and tiles ``(n,)``.
         azimuth: Turn of the camera about the cube ``(n,)``, degrees, to the right.
     """
-    palette = np.concatenate([_rgb(hues), np.tile(SKY, (len(hues), 1, 1))], 1).astype(np.float32)
+    palette = np.concatenate([colours(hues), np.tile(SKY, (len(hues), 1, 1))], 1).astype(
+        np.float32
+    )
     found = np.empty((len(hues), SIDE**2, 3), np.uint8)
     views, of = np.unique(np.stack([azimuth, scale], 1), axis=0, return_inverse=True)
     for view, (turn, size) in enumerate(views):
@@ -172,7 +174,7 @@ def images(hues: Array, scale: Array, azimuth: Array) -> Array:
     return found.reshape(-1, SIDE, SIDE, 3)
 
 
-def _rgb(hues: Array) -> Array:
+def colours(hues: Array) -> Array:
     """Colours ``(..., 3)`` of full saturation, at half of the lightness."""
     away = np.abs((6 * hues[..., None] - np.array([0, 2, 4]) + 3) % 6 - 3)  # sixths of a turn
     found: Array = (2 - away).clip(0, 1)

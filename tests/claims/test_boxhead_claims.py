@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import torch
-
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import TotalCorrelation, metrics

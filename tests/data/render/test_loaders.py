@@ -21,6 +21,7 @@ SMALL = {
     **dict.fromkeys(
         (
             "blob",
+            "boxhead",
             "candle_like",
             "captions",
             "color_dsprites",
