@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
     from ppl_models.inference.objectives.renyi import Renyi as Renyi
     from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
+    from ppl_models.inference.objectives.scheduled import scheduled as scheduled
     from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
     from ppl_models.inference.objectives.self_normalised import (
         SelfNormalisedELBO as SelfNormalisedELBO,
@@ -294,6 +295,7 @@ _HOMES = {
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
+    "scheduled": "objectives.scheduled",
     "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
