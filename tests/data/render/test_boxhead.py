@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import colorsys
-import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare, norm
+from scipy.stats import chisquare
+from worlds.boxhead_laws import (
+    circular,
+    expected,
+    front_light,
+    hues,
+    normal,
+    tile_centres,
+    uniform,
+)
 
 from ppl_models import data
 from ppl_models.data.render import boxhead
-from ppl_models.data.render.boxhead import CIRCLE, EYES, FACTORS, VARIANTS
+from ppl_models.data.render.boxhead import EYES, FACTORS, VARIANTS
 
 ROWS = 20_000
 
@@ -21,42 +29,6 @@ def drawn():
     """Steps and labels of 20,000 rows, by variant."""
     made = {name: boxhead.steps(name, ROWS, np.random.default_rng(0)) for name in VARIANTS}
     return {name: (steps, boxhead.labels(steps, name)) for name, steps in made.items()}
-
-
-def uniform(count):
-    """Law of round(count u): the ends are half as likely."""
-    return np.array([0.5, *[1.0] * (count - 1), 0.5]) / count
-
-
-def normal(reach=60):
-    """Law of round(7 e) of a standard normal e, from -reach to reach."""
-    return np.diff(norm.cdf((np.arange(-reach, reach + 2) - 0.5) / 7))
-
-
-def around(*laws):
-    """Law on the circle of a sum of independent steps of hue: places and their probabilities."""
-    whole = np.zeros(CIRCLE)
-    whole[0] = 1
-    for places, probabilities in laws:
-        own = np.bincount(np.asarray(places) % CIRCLE, probabilities, CIRCLE)
-        whole = sum(own[k] * np.roll(whole, k) for k in np.flatnonzero(own))
-    return whole
-
-
-def expected(variant):
-    """Probabilities of the classes of each factor, from the laws alone."""
-    sizes, overall, eye = VARIANTS[variant]
-    tenths, gauss = (7 * np.arange(11), uniform(10)), np.arange(-60, 61)
-    if variant == "three_levels":
-        parent = [tenths, (2 * gauss, normal())]
-        child = [*parent, (2 * np.arange(8) - 7, uniform(7))]
-    else:
-        width = 2 if variant == "two_levels_wide" else 1
-        parent = [(10 * np.arange(8), uniform(7))]
-        child = [*parent, (width * gauss, normal())]
-    laws = {name: around(tenths)[::7] for name in ("cube", "floor", "wall")}
-    laws |= {"overall": around(*parent)[::overall], "scale": uniform(sizes)}
-    return {**laws, "azimuth": uniform(10), **dict.fromkeys(EYES, around(*child)[::eye])}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -70,17 +42,6 @@ def test_factors_follow_the_quantised_laws(variant, drawn):
     for name, count in (("cube", 10), ("floor", 10), ("wall", 10), ("azimuth", 10)):
         both_ends = np.bincount(steps[name], minlength=count + 1)  # before 0 and 1 are one hue
         assert chisquare(both_ends, ROWS * uniform(count)).pvalue > 0.01, name
-
-
-def circular(one, other):
-    """The largest correlation of cosine or sine of two hues (turns)."""
-    parts = [np.stack([np.cos(2 * np.pi * h), np.sin(2 * np.pi * h)]) for h in (one, other)]
-    return np.abs(np.corrcoef(*[p.reshape(2, -1) for p in parts])[:2, 2:]).max()
-
-
-def hues(variant, labels):
-    known = boxhead.values(variant)
-    return {name: np.array(known[name])[labels[name]] for name in boxhead.HUES}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -112,14 +73,9 @@ def test_the_tiles_of_a_front_view_have_their_hues():
     turns = np.array([0.1, 0.25, 0.9, 0.2, 0.45, 0.6, 0.8])
     (image,) = boxhead.images(turns[None], np.ones(1), np.zeros(1)).astype(float)
     floor, wall, cube, *eyes = (np.array(colorsys.hls_to_rgb(h, 0.5, 1)) for h in turns)
-    # a unit is 32 / (tan 15 degrees * distance) pixels; the picture's middle is at height 2
-    unit = 32 / np.tan(np.deg2rad(15)) / (12 - 1 - boxhead.STEP)
-    tilt = np.deg2rad(1)
-    light = 0.35 + 0.65 * 12 * np.cos(tilt) / np.hypot(12 * np.cos(tilt), 2 + 12 * np.sin(tilt))
-    for (y, z), colour in zip(itertools.product((-1, 1), (-1, 1)), eyes, strict=True):
-        row, column = 32 - unit * (z * 3 / 14 + 1 - 2), 32 + unit * y * 3 / 14
-        seen = image[int(row), int(column)]
-        assert np.abs(seen - 255 * light * colour).max() <= 1
+    light = front_light()
+    for (row, column), colour in zip(tile_centres(), eyes, strict=True):
+        assert np.abs(image[row, column] - 255 * light * colour).max() <= 1
     for (row, column), colour, shade in (((40, 26), cube, light), ((20, 10), wall, light)):
         assert np.abs(image[row, column] - 255 * shade * colour).max() <= 1
     lit = image[60, 5] / 255
@@ -156,6 +112,6 @@ def test_a_camera_that_turns_right_sees_the_right_side():
         for a in (-30.0, 30.0)
     )
     assert np.abs(left - right[:, ::-1]).max() <= 1  # a mirrored scene, but for the eyes' names
-    towards = 12 * np.cos(np.deg2rad(1)) / np.hypot(12 * np.cos(np.deg2rad(1)), 2.2094)
+    towards = (front_light() - 0.35) / 0.65
     for (row, column), share in (((40, 20), np.cos(np.pi / 6)), ((40, 40), np.sin(np.pi / 6))):
         assert right[row, column] == np.rint(255 * (0.35 + 0.65 * share * towards))  # front, side
