@@ -20,6 +20,7 @@ LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
     "beamsynthesis": "ppl_models.data.render.beamsynthesis:load",
     "blob": "ppl_models.data.render.squares:load_blob",
+    "boxhead": "ppl_models.data.render.boxhead:load",
     "bright_digits": "ppl_models.data.render.bright_digits:load",
     "candle": "ppl_models.data.readers.candle:load",
     "candle_like": "ppl_models.data.render.candle:load",

@@ -160,6 +160,9 @@ if TYPE_CHECKING:
         Anneal as Anneal,
         Progress as Progress,
     )
+    from ppl_models.inference.objectives.scheduled import (
+        scheduled as scheduled,
+    )
     from ppl_models.inference.objectives.score_function import (
         ScoreELBO as ScoreELBO,
     )
@@ -404,6 +407,7 @@ _HOMES = {
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
+    "scheduled": "objectives.scheduled",
     "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",

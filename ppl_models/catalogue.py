@@ -61,6 +61,8 @@ PAPERS: dict[str, str] = {
     "meme": "ppl_models.multimodal.meme:MEME",
     "hfsgm": "ppl_models.hierarchical.hfsgm:HFSGM",
     "scha_vae": "ppl_models.hierarchical.scha_vae:SCHAVAE",
+    "vlae": "ppl_models.hierarchical.vlae:VLAE",
+    "ladder_vae": "ppl_models.hierarchical.ladder_vae:LadderVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

@@ -93,6 +93,9 @@ if TYPE_CHECKING:
         counterfactual_generativeness as counterfactual_generativeness,
         donor_generativeness as donor_generativeness,
     )
+    from ppl_models.inference.metrics.disentanglement.hierarchy_scores import (
+        hierarchical_dci as hierarchical_dci,
+    )
     from ppl_models.inference.metrics.disentanglement.information import (
         mig as mig,
         modularity as modularity,
@@ -131,7 +134,9 @@ if TYPE_CHECKING:
         attach as attach,
         evaluate as evaluate,
     )
-    from ppl_models.inference.metrics.disentanglement.support_factorisation import fos as fos
+    from ppl_models.inference.metrics.disentanglement.support_factorisation import (
+        fos as fos,
+    )
     from ppl_models.inference.metrics.disentanglement.unsupervised import (
         udr as udr,
         unsupervised_scores as unsupervised_scores,
@@ -245,6 +250,7 @@ _HOMES = {
     "from_anndata": "disentanglement.code_table",
     "from_arrays": "disentanglement.code_table",
     "held_out_correlation": "disentanglement.between_seeds",
+    "hierarchical_dci": "disentanglement.hierarchy_scores",
     "image_classifier": "classifiers",
     "influence": "influences",
     "irs": "disentanglement.interventional",

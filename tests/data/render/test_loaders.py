@@ -22,6 +22,7 @@ SMALL = {
         (
             "beamsynthesis",
             "blob",
+            "boxhead",
             "candle_like",
             "captions",
             "circle",

@@ -25,6 +25,12 @@ WORLDS = {
         {"sequences": 1},
     ),
     "blob": (FEW, {"width": 0.7}, {"width": 2.0}, {"width": 3}),
+    "boxhead": (
+        {"train": 4, "validation": 2, "test": 3},
+        {"azimuth": (0.0, 10.0)},
+        {"scale": (0.8, 2.0)},
+        {"azimuth": (-60.0, 60.0), "scale": (0.5, 0.6)},
+    ),
     "bright_digits": (
         {"train": 6, "validation": 2, "test": 4, "source": "digits"},
         {"digits": (8, 3), "noise": 0.5},
@@ -259,6 +265,10 @@ NAN = float("nan")
         ("ball_in_boxes", {"radius": 9}, "radius is 9, expected a number in 0.5..3.5"),
         ("ball_in_boxes", {"intervened": 2}, "intervened is 2, expected a number in 0..1"),
         ("blob", {"width": 0}, "width is 0, expected >= 0.1"),
+        ("boxhead", {"variant": "two_level"}, "unknown variant 'two_level': did you mean 'two_le"),
+        ("boxhead", {"scale": (1, 3)}, r"scale is \(1, 3\), expected .* 0.5 <= low <= high <= 2"),
+        ("boxhead", {"azimuth": (5, 5)}, r"azimuth is \(5, 5\), expected two different numbers"),
+        ("boxhead", {"train": 0}, "train is 0, expected at least 1"),
         ("bright_digits", {"correlation": 2}, "correlation is 2, expected a number in -1..1"),
         ("candle_like", {"confounded": 1}, "confounded is 1, expected True or False"),
         ("candle_like", {"scenes_seed": -1}, "scenes_seed is -1, expected a whole number"),
