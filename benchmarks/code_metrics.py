@@ -22,6 +22,7 @@ by turn. `ours` begins from arrays and pays for what a table of codes is prepare
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -32,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from scipy.stats import entropy, spearmanr
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression

@@ -16,7 +16,6 @@ from ppl_models.config import unknown
 
 SQUARINGS = 4  # of W W^T: as many steps of the power method as 2^4
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 class LeakyTanh(nn.Module):
     """tanh(x) + 0.1 x, which no input saturates (Khemakhem et al. 2020, arXiv 1907.04809)."""
@@ -26,7 +25,7 @@ class LeakyTanh(nn.Module):
         return x.tanh() + 0.1 * x
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "relu": nn.ReLU,
     "leaky_relu": partial(nn.LeakyReLU, 0.2),  # the slope that critics have

@@ -116,9 +116,7 @@ def test_the_axes_are_found_where_correlation_finds_the_diagonal(curves, record)
     """Check 2."""
     own = {sigma: best(h) for sigma, (h, _) in curves.items()}
     other = {sigma: best(dependence) for sigma, (_, dependence) in curves.items()}
-    holds = all(
-        min(own[s], 90 - own[s]) <= 7.5 and abs(other[s] - 45) <= 7.5 for s in SIGMAS[:2]
-    )
+    holds = all(min(own[s], 90 - own[s]) <= 7.5 and abs(other[s] - 45) <= 7.5 for s in SIGMAS[:2])
     told = {
         s: ", ".join(f"{v:.2f}" for v in curves[s][0].mean(0)[[0, 6, 12]].tolist()) for s in SIGMAS
     }
@@ -148,9 +146,7 @@ def mapped(kind, sigma, seed):
     for _ in range(1200):
         codes = standardised(factors(ROWS, sigma, generator) @ matrix)
         points = torch.randint(ROWS, (1, 500, 2), generator=generator)
-        loss = (
-            support_distance(codes, BOTH, points).sum() if kind == "h" else correlation(codes)
-        )
+        loss = support_distance(codes, BOTH, points).sum() if kind == "h" else correlation(codes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -185,9 +181,7 @@ def test_a_linear_map_is_learned(record):
 def fitted(kind, seed):
     """MCC on all places, deviations of both codes there, and the codes of the first seed."""
     beta, gamma, delta = FITS[kind]
-    rows = data.load(
-        "blob", correlated="positions", train=10_000, validation=1, test=1, seed=seed
-    )
+    rows = data.load("blob", correlated="positions", train=10_000, validation=1, test=1, seed=seed)
     pair = zoo.build(
         "hfs", rows, seed=seed, latent=2, networks="dense", hidden=(128, 128), activation="tanh",
         beta=beta, gamma=gamma, delta=delta, scale="variance",
@@ -289,7 +283,9 @@ def test_the_picture(curves, fits, picture):
 
     found, _ = fits
     figure, axes = plt.subplots(2, 2, figsize=(9, 7.5), layout="constrained")
-    for ax, place, told in zip(axes[0], (0, 1), ("penalty h", "absolute correlation"), strict=True):
+    for ax, place, told in zip(
+        axes[0], (0, 1), ("penalty h", "absolute correlation"), strict=True
+    ):
         for sigma in SIGMAS:
             ax.plot(ANGLES, curves[sigma][place].mean(0), "o-", ms=3, label=f"sigma {sigma}")
         ax.set(xlabel="factors turned by, degrees", ylabel=told, xticks=range(0, 91, 15))

@@ -91,9 +91,8 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
-    "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0,
-    "sites": ("s", "t"), "steps": data.Dropout(),
-    "sites": ("s", "t"), "shape": (4, 5, 1),
+    "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0, "steps": data.Dropout(),
+    "shape": (4, 5, 1),
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}
