@@ -73,8 +73,6 @@ class LadderVAE(Pair):
     def __init__(self, config: LadderVAEConfig) -> None:
         super().__init__(config)
         c, levels = config, Levels(config)
-        if len(c.levels) < len(c.latent):
-            raise ValueError(f"levels are {c.levels}, expected one for each code of {c.latent}")
         self.card = replace(self.card, latents={z: f"code of layer {z[2:]}" for z in c.sites})
         self.likelihood = LIKELIHOODS[c.likelihood]
         self.fade = ladder_training.FadeIn(len(c.sites), c.fade_in)

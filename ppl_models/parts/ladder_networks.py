@@ -1,7 +1,9 @@
-"""Networks of ladders of codes: z_l meets an image at level l of its features, 0 the image itself.
+"""Networks of ladders of codes, which meet an image at levels of its features, the image being 0.
 
-Levels are vectors, or maps of which each level has half the sides of the one below. Group norm, or
-layer norm of vectors, stands where papers have batch norm: it knows nothing of other rows.
+A code below the top one enters the decoder at level l + 1 and passes l + 1 layers together with
+what comes from above. Levels are vectors, or maps of which each level has half the sides of the
+one below. Group norm, or layer norm of vectors, stands where papers have batch norm: it knows
+nothing of other rows.
 
 Shapes: features of a level ``(..., units)`` or ``(..., maps, h, w)``, codes ``(..., d)``.
 """
@@ -95,19 +97,19 @@ class Levels:
             linear, nn.Unflatten(-1, size), Maps(*self.finished(nn.Identity(), level))
         )
 
-    def moments(self, level: int, size: int, halved: bool = False) -> nn.Module:
+    def moments(self, level: int, size: int, to: int | None = None) -> nn.Module:
         """From a level to two numbers for each of a code, through the hidden layers.
 
         Args:
             level: The level.
             size: Of the code.
-            halved: Whether maps are first brought to those of the next level.
+            to: Maps are first brought to those of this level, by layers of their own.
         """
         layers: list[nn.Module] = []
-        if halved and self.conv:
-            layers, level = [self.up(level + 1)], level + 1
         if self.conv:
-            layers.append(nn.Flatten(-3))
+            to = to or level
+            layers = [*(self.up(k) for k in range(level + 1, to + 1)), nn.Flatten(-3)]
+            level = to
         hidden, units = self.dense(math.prod(self.size(level)))
         return nn.Sequential(*layers, *hidden, nn.Linear(units, 2 * size))
 
@@ -151,14 +153,14 @@ class Moments(nn.Module):
         levels: The levels.
         level: Which it reads.
         size: Of the code.
-        halved: As :meth:`Levels.moments` has it.
+        to: As :meth:`Levels.moments` has it.
     """
 
-    def __init__(self, levels: Levels, level: int, size: int, halved: bool) -> None:
+    def __init__(self, levels: Levels, level: int, size: int, to: int) -> None:
         super().__init__()
         self.given = (f"g_{level}" if level else "x",)
         self.levels, self.level = (levels,), level
-        self.net = levels.moments(level, size, halved)
+        self.net = levels.moments(level, size, to)
 
     def forward(self, **values: Tensor) -> Tensor:
         """Moments ``(..., 2 size)`` of the level's features."""
@@ -240,20 +242,20 @@ class Decoder(nn.Module):
         self.levels, top = (levels,), len(c.sites)
         hidden, units = levels.dense(c.latent[-1])
         begin = [*hidden, levels.spread(units, levels.top)]
-        # Without layers below, the path goes on to the image at once.
-        self.top = nn.Sequential(*begin, *(levels.down(k) for k in range(levels.top, top - 1, -1)))
+        self.top = nn.Sequential(*begin, *(levels.down(k) for k in range(levels.top, top, -1)))
         self.joins = nn.ModuleDict(
-            {str(k): Join(levels, k, c.latent[k - 1], path) for k in range(top - 1, 0, -1)}
+            {str(k): Join(levels, k + 1, c.latent[k - 1], path) for k in range(top - 1, 0, -1)}
         )
+        self.last = levels.down(1)
 
     def below(
         self, layer: int, path: Tensor | None, z: Tensor, share: Tensor | float = 1.0
     ) -> Tensor:
-        """Features of the level below a layer, of level 0 what :meth:`image` takes.
+        """Features of the level of a layer's number, where the next lower code enters.
 
         Args:
             layer: The layer.
-            path: Features of its level; None at the top.
+            path: Features of the level above; None at the top.
             z: Its code.
             share: As :class:`Join` has it.
         """
@@ -264,8 +266,8 @@ class Decoder(nn.Module):
         return made
 
     def image(self, path: Tensor) -> Tensor:
-        """What the likelihood takes, ``(..., each H W C)``, of the end of the path."""
-        return self.levels[0].flat(path)
+        """What the likelihood takes, ``(..., each H W C)``, of features of level 1."""
+        return self.levels[0].flat(self.last(path))
 
     def forward(self, fade: FadeIn, codes: Mapping[str, Tensor]) -> Tensor:
         """What the likelihood takes, of all codes by name.

@@ -27,7 +27,7 @@ class LadderConfig(Config):
     shape: tuple[int, ...] = setting((28, 28, 1), "H, W, C of x; 1, 1, D: vector", shape_from="x")
     latent: tuple[int, ...] = setting((2, 2, 2), "sizes of z_1 .. z_L, bottom first", minimum=1)
     networks: str = setting("conv", "convolutional or dense", choices=NETWORKS)
-    levels: tuple[int, ...] = setting((64, 128), "maps, or units, above the image", minimum=1)
+    levels: tuple[int, ...] = setting((64, 128, 256), "maps, or units, above the image", minimum=1)
     hidden: tuple[int, ...] = setting((1024,), "units between levels and codes", minimum=1)
     activation: str = setting("relu", "between layers", choices=ACTIVATIONS)
     likelihood: str = setting("laplace", "p(x | z)", choices=LIKELIHOODS)
@@ -44,10 +44,10 @@ class LadderConfig(Config):
     def __post_init__(self) -> None:
         """Check that each code has a level to meet."""
         super().__post_init__()
-        if not self.latent or len(self.levels) < max(1, len(self.latent) - 1):
+        if not 0 < len(self.latent) <= len(self.levels):
             raise ValueError(
                 f"latent is {self.latent} and levels are {self.levels}, expected at least one "
-                "code and one level, and a level for each code below the top one"
+                "code, and a level for each"
             )
 
     @property

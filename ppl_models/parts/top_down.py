@@ -56,7 +56,10 @@ class TopDown(nn.Module):
         self.sites, self.sizes = c.sites, dict(zip(c.sites, c.latent, strict=True))
         self.fade, self.decoder = (fade,), Decoder(c, skips)
         self.priors = nn.ModuleDict(
-            {site: levels.moments(k, c.latent[k - 1]) for k, site in enumerate(c.sites[:-1], 1)}
+            {
+                site: levels.moments(k + 1, c.latent[k - 1])
+                for k, site in enumerate(c.sites[:-1], 1)
+            }
         )
         self.register_buffer("zero", torch.zeros(c.latent[-1]), persistent=False)
 
@@ -70,7 +73,8 @@ class TopDown(nn.Module):
 
         Args:
             site: Its name.
-            path: What the codes above it have made, of the level of its layer; None at the top.
+            path: What the codes above it have made, of the level where it enters; None at the
+                top.
         """
         if path is None:
             return dist.Normal(self.zero, self.zero + 1).to_event(1)
@@ -79,7 +83,7 @@ class TopDown(nn.Module):
     def below(
         self, site: str, path: Tensor | None, z: Tensor, prior: dist.TorchDistribution
     ) -> Tensor:
-        """What a code and those above it make, of the level of the next layer.
+        """What a code and those above it make, of the level where the next one enters.
 
         Args:
             site: Its name.
@@ -112,9 +116,9 @@ class Corrected(Conditional):
     """
 
     def __init__(self, levels: Levels, story: TopDown, site: str) -> None:
-        top = site == story.sites[-1]
-        size = story.sizes[site]
-        net = Moments(levels, levels.top if top else int(site[2:]), size, halved=not top)
+        layer = int(site[2:])
+        reads, to = (layer, layer + 1) if layer < len(story.sites) else 2 * (levels.top,)
+        net = Moments(levels, reads, story.sizes[site], to)
         super().__init__((*net.given, *story.above(site)))
         self.net, self.story, self.site = net, (story,), site
 
