@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,23 @@ from ppl_models.config import unknown
 
 SQUARINGS = 4  # of W W^T: as many steps of the power method as 2^4
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+
+class LeakyTanh(nn.Module):
+    """tanh(x) + 0.1 x, which no input saturates (Khemakhem et al. 2020, arXiv 1907.04809)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x.tanh() + 0.1 * x
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.2),  # the slope that critics have
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "silu": nn.SiLU,
+    "leaky_tanh": LeakyTanh,
     "selu": nn.SELU,
 }
 

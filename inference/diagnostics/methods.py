@@ -18,7 +18,12 @@ from ppl_models.inference.diagnostics.debug import rows_of_each_kind
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.objectives.classification import Classification
+from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+    HausdorffSupport,
+    SupportScale,
+)
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.emphasis import Emphasis
 from ppl_models.inference.objectives.kl_terms import Capacity
@@ -48,10 +53,13 @@ TERMS_OF: Mapping[str, tuple[Callable[..., Objective], int]] = {
     "balance": (Balance, 1),
     "capacity": (lambda site: Capacity(site, 1.0, 1.0), 1),
     "classification": (Classification, 1),
+    "code_covariance": (lambda site: CodeCovariance(site, 1.0, 1.0), 1),
     "distance_correlation": (DistanceCorrelation, 2),
     "emphasis": (lambda site: Emphasis(site, 2.0), 1),
     "hat": (Hat, 1),
+    "hausdorff_support": (HausdorffSupport, 1),
     "hinge": (Hinge, 1),
+    "support_scale": (SupportScale, 1),
     "total_correlation": (TotalCorrelation, 1),
 }
 

@@ -35,7 +35,7 @@ from torch.testing import assert_close
 
 from ppl_models import catalogue
 from ppl_models.data import Table
-from ppl_models.inference import EnumeratedELBO
+from ppl_models.inference import EnumeratedELBO, Progress
 from ppl_models.inference.objectives.by_name import parse_objective
 from ppl_models.inference.training.sides import trained
 from ppl_models.pages.describe import describe
@@ -242,9 +242,9 @@ class PairContract:
         """In some stage, on some kind of rows, at some moment of training."""
         missing = {id(p): n for n, p in subject.named_parameters()}
         trained = [(case, pick(case.draws())) for case in cases(subject)]
-        for progress in (0.0, 0.5, 1.0):
+        for share in (0.0, 0.5, 1.0):
             for case, draws in trained:
-                case.objective.at(progress)
+                case.objective.at(Progress(share, 1e6 * share))
                 parameters = dict(case.pair.named_parameters())
                 loss = case.total(draws)
                 grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
@@ -352,8 +352,9 @@ class PairContract:
         for case in (c for c in cases(subject) if not c.objective.across_rows):
             trace = case.draws()
             draws = pick(trace)
-            grads = gradients_by_row(case, trace, draws)
             fresh = gradients_by_row(case, trace, {})
+            (case,) = settled([case])
+            grads = gradients_by_row(case, trace, draws)
             rows = case.loss(case.batch, draws)
             names, parameters = zip(*case.pair.named_parameters(), strict=True)
             how: Any = {"retain_graph": True, "allow_unused": True}

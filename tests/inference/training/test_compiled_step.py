@@ -28,8 +28,10 @@ from ppl_models.inference import (
     TMC,
     Anneal,
     Capacity,
+    CodeCovariance,
     Emphasis,
     EnumeratedELBO,
+    HausdorffSupport,
     RelaxedELBO,
     Renyi,
     ScoreELBO,
@@ -97,7 +99,11 @@ def test_every_stage_on_every_kind_of_rows(name, dtype):
         pytest.param(
             EnumeratedELBO() + Capacity("z", Anneal(1, 2), Anneal(0, 1)), marks=pytest.mark.long
         ),
+        EnumeratedELBO(2, kl="analytic")
+        + TotalCorrelation("z", Anneal(0, 2), "mss")
+        + CodeCovariance("z", Anneal(0, 2), 1.0, "aggregate"),
         EnumeratedELBO(2, kl="analytic") + TotalCorrelation("z", Anneal(0, 2), "mss"),
+        EnumeratedELBO() + HausdorffSupport("z", Anneal(0, 2), pairs=1),
         pytest.param(
             IWELBO(3, lam=0.5) + TotalCorrelation("z") + Emphasis("x", 2.0), marks=pytest.mark.long
         ),
