@@ -63,8 +63,9 @@ def encoder(c: CodeNetworksConfig, outputs: int) -> nn.Module:
     """A network from the image ``x``, flat, to that many numbers."""
     if c.networks == "dense":
         return Net({"x": math.prod(c.shape)}, c.hidden, outputs, c.activation)
-    sizes = {"channels": c.channels, "hidden": c.hidden, "activation": c.activation}
-    return conv_encoder(c.shape, outputs, **sizes)
+    return conv_encoder(
+        c.shape, outputs, channels=c.channels, hidden=c.hidden, activation=c.activation
+    )
 
 
 def posterior(c: CodeNetworksConfig) -> guides.Normal:
@@ -93,8 +94,14 @@ def images(c: CodeNetworksConfig, each: int = 1, **given: int) -> nn.Module:
     given = given or {"z": c.latent}
     if c.networks == "dense":
         return Net(given, c.hidden[::-1], each * math.prod(c.shape), c.activation)
-    sizes = {"channels": c.channels, "hidden": c.hidden, "activation": c.activation}
-    return conv_decoder(given, c.shape, each=each, **sizes)
+    return conv_decoder(
+        given,
+        c.shape,
+        each=each,
+        channels=c.channels,
+        hidden=c.hidden,
+        activation=c.activation,
+    )
 
 
 def bound(
