@@ -25,7 +25,7 @@ SETTINGS = (
     "use where it ranges over more than 0.2"
 )
 SATURATED = (
-    "a code that drifts to an end of the sigmoid in the first steps gets no gradient any more: the "
+    "a code that drifts to an end of the sigmoid gets no gradient any more: the "
     "autoencoder of such a seed has three codes, which the predictors tell less well"
 )
 TOY = (
