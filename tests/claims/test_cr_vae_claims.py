@@ -102,9 +102,7 @@ def trained(rows, bound, lam, seed, steps):
             torch.manual_seed(seed)
             pair = TwoLayers(TwoLayersConfig(64))
     else:
-        pair = zoo.build(
-            "cr_vae", rows, seed=seed, latent=10, networks="dense", hidden=(200, 200)
-        )
+        pair = zoo.build("cr_vae", rows, seed=seed, latent=10, networks="dense", hidden=(200, 200))
     objective = BOUNDS[bound]
     if lam is not None:
         objective = Consistency(objective, "x", SIMPLE, SHAPE, lam)
@@ -163,9 +161,9 @@ def measured(kind, seed):
         views = torch.stack([means(look(few)["x"]) for _ in range(12)])
         centre = clean.mean(0)
         axes = torch.linalg.svd(clean - centre, full_matrices=False).Vh[:2].T
-        found["picture"] = [
-            ((t - centre) @ axes).numpy() for t in (clean, clean[some], views)
-        ] + [test["y"].numpy()[some]]
+        found["picture"] = [((t - centre) @ axes).numpy() for t in (clean, clean[some], views)] + [
+            test["y"].numpy()[some]
+        ]
     return found
 
 
@@ -228,12 +226,8 @@ def test_a_probe_of_clean_codes_knows_strong_views(fits, record):
     def right(kind, strength):
         return [run["right"][strength] for run in found[kind]]
 
-    gains = [
-        a - b for a, b in zip(right("lambda 1", 1.0), right("lambda 0", 1.0), strict=True)
-    ]
-    losses = [
-        a - b for a, b in zip(right("lambda 0", 0.0), right("lambda 1", 0.0), strict=True)
-    ]
+    gains = [a - b for a, b in zip(right("lambda 1", 1.0), right("lambda 0", 1.0), strict=True)]
+    losses = [a - b for a, b in zip(right("lambda 0", 0.0), right("lambda 1", 0.0), strict=True)]
     gain, loss = statistics.mean(gains), statistics.mean(losses)
     holds = gain >= 0.06 and loss <= 0.03
     record(
@@ -289,9 +283,7 @@ def test_any_bound_can_be_wrapped(record):
     found = dict(zip(jobs, run_all(wrapped, jobs), strict=True))
     of = {(b, lam): [found[b, lam, seed] for seed in SEEDS] for b in BOUNDS for lam in (0.0, 1.0)}
     holds = all(
-        one <= 0.5 * none
-        for b in BOUNDS
-        for none, one in zip(of[b, 0.0], of[b, 1.0], strict=True)
+        one <= 0.5 * none for b in BOUNDS for none, one in zip(of[b, 0.0], of[b, 1.0], strict=True)
     )
     record(
         "cr_vae: 4, around VAE, beta-VAE (4), IWAE (5 draws) and a VAE of two layers lambda 1 "
