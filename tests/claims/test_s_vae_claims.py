@@ -170,7 +170,8 @@ def test_numbers_of_the_distribution(record):
     record(
         "s_vae: 1, A within 1e-8 (float32 1e-6), KL within 1e-7 (2e-3), for m to 2,000",
         paper="scipy's ive, which is 0 at large m",
-        ours=f"A {double['A']:.0e} ({single['A']:.0e}), KL {double['KL']:.0e} ({single['KL']:.0e})",
+        ours=f"A {double['A']:.0e} ({single['A']:.0e}), "
+        f"KL {double['KL']:.0e} ({single['KL']:.0e})",
         holds="yes" if all(limits) else "no",
         settings="against 40 digits; m 2 to 2,000, kappa 1e-6 to 1e5; relative, of the KL to at "
         "least 0.01",
