@@ -12,6 +12,7 @@ by turn. `ours` begins from arrays and pays for what a table of codes is prepare
 - Information: the peer calls scikit-learn's `mutual_info_score` for each code and factor, or for
   each two codes, after numpy's `histogram` and `digitize`.
 - IRS: the peer loops over factors and values with `np.percentile`.
+- Factorisation of support: the peer calls scipy's `cdist` for each batch and pair of codes.
 - Explicitness and SAP: the peer calls scikit-learn's classifiers. So does ours for explicitness,
   of which about the same is expected. 5,000 rows to ask.
 - DCI: the peer fits scikit-learn's `GradientBoostingClassifier`, for minutes: `--repeats 1`. Of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -139,6 +140,7 @@ class Consistency(Composed):
         """
 
         def made() -> Evaluation:
+            assert self.view is not None  # without steps nobody asks
             with torch.no_grad(), run.batch.plate():
                 value = pyro.sample("_view", _Seen(self.view, run.batch, self.site))
             batch = run.batch.replace({**run.batch, self.site: value})
@@ -174,14 +176,14 @@ class _Seen(dist.TorchDistribution):
     """
 
     has_rsample = False
-    arg_constraints = {}  # noqa: RUF012, as torch declares it
+    arg_constraints: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, view: Views | None, batch: Batch, site: str) -> None:
-        assert view is not None
-        self.made = lambda: view(batch)[site]
+    def __init__(self, view: Views, batch: Batch, site: str) -> None:
+        self.view, self.batch, self.site = view, batch, site
         shape = batch[site].shape if site in batch else (batch.count,)
         super().__init__(torch.Size((batch.count,)), shape[1:], validate_args=False)
 
     def sample(self, sample_shape: torch.Size | tuple[()] = ()) -> Tensor:
         """The views; one of each row."""
-        return self.made()
+        seen: Tensor = self.view(self.batch)[self.site]
+        return seen

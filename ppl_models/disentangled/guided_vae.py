@@ -103,7 +103,7 @@ class GuidedVAE(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """Pair and company, new at each call, for 128 passes."""
-        c, sites = self.config, ("x",)
+        c, sites = self.config, self.card.given
         players: tuple[inference.Player, ...]
         if c.strategy == "unsupervised":
             light = LightDecoder(c.latent, c.shape).to(self.like())
@@ -114,7 +114,7 @@ class GuidedVAE(Pair):
                 "z", c.latent, self.places, c.readers, c.excitation, c.inhibition, self.like(),
                 steps=c.adversary_steps, weight_decay=1e-4 / (c.inhibition or 1),
             )  # fmt: skip
-            sites = ("x", *c.attributes)
+            sites += c.attributes
         training = inference.Training(epochs=128, batch_size=128, learning_rate=1e-4)
         objective = self.objective(bound) + terms
         return (inference.Stage(objective, sites=sites, players=players, training=training),)

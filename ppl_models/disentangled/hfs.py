@@ -10,6 +10,7 @@ Shapes  E particle dimensions on the left, B rows, D code, H W C pixels
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -94,7 +95,8 @@ class HFS(Pair):
             objective += inference.TotalCorrelation("z", c.beta_tc - c.beta, "mss")
         objective += inference.HausdorffSupport("z", c.gamma, c.pairs)
         if c.delta:
-            objective += inference.SupportScale("z", c.delta, c.scale)
+            kind: Any = c.scale
+            objective += inference.SupportScale("z", c.delta, kind)
         return objective
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:

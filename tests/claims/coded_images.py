@@ -49,7 +49,7 @@ def shares(sigma: float | None) -> np.ndarray:
 
 
 def drawn(sigma: float | None, seed: int) -> data.Table:
-    """As many rows as a run takes, with replacement."""
+    """As many rows as 2,000 steps take, with replacement."""
     grid, weights = data.factor_data("blob"), shares(sigma)
     classes = grid.sample(STEPS * BATCH, np.random.default_rng(seed), weights)
     return data.Table("blob", {"x": cells()[grid.index(classes)]}, shapes={"x": (16, 16)})
@@ -83,7 +83,9 @@ def traversals(pair: zoo.Pair, dims: Sequence[int], side: int, count: int = 7) -
     return found.reshape(len(dims), count, side, side).numpy()
 
 
-def of_blob(method: str, seed: int, sigma: float | None = None) -> dict[str, Any]:
+def of_blob(
+    method: str, seed: int, sigma: float | None = None, steps: int = STEPS
+) -> dict[str, Any]:
     """A fit, its curves and the moments of its code."""
     name, settings = METHODS[method]
     pair = zoo.build(name, shape=(16, 16, 1), latent=4, seed=seed, **NETWORKS, **settings)
@@ -96,7 +98,7 @@ def of_blob(method: str, seed: int, sigma: float | None = None) -> dict[str, Any
 
     began = time.monotonic()
     run = inference.fit(
-        pair, drawn(sigma, seed), seed=seed, steps=STEPS, batch_size=BATCH, learning_rate=RATE,
+        pair, drawn(sigma, seed), seed=seed, steps=steps, batch_size=BATCH, learning_rate=RATE,
         compile=True, progress=False, callbacks=(look,) if method == "capacity" else (),
     )  # fmt: skip
     return {

@@ -17,7 +17,7 @@ from ppl_models import data, inference
 LAYERS = {
     "networks": "dense",
     "levels": (128, 128, 128),
-    "hidden": (128,),
+    "hidden": (128, 128),
     "likelihood": "soft_bernoulli",
 }
 STEPS, NEIGHBOURS, DRAWS = 2_000, 10, 20
@@ -99,10 +99,10 @@ def chains(seed: int, rounds: int = 50, count: int = 1_000):
     began = time.monotonic()
     rows = data.load("digits", seed=seed)
     settings = {"networks": "dense", "latent": (6, 6), "levels": (128, 128), "hidden": (128,)}
-    pair = zoo.build("ladder_vae", rows, seed=seed, warmup=500, **settings)
+    pair = zoo.build("ladder_vae", rows, seed=seed, warmup=250, **settings)
     stage = inference.Stage(pair.objective(), prepare=black_or_white)
     inference.fit(
-        pair, rows, stages=(stage,), seed=seed, steps=STEPS, batch_size=100, learning_rate=1e-3,
+        pair, rows, stages=(stage,), seed=seed, steps=1_000, batch_size=100, learning_rate=1e-3,
         progress=False,
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -190,7 +190,7 @@ def fading(seed: int, turn: int = 300):
     return {**found, "seconds": time.monotonic() - began}
 
 
-def traversed(seed: int, steps: int = 6_000, count: int = 7):
+def traversed(seed: int, steps: int = 2_500, count: int = 7):
     """Images of MNIST ``(3, count, count, 28, 28)`` as each layer moves over a square."""
     began = time.monotonic()
     rows = data.load("mnist", seed=seed)

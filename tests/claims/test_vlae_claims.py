@@ -14,7 +14,8 @@ matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 SEEDS = (0, 1, 2)
 SETTINGS = (
-    "digits 8 x 8, 1,197 for training; dense, 128 units, 3 codes of 2; weight 4, warm-up "
+    "digits 8 x 8, 1,197 for training; dense, 128 units, 3 codes of 2, two hidden layers between "
+    "levels and codes; weight 4, warm-up "
     f"1 - exp(-t / 500); {STEPS:,} steps of 100, Adam 1e-3; ten neighbours among training rows' "
     "means, on 400 test rows; seeds 0-2"
 )
@@ -163,7 +164,8 @@ def test_upper_layers_of_a_markov_chain_add_nothing(record):
         baseline="chance: 1 (99 % bound "
         f"{statistics.mean(run['pixel_bound'] for run in found):.2f}), p above 0.01",
         settings="ladder_vae without skips, two codes of 6, 128 units, digits drawn as black or "
-        "white in each step; 1,000 chains of 50 rounds from noise; digits told by ten neighbours",
+        "white in each step, 1,000 steps; 1,000 chains of 50 rounds from noise; digits told by "
+        "ten neighbours",
         minutes=minutes(found),
     )
 

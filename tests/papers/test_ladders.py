@@ -217,8 +217,8 @@ def test_the_bound_of_one_number_a_layer_against_quadrature():
         torch.manual_seed(0)
         elbo = inference.ELBO(2_000, kl="analytic")
         bound = -elbo.per_datum(pair.model, pair.guide, Batch({"x": x}))
-    print("OFF", float(bound - exact))
-    assert abs(float(bound - exact)) < 0.05
+    # 2,000 draws, whose mean has a deviation of 0.005 nats over ten seeds
+    assert abs(float(bound - exact)) < 0.02
 
 
 # ---- layers that are faded in ----------------------------------------------------------------

@@ -89,9 +89,9 @@ def hierarchical_dci(
     for part, of_part in zip(("train", "test"), r2, strict=True):
         values[f"{NAME}_r2_{part}"] = mean_known(of_part)
         values[f"{NAME}_r2_{part}_per_factor"] = (("factor",), of_part)
-    asked = {"children": ", ".join(children), "seed": seed, "test_rows": len(test)}
+    asked: dict[str, Any] = {"children": ", ".join(children), "seed": seed}
     circles = ", ".join(f"{name} {period}" for name, period in around.items())
-    return result(train, values, periods=circles, **asked)
+    return result(train, values, periods=circles, test_rows=len(test), **asked)
 
 
 def _scores(importance: Array) -> tuple[float, float]:

@@ -48,13 +48,15 @@ def support_distance(means: Tensor, pairs: Tensor, points: Tensor | None = None)
     """
     first, second = means.T[pairs[:, 0]], means.T[pairs[:, 1]]  # P x B
     with torch.no_grad():
-        furthest = _furthest_of_all if points is None else _furthest_of
-        a, b = furthest(first, second, points)
+        if points is None:
+            a, b = _furthest_of_all(first, second)
+        else:
+            a, b = _furthest_of(first, second, points)
     away = (first.gather(1, a) - first).square() + (second.gather(1, b) - second).square()
     return away.amin(1)
 
 
-def _furthest_of_all(first: Tensor, second: Tensor, _: None) -> tuple[Tensor, Tensor]:
+def _furthest_of_all(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Rows ``(P, 1)`` whose combination is furthest from all rows, in each pair."""
     rows = first.shape[1]
     found = []

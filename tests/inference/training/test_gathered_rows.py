@@ -17,6 +17,7 @@ from ppl_models.inference import (
     Balance,
     Capacity,
     CodeCovariance,
+    Consistency,
     DistanceCorrelation,
     EnumeratedELBO,
     FreeBits,
@@ -70,6 +71,7 @@ def objectives(world):
         "weighted": Weighted(bound + TotalCorrelation("a"), "y"),
         "support": bound + HausdorffSupport("b", 3.0) + SupportScale("b", 2.0),
         "some support": bound + HausdorffSupport("a", 3.0, pairs=1, points=9),
+        "consistency": Consistency(bound, "x", data.Noise((0.1, 0.4)), weight=2.0),
         "imputed": Imputed(ELBO() + TotalCorrelation("a"), "y", 0.1),
         "stopped": bound + StopGradient(TotalCorrelation("a"), world.guide.factors["b"]),
     }
