@@ -65,6 +65,8 @@ class HFS(Pair):
             "with `beta` 0 the prior is not trained towards, and rows drawn from it mean nothing",
             "a batch shows its corners only if factors are correlated weakly enough: at sigma 0.2 "
             "and 512 rows the criterion no longer tells the factors from their mixtures",
+            "networks can fill the gaps between codes in any orientation: on blob the penalty is "
+            "met by codes that mix the factors, too",
             "gamma is in nats per squared unit of the code, and does not carry over to images "
             "of another size",
         ),

@@ -28,7 +28,7 @@ SHAPE, VIEWS = (8, 8), 5
 SIMPLE = data.Affine()
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FIT = {"batch_size": 64, "learning_rate": 1e-3, "progress": False}
-STEPS, FEW_STEPS = 1500, 400
+STEPS = 1500
 # How each is trained: None, on images alone; else lambda.
 KINDS = {"VAE": None, "lambda 0": 0.0, "lambda 0.1": 0.1, "lambda 1": 1.0}
 BOUNDS = {
@@ -172,7 +172,7 @@ def wrapped(bound, lam, seed):
     """The gap that a wrapped bound leaves."""
     rows, _, test = digits(seed)
     with torch.enable_grad():
-        pair = trained(rows, bound, lam, seed, FEW_STEPS)
+        pair = trained(rows, bound, lam, seed, STEPS)
     return gap(pair, bound, zoo.Batch({"x": test["x"]}))
 
 
@@ -281,12 +281,14 @@ def test_the_likelihood_stays(fits, record):
     assert holds
 
 
-def test_any_bound_can_be_wrapped(record):
-    """Check 4."""
+def test_any_bound_can_be_wrapped(fits, record):
+    """Check 4; the VAE's own are those of check 1."""
     began = time.monotonic()
-    jobs = [(bound, lam, seed) for seed in SEEDS for bound in BOUNDS for lam in (0.0, 1.0)]
+    others = [bound for bound in BOUNDS if bound != "VAE"]
+    jobs = [(bound, lam, seed) for seed in SEEDS for bound in others for lam in (0.0, 1.0)]
     found = dict(zip(jobs, run_all(wrapped, jobs), strict=True))
-    of = {(b, lam): [found[b, lam, seed] for seed in SEEDS] for b in BOUNDS for lam in (0.0, 1.0)}
+    of = {(b, lam): [found[b, lam, seed] for seed in SEEDS] for b in others for lam in (0.0, 1.0)}
+    of |= {("VAE", lam): values(fits[0], f"lambda {lam:g}", "gap") for lam in (0.0, 1.0)}
     holds = all(
         one <= 0.5 * none for b in BOUNDS for none, one in zip(of[b, 0.0], of[b, 1.0], strict=True)
     )
@@ -297,7 +299,7 @@ def test_any_bound_can_be_wrapped(record):
         ours="; ".join(f"{b} {spread(of[b, 1.0])}" for b in BOUNDS),
         baseline="lambda 0: " + "; ".join(f"{b} {spread(of[b, 0.0])}" for b in BOUNDS),
         holds="yes" if holds else "no",
-        settings=f"{SETTINGS}; {FEW_STEPS} steps",
+        settings=f"{SETTINGS}; {STEPS:,} steps",
         minutes=round((time.monotonic() - began) / 60, 1),
     )
     assert holds
