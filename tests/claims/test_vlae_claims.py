@@ -182,7 +182,8 @@ def test_a_layer_is_silent_before_its_turn(record):
         paper="Chen et al. 2021, as their schedule is meant",
         ours=f"largest KL of z_2 at its turn and of z_1 at its {spread(silent, digits=3)} nats",
         baseline=f"the top code then {spread([run['top'] for run in found])} nats",
-        settings=SETTINGS.replace(f"{STEPS:,}", "600") + "; fade_in 300, gamma 1, ink ~ U(0.4, 1)",
+        settings=SETTINGS.replace(f"{STEPS:,}", "600")
+        + "; fade_in 300, gamma 1, top weight 1 from the start, ink ~ U(0.4, 1)",
         minutes=minutes(found),
     )
     assert all(run["same"] for run in found)
