@@ -24,6 +24,7 @@ from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.likelihoods import LIKELIHOODS
 
 SCALE, TURN, REST = 0, 1, 2  # places of the code
+SLOPES = (0.1, 0.5)  # of scale and turn (radians) to begin with, by unit of the code
 EDGE = 1e-4  # grey values of the light image keep so far from 0 and 1 in a cross-entropy
 # One number for each pixel, of which the light decoder's image is the mean.
 COMPARED = ("soft_bernoulli", "bernoulli", "unit_normal")
@@ -58,13 +59,17 @@ class LightDecoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A small basis, no turn, and a scale of 1, whatever the code."""
+        """A small basis, and at a code of 0 no turn and a scale of 1.
+
+        Where the slopes begin at 0 the basis learns turns before their coordinate does, and a
+        second coordinate keeps them.
+        """
         with torch.no_grad():
             bound = 1 / math.sqrt(self.basis.shape[1])
             self.basis.uniform_(-bound, bound)
             self.offset.zero_()
-            self.turn.zero_()
-            self.stretch.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+            self.turn.copy_(torch.tensor([SLOPES[1], 0.0]))
+            self.stretch.copy_(torch.tensor([[SLOPES[0]] * 2, [1.0, 1.0]]))
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes ``(..., latent)`` to images ``(..., H * W * C)`` from 0 to 1."""

@@ -146,11 +146,16 @@ def test_its_terms_by_hand(likelihood, scale, dtype) -> None:
 
 
 def test_it_begins_without_turn_and_scale() -> None:
+    """At a code of 0; from there on z[1] turns and z[0] scales."""
     light = light_of((3, 3, 1))
     light.reset_parameters()
     z = torch.randn(5, 4, dtype=torch.float64)
-    moved = torch.cat((torch.randn(5, 2).double(), z[:, 2:]), -1)
-    assert_close(light(z), light(moved))
+    z[:, :2] = 0
+    assert_close(light(z), functional.linear(z[:, 2:], light.basis, light.offset).sigmoid())
+    for place in (0, 1):
+        moved = z.clone()
+        moved[:, place] = 1
+        assert not torch.isclose(light(z), light(moved)).all()
     with pytest.raises(ValueError, match="latent is 2, expected 3 or more"):
         LightDecoder(2, (3, 3, 1))
     with pytest.raises(ValueError, match="unknown likelihood 'laplace'"):
