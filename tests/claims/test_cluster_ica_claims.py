@@ -39,7 +39,7 @@ VARIANCES = f"20 segments of mean 0, deviations 0.5 to 3, world 0; {SETTINGS}"
 
 FIRST = (
     "first attempt, the noise starting at the variance of the data, 1: a code died in one of "
-    "three VAEs of these data and in two of two fits with shuffled segments (MCC 0.40 and 0.66)"
+    "two VAEs of these data and in two of two fits with shuffled segments (MCC 0.40 and 0.66)"
 )
 
 
