@@ -104,8 +104,8 @@ def chains(seed: int, rounds: int = 50, count: int = 1_000):
     pair = zoo.build("ladder_vae", rows, seed=seed, warmup=250, **settings)
     stage = inference.Stage(pair.objective(), prepare=black_or_white)
     inference.fit(
-        pair, rows, stages=(stage,), seed=seed, steps=STEPS // 2, batch_size=100, learning_rate=1e-3,
-        progress=False,
+        pair, rows, stages=(stage,), seed=seed, steps=STEPS // 2, batch_size=100,
+        learning_rate=1e-3, progress=False,
     )  # fmt: skip
     torch.manual_seed(seed)
     ends = []
