@@ -128,6 +128,7 @@ def test_tiles_have_their_hues(record):
 
 def regressed(seed: int) -> dict[str, list[float]]:
     """R squared of each eye and of the overall hue on test pictures, and with other tiles."""
+    began = time.monotonic()
     rows = data.load("boxhead", train=6_000, validation=1, test=1_500, variant=WIDE, seed=seed)
     known = boxhead.values(WIDE)
 
@@ -167,11 +168,13 @@ def regressed(seed: int) -> dict[str, list[float]]:
         "eyes": [share(found[:, k : k + 2], of[:, k : k + 2]) for k in range(0, 8, 2)],
         "overall": [share(found[:, 8:], of[:, 8:]), share(mean @ best, of[:, 8:])],
         "swapped": [share(swapped[:, 8:], of[moved, 8:]), share(swapped[:, 8:], of[:, 8:])],
+        "minutes": [(time.monotonic() - began) / 60],
     }
 
 
 def test_the_tiles_are_visible(record):
     found = run_all(regressed, [(seed,) for seed in SEEDS])
+    minutes = round(sum(run["minutes"][0] for run in found), 1)
     least = [min(run["eyes"]) for run in found]
     settings = (
         "boxhead, two_levels_wide, 64 x 64, 6,000 training and 1,500 test pictures; convolutions "
@@ -186,6 +189,7 @@ def test_the_tiles_are_visible(record):
         baseline=f"the overall hue tells {parent**2:.2f} of each by the law",
         holds=yes(holds),
         settings=settings,
+        minutes=minutes,
     )
     ours, mean = ([run["overall"][k] for run in found] for k in (0, 1))
     new, old = ([run["swapped"][k] for run in found] for k in (0, 1))
@@ -198,6 +202,7 @@ def test_the_tiles_are_visible(record):
         baseline=f"the circular mean of the four true hues: {spread(mean)}",
         holds=yes(by_tiles),
         settings=settings,
+        minutes=minutes,
     )
     assert holds and by_tiles
 
@@ -341,22 +346,38 @@ def test_layers_of_codes_and_a_hierarchy(fits, record):
             assert one.hierarchical_dci_importance.shape == (12, 10), model
 
 
-def test_picture(fits, picture):
+def test_picture_of_the_hierarchy(picture):
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(12, 5.2), layout="constrained")
+    shown, laws = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    lines, panels = shown.subplots(len(VARIANTS), 1), laws.subplots(len(VARIANTS), 2)
+    for line, (left, right), variant in zip(lines, panels, VARIANTS, strict=True):
+        rows = data.load("boxhead", train=8, validation=1, test=1, variant=variant).train
+        images = rows.sites["x"].reshape(-1, 64, 64, 3).numpy()
+        line.imshow(np.concatenate(list(images), 1), interpolation="nearest")
+        line.set_title(variant, fontsize=9)
+        line.set_axis_off()
+        labels = boxhead.labels(boxhead.steps(variant, 2_000, np.random.default_rng(0)), variant)
+        turns = hues(variant, labels)
+        for ax, (parent, child) in ((left, ("cube", "overall")), (right, ("overall", "eye_1"))):
+            noise = np.random.default_rng(1).normal(0, 0.008, (2, 2_000))
+            colour = boxhead.colours(turns[child])
+            ax.scatter(turns[parent] + noise[0], turns[child] + noise[1], 2, colour)
+            ax.set_xlabel(f"hue of {parent}", fontsize=8, labelpad=1)
+            ax.set_ylabel(child, fontsize=8, labelpad=1)
+            ax.tick_params(labelsize=7)
+    picture(figure, "boxhead")
+
+
+def test_picture_of_layers(fits, picture):
     from matplotlib import pyplot as plt
 
     runs, found, _, _ = fits
-    figure = plt.figure(figsize=(12, 11), layout="constrained")
-    top, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
-    shown, moved = top.subfigures(1, 2, width_ratios=(1.25, 1))
-    lines = shown.subplots(len(VARIANTS), 1)
-    for ax, variant in zip(lines, VARIANTS, strict=True):
-        rows = data.load("boxhead", train=8, validation=1, test=1, variant=variant).train
-        images = rows.sites["x"].reshape(-1, 64, 64, 3).numpy()
-        ax.imshow(np.concatenate(list(images), 1), interpolation="nearest")
-        ax.set_title(variant, fontsize=9)
-        ax.set_axis_off()
+    figure = plt.figure(figsize=(12, 9.5), layout="constrained")
+    moved, below = figure.subfigures(2, 1, height_ratios=(1, 1.7))
     train, test = pictures(0)
-    for ax, model in zip(moved.subplots(len(LADDERS), 1), LADDERS, strict=True):
+    for ax, model in zip(moved.subplots(1, len(LADDERS)), LADDERS, strict=True):
         pair = built(model, train, 0)
         pair.load_state_dict(runs[model][0]["weights"])
         sites = [f"z_{layer}" for layer in (3, 2, 1)]
@@ -377,7 +398,7 @@ def test_picture(fits, picture):
         ax.set_xlabel("factor")
     panels[0].set_ylabel("code")
     below.colorbar(image, ax=panels, label="importance R of a code for a factor")
-    picture(figure, "boxhead")
+    picture(figure, "boxhead_layers")
 
 
 MOVES = np.linspace(-2, 2, 7)
