@@ -336,7 +336,7 @@ def test_layers_of_codes_and_a_hierarchy(fits, record):
             f"{m}: {spread(of(found[m], 'child', 'disentanglement'))}" for m in SINGLE
         ),
         holds=yes(better),
-        note=f"{table}. A first attempt, whole pictures of 64 x 64 and 1,200 steps of beta_vae and "
+        note=f"{table}. A first attempt, whole pictures of 64 x 64, 1,200 steps of beta_vae and "
         "beta_tcvae at seed 0, told the tiles no better than the cube's hue does: R2 0.18",
         settings=SETTINGS,
         minutes=minutes,
