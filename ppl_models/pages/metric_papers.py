@@ -248,5 +248,7 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
             "codes that completeness is relative to",
             "it has to be told which factors are children, and is thus no part of `evaluate`",
         ),
+        picture="the variants: eight pictures of each, the overall hue over the cube's, and a "
+        "tile's hue over the overall one",
     ),
 }

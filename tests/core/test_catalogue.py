@@ -164,6 +164,7 @@ def test_committed_pages_are_up_to_date(tmp_path):
 def test_pictures_that_cards_tell_of_are_there():
     images = {path.stem for path in (ROOT / "docs" / "images").glob("*.png")}
     told = {name for name in catalogue.PAPERS if catalogue.get(name).card.picture}
+    told |= {name for name, paper in METRIC_PAPERS.items() if paper.picture}
     assert told <= images, f"no docs/images/*.png for {sorted(told - images)}"
 
 
