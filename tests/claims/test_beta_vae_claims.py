@@ -220,7 +220,8 @@ def sheet(images):
 def test_picture(sprites, picture):
     idata, images, *_ = sprites
     scores = idata[metrics.GROUP].transpose("beta", "seed")
-    figure = plt.figure(figsize=(10, 7.2), layout="constrained")
+    figure = plt.figure(figsize=(11, 7), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
     top, below = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     rate, distance, shown = top.subplots(1, 3, width_ratios=(1, 1, 1.3))
     pairs = ((rate, "kl(z)", "KL, nats", "tab:blue"), (distance, KEY, "FD", "tab:green"))
