@@ -12,15 +12,18 @@ by turn. `ours` begins from arrays and pays for what a table of codes is prepare
 - Information: the peer calls scikit-learn's `mutual_info_score` for each code and factor, or for
   each two codes, after numpy's `histogram` and `digitize`.
 - IRS: the peer loops over factors and values with `np.percentile`.
+- Factorisation of support: the peer calls scipy's `cdist` for each batch and pair of codes.
 - Explicitness and SAP: the peer calls scikit-learn's classifiers. So does ours for explicitness,
   of which about the same is expected. 5,000 rows to ask.
-- DCI: the peer fits scikit-learn's `GradientBoostingClassifier`, for minutes: `--repeats 1`.
+- DCI: the peer fits scikit-learn's `GradientBoostingClassifier`, for minutes: `--repeats 1`. Of
+  DCI of a hierarchy it fits `GradientBoostingRegressor`.
 - UDR: five tables of codes; the peer calls scipy's `spearmanr` for each two codes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -31,8 +34,9 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from scipy.stats import entropy, spearmanr
-from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.svm import LinearSVC
@@ -162,6 +166,20 @@ def dependence_by_pairs() -> tuple[float, float, float]:
     return float(correlation), float(distance), float(np.mean(pairs))
 
 
+def fos_by_pairs() -> float:
+    order = np.random.default_rng(0).permutation(len(NOISY_CODES))
+    sums = []
+    for start in range(0, len(order) - 127, 128):
+        codes = NOISY_CODES[order[start : start + 128]]
+        total = 0.0
+        for i, j in itertools.combinations(range(CODES), 2):
+            first, second = np.meshgrid(codes[:, i], codes[:, j])
+            points = np.stack([first.ravel(), second.ravel()], 1)
+            total += cdist(points, codes[:, [i, j]], "sqeuclidean").min(1).max()
+        sums.append(total)
+    return float(np.mean(sums))
+
+
 def explicitness_by_sklearn() -> float:
     mean, deviation = NOISY_CODES.mean(0), NOISY_CODES.std(0)
     areas = []
@@ -199,6 +217,21 @@ def dci_by_sklearn() -> tuple[float, float, float, float]:
     per_factor = 1 - entropy(matrix + 1e-11, base=CODES)
     train, test = np.mean(accuracy, 0)
     return per_code @ shares.sum(1), per_factor @ shares.sum(0), train, test
+
+
+def hierarchy_by_sklearn() -> tuple[float, float]:
+    importance = []
+    for y in TABLE_FACTORS.T:
+        trees = GradientBoostingRegressor(random_state=0).fit(NOISY_CODES, y)
+        trees.predict(TEST_CODES)
+        importance.append(trees.feature_importances_)
+    matrix = np.array(importance).T
+    child = matrix[:, :2].max(1) >= matrix[:, 2:].max(1)
+    found = []
+    for part in (matrix[child][:, :2], matrix[~child][:, 2:]):
+        per_code = 1 - entropy(part.T + 1e-11, base=part.shape[1])
+        found.append(float(per_code @ part.sum(1) / part.sum()))
+    return found[0], found[1]
 
 
 def udr_by_pairs() -> list[float]:
@@ -243,9 +276,14 @@ CONTENDERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "MED": (lambda: metrics.med(noisy()), med_by_pairs),
     "IRS": (lambda: metrics.irs(noisy()), irs_by_values),
     "scores without factors": (lambda: metrics.unsupervised_scores(noisy()), dependence_by_pairs),
+    "factorisation of support": (lambda: metrics.fos(noisy()), fos_by_pairs),
     "explicitness": (lambda: metrics.explicitness(noisy(), asked()), explicitness_by_sklearn),
     "SAP": (lambda: metrics.sap(noisy(), asked()), sap_by_sklearn),
     "DCI": (lambda: metrics.dci(noisy(), asked()), dci_by_sklearn),
+    "DCI of a hierarchy": (
+        lambda: metrics.hierarchical_dci(noisy(), asked(), ("y[0]", "y[1]")),
+        hierarchy_by_sklearn,
+    ),
     "UDR, ranks": (agreement, udr_by_pairs),
     "BetaVAE score": (lambda: metrics.beta_vae_score(table()), beta_vae_by_loops),
     "FactorVAE score": (lambda: metrics.factor_vae_score(table()), factor_vae_by_loops),

@@ -7,15 +7,17 @@ point has no importance weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import maybe_current_level
+from torch.distributions import biject_to
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ppl_models.guides.factors import Conditional, Factor
+from ppl_models.guides.supports import SUPPORTS
 
 
 class Point(Factor):
@@ -23,10 +25,40 @@ class Point(Factor):
 
     For encoders without noise, of autoencoders and contrastive codes. With ``Scalar()`` for the
     size it is one number per row.
+
+    Args:
+        size: Size of the point.
+        given: Size by name of the values it conditions on.
+        hidden: Units of each hidden layer.
+        activation: Name of the activation.
+        net: A network of your own instead, with ``size`` outputs.
+        support: One of ``unit_interval``, ``positive`` and ``nonnegative``, to which each output
+            is carried, by a sigmoid or an exponential; a point in the unit interval stays off
+            its ends by the spacing of floating numbers there. All numbers if None.
+
+    Raises:
+        ValueError: If there is no such support.
     """
+
+    def __init__(
+        self,
+        size: int,
+        given: Mapping[str, int],
+        hidden: Sequence[int] = (),
+        activation: str = "softplus",
+        net: nn.Module | None = None,
+        support: str | None = None,
+    ) -> None:
+        known = [name for name in SUPPORTS if name != "simplex"]
+        if support is not None and support not in known:
+            raise ValueError(f"support is {support!r}, expected one of {', '.join(known)}")
+        super().__init__(size, given, hidden, activation, net)
+        self.support = support
 
     def distribution(self, raw: Tensor) -> dist.TorchDistribution:
         """A ``Delta``: batch shape ``(...)``, event shape ``(size,)`` or ``()``."""
+        if self.support is not None:
+            raw = biject_to(SUPPORTS[self.support])(raw)
         if self.scalar:
             return dist.Delta(raw.squeeze(-1))
         return dist.Delta(raw, event_dim=1)

@@ -44,13 +44,25 @@ if TYPE_CHECKING:
         Methods as Methods,
         methods as methods,
     )
-    from ppl_models.inference.diagnostics.restarts import agreement as agreement
-    from ppl_models.inference.diagnostics.verdict import Verdict as Verdict, verdict as verdict
-    from ppl_models.inference.objectives.base import Objective as Objective
+    from ppl_models.inference.diagnostics.restarts import (
+        agreement as agreement,
+    )
+    from ppl_models.inference.diagnostics.verdict import (
+        Verdict as Verdict,
+        verdict as verdict,
+    )
+    from ppl_models.inference.objectives.base import (
+        Objective as Objective,
+    )
+    from ppl_models.inference.objectives.blurred_error import (
+        BlurredError as BlurredError,
+    )
     from ppl_models.inference.objectives.characteristic import (
         CharacteristicELBO as CharacteristicELBO,
     )
-    from ppl_models.inference.objectives.classification import Classification as Classification
+    from ppl_models.inference.objectives.classification import (
+        Classification as Classification,
+    )
     from ppl_models.inference.objectives.code_terms.code_covariance import (
         CodeCovariance as CodeCovariance,
     )
@@ -60,6 +72,17 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.code_terms.gaussian_information import (
         GaussianInformation as GaussianInformation,
         gaussian_information as gaussian_information,
+    )
+    from ppl_models.inference.objectives.code_terms.guided_attributes import (
+        AttributeReaders as AttributeReaders,
+        Excitation as Excitation,
+        Inhibition as Inhibition,
+        guided_attributes as guided_attributes,
+    )
+    from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+        HausdorffSupport as HausdorffSupport,
+        SupportScale as SupportScale,
+        support_distance as support_distance,
     )
     from ppl_models.inference.objectives.code_terms.independent_codes import (
         ExchangedCritic as ExchangedCritic,
@@ -81,6 +104,9 @@ if TYPE_CHECKING:
         TotalCorrelation as TotalCorrelation,
         kl_parts as kl_parts,
     )
+    from ppl_models.inference.objectives.consistency import (
+        Consistency as Consistency,
+    )
     from ppl_models.inference.objectives.density_ratio import (
         DensityRatio as DensityRatio,
         Encoded as Encoded,
@@ -88,10 +114,20 @@ if TYPE_CHECKING:
         LogisticCritic as LogisticCritic,
         density_ratio as density_ratio,
     )
-    from ppl_models.inference.objectives.elbo import ELBO as ELBO, EnumeratedELBO as EnumeratedELBO
-    from ppl_models.inference.objectives.emphasis import Emphasis as Emphasis
-    from ppl_models.inference.objectives.iwelbo import IWELBO as IWELBO
-    from ppl_models.inference.objectives.kl_terms import Capacity as Capacity, FreeBits as FreeBits
+    from ppl_models.inference.objectives.elbo import (
+        ELBO as ELBO,
+        EnumeratedELBO as EnumeratedELBO,
+    )
+    from ppl_models.inference.objectives.emphasis import (
+        Emphasis as Emphasis,
+    )
+    from ppl_models.inference.objectives.iwelbo import (
+        IWELBO as IWELBO,
+    )
+    from ppl_models.inference.objectives.kl_terms import (
+        Capacity as Capacity,
+        FreeBits as FreeBits,
+    )
     from ppl_models.inference.objectives.margins import (
         Balance as Balance,
         Hat as Hat,
@@ -100,7 +136,10 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.max_min import (
         max_min as max_min,
     )
-    from ppl_models.inference.objectives.moved import Imputed as Imputed, LeftOut as LeftOut
+    from ppl_models.inference.objectives.moved import (
+        Imputed as Imputed,
+        LeftOut as LeftOut,
+    )
     from ppl_models.inference.objectives.moving_average import (
         moving_average as moving_average,
         target_of as target_of,
@@ -108,11 +147,25 @@ if TYPE_CHECKING:
     from ppl_models.inference.objectives.mutual_supervision import (
         MutualSupervision as MutualSupervision,
     )
-    from ppl_models.inference.objectives.penalty import Penalty as Penalty
-    from ppl_models.inference.objectives.relaxed import RelaxedELBO as RelaxedELBO
-    from ppl_models.inference.objectives.renyi import Renyi as Renyi
-    from ppl_models.inference.objectives.schedule import Anneal as Anneal, Progress as Progress
-    from ppl_models.inference.objectives.score_function import ScoreELBO as ScoreELBO
+    from ppl_models.inference.objectives.penalty import (
+        Penalty as Penalty,
+    )
+    from ppl_models.inference.objectives.relaxed import (
+        RelaxedELBO as RelaxedELBO,
+    )
+    from ppl_models.inference.objectives.renyi import (
+        Renyi as Renyi,
+    )
+    from ppl_models.inference.objectives.schedule import (
+        Anneal as Anneal,
+        Progress as Progress,
+    )
+    from ppl_models.inference.objectives.scheduled import (
+        scheduled as scheduled,
+    )
+    from ppl_models.inference.objectives.score_function import (
+        ScoreELBO as ScoreELBO,
+    )
     from ppl_models.inference.objectives.self_normalised import (
         SelfNormalisedELBO as SelfNormalisedELBO,
         supervision as supervision,
@@ -122,16 +175,28 @@ if TYPE_CHECKING:
         Stage as Stage,
         Training as Training,
     )
-    from ppl_models.inference.objectives.stop_gradient import StopGradient as StopGradient
-    from ppl_models.inference.objectives.stratified import Stratified as Stratified
-    from ppl_models.inference.objectives.subsets import Subsets as Subsets
+    from ppl_models.inference.objectives.stop_gradient import (
+        StopGradient as StopGradient,
+    )
+    from ppl_models.inference.objectives.stratified import (
+        Stratified as Stratified,
+    )
+    from ppl_models.inference.objectives.subsets import (
+        Subsets as Subsets,
+    )
     from ppl_models.inference.objectives.swapped_labels import (
         SwappedLabels as SwappedLabels,
         swapped_labels as swapped_labels,
     )
-    from ppl_models.inference.objectives.tmc import TMC as TMC
-    from ppl_models.inference.objectives.wake_sleep import WakeSleep as WakeSleep
-    from ppl_models.inference.objectives.weighted import Weighted as Weighted
+    from ppl_models.inference.objectives.tmc import (
+        TMC as TMC,
+    )
+    from ppl_models.inference.objectives.wake_sleep import (
+        WakeSleep as WakeSleep,
+    )
+    from ppl_models.inference.objectives.weighted import (
+        Weighted as Weighted,
+    )
     from ppl_models.inference.posterior.axioms import (
         composition as composition,
         effectiveness as effectiveness,
@@ -151,44 +216,83 @@ if TYPE_CHECKING:
         code_features as code_features,
         exchanged_features as exchanged_features,
     )
-    from ppl_models.inference.posterior.support import check_data as check_data
-    from ppl_models.inference.sampling.acquisitions import bald as bald, entropy as entropy
-    from ppl_models.inference.sampling.evidence import log_evidence as log_evidence
+    from ppl_models.inference.posterior.support import (
+        check_data as check_data,
+    )
+    from ppl_models.inference.sampling.acquisitions import (
+        bald as bald,
+        entropy as entropy,
+    )
+    from ppl_models.inference.sampling.evidence import (
+        log_evidence as log_evidence,
+    )
     from ppl_models.inference.sampling.gibbs import (
         gibbs_posterior as gibbs_posterior,
         gibbs_predict as gibbs_predict,
     )
-    from ppl_models.inference.sampling.importance import importance as importance, sir as sir
-    from ppl_models.inference.sampling.maximum import map as map
-    from ppl_models.inference.sampling.mcmc import hmc as hmc, nuts as nuts
+    from ppl_models.inference.sampling.importance import (
+        importance as importance,
+        sir as sir,
+    )
+    from ppl_models.inference.sampling.maximum import (
+        map as map,
+    )
+    from ppl_models.inference.sampling.mcmc import (
+        hmc as hmc,
+        nuts as nuts,
+    )
     from ppl_models.inference.sampling.refine import (
         bad_rows as bad_rows,
         refine as refine,
         replaced as replaced,
     )
-    from ppl_models.inference.sampling.set_likelihood import set_likelihood as set_likelihood
-    from ppl_models.inference.traces.codes import Codes as Codes
-    from ppl_models.inference.traces.evaluation import Evaluation as Evaluation
+    from ppl_models.inference.sampling.set_likelihood import (
+        set_likelihood as set_likelihood,
+    )
+    from ppl_models.inference.traces.codes import (
+        Codes as Codes,
+    )
+    from ppl_models.inference.traces.evaluation import (
+        Evaluation as Evaluation,
+    )
     from ppl_models.inference.traces.global_posteriors import (
         global_posteriors as global_posteriors,
     )
-    from ppl_models.inference.traces.sites import UnhandledSite as UnhandledSite
-    from ppl_models.inference.traces.weights import Weights as Weights
-    from ppl_models.inference.training.active_learning import active_learning as active_learning
-    from ppl_models.inference.training.fit import fit as fit
-    from ppl_models.inference.training.not_finite import NotFinite as NotFinite
-    from ppl_models.inference.training.run import Run as Run, load as load
-    from ppl_models.inference.training.run_folder import RunFolderError as RunFolderError
+    from ppl_models.inference.traces.sites import (
+        UnhandledSite as UnhandledSite,
+    )
+    from ppl_models.inference.traces.weights import (
+        Weights as Weights,
+    )
+    from ppl_models.inference.training.active_learning import (
+        active_learning as active_learning,
+    )
+    from ppl_models.inference.training.fit import (
+        fit as fit,
+    )
+    from ppl_models.inference.training.not_finite import (
+        NotFinite as NotFinite,
+    )
+    from ppl_models.inference.training.run import (
+        Run as Run,
+        load as load,
+    )
+    from ppl_models.inference.training.run_folder import (
+        RunFolderError as RunFolderError,
+    )
 
 _HOMES = {
     "Anneal": "objectives.schedule",
+    "AttributeReaders": "objectives.code_terms.guided_attributes",
     "Balance": "objectives.margins",
+    "BlurredError": "objectives.blurred_error",
     "Capacity": "objectives.kl_terms",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
     "CodeCovariance": "objectives.code_terms.code_covariance",
     "Codes": "traces.codes",
+    "Consistency": "objectives.consistency",
     "CounterfactualBias": "diagnostics.counterfactual_bias",
     "DensityRatio": "objectives.density_ratio",
     "DistanceCorrelation": "objectives.code_terms.distance_correlation",
@@ -198,14 +302,17 @@ _HOMES = {
     "EnumeratedELBO": "objectives.elbo",
     "Evaluation": "traces.evaluation",
     "ExchangedCritic": "objectives.code_terms.independent_codes",
+    "Excitation": "objectives.code_terms.guided_attributes",
     "FreeBits": "objectives.kl_terms",
     "GaussianInformation": "objectives.code_terms.gaussian_information",
     "Generated": "objectives.density_ratio",
     "Hat": "objectives.margins",
+    "HausdorffSupport": "objectives.code_terms.hausdorff_support",
     "Hinge": "objectives.margins",
     "IWELBO": "objectives.iwelbo",
     "Imputed": "objectives.moved",
     "IndependentCodes": "objectives.code_terms.independent_codes",
+    "Inhibition": "objectives.code_terms.guided_attributes",
     "KLParts": "objectives.code_terms.total_correlation",
     "LeftOut": "objectives.moved",
     "LogisticCritic": "objectives.density_ratio",
@@ -234,6 +341,7 @@ _HOMES = {
     "StopGradient": "objectives.stop_gradient",
     "Stratified": "objectives.stratified",
     "Subsets": "objectives.subsets",
+    "SupportScale": "objectives.code_terms.hausdorff_support",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
     "TotalCorrelation": "objectives.code_terms.total_correlation",
@@ -272,6 +380,7 @@ _HOMES = {
     "gibbs_posterior": "sampling.gibbs",
     "gibbs_predict": "sampling.gibbs",
     "global_posteriors": "traces.global_posteriors",
+    "guided_attributes": "objectives.code_terms.guided_attributes",
     "held_out": "diagnostics.gaps",
     "hmc": "sampling.mcmc",
     "importance": "sampling.importance",
@@ -298,9 +407,11 @@ _HOMES = {
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",
+    "scheduled": "objectives.scheduled",
     "set_likelihood": "sampling.set_likelihood",
     "sir": "sampling.importance",
     "supervision": "objectives.self_normalised",
+    "support_distance": "objectives.code_terms.hausdorff_support",
     "swapped_labels": "objectives.swapped_labels",
     "target_of": "objectives.moving_average",
     "verdict": "diagnostics.verdict",

@@ -23,6 +23,8 @@ FROM_FILE = "ppl_models_user_"  # begins the names of modules that are a user's 
 # Name -> module:class. A test keeps it equal to the papers' folders.
 PAPERS: dict[str, str] = {
     "vae": "ppl_models.autoencoders.vae:VAE",
+    "cr_vae": "ppl_models.autoencoders.cr_vae:CRVAE",
+    "s_vae": "ppl_models.autoencoders.s_vae:SVAE",
     "m1": "ppl_models.semisupervised.m1:M1",
     "m2": "ppl_models.semisupervised.m2:M2",
     "m1m2": "ppl_models.semisupervised.m1m2:M1M2",
@@ -43,15 +45,24 @@ PAPERS: dict[str, str] = {
     "citris_nf": "ppl_models.causal.citris_nf:CitrisNF",
     "citris_vae": "ppl_models.causal.citris_vae:CitrisVAE",
     "cmi": "ppl_models.disentangled.cmi:CMI",
+    "cluster_ica": "ppl_models.disentangled.cluster_ica:ClusterICA",
     "beta_vae": "ppl_models.disentangled.beta_vae:BetaVAE",
+    "factor_vae": "ppl_models.disentangled.factor_vae:FactorVAE",
+    "beta_tcvae": "ppl_models.disentangled.beta_tcvae:BetaTCVAE",
     "annealed_vae": "ppl_models.disentangled.annealed_vae:AnnealedVAE",
     "dip_vae": "ppl_models.disentangled.dip_vae:DIPVAE",
+    "hfs": "ppl_models.disentangled.hfs:HFS",
+    "overlap_vae": "ppl_models.disentangled.overlap_vae:OverlapVAE",
+    "nashae": "ppl_models.disentangled.nashae:NashAE",
+    "guided_vae": "ppl_models.disentangled.guided_vae:GuidedVAE",
     "mvae": "ppl_models.multimodal.mvae:MVAE",
     "mmvae": "ppl_models.multimodal.mmvae:MMVAE",
     "mopoe": "ppl_models.multimodal.mopoe:MoPoE",
     "meme": "ppl_models.multimodal.meme:MEME",
     "hfsgm": "ppl_models.hierarchical.hfsgm:HFSGM",
     "scha_vae": "ppl_models.hierarchical.scha_vae:SCHAVAE",
+    "vlae": "ppl_models.hierarchical.vlae:VLAE",
+    "ladder_vae": "ppl_models.hierarchical.ladder_vae:LadderVAE",
 }
 
 PairClass = TypeVar("PairClass", bound=type[Pair])

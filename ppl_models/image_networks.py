@@ -161,11 +161,11 @@ def conv_encoder(
         ValueError: If the shape is none of an image, or there is no layer.
     """
     shape = image_shape("shape", shape)
-    sides = _sides(shape, channels)
+    sides = sides_of(shape, channels)
     layers: list[nn.Module] = []
     for place, (before, after) in enumerate(itertools.pairwise((shape[2], *channels))):
         kernel = kernels[min(place, len(kernels) - 1)]
-        layers += [_halving(before, after, sides[place], kernel), activation_layer(activation)]
+        layers += [halving(before, after, sides[place], kernel), activation_layer(activation)]
     features = channels[-1] * math.prod(sides[-1])
     maps = nn.Sequential(*layers)
     return ImageEncoder(maps, shape, features, outputs, hidden, activation, image, given)
@@ -197,12 +197,12 @@ def conv_decoder(
         ValueError: If the shape is none of an image, or there is no layer.
     """
     shape = image_shape("shape", shape)
-    sides = _sides(shape, channels)
+    sides = sides_of(shape, channels)
     layers: list[nn.Module] = []
     sizes = (each * shape[2], *channels)
     for place in reversed(range(len(channels))):
         layers.append(activation_layer(activation))
-        layers.append(_doubling(sizes[place + 1], sizes[place], sides[place], kernel))
+        layers.append(doubling(sizes[place + 1], sizes[place], sides[place], kernel))
     start = (*sides[-1], channels[-1])
     return ImageDecoder(nn.Sequential(*layers), start, shape, each, hidden, activation, given)
 
@@ -235,14 +235,14 @@ def residual_encoder(
         ValueError: If the shape is none of an image, or there is no layer.
     """
     shape = image_shape("shape", shape)
-    sides = _sides(shape, channels)
+    sides = sides_of(shape, channels)
     layers: list[nn.Module] = []
     for (before, after), side in zip(
         itertools.pairwise((shape[2], *channels)), sides, strict=False
     ):
-        layers.append(_halving(before, after, side, 4))
+        layers.append(halving(before, after, side, 4))
         layers += (ResidualBlock(after, activation) for _ in range(blocks))
-    layers += [_norm(channels[-1]), activation_layer(activation)]
+    layers += [group_norm(channels[-1]), activation_layer(activation)]
     features = channels[-1] * math.prod(sides[-1])
     maps = nn.Sequential(*layers)
     return ImageEncoder(maps, shape, features, outputs, hidden, activation, image, given)
@@ -273,14 +273,14 @@ def residual_decoder(
         ValueError: If the shape is none of an image, or there is no layer.
     """
     shape = image_shape("shape", shape)
-    sides = _sides(shape, channels)
+    sides = sides_of(shape, channels)
     layers: list[nn.Module] = []
     sizes = (each * shape[2], *channels)
     for place in reversed(range(len(channels))):
         layers += (ResidualBlock(sizes[place + 1], activation) for _ in range(blocks))
         if place == 0:
-            layers += [_norm(sizes[1]), activation_layer(activation)]
-        layers.append(_doubling(sizes[place + 1], sizes[place], sides[place], 4))
+            layers += [group_norm(sizes[1]), activation_layer(activation)]
+        layers.append(doubling(sizes[place + 1], sizes[place], sides[place], 4))
     start = (*sides[-1], channels[-1])
     return ImageDecoder(nn.Sequential(*layers), start, shape, each, hidden, activation, given)
 
@@ -302,7 +302,7 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(2):
             conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2)
-            layers += [_norm(channels), activation_layer(activation), conv]
+            layers += [group_norm(channels), activation_layer(activation), conv]
         self.branch = nn.Sequential(*layers)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -311,12 +311,13 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The group norm of :class:`ResidualBlock`."""
     # Groups of one map would be all 0 where the map is a single number.
     return nn.GroupNorm(1 if channels % GROUP else channels // GROUP, channels)
 
 
-def _sides(shape: Sequence[int], channels: Sequence[int]) -> list[Sides]:
+def sides_of(shape: Sequence[int], channels: Sequence[int]) -> list[Sides]:
     """Sides before the first layer and after each."""
     if not channels:
         raise ValueError("channels are (), expected at least one layer")
@@ -342,14 +343,15 @@ def _kernel(sides: Sides, kernel: int) -> Sides:
     return height, width
 
 
-def _halving(before: int, after: int, sides: Sides, kernel: int) -> nn.Conv2d:
+def halving(before: int, after: int, sides: Sides, kernel: int) -> nn.Conv2d:
+    """From so many maps of these sides to so many of half the sides, odd ones upwards."""
     own = _kernel(sides, kernel)
     height, width = map(_padding, sides, own)
     return nn.Conv2d(before, after, own, stride=2, padding=(height, width))
 
 
-def _doubling(before: int, after: int, sides: Sides, kernel: int) -> nn.ConvTranspose2d:
-    """The transpose of :func:`_halving` at these sides, which are those of its output."""
+def doubling(before: int, after: int, sides: Sides, kernel: int) -> nn.ConvTranspose2d:
+    """The transpose of :func:`halving` at these sides, which are those of its output."""
     own = _kernel(sides, kernel)
     height, width = map(_padding, sides, own)
     more = [

@@ -70,6 +70,10 @@ def _laplace(raw: Tensor) -> dist.TorchDistribution:
     return dist.Laplace(raw.sigmoid(), 1.0).to_event(1)
 
 
+def _unit_normal(raw: Tensor) -> dist.TorchDistribution:
+    return dist.Normal(raw, torch.ones_like(raw)).to_event(1)
+
+
 def _normal(raw: Tensor) -> dist.TorchDistribution:
     loc, log_variance = raw.chunk(2, -1)
     return dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
@@ -81,10 +85,12 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "continuous_bernoulli": Likelihood(1, _continuous_bernoulli),
     "laplace": Likelihood(1, _laplace),
     "normal": Likelihood(2, _normal),
+    "unit_normal": Likelihood(1, _unit_normal),
 }
 
 # With one output of the network per dimension; made anew for each pair, as a variance is learnt.
 ONE_OUTPUT: dict[str, Callable[[], Callable[[Tensor], dist.TorchDistribution]]] = {
     "bernoulli": lambda: LIKELIHOODS["bernoulli"],
+    "soft_bernoulli": lambda: LIKELIHOODS["soft_bernoulli"],
     "normal": SharedNormal,
 }

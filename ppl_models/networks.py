@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,24 @@ from ppl_models.config import unknown
 
 SQUARINGS = 4  # of W W^T: as many steps of the power method as 2^4
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+
+class LeakyTanh(nn.Module):
+    """tanh(x) + 0.1 x, which no input saturates (Khemakhem et al. 2020, arXiv 1907.04809)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x.tanh() + 0.1 * x
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, 0.2),  # the slope that critics have
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "silu": nn.SiLU,
+    "leaky_tanh": LeakyTanh,
+    "selu": nn.SELU,
 }
 
 
@@ -170,6 +183,28 @@ class Net(nn.Module):
         """Inputs of shape ``(..., size)``, labels ``(...)``; output ``(..., outputs)``."""
         out: Tensor = self.rest(self.first(**values))
         return out
+
+
+def lecun_normal(net: nn.Module) -> None:
+    """Draw the weights of dense layers anew: Normal of variance 1 / inputs; biases are 0.
+
+    Kaiming's initialisation with a linear gain, with which layers of SELU keep mean and variance
+    of what passes through them (Klambauer et al. 2017, arXiv 1706.02515).
+
+    Args:
+        net: A network of :class:`SumLinear` and :class:`torch.nn.Linear`; others stay as they are.
+    """
+    for module in net.modules():
+        if isinstance(module, SumLinear):
+            inputs, weights = sum(module.given.values()), list(module.weights.values())
+        elif isinstance(module, nn.Linear):
+            inputs, weights = module.in_features, [module.weight]
+        else:
+            continue
+        for weight in weights:
+            nn.init.normal_(weight, std=1 / math.sqrt(inputs))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class Weightless(nn.Module):

@@ -10,6 +10,7 @@ import numpy as np
 from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.factors.loaders import sampled
 from ppl_models.data.factors.published import AZIMUTHS, HUES, SHAPES3D, SIZES
+from ppl_models.data.render.rays import box, camera
 from ppl_models.data.tables import correlations
 from ppl_models.data.tables.from_parts import Array
 
@@ -62,14 +63,7 @@ def geometries() -> Array:
 def _camera(azimuth: float) -> tuple[Array, Array]:
     """Eye ``(3,)`` and unit rays ``(128^2, 3)``."""
     eye = np.array([5 * np.cos(azimuth), 5 * np.sin(azimuth), 2.2])
-    ahead = np.array([0, 0, 0.9]) - eye
-    ahead /= np.linalg.norm(ahead)
-    right = np.cross(ahead, [0, 0, 1])
-    right /= np.linalg.norm(right)
-    up = np.cross(right, ahead)
-    reach = np.tan(np.deg2rad(22.5)) * ((np.arange(2 * SIDE) + 0.5) / SIDE - 1)
-    rays = ahead + reach[None, :, None] * right - reach[:, None, None] * up
-    return eye, (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).reshape(-1, 3)
+    return eye, camera(eye, np.array([0, 0, 0.9]), 45, 2 * SIDE)
 
 
 def _room(eye: Array, rays: Array) -> tuple[Array, Array, Array]:
@@ -154,12 +148,4 @@ def _cylinder(eye: Array, rays: Array, size: float) -> tuple[Array, Array]:
 def _cube(eye: Array, rays: Array, size: float) -> tuple[Array, Array]:
     half = 0.7 * size
     centre = np.array([0, 0, half])
-    with np.errstate(divide="ignore"):
-        inverse = 1 / rays
-    sides = np.stack([(centre + way * half - eye) * inverse for way in (-1, 1)])
-    near, far = sides.min(0), sides.max(0)
-    enter = near.max(1)
-    hit = (enter < far.min(1)) & (enter > 0)
-    axis = near.argmax(1)
-    normal = np.eye(3)[axis] * -np.sign(rays[np.arange(len(rays)), axis])[:, None]
-    return np.where(hit, enter, np.inf), normal
+    return box(eye, rays, centre - half, centre + half)

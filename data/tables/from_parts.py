@@ -90,7 +90,9 @@ def floats(array: Array) -> Tensor:
     values = array.astype(np.float32)
     if array.dtype == np.uint8:
         values /= 255
-    return torch.from_numpy(values.reshape(len(values), -1) if _is_image(array) else values)
+    if _is_image(array):  # also of no rows, whose size is not to be told from the rest
+        values = values.reshape(len(values), int(np.prod(array.shape[1:])))
+    return torch.from_numpy(values)
 
 
 class Rendered:

@@ -20,6 +20,10 @@ from ppl_models.inference.objectives.by_name import BOUNDS
 from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+    HausdorffSupport,
+    SupportScale,
+)
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
 from ppl_models.inference.objectives.emphasis import Emphasis
 from ppl_models.inference.objectives.kl_terms import Capacity
@@ -53,7 +57,9 @@ TERMS_OF: Mapping[str, tuple[Callable[..., Objective], int]] = {
     "distance_correlation": (DistanceCorrelation, 2),
     "emphasis": (lambda site: Emphasis(site, 2.0), 1),
     "hat": (Hat, 1),
+    "hausdorff_support": (HausdorffSupport, 1),
     "hinge": (Hinge, 1),
+    "support_scale": (SupportScale, 1),
     "total_correlation": (TotalCorrelation, 1),
 }
 

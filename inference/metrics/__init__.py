@@ -40,9 +40,18 @@ if TYPE_CHECKING:
         upsnr as upsnr,
         upsnr_interval as upsnr_interval,
     )
+    from ppl_models.inference.metrics.disentanglement.aggregate_kl import (
+        kl_decomposition as kl_decomposition,
+    )
     from ppl_models.inference.metrics.disentanglement.attributions import (
         GuideMean as GuideMean,
         jacobians as jacobians,
+    )
+    from ppl_models.inference.metrics.disentanglement.between_seeds import (
+        canonical_correlation as canonical_correlation,
+        held_out_correlation as held_out_correlation,
+        seed_agreement as seed_agreement,
+        seed_permutation_test as seed_permutation_test,
     )
     from ppl_models.inference.metrics.disentanglement.block_r2 import (
         BlockScores as BlockScores,
@@ -84,6 +93,9 @@ if TYPE_CHECKING:
         counterfactual_generativeness as counterfactual_generativeness,
         donor_generativeness as donor_generativeness,
     )
+    from ppl_models.inference.metrics.disentanglement.hierarchy_scores import (
+        hierarchical_dci as hierarchical_dci,
+    )
     from ppl_models.inference.metrics.disentanglement.information import (
         mig as mig,
         modularity as modularity,
@@ -121,6 +133,9 @@ if TYPE_CHECKING:
         STANDARD as STANDARD,
         attach as attach,
         evaluate as evaluate,
+    )
+    from ppl_models.inference.metrics.disentanglement.support_factorisation import (
+        fos as fos,
     )
     from ppl_models.inference.metrics.disentanglement.unsupervised import (
         udr as udr,
@@ -166,6 +181,9 @@ if TYPE_CHECKING:
         influence as influence,
         kde_influence as kde_influence,
     )
+    from ppl_models.inference.metrics.perceived import (
+        perceived_distances as perceived_distances,
+    )
     from ppl_models.inference.metrics.related import (
         relatedness as relatedness,
         wasserstein as wasserstein,
@@ -201,6 +219,7 @@ _HOMES = {
     "beta_vae_score": "disentanglement.votes",
     "block_r2": "disentanglement.block_r2",
     "blurred": "few_shot",
+    "canonical_correlation": "disentanglement.between_seeds",
     "canonical_space": "canonical",
     "classifier_features": "feature_networks",
     "closed_form_dma": "disentanglement.concepts",
@@ -225,10 +244,13 @@ _HOMES = {
     "factor_vae_score": "disentanglement.votes",
     "fairness": "disentanglement.downstream_tasks",
     "few_shot_accuracy": "few_shot",
+    "fos": "disentanglement.support_factorisation",
     "frechet_bias": "frechet",
     "frechet_distance": "frechet",
     "from_anndata": "disentanglement.code_table",
     "from_arrays": "disentanglement.code_table",
+    "held_out_correlation": "disentanglement.between_seeds",
+    "hierarchical_dci": "disentanglement.hierarchy_scores",
     "image_classifier": "classifiers",
     "influence": "influences",
     "irs": "disentanglement.interventional",
@@ -236,6 +258,7 @@ _HOMES = {
     "jacobians": "disentanglement.attributions",
     "kde_influence": "influences",
     "kernel_distance": "frechet",
+    "kl_decomposition": "disentanglement.aggregate_kl",
     "latent_accuracy": "few_shot",
     "load_features": "feature_files",
     "logistic_informativeness": "disentanglement.linear_probes",
@@ -251,6 +274,7 @@ _HOMES = {
     "mutual_information": "disentanglement.information",
     "nearest_mean_accuracy": "few_shot",
     "pca_features": "feature_networks",
+    "perceived_distances": "perceived",
     "psnr": "denoising",
     "random_features": "feature_networks",
     "reconstruct_images": "generated_images",
@@ -261,6 +285,8 @@ _HOMES = {
     "sap": "disentanglement.linear_probes",
     "sap_continuous": "disentanglement.linear_probes",
     "save_features": "feature_files",
+    "seed_agreement": "disentanglement.between_seeds",
+    "seed_permutation_test": "disentanglement.between_seeds",
     "set_scores": "disentanglement.matching",
     "strong_downstream": "disentanglement.downstream_tasks",
     "subsample_references": "denoisers",

@@ -12,12 +12,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ppl_models.config import unknown
+from ppl_models.data.streams import image_steps, row_steps
 from ppl_models.inference.objectives.base import Objective
+from ppl_models.inference.objectives.blurred_error import BlurredError
 from ppl_models.inference.objectives.characteristic import CharacteristicELBO
 from ppl_models.inference.objectives.classification import Classification
 from ppl_models.inference.objectives.code_terms.code_covariance import CodeCovariance
 from ppl_models.inference.objectives.code_terms.distance_correlation import DistanceCorrelation
+from ppl_models.inference.objectives.code_terms.hausdorff_support import (
+    HausdorffSupport,
+    SupportScale,
+)
 from ppl_models.inference.objectives.code_terms.total_correlation import TotalCorrelation
+from ppl_models.inference.objectives.consistency import Consistency
 from ppl_models.inference.objectives.elbo import ELBO, EnumeratedELBO
 from ppl_models.inference.objectives.emphasis import Emphasis
 from ppl_models.inference.objectives.iwelbo import IWELBO
@@ -52,20 +59,36 @@ BOUNDS: dict[str, type[Objective]] = {
 }
 TERMS: dict[str, type[Objective]] = {
     "balance": Balance,
+    "blurred_error": BlurredError,
     "capacity": Capacity,
     "classification": Classification,
     "code_covariance": CodeCovariance,
+    "consistency": Consistency,
     "distance_correlation": DistanceCorrelation,
     "emphasis": Emphasis,
     "hat": Hat,
+    "hausdorff_support": HausdorffSupport,
     "hinge": Hinge,
     "imputed": Imputed,
     "left_out": LeftOut,
     "subsets": Subsets,
+    "support_scale": SupportScale,
     "total_correlation": TotalCorrelation,
     "weighted": Weighted,
 }
-VALUES: dict[str, type] = {"anneal": Anneal, "free_bits": FreeBits}
+VALUES: dict[str, type] = {
+    "affine": image_steps.Affine,
+    "anneal": Anneal,
+    "blur": image_steps.Blur,
+    "crop": image_steps.Crop,
+    "cut_out": image_steps.CutOut,
+    "dihedral": image_steps.Dihedral,
+    "dropout": row_steps.Dropout,
+    "flip": image_steps.Flip,
+    "free_bits": FreeBits,
+    "noise": row_steps.Noise,
+    "time_jitter": row_steps.TimeJitter,
+}
 FROM_PYTHON = {"penalty": "a function", "stop_gradient": "networks"}
 DEPTH = 100  # levels of the syntax tree
 
@@ -76,7 +99,8 @@ def parse_objective(text: str) -> Objective:
     Args:
         text: Names in ``BOUNDS`` and ``TERMS``, e.g. ``elbo``, optionally with options in
             parentheses; words need no quotes, e.g. ``iwelbo(particles=8, grad=dreg)``. Numbers
-            that change are written ``anneal(first, last, start, end)``. Terms are added by
+            that change are written ``anneal(first, last, start, end)``, steps of a view by their
+            names, e.g. ``(affine(degrees=30), flip())``. Terms are added by
             ``+``, and a number and ``*`` before one, or before a sum in parentheses, weigh it:
             ``elbo + 0.5 * (classification(y) + hinge(y, weight=3))``. What ``repr`` prints of
             an objective without functions or networks is such a text.
@@ -187,6 +211,8 @@ def _value(node: ast.expr) -> Any:
             raise ValueError(f"{_written(node)!r}: expected {{site: number, ...}}")
         keys = [_value(key) for key in node.keys if key is not None]
         return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_value, node.elts))
     if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if (make := _found(name, VALUES)) is None:

@@ -8,8 +8,7 @@ from ppl_models.inference.objectives.arithmetic import zero_loss
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.schedule import Anneal, check_range, value_at, written
 from ppl_models.inference.traces.evaluation import Evaluation
-from ppl_models.inference.traces.per_row import mean_of_draws, row_density
-from ppl_models.inference.traces.sites import UnhandledSite
+from ppl_models.inference.traces.per_row import mean_of_draws, observed_site, row_density
 
 
 class Emphasis(Objective):
@@ -52,19 +51,6 @@ class Emphasis(Objective):
         batch, extra = run.batch, value_at(self.weight, self.progress) - 1
         if self.site not in batch or extra == 0:
             return zero_loss(run)
-        w = run.lead
-        terms = {term.name: term for term in w.terms["p"]}
-        if self.site not in terms:
-            raise UnhandledSite(
-                f"Emphasis names site {self.site!r}, which is not one of the model's sites in "
-                f"plate 'data', {sorted(terms)}"
-            )
-        alone = [w.labels[d].name for d in terms[self.site].labels if not w.labels[d].in_guide]
-        if alone:
-            raise UnhandledSite(
-                f"Emphasis weighs site {self.site!r}, which depends on {alone} that the model "
-                "alone samples; give the guide a factor for it"
-            )
-        node = w.model.nodes[self.site]
+        node = observed_site(run, self.site, "Emphasis")
         value = row_density(run, node, node["fn"].log_prob(node["value"]))  # E x K x B
-        return -extra * mean_of_draws(w, value).expand(batch.count)
+        return -extra * mean_of_draws(run.lead, value).expand(batch.count)

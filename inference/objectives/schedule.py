@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _NOTHING = compile("", "", "exec")
-SHAPES = ("linear", "cosine")
+SHAPES = ("linear", "cosine", "exponential")
+DECAY = 5.0  # time constants that an exponential change takes in all
 
 
 class Progress(float):
@@ -43,7 +44,9 @@ class Anneal:
         end: Share after which it is complete; equal to ``start`` for a jump.
         steps: Number of steps of which these are shares; 0 for those of the stage. A run whose
             numbers change by steps can be prolonged.
-        shape: ``"linear"``, or ``"cosine"`` for half a wave: slow at both ends.
+        shape: ``"linear"``; ``"cosine"`` for half a wave, slow at both ends; or
+            ``"exponential"``, :math:`(1 - e^{-5s}) / (1 - e^{-5})` at the share s of the way: it
+            has a time constant of a fifth of the way, and is at ``last`` at its end.
     """
 
     first: float
@@ -59,7 +62,8 @@ class Anneal:
             raise ValueError(f"steps of Anneal is {self.steps!r}, expected a whole number >= 0")
         object.__setattr__(self, "steps", operator.index(self.steps))
         if self.shape not in SHAPES:
-            raise ValueError(f"shape of Anneal is {self.shape!r}, expected {' or '.join(SHAPES)}")
+            allowed = ", ".join(SHAPES)
+            raise ValueError(f"shape of Anneal is {self.shape!r}, expected one of {allowed}")
         if not 0 <= self.start <= self.end <= 1:
             raise ValueError(
                 f"Anneal runs from {self.start} to {self.end}, expected 0 <= start <= end <= 1"
@@ -80,6 +84,8 @@ class Anneal:
         share = (progress - self.start) / (self.end - self.start)
         if self.shape == "cosine":
             share = (1 - _cosine(math.pi * share)) / 2
+        elif self.shape == "exponential":
+            share = (1 - _exponential(-DECAY * share)) / (1 - math.exp(-DECAY))
         return self.first + share * (self.last - self.first)
 
     def __str__(self) -> str:
@@ -104,6 +110,10 @@ def _steps_done(progress: Any) -> Any:
 
 def _cosine(angle: Any) -> Any:
     return math.cos(angle) if isinstance(angle, float) else angle.cos()  # a traced number
+
+
+def _exponential(power: Any) -> Any:
+    return math.exp(power) if isinstance(power, float) else power.exp()
 
 
 def follows_progress(value: Any) -> bool:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         training_curve as training_curve,
     )
     from ppl_models.inference.plots.influence_images import influence_tops as influence_tops
+    from ppl_models.inference.plots.perceived_curves import (
+        perceived_distances as perceived_distances,
+    )
     from ppl_models.inference.plots.samples import (
         density as density,
         predictive as predictive,
@@ -30,6 +33,7 @@ _HOMES = {
     "density": "samples",
     "influence_tops": "influence_images",
     "khat": "fit_checks",
+    "perceived_distances": "perceived_curves",
     "predictive": "samples",
     "ranks": "fit_checks",
     "reconstructions": "samples",

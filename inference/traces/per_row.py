@@ -29,6 +29,34 @@ def row_density(run: Evaluation, site: Any, value: Tensor) -> Tensor:
     return value.sum(tuple(range(-nesting, -1))) if nesting > 1 else value
 
 
+def observed_site(run: Evaluation, site: str, objective: str) -> Any:
+    """A site of the data in a run's model, at all draws and labels of which a mean can be taken.
+
+    Args:
+        run: The run.
+        site: The site.
+        objective: Who weighs it, for the message.
+
+    Raises:
+        UnhandledSite: If it is none of the model's sites in the rows, or depends on a label that
+            the guide does not have.
+    """
+    w = run.lead
+    terms = {term.name: term for term in w.terms["p"]}
+    if site not in terms:
+        raise UnhandledSite(
+            f"{objective} names site {site!r}, which is not one of the model's sites in "
+            f"plate 'data', {sorted(terms)}"
+        )
+    alone = [w.labels[d].name for d in terms[site].labels if not w.labels[d].in_guide]
+    if alone:
+        raise UnhandledSite(
+            f"{objective} weighs site {site!r}, which depends on {alone} that the model "
+            "alone samples; give the guide a factor for it"
+        )
+    return w.model.nodes[site]
+
+
 def log_q_labels(run: Evaluation, w: Weights) -> Tensor | None:
     """Log q of the enumerated sites for each draw, ``(E..., K or 1, B)``; None without any.
 

@@ -73,8 +73,15 @@ class Live:
 
     def cos(self) -> Live:
         """Its cosine."""
-        mine, tensor = self.at, torch.cos(self.tensor)
-        return Live(math.cos(self.value), tensor, self.outcomes, lambda p: math.cos(mine(p)))
+        return self._by(math.cos, torch.cos)
+
+    def exp(self) -> Live:
+        """Its exponential."""
+        return self._by(math.exp, torch.exp)
+
+    def _by(self, f: Callable[[float], float], of_tensors: Callable[[Tensor], Tensor]) -> Live:
+        mine = self.at
+        return Live(f(self.value), of_tensors(self.tensor), self.outcomes, lambda p: f(mine(p)))
 
     def _compare(self, f: Callable[[Any, Any], Any], other: Any) -> bool:
         theirs, number, _ = _parts(other)

@@ -24,7 +24,7 @@ from ppl_models.inference.objectives.stage import Training
 from ppl_models.pages import methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
 from ppl_models.pages.metric_papers import METRIC_PAPERS
-from ppl_models.pages.tables import address, points, table
+from ppl_models.pages.tables import address, picture, points, table
 from ppl_models.pair import Pair
 
 INDEX = "index"
@@ -112,7 +112,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         d["about"],
         f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address(d['arxiv'])})",
         f"```\n{d['story']}\n```",
-        *_picture(name, d["picture"]),
+        *picture(name, d["picture"]),
         "## Plate diagrams",
         f"The story{' with ' + of if of else ''}; shaded sites are data, dashed ones are "
         "observed in some rows.",
@@ -136,12 +136,6 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         _sources(name, d["module"], reproduction.claims_files(name, records)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _picture(name: str, caption: str) -> list[str]:
-    if not caption:
-        return []
-    return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]
 
 
 def _density(density: str) -> list[str]:

@@ -11,7 +11,7 @@ from ppl_models.config import plain
 from ppl_models.inference import metrics
 from ppl_models.pages import reproduction
 from ppl_models.pages.metric_papers import METRIC_PAPERS
-from ppl_models.pages.tables import address, points, table
+from ppl_models.pages.tables import address, picture, points, table
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def page(name: str, records: reproduction.Records) -> str:
         f"{paper.authors}. *{paper.title}*. {paper.year}. [{paper.arxiv}]({address(paper.arxiv)})",
         f"Formulas, ranges, costs and what they do not measure: [{paper.family}]"
         f"(../metrics/{paper.family}.md).",
+        *picture(name, paper.picture),
         "## Functions",
         "Of `ppl_models.inference.metrics`:",
         table(("Function", "What it gives"), _functions(paper.functions)),

@@ -1,4 +1,4 @@
-"""Tables, lists and addresses of Markdown."""
+"""Tables, lists, addresses and pictures of Markdown."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ def address(number: str) -> str:
     if number.startswith("openreview:"):
         return f"https://openreview.net/forum?id={number.removeprefix('openreview:')}"
     return f"https://arxiv.org/abs/{number}"
+
+
+def picture(name: str, caption: str) -> list[str]:
+    """The picture of a paper with what it shows below; nothing without a caption."""
+    if not caption:
+        return []
+    return [f"![{caption}](../images/{name}.png)", f"*{caption[:1].upper()}{caption[1:]}.*"]

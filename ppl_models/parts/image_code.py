@@ -17,13 +17,14 @@ from ppl_models.config import Config, setting
 from ppl_models.image_networks import STUDY, conv_decoder, conv_encoder
 from ppl_models.likelihoods import LIKELIHOODS
 from ppl_models.networks import ACTIVATIONS, Net
+from ppl_models.parts.code_networks import Standardised
 
 NETWORKS = ("conv", "dense")
 STUDY_TRAINING = inference.Training(steps=300_000, batch_size=64, learning_rate=1e-4)
 
 
 @dataclass(frozen=True)
-class ImageCodeConfig(Config):
+class CodeNetworksConfig(Config):
     """The image, its code and the networks between them; defaults are the study's."""
 
     shape: tuple[int, ...] = setting((64, 64, 1), "H, W, C of x; 1, 1, D: vector", shape_from="x")
@@ -32,19 +33,42 @@ class ImageCodeConfig(Config):
     channels: tuple[int, ...] = setting(STUDY, "maps of each convolutional layer", minimum=1)
     hidden: tuple[int, ...] = setting((256,), "units of each dense layer", minimum=1)
     activation: str = setting("relu", "between layers", choices=ACTIVATIONS)
+
+
+@dataclass(frozen=True)
+class ImageCodeConfig(CodeNetworksConfig):
+    """The same, and how the image is scored."""
+
     likelihood: str = setting("soft_bernoulli", "p(x | z)", choices=LIKELIHOODS)
     emphasis: float = setting(1.0, "weight of log p(x | z) in the bound", minimum=0)
 
 
-def encoder(c: ImageCodeConfig, outputs: int) -> nn.Module:
+@dataclass(frozen=True)
+class StandardUnitsConfig(CodeNetworksConfig):
+    """The same of images whose errors count in units of their deviation, as standardised ones'."""
+
+    centre: float = setting(0.0, "mean of the numbers of x")
+    deviation: float = setting(1.0, "their standard deviation", minimum=1e-6)
+
+
+def standard_encoder(c: StandardUnitsConfig, outputs: int) -> Standardised:
+    """A network from the image ``x``, which it sees standardised, to that many numbers."""
+    net = Standardised(encoder(c, outputs), math.prod(c.shape))
+    net.mean.fill_(c.centre)
+    net.deviation.fill_(c.deviation)
+    return net
+
+
+def encoder(c: CodeNetworksConfig, outputs: int) -> nn.Module:
     """A network from the image ``x``, flat, to that many numbers."""
     if c.networks == "dense":
         return Net({"x": math.prod(c.shape)}, c.hidden, outputs, c.activation)
-    sizes = {"channels": c.channels, "hidden": c.hidden, "activation": c.activation}
-    return conv_encoder(c.shape, outputs, **sizes)
+    return conv_encoder(
+        c.shape, outputs, channels=c.channels, hidden=c.hidden, activation=c.activation
+    )
 
 
-def posterior(c: ImageCodeConfig) -> guides.Normal:
+def posterior(c: CodeNetworksConfig) -> guides.Normal:
     """The factor q(z | x) = N(mu(x), diag sigma(x)^2)."""
     return guides.Normal(c.latent, {"x": math.prod(c.shape)}, net=encoder(c, 2 * c.latent))
 
@@ -56,12 +80,28 @@ def decoder(c: ImageCodeConfig, **given: int) -> nn.Module:
         c: The settings.
         given: Size of each code by site; ``z`` of the settings' size by default.
     """
+    return images(c, LIKELIHOODS[c.likelihood].outputs, **given)
+
+
+def images(c: CodeNetworksConfig, each: int = 1, **given: int) -> nn.Module:
+    """A network from codes to so many numbers for each entry of the image.
+
+    Args:
+        c: The settings.
+        each: Numbers for each entry.
+        given: As of :func:`decoder`.
+    """
     given = given or {"z": c.latent}
-    each = LIKELIHOODS[c.likelihood].outputs
     if c.networks == "dense":
         return Net(given, c.hidden[::-1], each * math.prod(c.shape), c.activation)
-    sizes = {"channels": c.channels, "hidden": c.hidden, "activation": c.activation}
-    return conv_decoder(given, c.shape, each=each, **sizes)
+    return conv_decoder(
+        given,
+        c.shape,
+        each=each,
+        channels=c.channels,
+        hidden=c.hidden,
+        activation=c.activation,
+    )
 
 
 def bound(

@@ -351,9 +351,9 @@ class PairContract:
         """``vmap(grad(...))`` over rows, at the same draws; with fresh draws it runs, too."""
         for case in (c for c in cases(subject) if not c.objective.across_rows):
             trace = case.draws()
-            draws = pick(trace)
-            grads = gradients_by_row(case, trace, draws)
             fresh = gradients_by_row(case, trace, {})
+            (case,) = settled([case])
+            grads = gradients_by_row(case, trace, draws := pick(trace))
             rows = case.loss(case.batch, draws)
             names, parameters = zip(*case.pair.named_parameters(), strict=True)
             how: Any = {"retain_graph": True, "allow_unused": True}

@@ -17,8 +17,8 @@ from ppl_models.centres import mean_of
 from ppl_models.sample_sites import support_words
 from ppl_models.spherical import HypersphericalUniform, VonMisesFisher, log_area, sphere
 
-DIMS = (2, 3, 10, 100, 1000)
-KAPPAS = (1e-3, 0.1, 1.0, 10.0, 27.9, 28.1, 1e3, 1e5)
+DIMS = (2, 3, 10, 100, 2000)
+KAPPAS = (1e-6, 1e-3, 0.1, 1.0, 10.0, 27.9, 28.1, 1e3, 1e5)
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 3e-7}  # relative
 
 

@@ -29,6 +29,13 @@ def joint(x, z):
     return unit.log_prob(z) + unit.log_prob(x - z)
 
 
+class Given(nn.Module):
+    """A network that gives what it is given."""
+
+    def forward(self, x):
+        return x
+
+
 def per_row(rows, dtype, total=10):
     guide = guides.Factored(z=guides.PointPerRow(2, total, scale=1.0)).to(dtype)
     torch.manual_seed(1)
@@ -49,6 +56,20 @@ def test_a_bound_is_the_joint_density_at_the_point(dtype, size, particles):
     ours = torch.autograd.grad(loss.sum(), list(guide.parameters()))
     theirs = torch.autograd.grad(-joint(batch["x"], z).sum(), list(guide.parameters()))
     assert_close(ours, theirs)
+
+
+@TYPES
+def test_a_point_of_a_support_is_the_output_carried_there(dtype):
+    q = guides.Point(3, {"x": 3}, net=Given(), support="unit_interval").to(dtype)
+    raw = torch.tensor([[0.0, 2.0, -1.0], [500.0, -500.0, 30.0]], dtype=dtype)
+    point = q(x=raw).mean
+    assert_close(point[0], raw[0].sigmoid())
+    unit = dist.Uniform(torch.zeros(3, dtype=dtype), 1.0).to_event(1)
+    assert torch.equal(unit.log_prob(point), torch.zeros(2, dtype=dtype))  # off both ends
+    positive = guides.Point(Scalar(), {"x": 1}, net=Given(), support="positive")
+    assert_close(positive(x=raw[:1, 1:2]).mean, raw[:1, 1].exp())
+    with pytest.raises(ValueError, match="support is 'simplex', expected one of positive"):
+        guides.Point(3, {"x": 3}, support="simplex")
 
 
 @TYPES

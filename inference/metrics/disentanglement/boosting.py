@@ -83,22 +83,20 @@ def presorted(codes: Array) -> Presorted:
 
 
 @dataclass(frozen=True, eq=False)
-class Boosted:
-    """A fitted booster.
+class Trees:
+    """Fitted trees, T in each round, whose leaves add up to scores.
 
     Attributes:
-        classes: Labels of the C classes, ascending.
-        prior: Scores before the first round ``(T,)``; T is 1 for two classes, C for more.
+        prior: Scores before the first round ``(T,)``.
         code: Which code each inner node asks ``(rounds, T, 7)``; children of node n are 2 n + 1
             and 2 n + 2.
         threshold: The largest value that goes left ``(rounds, T, 7)``; infinite where a node is
             not split.
         leaf: What each leaf adds to the scores ``(rounds, T, 8)``.
         gain: Squared error that the splits on each code took away ``(D,)``.
-        fitted: Scores of the rows that it was fitted on ``(N, T)``.
+        fitted: Scores of the rows that they were fitted on ``(N, T)``.
     """
 
-    classes: Array
     prior: Array
     code: Array
     threshold: Array
@@ -114,7 +112,7 @@ class Boosted:
         return shares
 
     def scores(self, codes: Array) -> Array:
-        """Scores of rows ``(N, T)``: log odds of the second class, or up to a constant log p.
+        """Scores of rows ``(N, T)``.
 
         Args:
             codes: ``(N, D)``.
@@ -129,6 +127,19 @@ class Boosted:
                 node = 2 * node + 1 + right
             found += leaf[trees, node - INNER]
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Boosted(Trees):
+    """A fitted booster: one tree in each round for two classes, C for more.
+
+    Scores are log odds of the second class, or up to a constant log p.
+
+    Attributes:
+        classes: Labels of the C classes, ascending.
+    """
+
+    classes: Array
 
     def probabilities(self, codes: Array) -> Array:
         """Of each class ``(N, C)``."""
@@ -177,7 +188,7 @@ def boosted(
     code = np.zeros((rounds, trees, INNER), np.intp)
     threshold = np.full((rounds, trees, INNER), np.inf)
     leaf = np.zeros((rounds, trees, LEAVES))
-    grower = _Grower(codes, rng)
+    grower = Grower(codes, rng)
     scores = np.repeat(prior[:, None], len(of), 1)
     for at in range(rounds):
         p = _probabilities(scores)
@@ -189,7 +200,7 @@ def boosted(
             known = curvature >= 1e-150
             leaf[at, tree, known] = RATE * step * slope[known] / curvature[known]
             scores[tree] += leaf[at, tree].take(places)
-    return Boosted(classes, prior, code, threshold, leaf, grower.gain, scores.T)
+    return Boosted(prior, code, threshold, leaf, grower.gain, scores.T, classes)
 
 
 def _probabilities(scores: Array) -> Array:
@@ -212,7 +223,7 @@ class _Node:
     sums: Array
 
 
-class _Grower:
+class Grower:
     """Grows trees on gradients, one after another; ``gain`` sums what their splits took away."""
 
     def __init__(self, codes: Presorted, rng: np.random.Generator) -> None:

@@ -80,9 +80,9 @@ def encode(
     if isinstance(data, FactorData):
         if factors:
             raise ValueError(f"factors are {factors!r}, expected none: {data.name} has its own")
-        cells = _cells(data, rows)
+        cells = cells_of(data, rows)
         known = data.classes(cells)
-        parts = _blocks(pair, _looks(data, cells, asked.seed), asked)
+        parts = _blocks(pair, looks_at(data, cells, asked.seed), asked)
         nuisance = "one look at each cell" if is_redrawn(data) else "none"
         named = data.factor_names
     elif isinstance(data, Table):
@@ -149,7 +149,7 @@ def sampler_of(
         anew = replace(asked, seed=int(draw.integers(2**62)))
         return np.concatenate([part for part, *_ in _blocks(pair, looks, anew)])
 
-    first = encode(pair, data, _cells(data, None)[:1], sites=sites, sampled=sampled, seed=seed)
+    first = encode(pair, data, cells_of(data, None)[:1], sites=sites, sampled=sampled, seed=seed)
     return Sampler(
         data.factor_sizes,
         data.factor_names,
@@ -171,7 +171,16 @@ def is_redrawn(data: FactorData) -> bool:
     return not np.array_equal(one, other)
 
 
-def _cells(data: FactorData, rows: Any) -> Array:
+def cells_of(data: FactorData, rows: Any) -> Array:
+    """Numbers of the cells that are asked for, all by default.
+
+    Args:
+        data: The factors.
+        rows: Numbers of cells ``(n,)``.
+
+    Raises:
+        ValueError: If there is no such cell.
+    """
     there = np.arange(len(data)) if data.cells is None else data.cells
     if rows is None:
         return there
@@ -183,8 +192,14 @@ def _cells(data: FactorData, rows: Any) -> Array:
     return cells
 
 
-def _looks(data: FactorData, cells: Array, seed: int) -> Iterator[Table]:
-    """Cells as tables, some at a time, each drawn once."""
+def looks_at(data: FactorData, cells: Array, seed: int) -> Iterator[Table]:
+    """Cells as tables, some at a time, each drawn once.
+
+    Args:
+        data: The factors.
+        cells: Numbers of the cells ``(n,)``.
+        seed: Of their nuisance.
+    """
     generator = numpy_generator(seed, 0)
     for start in range(0, len(cells), BLOCK):
         yield table_of(data, data.classes(cells[start : start + BLOCK]), generator)

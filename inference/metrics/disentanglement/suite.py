@@ -32,6 +32,7 @@ from ppl_models.inference.metrics.disentanglement.linear_probes import (
     sap_continuous,
 )
 from ppl_models.inference.metrics.disentanglement.sampler import Sampler
+from ppl_models.inference.metrics.disentanglement.support_factorisation import fos
 from ppl_models.inference.metrics.disentanglement.unsupervised import unsupervised_scores
 from ppl_models.inference.metrics.disentanglement.votes import beta_vae_score, factor_vae_score
 from ppl_models.inference.posterior.groups import with_groups
@@ -78,6 +79,7 @@ METRICS: dict[str, Callable[[_Given], xr.Dataset]] = {
     "reduced_downstream": lambda g: reduced_downstream(g.train, g.test, seed=g.seed),
     "strong_downstream": lambda g: strong_downstream(g.train, g.test, seed=g.seed),
     "fairness": lambda g: fairness(g.train, g.test, seed=g.seed),
+    "fos": lambda g: fos(g.test, seed=g.seed),
 }
 # What the study reports of every model; the rest takes longer and is named when it is wanted.
 STANDARD = tuple(METRICS)[: list(METRICS).index("med_miller_madow")]

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest, uniform
 
 from ppl_models import data
 from ppl_models.data.readers import mnist
@@ -50,6 +51,18 @@ def test_digits():
     assert torch.bincount(d.test.sites["y"]).tolist() == pytest.approx([40] * 10, abs=2)
 
 
+def test_digits_of_random_ink():
+    plain, inked = data.load("digits", seed=3), data.load("digits", seed=3, ink=(0.4, 1))
+    level = inked.train.sites["ink"]
+    expected = level.unsqueeze(-1) * plain.train.sites["x"]
+    assert torch.equal(inked.train.sites["x"], expected)
+    assert torch.equal(inked.train.sites["y"], plain.train.sites["y"])
+    assert kstest(level.numpy(), uniform(0.4, 0.6).cdf).pvalue > 0.01
+    again = data.load("digits", **inked.recipe["options"])
+    assert again.recipe == inked.recipe
+    assert "ink" not in plain.recipe["options"]
+
+
 def test_a_recipe_makes_the_data_again():
     d = data.load("digits", labelled=50, seed=5, test=300)
     recipe = json.loads(json.dumps(d.recipe))
@@ -80,6 +93,8 @@ def test_unknown_names_and_options():
         ({"labelled": 5000}, "only 1197 rows have a label"),
         ({"train": 2000}, "need 2600 rows, but there are 1797"),
         ({"seed": -2}, "seed is -2"),
+        ({"ink": (0.0, 1.0)}, r"ink is \(0.0, 1.0\), expected two numbers with 0 < low <= high"),
+        ({"ink": 0.5}, "ink is 0.5, expected two numbers"),
     ],
 )
 def test_digits_options_out_of_range(options, words):

@@ -10,6 +10,7 @@ from worlds.render import arrays, share_is
 
 from ppl_models import data
 from ppl_models.data.render import (
+    circle,
     faces,
     fewshot,
     noisy,
@@ -399,3 +400,26 @@ def test_gratings_have_their_cycles(cycles):
     d = data.load("noisy_images", **FEW, picture="gratings", cycles=cycles)
     made = noisy.gratings(60, 16, numpy_generator(0, 0), cycles)
     assert (arrays(d.train)["clean"] == made).all()
+
+
+# ---- a circle through a network ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("world", "network"), [({}, 5), ({"noise": 0.0}, 5), ({"noise": 0.7, "network_seed": 2}, 2)]
+)
+def test_circles_lie_about_their_curve(world, network):
+    d = data.load("circle", train=40, validation=4, test=500, seed=5, angle=(-1.0, 2.0), **world)
+    own = arrays(d.test)
+    angle, x = own["angle"].astype(float), own["x"].astype(float)
+    assert angle.min() >= -1.0 - 1e-6 and angle.max() <= 2.0 + 1e-6
+    assert abs(angle.mean() - 0.5) <= 4 * 3 / math.sqrt(12 * 500)
+    rest = x - circle.seen(angle, network)
+    noise = world.get("noise", 0.1)
+    assert abs(rest.std() - noise) <= 4 * noise / math.sqrt(2 * rest.size) + 1e-6
+    # One number of one point by hand: 50 units, then their sum, over 7.
+    draw = numpy_generator(network, 3)
+    first, second = draw.normal(size=(2, 50)), draw.normal(size=(50, 100))
+    units = [math.tanh(math.cos(0.4) * a + math.sin(0.4) * b) for a, b in first.T]
+    by_hand = sum(u * w for u, w in zip(units, second[:, 6], strict=True)) / 7
+    assert circle.seen(np.array([0.4]), network)[0, 6] == pytest.approx(by_hand)

@@ -25,6 +25,12 @@ WORLDS = {
         {"sequences": 1},
     ),
     "blob": (FEW, {"width": 0.7}, {"width": 2.0}, {"width": 3}),
+    "boxhead": (
+        {"train": 4, "validation": 2, "test": 3},
+        {"azimuth": (0.0, 10.0)},
+        {"scale": (0.8, 2.0)},
+        {"azimuth": (-60.0, 60.0), "scale": (0.5, 0.6)},
+    ),
     "bright_digits": (
         {"train": 6, "validation": 2, "test": 4, "source": "digits"},
         {"digits": (8, 3), "noise": 0.5},
@@ -38,6 +44,12 @@ WORLDS = {
         {"confounded": False, "scenes_seed": 2},
     ),
     "captions": (FEW, {"noise": 0.3}, {"network_seed": 3}, {"noise": 0.0, "network_seed": 4}),
+    "circle": (
+        FEW,
+        {"angle": (0.0, 1.0)},
+        {"noise": 0.0, "network_seed": 3},
+        {"network_seed": 4},
+    ),
     "color_dsprites": (
         FEW,
         {"brightness": (0.0, 1.0)},
@@ -79,6 +91,12 @@ WORLDS = {
         {"frequency": (0.9, 0.5, 0.1)},
         {"least": 0.8},
         {"frequency": (0.0, 1.0, 0.5), "least": 1.0},
+    ),
+    "ica_segments": (
+        {**FEW, "labelled": 4, "segments": 4},
+        {"offset": 5.0, "scale": (0.3, 1.0), "sources": 2},
+        {"family": "laplace", "segments": 6, "labelled": 6, "noise": 0.1},
+        {"layers": 2, "reach": 3.0, "percentile": 100.0, "network_seed": 3},
     ),
     "interventional_pong": (
         {**FEW, "side": 8},
@@ -175,7 +193,7 @@ WORLDS = {
     "xysquares": (FEW, {"spacing": 1}, {"spacing": 4}, {"spacing": 7}),
 }
 # Grids of published factors, whose worlds are correlations of these.
-PUBLISHED = {"dsprites", "mini_dsprites", "shapes3d_like"}
+PUBLISHED = {"beamsynthesis", "dsprites", "mini_dsprites", "shapes3d_like"}
 SHARED = inspect.signature(data.loader("dsprites")).parameters
 
 
@@ -247,11 +265,18 @@ NAN = float("nan")
         ("ball_in_boxes", {"radius": 9}, "radius is 9, expected a number in 0.5..3.5"),
         ("ball_in_boxes", {"intervened": 2}, "intervened is 2, expected a number in 0..1"),
         ("blob", {"width": 0}, "width is 0, expected >= 0.1"),
+        ("boxhead", {"variant": "two_level"}, "unknown variant 'two_level': did you mean 'two_le"),
+        ("boxhead", {"scale": (1, 3)}, r"scale is \(1, 3\), expected .* 0.5 <= low <= high <= 2"),
+        ("boxhead", {"azimuth": (5, 5)}, r"azimuth is \(5, 5\), expected two different numbers"),
+        ("boxhead", {"train": 0}, "train is 0, expected at least 1"),
         ("bright_digits", {"correlation": 2}, "correlation is 2, expected a number in -1..1"),
         ("candle_like", {"confounded": 1}, "confounded is 1, expected True or False"),
         ("candle_like", {"scenes_seed": -1}, "scenes_seed is -1, expected a whole number"),
         ("captions", {"noise": "much"}, "noise is 'much', expected >= 0"),
         ("captions", {"network_seed": 0.5}, "network_seed is 0.5, expected a whole number"),
+        ("circle", {"angle": (1, 0)}, r"angle is \(1, 0\), expected two numbers with low <="),
+        ("circle", {"noise": -1}, "noise is -1, expected >= 0"),
+        ("circle", {"network_seed": -1}, "network_seed is -1, expected a whole number"),
         ("color_dsprites", {"brightness": 0.5}, "brightness is 0.5, expected two numbers with"),
         ("entangled_vectors", {"dims": (1,)}, r"dims are \(1,\), expected the numbers of two or"),
         ("entangled_vectors", {"network_seed": -1}, "network_seed is -1, expected a whole number"),
@@ -272,6 +297,12 @@ NAN = float("nan")
         ("glyphs", {"frequency": (0.5, 0.5)}, r"frequency is \(0.5, 0.5\), expected 3 numbers"),
         ("glyphs", {"frequency": (0.5, 0.5, 2)}, "expected 3 numbers in 0..1"),
         ("glyphs", {"least": 1.5}, "least is 1.5, expected a number in 0..1"),
+        ("ica_segments", {"family": "cauchy"}, "unknown family 'cauchy': expected one of gaussi"),
+        ("ica_segments", {"offset": -1}, "offset is -1, expected >= 0"),
+        ("ica_segments", {"percentile": 0}, "percentile is 0, expected a number in 1..100"),
+        ("ica_segments", {"scale": (3, 1)}, "scale is .*, expected two numbers with 0 <= low"),
+        ("ica_segments", {"segments": 0}, "segments is 0, expected at least 1"),
+        ("ica_segments", {"train": 0}, "train is 0, expected at least 1"),
         ("interventional_pong", {"speed": -1}, "speed is -1, expected a number in 0..6"),
         ("interventional_pong", {"sequences": 0}, "sequences is 0, expected at least 1"),
         ("moons", {"border": True}, "border is True, expected a number"),

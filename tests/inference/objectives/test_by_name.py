@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from ppl_models import data
 from ppl_models.inference import (
     ELBO,
     IWELBO,
     Anneal,
     Balance,
+    BlurredError,
     Capacity,
     Classification,
     CodeCovariance,
+    Consistency,
     DistanceCorrelation,
     Emphasis,
     EnumeratedELBO,
@@ -107,12 +110,16 @@ def test_mistakes_are_answered_by_name(text, words):
         ("weighted(elbo + hinge(y), balance=y)", Weighted(ELBO() + Hinge("y"), "y")),
         ("imputed(enumerated(kl=analytic), y)", Imputed(EnumeratedELBO(kl="analytic"), "y")),
         ("left_out(bound=elbo, site=y)", LeftOut(ELBO(), "y")),
+        ("consistency(elbo, x, (affine(degrees=30), flip(0.1)), shape=(8, 8), weight=0.5)",
+         Consistency(ELBO(), "x", (data.Affine(30.0), data.Flip(0.1)), (8, 8), 0.5)),
         ("elbo + distance_correlation(a, b, weight=anneal(0, 8, end=0.5))",
          ELBO() + DistanceCorrelation("a", "b", Anneal(0, 8, end=0.5))),
         ("elbo(kl=analytic) + total_correlation(z, weight=3, estimator=mss)",
          ELBO(kl="analytic") + TotalCorrelation("z", 3, "mss")),
         ("elbo + code_covariance(z, 5, lambda_d=anneal(0, 50), of=aggregate)",
          ELBO() + CodeCovariance("z", 5, Anneal(0, 50), "aggregate")),
+        ("elbo + blurred_error(x, shape=(64, 64), radius=15, weight=961)",
+         ELBO() + BlurredError("x", (64, 64), 15, 961)),
         ("elbo(beta={z: 0}) + capacity(z, 1000, anneal(0, 25))",
          ELBO(beta={"z": 0}) + Capacity("z", 1000, Anneal(0, 25))),
         ("elbo(free_bits=free_bits(0.5, per=site)) + emphasis(y, weight=10) + balance(y)",

@@ -62,18 +62,27 @@ CHANGED = {
                           {"site": "c"}, {"plate_nesting": 2}],
     "Subsets": [{"bound": inference.IWELBO(2)}, {"sites": ("a", "b")}, {"random": 2}],
     "Balance": [{"site": "t"}, {"weight": 0.5}],
+    "BlurredError": [{"site": "t"}, {"shape": (5, 4, 1)}, {"radius": 3}, {"weight": 0.5},
+                     {"plate_nesting": 2}],
     "Capacity": [{"site": "t"}, {"gamma": 0.5}, {"capacity": Anneal(0, 25)}, {"over": "row"},
                  {"plate_nesting": 2}],
     "Classification": [{"site": "t"}, {"weight": 0.1234567}, {"classes": (1.0, 2.0)}],
     "CodeCovariance": [{"site": "t"}, {"lambda_od": 0.5}, {"lambda_d": Anneal(0, 8)},
                        {"of": "aggregate"}, {"plate_nesting": 2}],
+    "Consistency": [{"bound": inference.IWELBO(2)}, {"site": "t"}, {"weight": Anneal(0, 1)},
+                    {"steps": (data.Flip(0.1), data.Affine()), "shape": (4, 4)},
+                    {"steps": data.Noise((0.1, 0.2))}],
     "DistanceCorrelation": [{"first": "t"}, {"second": "t"}, {"weight": Anneal(0, 8)},
                             {"plate_nesting": 2}],
     "Emphasis": [{"site": "t"}, {"weight": 0.5}, {"plate_nesting": 2}],
     "Hat": [{"site": "t"}, {"weight": 0.5}, {"margin": 0.5}],
+    "HausdorffSupport": [{"site": "t"}, {"weight": 0.5}, {"pairs": 3}, {"points": 100},
+                         {"plate_nesting": 2}],
     "Hinge": [{"site": "t"}, {"weight": 0.5}, {"margin": 0.5}],
     "Imputed": [{"bound": inference.IWELBO(2)}, {"site": "t"}, {"weight": 0.5}],
     "LeftOut": [{"bound": inference.ELBO(beta=2.0)}, {"site": "t"}],
+    "SupportScale": [{"site": "t"}, {"weight": 0.5}, {"kind": "minimal_support"},
+                     {"plate_nesting": 2}],
     "TotalCorrelation": [{"site": "t"}, {"weight": 0.5}, {"estimator": "mws"},
                          {"plate_nesting": 2}],
     "Weighted": [{"bound": inference.ELBO(beta=2.0)}, {"balance": "y"}, {"outside": 0.5}],
@@ -82,7 +91,8 @@ CHANGED = {
 }  # fmt: skip
 NEEDED = {
     "site": "y", "first": "a", "second": "b", "gamma": 1.0, "capacity": 1.0, "name": "p",
-    "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0,
+    "sites": ("s", "t"), "lambda_od": 1.0, "lambda_d": 2.0, "steps": data.Dropout(),
+    "shape": (4, 5, 1),
     "weight": 2.0, "bound": inference.ELBO(), "function": np.mean,
 }  # fmt: skip
 KINDS = {cls.__name__: cls for cls in (*BOUNDS.values(), *TERMS.values(), inference.Penalty)}
@@ -129,7 +139,7 @@ def test_every_option_tells_runs_apart(pair, table, name, options):
 
 @pytest.mark.parametrize(("name", "options"), EVERY_KIND)
 def test_what_is_printed_makes_the_same_again(name, options):
-    faces = {name: getattr(inference, name) for name in inference.__all__}
+    faces = {name: getattr(face, name) for face in (data, inference) for name in face.__all__}
     for objective in (made(name, **options), inference.ELBO() + 0.3 * made(name, **options)):
         assert eval(repr(objective), faces) == objective
         assert parse_objective(repr(objective)) == objective

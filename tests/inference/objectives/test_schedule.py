@@ -1,4 +1,4 @@
-"""Numbers that change over training: by its share and by steps, along a line and half a wave."""
+"""Numbers that change over training: by its share and by steps, along lines, waves, decays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppl_models.inference.objectives.schedule import change_follows_progress, fo
 TOTAL = 40
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine"])
+@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
 @pytest.mark.parametrize("steps", [0, 10, 25, 80])
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (0.2, 0.6), (0.5, 0.5)])
 def test_values_are_those_of_the_formula(shape, steps, start, end):
@@ -29,6 +29,8 @@ def test_values_are_those_of_the_formula(shape, steps, start, end):
             share = min(1.0, max(0.0, (moment - start) / (end - start)))
         if shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
+        elif shape == "exponential":
+            share = (1 - math.exp(-5 * share)) / (1 - math.exp(-5))
         expected = 0.3 + share * 1.7
         assert anneal(Progress(done / TOTAL, done)) == pytest.approx(expected, abs=1e-15)
 
@@ -52,7 +54,7 @@ def test_steps_that_nobody_counts():
     [
         ({"steps": -1}, "steps of Anneal is -1, expected a whole number >= 0"),
         ({"steps": 2.5}, "steps of Anneal is 2.5, expected a whole number"),
-        ({"shape": "sine"}, "shape of Anneal is 'sine', expected linear or cosine"),
+        ({"shape": "sine"}, "shape of Anneal is 'sine', expected one of linear, cosine"),
     ],
 )
 def test_options_that_do_not_fit(options, words):

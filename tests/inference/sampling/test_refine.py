@@ -70,7 +70,11 @@ def test_bad_rows_are_those_of_a_narrow_guide():
 @pytest.mark.training
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("svi", {}), ("sir", {"proposals": 20_000}), ("nuts", {"warmup": 100, "draws": 150})],
+    [
+        ("svi", {}),
+        ("sir", {"proposals": 20_000}),
+        pytest.param("nuts", {"warmup": 100, "draws": 150}, marks=pytest.mark.long),
+    ],
 )
 def test_each_method_repairs_the_moments(method, options):
     # Of a narrow guide the weights' variance is infinite, and picking by them no repair.
@@ -228,7 +232,13 @@ def bad_guide(run, fault, untrained):
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("fault", ["narrow", "biased", "collapsed", "sure", "wrong", "stale"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("biased", "collapsed", "sure"),
+        *(pytest.param(fault, marks=pytest.mark.long) for fault in ("narrow", "wrong", "stale")),
+    ],
+)
 def test_a_bad_guide_of_m2_is_caught_and_repaired(fitted, fault):
     run, digits, untrained = fitted
     test = digits.test

@@ -29,8 +29,10 @@ from ppl_models.inference import (
     Anneal,
     Capacity,
     CodeCovariance,
+    Consistency,
     Emphasis,
     EnumeratedELBO,
+    HausdorffSupport,
     RelaxedELBO,
     Renyi,
     ScoreELBO,
@@ -101,6 +103,12 @@ def test_every_stage_on_every_kind_of_rows(name, dtype):
         EnumeratedELBO(2, kl="analytic")
         + TotalCorrelation("z", Anneal(0, 2), "mss")
         + CodeCovariance("z", Anneal(0, 2), 1.0, "aggregate"),
+        EnumeratedELBO(2, kl="analytic") + TotalCorrelation("z", Anneal(0, 2), "mss"),
+        EnumeratedELBO() + HausdorffSupport("z", Anneal(0, 2), pairs=1),
+        pytest.param(
+            Consistency(EnumeratedELBO(), "x", data.Noise(), weight=Anneal(0, 2)),
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             IWELBO(3, lam=0.5) + TotalCorrelation("z") + Emphasis("x", 2.0), marks=pytest.mark.long
         ),

@@ -97,6 +97,7 @@ ASKED = {
         :, [t.columns["x"].index(gene) for gene in GENES]
     ],  # in the table's own order
     "encode": lambda r, t: encoded(metrics.encode(r.pair, t)),
+    "kl_decomposition": lambda r, t: metrics.kl_decomposition(r.pair, t, draws=2),
     "decoder": lambda r, t: metrics.decoder(r.pair, t)(torch.ones(40, 2), slice(0, 40)),
     "reconstruct_images": lambda r, t: metrics.reconstruct_images(r.pair, t),
     "debug": lambda r, t: debug(r.pair, t),

@@ -1,28 +1,21 @@
-"""Directions as codes: the contract, a whole life, and what needs no real line."""
+"""Directions as codes: the paper's loss, a whole life, and what needs no real line."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from torch.distributions import kl_divergence
 from torch.testing import assert_close
 from worlds.whole_life import whole_life
 
 import ppl_models as zoo
-from ppl_models import data, guides, inference
+from ppl_models import Batch, data, guides, inference
 from ppl_models.data import Stream, Table
 from ppl_models.inference.posterior.support import check_data
 from ppl_models.inference.training.process_noise import Draws
 from ppl_models.spherical import HypersphericalUniform
-from ppl_models.testing import PairContract
-
-PAIR = f"{Path(__file__).parents[1] / 'worlds' / 'stories' / 's_vae.py'}:SVAE"
-
-
-class TestSVAE(PairContract):
-    pair = PAIR
 
 
 def circle(rows: int = 120) -> data.Dataset:
@@ -34,8 +27,8 @@ def circle(rows: int = 120) -> data.Dataset:
 
 
 def small(**settings):
-    settings = {"latent": 2, "hidden": (8,)} | settings
-    return zoo.build(PAIR, circle(), **settings)
+    settings = {"latent": 2, "hidden": (8,), "warmup": 0.0, "shape": (1, 1, 12)} | settings
+    return zoo.build("s_vae", circle(), **settings)
 
 
 @pytest.mark.parametrize("latent", [2, pytest.param(5, marks=pytest.mark.long)])
@@ -68,6 +61,34 @@ def test_the_analytic_bound_is_the_papers(size, dtype):
         bound = inference.EnumeratedELBO(particles=400, kl=kind)
         bounds.append(bound.per_datum(pair.model, pair.guide, batch).detach())
     assert float((bounds[0] - bounds[1]).abs().max()) < 0.2  # log q has a deviation of 0.7
+
+
+def test_the_weight_of_the_kl_grows():
+    pair = small(warmup=0.2)
+    (batch,) = Stream(circle().train, 60).step(0)
+    objective = pair.objective()
+    kl = kl_divergence(pair.guide.factor("z", batch), HypersphericalUniform(2)).detach()
+
+    def loss(progress):
+        objective.at(progress)
+        torch.manual_seed(0)
+        return objective.per_datum(pair.model, pair.guide, batch).detach()
+
+    for progress, weight in ((0.05, 0.25), (0.1, 0.5), (0.2, 1.0), (0.9, 1.0)):
+        assert_close(loss(progress), loss(0.0) + weight * kl)
+
+
+def test_grey_pixels_are_drawn_at_each_look():
+    """Each of 10,000 draws is 0 or 1, and 1 as often as the pixel is grey, to 4.5 errors."""
+    torch.manual_seed(0)
+    grey = torch.tensor([0.0, 0.1, 0.5, 0.8, 1.0]).repeat(10_000, 1)
+    (stage,) = small().stages()
+    drawn = stage.prepare(Batch({"x": grey, "y": grey[:, 0].long()}))
+    assert sorted(drawn["x"].unique().tolist()) == [0, 1] and "y" in drawn
+    error = (grey * (1 - grey))[0].sqrt() / 100
+    assert ((drawn["x"].mean(0) - grey[0]).abs() <= 4.5 * error).all()
+    for other in ({"binarise": False}, {"likelihood": "unit_normal"}):
+        assert small(**other).stages()[0].prepare is None
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -145,24 +166,36 @@ def test_observed_directions_are_checked():
         check_data(pair, Table("t", {"x": x, "z": z}))
 
 
+@pytest.mark.parametrize("kind", ["softplus", "exp"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_the_factor(dtype):
-    factor = guides.VonMisesFisher(3, {"x": 4}, (5,), floor=0.5).to(dtype)
+def test_the_factor(dtype, kind):
+    factor = guides.VonMisesFisher(3, {"x": 4}, (5,), floor=0.5, concentration=kind).to(dtype)
     x = torch.randn(6, 4, dtype=dtype)
     q, raw = factor(x=x), factor.net(x=x)
     assert_close(q.loc, raw[:, :3] / raw[:, :3].norm(dim=-1, keepdim=True))
-    assert_close(q.concentration, 0.5 + (1 + raw[:, 3].exp()).log())
+    positive = (1 + raw[:, 3].exp()).log() if kind == "softplus" else raw[:, 3].exp()
+    assert_close(q.concentration, 0.5 + positive)
+    high = factor.distribution(torch.full((1, 4), 200.0, dtype=dtype))
+    assert_close(
+        high.concentration, torch.full((1,), 200.5 if kind == "softplus" else 1e5 + 0.5).to(dtype)
+    )
     q = factor.distribution(torch.zeros(2, 4, dtype=dtype, requires_grad=True))
     assert bool(q.support.check(q.rsample()).all())
     uniform = HypersphericalUniform(3, x)
-    k = 0.5 + math.log(2)  # its concentration; on the ordinary sphere A = coth k - 1 / k
-    kl = torch.distributions.kl_divergence(q, uniform).detach()
+    k = 0.5 + (
+        math.log(2) if kind == "softplus" else 1.0
+    )  # its concentration; on the ordinary sphere A = coth k - 1 / k
+    kl = kl_divergence(q, uniform).detach()
     assert_close(kl, torch.full_like(kl, k / math.tanh(k) - 1 + math.log(k / math.sinh(k))))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": 1}, "size is 1"), ({"size": 3, "floor": -1.0}, "floor is -1.0")],
+    [
+        ({"size": 1}, "size is 1"),
+        ({"size": 3, "floor": -1.0}, "floor is -1.0"),
+        ({"size": 3, "concentration": "ex"}, "unknown concentration 'ex': did you mean 'exp'"),
+    ],
 )
 def test_options_of_the_factor(options, message):
     with pytest.raises(ValueError, match=message):
