@@ -14,10 +14,10 @@ import ppl_models as zoo
 from ppl_models import data, inference
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, RATE = 2_000, 64, 1e-3
+STEPS, LONG, BATCH, RATE = 2_000, 6_000, 64, 1e-3
 NETWORKS: dict[str, Any] = {"networks": "dense", "hidden": (128, 128), "activation": "tanh"}
 SETTINGS = (
-    "blob, dense 128-128 tanh, D = 4, 2,000 steps of 64 cells drawn from all 576, Adam 1e-3; "
+    "blob, dense 128-128 tanh, D = 4, {} steps of 64 cells drawn from all 576, Adam 1e-3; "
     "moments and KL over the 576 cells; seeds 0-2"
 )
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -16,7 +16,10 @@ matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 KINDS = ("beta 1", "capacity")
 CAPACITY, GROWN = METHODS["capacity"][1]["capacity"], METHODS["capacity"][1]["capacity_steps"]
-HELD = f"{SETTINGS}; C_max = 3 over {GROWN:,} steps, gamma = 100; KL of training batches"
+HELD = (
+    f"{SETTINGS.format('2,000')}; C_max = 3 over {GROWN:,} steps, gamma = 100; KL of training "
+    "batches"
+)
 
 
 @pytest.fixture(scope="module")

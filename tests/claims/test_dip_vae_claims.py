@@ -7,17 +7,15 @@ import itertools
 import matplotlib
 import numpy as np
 import pytest
-from claims.coded_images import SEEDS, SETTINGS, of_blob
+from claims.coded_images import LONG, SEEDS, SETTINGS, of_blob
 from claims.measuring import run_all, spread
 from matplotlib import pyplot as plt
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
-SIGMA, LONG = 0.3, 6_000
+SIGMA = 0.3
 KINDS = ("beta 1", "DIP-I", "DIP-II")
-CORRELATED = (
-    f"{SETTINGS.replace('2,000', '6,000')}; cells weighed by exp(-(a - b)^2 / (2 x 0.3^2))"
-)
+CORRELATED = f"{SETTINGS.format('6,000')}; cells weighed by exp(-(a - b)^2 / (2 x 0.3^2))"
 # What 2,000 steps of the same rows came to, which seed by seed was too soon to tell.
 SOONER = (
     "after 2,000 steps kind I is up to 0.18 off, and one seed of the VAE and two of kind II have "
