@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
-from claims.blob_codes import DRAWS, SETTINGS, STEPS, fitted
+from claims.blob_codes import SETTINGS, fitted
 from claims.code_pictures import parts_and_codes
 from claims.measuring import run_all, spread
 from worlds.located import Located, LocatedConfig
@@ -191,5 +190,4 @@ def test_total_correlation_goes_where_positions_are_correlated(fits, record):
         holds="yes" if min(kept) > 3.3 else "no",
         **row,
     )
-    assert max(share) <= 0.2 and statistics.mean(kept) > 3.3
-    assert DRAWS * 576 > 3_000 and STEPS == 2_000
+    assert max(share) <= 0.2 and min(kept) > 3.3
