@@ -75,10 +75,10 @@ def test_estimators_are_as_far_off_as_the_paper_says(record):
         ours="; ".join(told.values()),
         baseline=f"exact {truth:.3f}, {log_q:.3f}",
         holds="yes" if off < WITHIN and abs(shift) < 1e-6 else "no",
-        note="the world's draws are not given; ours has means of deviation 1.03, a correlation of "
-        "0.67 and a dead coordinate of deviation 1, whose exact TC is that of the table's "
-        "(0.255). The table's exact E log q, -5.751, cannot be: the stratified estimate, whose "
-        "expected log is below the exact one, is above it there (-5.60 of 1,024 rows)",
+        note="the table's posteriors are not given, and its exact TC is 0.255; ours have means of "
+        "deviation 1.03, a correlation of 0.67 and a dead coordinate of deviation 1. Its exact "
+        "E log q, -5.751, cannot be: the stratified estimate is below the exact one in "
+        "expectation, and above it there (-5.60 of 1,024 rows)",
         settings="2,000 posteriors in 4 dimensions, 60 batches of 256, one draw of each row",
     )
     assert off < WITHIN and abs(shift) < 1e-6
