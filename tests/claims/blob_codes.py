@@ -51,7 +51,7 @@ def fitted(name: str, seed: int, emphasis: float, options: tuple[tuple[str, Any]
     """
     rows = rows_of(seed)
     pair = zoo.build(name, rows, seed=seed, emphasis=emphasis, **NETWORKS, **dict(options))
-    run = inference.fit(
+    inference.fit(
         pair, rows.train, seed=seed, steps=steps, batch_size=64, learning_rate=1e-3,
         progress=False, device="cpu",
     )  # fmt: skip
@@ -63,11 +63,8 @@ def fitted(name: str, seed: int, emphasis: float, options: tuple[tuple[str, Any]
     return {
         **told,
         "reconstruction": reconstruction(pair, grid, weights),
-        "per_code": parts["dimension_wise_per_code"].values,
         "codes": codes.codes,
         "scale": codes.scale,
-        "history": {n: np.asarray(v, dtype=float) for n, v in run.history.items()},
-        "decoded": traversed(pair, codes.codes, weights),
     }
 
 
@@ -85,15 +82,3 @@ def reconstruction(pair: zoo.Pair, grid: data.FactorData, weights: np.ndarray) -
         z = pair.guide.factor("z", Batch({"x": x})).sample((DRAWS,))
         log_p = pair.likelihood(pair.decoder(z=z)).log_prob(x).double().mean(0)
     return float(-(share * log_p).sum())
-
-
-def traversed(pair: zoo.Pair, codes: np.ndarray, weights: np.ndarray, frames: int = 7):
-    """Images with one coordinate moved through the codes' range ``(D, frames, 16, 16)``."""
-    share = weights / weights.sum()
-    centre = torch.as_tensor(share @ codes, dtype=torch.float32)
-    z = centre.repeat(LATENT, frames, 1)
-    for k in range(LATENT):
-        z[k, :, k] = torch.linspace(-2, 2, frames)
-    with torch.no_grad():
-        mean = pair.likelihood(pair.decoder(z=z)).mean
-    return mean.reshape(LATENT, frames, 16, 16).numpy()

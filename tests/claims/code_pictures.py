@@ -10,7 +10,11 @@ import numpy as np
 Fits = Mapping[str, Sequence[Mapping[str, Any]]]
 COLOURS = {"VAE": "tab:grey", "beta-VAE": "tab:orange", "FactorVAE": "tab:blue",
            "beta-TCVAE": "tab:green"}  # fmt: skip
-PARTS = {"mutual_information": "I(z; n)", "total_correlation": "TC", "dimension_wise": "DW"}
+PARTS = {
+    "mutual_information": "information I(z; n)",
+    "total_correlation": "total correlation",
+    "dimension_wise": "dimension-wise KL",
+}
 SIDE = 24
 
 
@@ -41,7 +45,7 @@ def information_and_codes(fits: Fits) -> Any:
         ax.scatter(x, y, color=COLOURS[way], label=way, s=45)
     ax.set_xlabel("information of code and image I(z; n), nats")
     ax.set_ylabel("total correlation, nats")
-    ax.set_title("blob, positions correlated: three seeds each", fontsize=9)
+    ax.set_title("blob, positions correlated; three seeds", fontsize=9)
     ax.legend()
     for names, way in (("ab", "VAE"), ("cd", "FactorVAE")):
         best = min(fits[way], key=lambda fit: fit["total_correlation"])
@@ -72,8 +76,8 @@ def parts_and_codes(fits: Fits, shown: Sequence[str]) -> Any:
     ax.set_xticks(range(len(fits)), labels, fontsize=8)
     ax.set_ylabel("parts of the mean KL, nats")
     ax.set_xlabel("pair, and weight w of the likelihood")
-    ax.set_title("blob, positions correlated: means and deviations of three seeds", fontsize=9)
-    ax.legend(title="")
+    ax.set_title("blob, positions correlated; three seeds", fontsize=9)
+    ax.legend()
     for names, way in zip(("ab", "cd"), shown, strict=True):
         best = min(fits[way], key=lambda fit: fit["total_correlation"])
         _cells([axes[name] for name in names], best, way)
