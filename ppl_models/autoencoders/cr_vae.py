@@ -69,7 +69,7 @@ class CRVAE(Pair):
         picture="Mean codes of fifteen test digits (stars) and of twelve random views of each, on "
         "the two first principal axes of all codes, a colour per digit: trained on images and "
         "views, without and with the penalty. Right: share of views that a linear probe of clean "
-        "codes recognises, over their strength; mean over seeds.",
+        "codes recognises, over their strength; mean over seeds",
     )
 
     def __init__(self, config: CRVAEConfig) -> None:

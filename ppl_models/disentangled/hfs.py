@@ -72,7 +72,7 @@ class HFS(Pair):
         ),
         picture="Above, the penalty of two correlated factors over the angle by which they are "
         "turned, and the correlation of the same codes; below, mean codes of all 576 blobs after "
-        "training on correlated places, without and with the penalty, coloured by column.",
+        "training on correlated places, without and with the penalty, coloured by column",
     )
 
     def __init__(self, config: HFSConfig) -> None:
