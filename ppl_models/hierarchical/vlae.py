@@ -61,6 +61,7 @@ class VLAE(Pair):
             "which layers are used hangs on the likelihood's weight: at 1 a bottom code may "
             "stay empty",
         ),
+        picture="digits as one layer's code moves and the others stay",
     )
 
     def __init__(self, config: VLAEConfig) -> None:
