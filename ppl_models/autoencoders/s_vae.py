@@ -39,7 +39,7 @@ class SVAEConfig(image_code.ImageCodeConfig):
     concentration: str = setting(
         "softplus", "kappa - 1 of a network's number", choices=tuple(CONCENTRATIONS)
     )
-    warmup: float = setting(0.2, "share of training in which KL's weight goes 0 to 1", minimum=0)
+    kl_warmup: float = setting(0.2, "share of training in which KL's weight goes 0 to 1", minimum=0)
 
 
 class SVAE(Pair):
@@ -99,7 +99,7 @@ class SVAE(Pair):
     def objective(self, bound: inference.Objective | None = None) -> inference.Objective:
         """Log p(x | z) - KL(q || p), which depends on kappa alone (eq. 14)."""
         c = self.config
-        beta = inference.Anneal(0.0, 1.0, 0.0, c.warmup) if c.warmup else 1.0
+        beta = inference.Anneal(0.0, 1.0, 0.0, c.kl_warmup) if c.kl_warmup else 1.0
         return image_code.bound(c, bound, beta)
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:

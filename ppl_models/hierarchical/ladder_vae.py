@@ -38,7 +38,7 @@ class LadderVAEConfig(ladder_training.LadderConfig):
     hidden: tuple[int, ...] = setting((), "units between levels and codes", minimum=1)
     likelihood: str = setting("soft_bernoulli", "p(x | z)", choices=LIKELIHOODS)
     emphasis: float = setting(1.0, "weight of log p(x | z) in the bound", minimum=0)
-    warmup: int = setting(46_800, "steps of their warm-up; none with fade_in", minimum=0)
+    kl_warmup: int = setting(46_800, "steps of their warm-up; none with fade_in", minimum=0)
     skips: bool = setting(False, "layers below see all codes above them, not the next one alone")
 
 

@@ -33,7 +33,7 @@ class LadderConfig(Config):
     likelihood: str = setting("laplace", "p(x | z)", choices=LIKELIHOODS)
     emphasis: float = setting(8.0, "weight of log p(x | z) in the bound", minimum=0)
     beta: float = setting(1.0, "weight of the KL terms in the end", minimum=0)
-    warmup: int = setting(2000, "steps of their warm-up; none with fade_in", minimum=0)
+    kl_warmup: int = setting(2000, "steps of their warm-up; none with fade_in", minimum=0)
     fade_in: int = setting(
         0, "steps in which each layer is faded in, the top one first; 0: all at once", minimum=0
     )
@@ -110,10 +110,10 @@ def betas(
             for layer, site in enumerate(c.sites[:-1], 1)
         }
         return {**first, c.sites[-1]: Anneal(c.first_beta, c.beta, steps=F)}
-    if not c.warmup:
+    if not c.kl_warmup:
         return c.beta
     constants = 5 if shape == "exponential" else 1
-    return Anneal(0, c.beta, steps=constants * c.warmup, shape=shape)
+    return Anneal(0, c.beta, steps=constants * c.kl_warmup, shape=shape)
 
 
 def bound(

@@ -45,7 +45,7 @@ def layers(seed: int, inked: bool, emphasis: float = 4.0, latent=(2, 2, 2)):
     """What each layer of a VLAE tells of digits, what it costs and what it changes."""
     began = time.monotonic()
     rows = data.load("digits", seed=seed, ink=(0.4, 1.0) if inked else None)
-    settings = {**LAYERS, "latent": latent, "emphasis": emphasis, "warmup": 500}
+    settings = {**LAYERS, "latent": latent, "emphasis": emphasis, "kl_warmup": 500}
     pair = zoo.build("vlae", rows, seed=seed, **settings)
     inference.fit(
         pair, rows, seed=seed, steps=STEPS, batch_size=100, learning_rate=1e-3, progress=False
@@ -101,7 +101,7 @@ def chains(seed: int, rounds: int = 50, count: int = 1_000):
     began = time.monotonic()
     rows = data.load("digits", seed=seed)
     settings = {"networks": "dense", "latent": (6, 6), "levels": (128, 128), "hidden": (128,)}
-    pair = zoo.build("ladder_vae", rows, seed=seed, warmup=250, **settings)
+    pair = zoo.build("ladder_vae", rows, seed=seed, kl_warmup=250, **settings)
     stage = inference.Stage(pair.objective(), prepare=black_or_white)
     inference.fit(
         pair, rows, stages=(stage,), seed=seed, steps=STEPS // 2, batch_size=100,
@@ -197,7 +197,7 @@ def traversed(seed: int, steps: int = 2_500, count: int = 7):
     began = time.monotonic()
     rows = data.load("mnist", seed=seed)
     pair = zoo.build(
-        "vlae", rows, seed=seed, emphasis=4.0, warmup=500,
+        "vlae", rows, seed=seed, emphasis=4.0, kl_warmup=500,
         **{**LAYERS, "levels": (256, 256, 256), "hidden": (256,)},
     )  # fmt: skip
     inference.fit(

@@ -37,6 +37,7 @@ def test_list_and_show(capsys):
     shown = as_json(capsys, "data show digits")
     assert shown["options"] == {
         "train": 1197, "validation": 200, "test": 400, "labelled": None, "seed": 0,
+        "ink": None,
     }  # fmt: skip
     assert "64 pixels" in shown["about"]
     assert "--labelled None" in run(capsys, "data show digits")[1]

@@ -298,7 +298,7 @@ def test_two_processes_fade_in_as_one(tmp_path):
 
 def test_without_fade_in_and_weights_it_is_the_plain_bound():
     """One layer of weight 1 without warm-up has the plain bound, to the bit."""
-    pair, batch = pair_of("vlae", latent=(2,), warmup=0, emphasis=1.0), rows()
+    pair, batch = pair_of("vlae", latent=(2,), kl_warmup=0, emphasis=1.0), rows()
     objective = pair.objective()
     assert objective == inference.ELBO(kl="analytic")
     assert not pair.stages()[0].changes

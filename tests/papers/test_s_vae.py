@@ -27,7 +27,7 @@ def circle(rows: int = 120) -> data.Dataset:
 
 
 def small(**settings):
-    settings = {"latent": 2, "hidden": (8,), "warmup": 0.0, "shape": (1, 1, 12)} | settings
+    settings = {"latent": 2, "hidden": (8,), "kl_warmup": 0.0, "shape": (1, 1, 12)} | settings
     return zoo.build("s_vae", circle(), **settings)
 
 
@@ -64,7 +64,7 @@ def test_the_analytic_bound_is_the_papers(size, dtype):
 
 
 def test_the_weight_of_the_kl_grows():
-    pair = small(warmup=0.2)
+    pair = small(kl_warmup=0.2)
     (batch,) = Stream(circle().train, 60).step(0)
     objective = pair.objective()
     kl = kl_divergence(pair.guide.factor("z", batch), HypersphericalUniform(2)).detach()

@@ -105,5 +105,7 @@ class CodeCovariance(Objective):
         covariance = code_covariance(run, self.site, self.of)
         variances = covariance.diagonal()
         others = covariance - torch.diag(variances)
-        loss = off * others.square().sum() + on * (variances - 1).square().sum()
-        return loss.expand(run.batch.count)
+        parts = others.square().sum(), (variances - 1).square().sum()
+        # Weights that change are numbers of double precision in a compiled step.
+        apart, spread = (part.expand(run.batch.count) for part in parts)
+        return off * apart + on * spread

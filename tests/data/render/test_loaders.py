@@ -85,7 +85,7 @@ def test_a_recipe_makes_a_set_again(name):
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
 PICTURELESS = {
-    "captions", "circle", "concepts", "entangled_vectors", "ica_segments", "moons",
+    "captions", "circle", "concepts", "digits", "entangled_vectors", "ica_segments", "moons",
     "pendulum_vectors", "spectra",
 }  # fmt: skip
 

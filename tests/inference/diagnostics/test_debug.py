@@ -126,6 +126,7 @@ def planted(fault: str) -> Pair:
 def test_a_sound_pair_passes(name: str, capsys) -> None:
     if name:
         pair = zoo.build(name, **small_settings(zoo.catalogue.get(name)))
+        torch.manual_seed(0)  # all five ReLUs of a tiny layer are at 0 in some rows
         report = inference.debug(pair, draw_rows(pair, ROWS))
     else:
         pair = planted("")

@@ -52,15 +52,19 @@ def test_an_objective_takes_the_sites_that_theory_says(rows, name: str) -> None:
     assert {kind for kind in KINDS if rows[name][kind]} == TAKES[name]
 
 
+OF_CODES = {"code", "codes", "label", "label of the model", "global"}
 OF_TERMS = {
     "balance": {"label", "two labels"},
     "capacity": {"code", "codes", "label", "two labels", "label of the model", "global"},
     "classification": {"label", "two labels"},
+    "code_covariance": OF_CODES,
     "distance_correlation": {"codes"},
     "emphasis": {"code", "codes", "label", "two labels", "global"},
     "hat": {"label", "two labels"},
+    "hausdorff_support": OF_CODES,
     "hinge": {"label", "two labels"},
-    "total_correlation": {"code", "codes", "label", "label of the model", "global"},
+    "support_scale": OF_CODES,
+    "total_correlation": OF_CODES,
 }
 
 
@@ -71,7 +75,7 @@ def test_a_term_takes_the_sites_that_theory_says(rows, name: str) -> None:
 
 def test_every_method_has_its_row(rows) -> None:
     assert list(rows) == [*BOUNDS, *TERMS_OF, *ALGORITHMS]
-    others = {"blurred_error", "imputed", "left_out", "subsets", "weighted"}
+    others = {"blurred_error", "consistency", "imputed", "left_out", "subsets", "weighted"}
     assert set(TERMS_OF) | others == set(TERMS)
     assert rows["enumerated"]["chunks"] == "yes"
     assert rows["enumerated"]["backends"] == "torch, funsor"

@@ -42,6 +42,7 @@ TERM = {
     "blurred_error": "blurred_error(x, shape=(1, 3, 1), radius=1, weight=3)",
     "capacity": "capacity(a, gamma=1, capacity=1)",
     "classification": "classification(y)",
+    "code_covariance": "code_covariance(a, lambda_od=1, lambda_d=2)",
     "distance_correlation": "distance_correlation(a, b)",
     "emphasis": "emphasis(x, weight=3)",
     "hat": "hat(y)",
@@ -57,13 +58,11 @@ PENALTIES = {
     "of the model": Penalty("model", lambda run: run.likelihood("x").mean.square().mean()),
 }
 TERMS_HERE = {name: parse_objective(text) for name, text in TERM.items()} | PENALTIES
-OF_CODES = {"distance_correlation", "total_correlation", "of codes"}
-OF_MODEL = {"blurred_error", "capacity", "emphasis", "of the model"}
 OF_CODES = {
-    *("distance_correlation", "hausdorff_support", "support_scale", "total_correlation"),
-    "of codes",
+    *("code_covariance", "distance_correlation", "hausdorff_support", "support_scale"),
+    *("total_correlation", "of codes"),
 }
-OF_MODEL = {"capacity", "emphasis", "of the model"}
+OF_MODEL = {"blurred_error", "capacity", "emphasis", "of the model"}
 # Guide and model calls of a bound alone, where they are not one each, in rows that lack the
 # label. Its path gradient scores the draws by a second call of the guide; pieces are runs of
 # their own, besides a look at what there is and the draws that they share; a dream is a run.
