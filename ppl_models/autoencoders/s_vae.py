@@ -39,7 +39,9 @@ class SVAEConfig(image_code.ImageCodeConfig):
     concentration: str = setting(
         "softplus", "kappa - 1 of a network's number", choices=tuple(CONCENTRATIONS)
     )
-    kl_warmup: float = setting(0.2, "share of training in which KL's weight goes 0 to 1", minimum=0)
+    kl_warmup: float = setting(
+        0.2, "share of training in which KL's weight goes 0 to 1", minimum=0
+    )
 
 
 class SVAE(Pair):

@@ -258,6 +258,7 @@ def test_a_circle_is_held(circles, record):
         (5, "-108.43 against -110.21"),
         (20, "-89.02 against -88.90"),
     ],
+    ids=("2", "5", "20"),
 )
 def test_digits_in_few_dimensions(d, paper, record):
     """Check 4."""
