@@ -2,8 +2,8 @@
 
 Formulas of disentanglement_lib (vae.py: beta, annealed, DIP, FactorVAE, beta-TCVAE), of
 facebookresearch/disentangling-correlated-factors (HFS), ericyeats/nashae-beamsynthesis,
-nicola-decao/s-vae-pytorch, nmichlo/disent (overlap loss) and sinhasam/CRVAE, with the sums and
-signs that make each the objective of its paper. Networks are those of the zoo's pairs.
+nmichlo/disent (overlap loss) and sinhasam/CRVAE, with the sums and signs that make each the
+objective of its paper. Networks are those of the zoo's pairs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BATCH, LATENT = 64, 10
+LATENT = 10
 
 
 def conv_encoder(channels: int = 1, latent: int = LATENT) -> nn.Sequential:

@@ -51,7 +51,8 @@ class BetaVAE(Pair):
         objectives=("elbo", "iwelbo"),
         departs=(
             "convolutional networks and Adam of the study by Locatello et al. 2019; the paper's "
-            "dense networks are `networks=dense`, `hidden=1200 1200`",
+            "dense encoder is `networks=dense`, `hidden=1200 1200`, its decoder has three layers "
+            "of tanh, and it learns by Adagrad",
             "a bound that is asked for by name has the weight that it says: `elbo` has beta 1",
         ),
         limits=(

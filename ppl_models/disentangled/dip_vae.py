@@ -34,7 +34,7 @@ class DIPVAEConfig(image_code.ImageCodeConfig):
     )
     lambda_od: float = setting(10.0, "lambda_od, weight of squared covariances", minimum=0)
     lambda_d: float = setting(
-        100.0, "lambda_d, of (variance - 1)^2; 10 lambda_od in kind I, lambda_od in II", minimum=0
+        100.0, "lambda_d, of (variance - 1)^2; give lambda_od's value with kind II", minimum=0
     )
 
 

@@ -63,7 +63,8 @@ class GuidedVAE(Pair):
         latents={"z": "code (L)"},
         objectives=("elbo", "iwelbo"),
         departs=(
-            "the study's convolutions; heads and adversaries without batch norm",
+            "the study's convolutions; heads and adversaries of ReLU without batch norm, in place "
+            "of leaky ReLU with it",
             "light decoder and heads move on turns of their own, after the pair's, on fresh draws",
             "the pair learns in one step from its loss, its heads and the adversaries' confusion",
             "no weight decay but the adversaries'",

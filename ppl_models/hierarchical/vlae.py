@@ -3,6 +3,7 @@
 Story   z_l ~ N(0, I), l = 1 .. L   h_L = f_L(z_L)   h_l = f_l(h_l+1, v_l(z_l))
         x | z ~ p(f_0(h_1)), so that z_L passes most layers and z_1 fewest
 Guide   q(z_l | x) = N(mu_l(g_l-1), sigma_l(g_l-1)^2)   g_0 = x   g_l = t_l(g_l-1)
+        of z_L at the topmost g
 Paper   Zhao, Song, Ermon. Learning Hierarchical Features from Deep Generative Models. ICML 2017
 Shapes  E particle dimensions on the left, B rows, d_l code, H W C pixels
 """
@@ -22,7 +23,7 @@ from ppl_models.pair import Card, Pair
 from ppl_models.parts import ladder_training
 from ppl_models.parts.ladder_networks import Decoder, Faded, Levels, Moments, trunk
 
-SCALES = (1e-3, 1 + 1e-3)  # no posterior is wider than the prior
+SCALES = (1e-3, 1 + 1e-3)  # hardly any posterior is wider than the prior
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class VLAE(Pair):
             "is 1 from there on",
             "the Laplace density has scale 1 and counts 8 times in the bound, in place of scale "
             "1/8: gradients are the same",
+            "maps of a code stand beside the path's; the code for MNIST adds them, times a learnt "
+            "gate, as `networks=dense` does here",
             "neither the MMD in place of the KL nor noise on the encoder's input",
         ),
         limits=(

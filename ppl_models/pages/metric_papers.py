@@ -229,7 +229,7 @@ METRIC_PAPERS: dict[str, MetricPaper] = {
         about="Pictures whose factors form a hierarchy, an overall hue and four hues about it "
         '(`data.load("boxhead")`), and scores that judge codes of the lower factors apart from '
         "those of all others. Models are `ladder_vae` and `vlae` with `fade_in`, `beta_vae` and "
-        "`TotalCorrelation`.",
+        "`beta_tcvae`.",
         functions=("hierarchical_dci",),
         family="codes",
         departs=(

@@ -1,8 +1,8 @@
 """Settings, networks and bound that VAEs of one code share: their papers differ in the objective.
 
-The code is Gaussian and of independent coordinates, in the guide and a priori; images come and go
-flat, and networks are those of the disentanglement study (Locatello et al. 2019, arXiv
-1811.12359), whose settings and loss (Section 5 and Appendix H) are the defaults here.
+Which distribution the code has is the pair's own; :func:`posterior` is the Gaussian of most.
+Images come and go flat, and networks are those of the disentanglement study (Locatello et al.
+2019, arXiv 1811.12359), whose settings and loss (Section 5 and Appendix H) are the defaults here.
 """
 
 from __future__ import annotations

@@ -271,6 +271,11 @@ def test_digits_in_few_dimensions(d, paper, record):
     ahead = statistics.mean(runs[SPHERE][0]) > statistics.mean(runs[NORMAL][0])
     holds = ahead == (d < 20)
     note = ""
+    if d == 20:
+        note = (
+            "the paper's two are 0.1 nats apart; here the sphere's code is hardly used, its KL is "
+            "below that at d = 5"
+        )
     if not holds:
         longer, _ = by_kind(on_digits_for_longer, (d,))
         after = {kind: spread([run["log p"] for run in longer[kind, d]]) for kind in KINDS}

@@ -78,6 +78,7 @@ def test_the_bottom_tells_the_ink_and_the_top_the_digit(inked, record):
         fixture="inked",
         minutes=minutes(inked),
     )
+    assert all(gap >= LABEL for gap in labels), labels
 
 
 def test_every_layer_lives_where_the_likelihood_counts_more(plain, record):
@@ -108,6 +109,7 @@ def test_every_layer_lives_where_the_likelihood_counts_more(plain, record):
         fixture="plain",
         minutes=minutes(plain),
     )
+    assert all(kl > 1 for kl in least) and all(gap >= LABEL_WITHOUT_INK for gap in labels)
 
 
 def test_a_layer_changes_more_the_higher_it_is(plain, record):
@@ -186,7 +188,7 @@ def test_a_layer_is_silent_before_its_turn(record):
         + "; fade_in 300, gamma 1, top weight 1 from the start, ink ~ U(0.4, 1)",
         minutes=minutes(found),
     )
-    assert all(run["same"] for run in found)
+    assert all(run["same"] for run in found) and max(silent) < 0.05
 
 
 @needs_mnist

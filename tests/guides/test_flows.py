@@ -256,7 +256,6 @@ def test_path_gradients_keep_the_path_through_the_draws_alone(grad):
     torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.long
 @pytest.mark.training
 def test_a_bent_posterior_is_met_by_the_flow_and_not_by_the_normal():
     """x = b + a^2 + noise: exact evidence by quadrature over a."""

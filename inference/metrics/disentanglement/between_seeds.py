@@ -121,8 +121,8 @@ def seed_permutation_test(
         The statistic, its p-value, and the statistics of exchanged fits.
 
     Raises:
-        ValueError: If there is no data set, a matrix is not square, or a kind has fewer than two
-            fits.
+        ValueError: If there is no data set, a matrix is not square, a value is not finite, a kind
+            has fewer than two fits, or there is less than one exchange.
     """
     first, permutations = at_least(first=(first, 2), permutations=(permutations, 1))
     at_least(agreements=(len(agreements), 1))
@@ -133,6 +133,8 @@ def seed_permutation_test(
                 f"agreements have shape {tuple(table.shape)}, expected (S, S) with S of at least "
                 f"{first + 2}"
             )
+        if not bool(table.isfinite().all()):
+            raise ValueError("agreements have a value that is not finite")
         fits = len(table)
         most *= math.comb(fits, first)
         tables.append(table.detach().cpu().double().numpy())

@@ -29,12 +29,13 @@ class Scores(NamedTuple):
 
 
 class PermutationTest(NamedTuple):
-    """A score beside those of rows whose factors were exchanged at random.
+    """A score beside those of rows, or fits, that were exchanged.
 
     Attributes:
-        score: Of the rows as they are.
-        p_value: Share of scores at least as large, the rows' own counted among them.
-        null: Scores of the exchanged rows ``(permutations,)``.
+        score: Of the rows or fits as they are.
+        p_value: Share of scores at least as large (two-sided: in absolute value), the own one
+            counted among them.
+        null: Scores after each exchange ``(permutations,)``.
     """
 
     score: float

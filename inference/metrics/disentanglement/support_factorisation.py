@@ -60,4 +60,6 @@ def fos(
         "fos_pairwise": (("code", "other"), matrix),
     }
     names = {"other": list(table.code_names)}
-    return result(table, values, names, batch=batch, standardised=int(standardised), seed=seed)
+    asked = {"batch": batch, "standardised": int(standardised), "seed": seed}
+    why = {} if size > 1 else {"reason": "there is one code"}
+    return result(table, values, names, **asked, **why)

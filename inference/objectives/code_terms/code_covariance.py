@@ -34,6 +34,9 @@ def code_covariance(run: Evaluation, site: str, of: Of = "means") -> Tensor:
 
     Returns:
         ``(D, D)``, of all rows of the batch, with its gradient.
+
+    Raises:
+        UnhandledSite: If the site is no vector of independent coordinates with parameters.
     """
     make, parameters, log_shares = components(run.codes(site))
     given = make(parameters)
@@ -57,9 +60,10 @@ class CodeCovariance(Objective):
     :math:`\lambda_{od} \sum_{i \neq j} S_{ij}^2 + \lambda_d \sum_i (S_{ii} - 1)^2` of the
     covariance S in :func:`code_covariance` (Kumar et al. 2018, arXiv 1711.00848, where
     :math:`\lambda_d` is 10 :math:`\lambda_{od}` in kind I and :math:`\lambda_{od}` in kind II),
-    beside a bound with its whole KL. S is that of the batch, whose noise adds of the order of
-    :math:`\lambda_{od} D^2 / B`: values at two batch sizes are not to be compared. Labelled and
-    unlabelled rows each have their own. It counts per row of the data set, as a bound does.
+    beside a bound with its whole KL. S is that of the batch, whose noise adds about
+    :math:`(\lambda_{od} D^2 + 2 \lambda_d D) / B`: values at two batch sizes are not to be
+    compared. Labelled and unlabelled rows each have their own. It counts per row of the data
+    set, as a bound does.
 
     Args:
         site: A site of the guide in every row, a vector of independent coordinates.

@@ -101,7 +101,11 @@ class _Read(Objective):
 
 
 def coordinates(z: Tensor, place: int, others: bool) -> Tensor:
-    """One coordinate of codes ``(..., D)`` as ``(..., 1)``, or all others ``(..., D - 1)``."""
+    """One coordinate of codes ``(..., D)`` as ``(..., 1)``, or all others ``(..., D - 1)``.
+
+    Raises:
+        ValueError: If the code has no such place.
+    """
     if not -1 < place < z.shape[-1]:
         raise ValueError(f"a place is {place}, expected 0 to {z.shape[-1] - 1} in the code")
     if others:

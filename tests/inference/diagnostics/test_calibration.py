@@ -119,7 +119,6 @@ def test_a_label_that_only_the_model_has_is_drawn_from_it():
     assert not found["passed"].sel(quantity="log_joint")
 
 
-@pytest.mark.long
 def test_false_alarms_over_a_hundred_exact_guides():
     alarms = [
         inference.sbc(exact(seed=s), 100, draws=20, seed=s).attrs["passed"] == 0
