@@ -148,6 +148,7 @@ def test_fits_of_one_kind_that_alone_agree_are_told() -> None:
         (lambda: seed_permutation_test([torch.eye(4)], 1), "first is 1, expected at least 2"),
         (lambda: seed_permutation_test([torch.eye(4)], 3), r"shape \(4, 4\), expected .* least 5"),
         (lambda: seed_permutation_test([torch.ones(4, 5)], 2), r"shape \(4, 5\), expected \(S, S"),
+        (lambda: seed_permutation_test([torch.full((4, 4), torch.nan)], 2), "is not finite"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(call, message) -> None:

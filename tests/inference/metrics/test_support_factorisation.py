@@ -62,6 +62,7 @@ def test_a_grid_and_codes_that_do_not_vary():
         assert float(metrics.fos(table(constant), standardised=standardised).fos) == 0
     one = metrics.fos(table(grid[:, :1]))
     assert np.isnan(one.fos) and np.isnan(one.fos_pairwise).all()
+    assert one.fos.attrs["reason"] == "there is one code"
     assert float(metrics.fos(table(grid[:1])).fos) == 0  # a single row
 
 
