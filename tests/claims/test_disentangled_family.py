@@ -68,9 +68,11 @@ def stage(term: str, bound: str, shape: tuple[int, ...]) -> inference.Stage | st
         "predictors": predictors_game,
     }
     if text in games:
+        if bound != ELBO:
+            return "the other side of its game takes one draw of a row"
         return games[text](beside)
     if text == "consistency":
-        return inference.Stage(inference.Consistency(beside, "x", weight=1.0, shape=shape))
+        return inference.Stage(inference.Consistency(beside, "x", data.Affine(), shape, 1.0))
     if text.startswith("elbo"):
         return inference.Stage(parse_objective(text)) if bound == ELBO else "a weight of the ELBO"
     if text.startswith("capacity"):
@@ -155,10 +157,9 @@ def test_terms_across_the_family():
     def mean(term: str, figure: str, bound: str = ELBO) -> float:
         return statistics.mean(run[figure] for run in found["blob", term, bound])
 
-    for bound in BOUNDS:
-        for term in ("beta-TCVAE", "FactorVAE"):
-            assert mean(term, "total_correlation", bound) < mean(
-                "none", "total_correlation", bound
-            )
+    for term in ("beta-TCVAE", "FactorVAE"):
+        assert mean(term, "total_correlation") < mean("none", "total_correlation")
+    tc = [mean(term, "total_correlation", BOUNDS[1]) for term in ("beta-TCVAE", "none")]
+    assert tc[0] < tc[1]
     assert mean("beta 4", "mutual_information") < mean("none", "mutual_information")
     assert abs(mean("capacity of 3 nats", "kl") - 3) < abs(mean("none", "kl") - 3)
