@@ -253,7 +253,8 @@ class Grower:
         code, threshold, gain = split
         self.code[place], self.threshold[place] = code, threshold
         self.gain[code] += gain
-        right = self.codes.values[code].take(node.rows) > threshold
+        # In double precision, in which the middle of two neighbours is between them.
+        right = self.codes.values[code].take(node.rows) > np.float64(threshold)
         if depth + 1 == DEPTH:
             self.leaf[node.rows] = 2 * place + 1 + right - INNER
             return

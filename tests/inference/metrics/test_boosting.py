@@ -113,6 +113,18 @@ def test_every_split_is_the_best_and_every_leaf_a_newton_step(kind):
     np.testing.assert_allclose(ours.importance, gains / gains.sum(), atol=1e-12)
 
 
+def test_neighbours_in_single_precision_are_split():
+    """Above 2 they are further apart than 1e-7, and their middle rounds to one of them."""
+    step = np.random.default_rng(5).integers(0, 300, 800)
+    codes = (2 + step * 2 * np.finfo(np.float32).eps).astype(np.float32)[:, None]
+    labels = (np.sin(step / 20) + np.random.default_rng(6).normal(size=800) > 0).astype(int)
+    theirs = GradientBoostingClassifier(n_estimators=10, random_state=0).fit(codes, labels)
+    ours = boosted(presorted(codes), labels, np.random.default_rng(0), 10)
+    scores = theirs.decision_function(codes)
+    np.testing.assert_allclose(ours.fitted.ravel(), scores, atol=1e-10)
+    np.testing.assert_allclose(ours.scores(codes).ravel(), scores, atol=1e-10)
+
+
 def test_constant_codes_are_never_split():
     codes, labels = np.full((40, 2), 1.5), np.arange(40) % 3
     codes[:, 1] += np.linspace(0, 5e-8, 40)  # within what is not split
