@@ -59,9 +59,8 @@ class ClusterICA(Pair):
         objectives=("enumerated", "iwelbo"),
         departs=(
             "clusters begin at a VAE's codes, as in VaDE; at random, as here, with `warm_up=0`",
-            "ReLU without dropout, in place of leaky ReLU with 0.1 of it; no ResNet",
+            "ReLU without dropout, in place of leaky ReLU with 0.1 of it; all pixels, in grey",
             "a given label has a table in place of a network; the guide is blind to it, as there",
-            "grey pixels, and all of them, in place of binary ones of pixels that vary",
             "facets are heads of one encoder, not MFC-VAE's ladder that fades them in",
         ),
         limits=("codes of all seeds may agree and yet be wrong",),

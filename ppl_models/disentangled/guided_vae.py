@@ -63,8 +63,7 @@ class GuidedVAE(Pair):
         latents={"z": "code (L)"},
         objectives=("elbo", "iwelbo"),
         departs=(
-            "the study's convolutions; heads and adversaries of ReLU without batch norm, in place "
-            "of leaky ReLU with it",
+            "the study's convolutions; readers have ReLU, in place of leaky ReLU and batch norm",
             "light decoder and heads move on turns of their own, after the pair's, on fresh draws",
             "the pair learns in one step from its loss, its heads and the adversaries' confusion",
             "no weight decay but the adversaries'",
