@@ -185,7 +185,8 @@ def test_as_many_codes_as_factors(fits, record):
         baseline=f"lambda 0: {spread(errors[1], digits=4)}",
         holds="yes" if ratio <= 2.5 else "no",
         note=after_longer(
-            f"{spread(errors_longer[0], digits=4)}, lambda 0 {spread(errors_longer[1], digits=4)}, "
+            f"{spread(errors_longer[0], digits=4)}, "
+            f"lambda 0: {spread(errors_longer[1], digits=4)}, "
             f"ratio {ratio_longer:.2f}"
         ),
         **common,
