@@ -13,14 +13,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 from claims.measuring import run_all, spread
+from claims.traversals import draw_traversals, traversals
 
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import metrics
 
+matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
 SEEDS, STEPS, KILLED_AT = (0, 1), 5_000, 2_500
 STRENGTHS = {"beta_vae": (1.0, 4.0), "factor_vae": (10.0, 40.0)}
@@ -55,7 +59,7 @@ def _train(folder: str, name: str, strength: float, seed: int, dies: bool) -> No
 
 
 def measured(name: str, strength: float, seed: int) -> dict[str, Any]:
-    """Losses and dependence of codes after training, in nats, and a few traversals."""
+    """Losses and dependence of codes after training, in nats, and what each code changes."""
     began, codes = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
@@ -81,19 +85,8 @@ def measured(name: str, strength: float, seed: int) -> dict[str, Any]:
             table = metrics.encode(pair, test, sampled=sampled)
             scores = metrics.unsupervised_scores(table)
             found[kind] = float(scores["gaussian_total_correlation"])
-        found["traversals"] = traversals(pair, test)
+        found["traversals"] = traversals(pair, test.rows([3]))
     return {**found, "seconds": time.monotonic() - began}
-
-
-def traversals(pair: zoo.Pair, test: data.Table, steps: int = 7) -> torch.Tensor:
-    """The mean image as each code moves from -2 to 2 about a row's means ``(D, S, 64, 64)``."""
-    row = test.rows([3])
-    codes = torch.as_tensor(metrics.encode(pair, row).codes, dtype=torch.float32)[0]
-    moved = codes.repeat(len(codes), steps, 1)
-    for place in range(len(codes)):
-        moved[place, :, place] = torch.linspace(-2, 2, steps)
-    with torch.no_grad():
-        return pair.decoder(z=moved).sigmoid().reshape(len(codes), steps, 64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +143,16 @@ def test_total_correlation_of_means_is_not_that_of_draws(fits, record):
         minutes=minutes,
     )
     assert more and apart, (at_one, means, draws)
+
+
+def test_picture(fits, picture):
+    from matplotlib import pyplot as plt
+
+    found, _ = fits
+    jobs = [(name, strength) for name in STRENGTHS for strength in STRENGTHS[name]]
+    figure, axes = plt.subplots(1, len(jobs), figsize=(12, 4.6), layout="constrained")
+    for ax, (name, strength) in zip(axes, jobs, strict=True):
+        images = np.asarray(found[name, strength, SEEDS[0]]["traversals"])
+        draw_traversals(ax, images, f"{name}, {OPTION[name]} {strength:g}")
+    picture(figure, "dsprites_traversals")
+    plt.close(figure)
