@@ -169,7 +169,7 @@ def drawn(found: Found) -> Any:
     """A figure of what each coordinate of a code of sprites changes, beside the ELBO."""
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, len(TERMS) // 2, figsize=(12, 6), layout="constrained")
+    figure, axes = plt.subplots(2, len(TERMS) // 2, figsize=(14, 4.4), layout="constrained")
     for ax, term in zip(axes.flat, TERMS, strict=True):
         draw_traversals(ax, found["mini_dsprites", term, ELBO][0]["traversals"], term)
     return figure
