@@ -88,7 +88,8 @@ def test_the_bottom_tells_the_ink_and_the_top_the_digit(inked, record):
         lambda runs: (
             f"R^2 of bottom, middle, top {columns(runs, 'ink')}; KL {columns(runs, 'kl')}"
         ),
-        "the ink may go to another layer, as all that are able to tell it may",
+        "the ink may go to another layer, as all that are able to tell it may; layer norm takes "
+        "it out of what a layer sees, so that it is learned slowly",
         paper="none in the paper; 0.78 and 0.07 in a run with other networks",
         baseline="the top's, in the same row",
         **common,
@@ -144,7 +145,8 @@ def test_a_layer_changes_more_the_higher_it_is(plain, record):
         plain,
         lambda run: run["changes"] == sorted(run["changes"]),
         lambda runs: f"squared distance of images, bottom to top {columns(runs, 'changes')}",
-        "bottom and middle carry about as much",
+        "with layer norm, which stands for the paper's batch norm here, bottom and middle carry "
+        "about as much",
         paper="shown as pictures; 1.2, 3.0, 3.9 in a run with other networks",
         baseline="the other layers, in the same row",
         settings=SETTINGS + "; 20 draws a row, the other codes at their means",
@@ -170,8 +172,8 @@ def test_codes_that_all_enter_at_the_top_do_not_part(plain, record):
             "best less worst of three pairs, mean of all 15 ways "
             + spread([apart(run) for run in runs])
         ),
-        "single numbers of a flat code differ, too; two of three pairs differ on average by two "
-        "thirds of best less worst",
+        "with layer norm single numbers of a flat code differ, too; two of three pairs differ on "
+        "average by two thirds of best less worst",
         paper="none",
         baseline=f"the ladder's three layers {spread(ladder)}",
         settings=SETTINGS,
