@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 
@@ -10,20 +11,24 @@ import numpy as np
 import pytest
 import torch
 from claims.measuring import run_all, spread
+from torch import nn
 
 import ppl_models as zoo
 from ppl_models import data, inference
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.claims
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = tuple(range(10))
+LONGER_SEEDS = SEEDS[:5]
 TOY_SEEDS = (0, 1, 2)
+WEIGHTS = (0.2, 0.0)  # lambda: the game, and the autoencoder alone
+CENTRE, DEVIATION = 0.313, 0.4275  # of the numbers of x, as the pair has them
 ACTIVE = 0.2  # range of a code over the data
 STEPS, LONGER = 1_000, 4_000  # the recipe's, and a second attempt
 RECIPE = f"{STEPS:,} steps of 100 rows, Adam 1e-3, predictors 40-40 of SELU, 5 steps each at 1e-2"
 SETTINGS = (
     f"all 360 signals of Beamsynthesis, D = 4, dense 200-80-40 of SELU, {RECIPE}; a code is in "
-    "use where it ranges over more than 0.2"
+    "use where it ranges over more than 0.2; seeds 0-9, of longer ones 0-4"
 )
 SATURATED = (
     "a code near an end of the sigmoid gets little gradient, so that some autoencoders have fewer "
@@ -110,6 +115,48 @@ def longer(weight: float, latent: int, seed: int):
     return sums(weight, latent, seed, 3_600)
 
 
+def published(weight: float, seed: int):
+    """The loop of the paper's code written by hand: predictors first, then the autoencoder."""
+    began, rows = time.monotonic(), data.load("beamsynthesis", train=360, validation=0, test=0)
+    torch.manual_seed(seed)
+    x = (rows.train.sites["x"][:] - CENTRE) / DEVIATION
+
+    def dense(*sizes: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for inputs, units in itertools.pairwise(sizes):
+            layers += [nn.Linear(inputs, units), nn.SELU()]
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="linear")
+        return nn.Sequential(*layers[:-1])
+
+    encoder, decoder = dense(1000, 200, 80, 40, 4), dense(4, 40, 80, 200, 1000)
+    predictors, seen = nn.ModuleList(dense(4, 40, 40, 1) for _ in range(4)), 1 - torch.eye(4)
+    own = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
+    theirs = torch.optim.Adam(predictors.parameters(), 1e-2)
+
+    def told_of(z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([net(z * m) for net, m in zip(predictors, seen, strict=True)], 1)
+
+    for _ in range(STEPS):
+        batch = x[torch.randint(len(x), (100,))]
+        z = encoder(batch).sigmoid()
+        for _ in range(5 if weight else 0):
+            theirs.zero_grad()
+            (0.5 * (told_of(z.detach()) - z.detach()).square().mean()).backward()
+            theirs.step()
+        loss = (1 - weight) * 0.5 * (decoder(z) - batch).square().mean()
+        if weight:
+            found, true = told_of(z), z.detach()
+            covariance = (true * found).mean(0) - true.mean(0) * found.mean(0)
+            loss = loss + weight * covariance.sum()
+        own.zero_grad()
+        loss.backward()
+        own.step()
+    with torch.no_grad():
+        codes = encoder(x).sigmoid()
+    spent = time.monotonic() - began
+    return {"seconds": spent, "range": np.ptp(codes.numpy(), axis=0)}
+
+
 def by(job, kinds, seeds):
     asked = [(*kind, seed) for kind in kinds for seed in seeds]
     found = dict(zip(asked, run_all(job, asked), strict=True))
@@ -120,16 +167,24 @@ def by(job, kinds, seeds):
 @pytest.fixture(scope="module")
 def fits():
     """Of the recipe's steps and of the longer ones: with the game, without; and the minutes."""
-    found, minutes = by(signals, [(w, n) for n in (STEPS, LONGER) for w in (0.2, 0.0)], SEEDS)
-    own, longer = ((found[0.2, n], found[0.0, n]) for n in (STEPS, LONGER))
-    return own, longer, minutes
+    found, minutes = by(signals, [(w, STEPS) for w in WEIGHTS], SEEDS)
+    longer, more = by(signals, [(w, LONGER) for w in WEIGHTS], LONGER_SEEDS)
+    own = tuple(found[w, STEPS] for w in WEIGHTS)
+    return own, tuple(longer[w, LONGER] for w in WEIGHTS), round(minutes + more, 1)
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """The paper's loop, with the game and without."""
+    found, _ = by(published, [(w,) for w in WEIGHTS], SEEDS)
+    return tuple(found[w,] for w in WEIGHTS)
 
 
 @pytest.fixture(scope="module")
 def toys():
     found, minutes = by(sums, [(0.2, 3), (0.0, 3), (0.2, 2)], TOY_SEEDS)
-    long, more = by(longer, [(0.2, 3)], TOY_SEEDS)
-    return found, long[0.2, 3], round(minutes + more, 1)
+    long, more = by(longer, [(0.2, 3), (0.2, 2)], TOY_SEEDS)
+    return found, long, round(minutes + more, 1)
 
 
 def active(runs) -> list[int]:
@@ -148,7 +203,7 @@ def after_longer(told: str) -> str:
     return f"after {LONGER:,} steps {told}"
 
 
-def test_as_many_codes_as_factors(fits, record):
+def test_as_many_codes_as_factors(fits, by_hand, record):
     """Check 1."""
     (game, plain), longer, minutes = fits
     errors, errors_longer = (
@@ -158,7 +213,8 @@ def test_as_many_codes_as_factors(fits, record):
         statistics.mean(both[0]) / statistics.mean(both[1]) for both in (errors, errors_longer)
     )
     counts, counts_longer = ([active(runs) for runs in both] for both in ((game, plain), longer))
-    holds = counts[0].count(2) >= 4
+    theirs = [active(runs) for runs in by_hand]
+    holds = counts[0].count(2) >= 0.8 * len(SEEDS)
     common = {"settings": SETTINGS, "fixture": "fits", "minutes": minutes}
     record(
         "nashae: 1, at lambda 0.2 two of four codes are in use in 4 of 5 seeds",
@@ -166,7 +222,8 @@ def test_as_many_codes_as_factors(fits, record):
         ours=listed(counts[0]),
         baseline=f"lambda 0: {listed(counts[1])}",
         holds="yes" if holds else "no",
-        note=after_longer(listed(counts_longer[0])),
+        note=f"the paper's loop by hand {listed(theirs[0])}; "
+        + after_longer(listed(counts_longer[0])),
         **common,
     )
     record(
@@ -174,8 +231,8 @@ def test_as_many_codes_as_factors(fits, record):
         paper="own run of the same recipe, seeds 0 and 1: 4, 4",
         ours=f"{listed(counts[1])}; least range {listed(least(plain), 3)}",
         holds="yes" if min(counts[1]) == 4 else "no",
-        note=f"{SATURATED}; "
-        + after_longer(f"{listed(counts_longer[1])}, {listed(least(longer[1]), 3)}"),
+        note=f"{SATURATED}; the paper's loop by hand {listed(theirs[1])}; "
+        + after_longer(f"{listed(counts_longer[1])}, least range {listed(least(longer[1]), 3)}"),
         **common,
     )
     record(
@@ -235,22 +292,25 @@ def test_redundancy_is_removed(fits, record):
 def test_sums_of_two_numbers(toys, record):
     """Check 3."""
     found, long, minutes = toys
-    three, plain, two = found[0.2, 3], found[0.0, 3], found[0.2, 2]
+    three, plain, long3 = found[0.2, 3], found[0.0, 3], long[0.2, 3]
+    pairs = found[0.2, 2], long[0.2, 2]
     counts = active(three), active(plain)
     near, near_long = (
         [float(np.abs(run["factors"][run["range"] > ACTIVE]).max(1).min()) for run in runs]
-        for runs in (three, long)
+        for runs in (three, long3)
     )
-    apart = [abs(float(run["codes"][0, 1])) for run in two]
-    straight = [float(np.abs(run["factors"]).max(1).min()) for run in two]
+    apart, apart_long = ([abs(float(run["codes"][0, 1])) for run in own] for own in pairs)
+    straight, straight_long = (
+        [float(np.abs(run["factors"]).max(1).min()) for run in own] for own in pairs
+    )
     common = {"settings": TOY, "fixture": "toys", "minutes": minutes}
     claims = {
         "of three codes two are in use, three at lambda 0": (
             set(counts[0]) == {2} and set(counts[1]) == {3},
             "own run of the same recipe: 2, 2; at lambda 0: 3, 3",
             f"{listed(counts[0])}; least range {listed(least(three), 2)}",
-            f"lambda 0: {listed(counts[1])}; after 3,600 steps {listed(active(long))}, least "
-            f"range {listed(least(long), 2)}",
+            f"lambda 0: {listed(counts[1])}; after 3,600 steps {listed(active(long3))}, least "
+            f"range {listed(least(long3), 2)}",
         ),
         "each of them correlates with its factor, above 0.95": (
             min(near) > 0.95, "", listed(near, 3), f"after 3,600 steps {listed(near_long, 3)}",
@@ -258,7 +318,8 @@ def test_sums_of_two_numbers(toys, record):
         "two codes correlate with each other below 0.1, and with their factors above 0.95": (
             max(apart) < 0.1 and min(straight) > 0.95,
             "own run of the same recipe: 0.05, 0.02; with the factors 1.00",
-            f"{listed(apart, 3)}; with the factors {listed(straight, 3)}", "",
+            f"{listed(apart, 3)}; with the factors {listed(straight, 3)}",
+            f"after 3,600 steps {listed(apart_long, 3)}; {listed(straight_long, 3)}",
         ),
     }  # fmt: skip
     for claim, (holds, paper, ours, baseline) in claims.items():
@@ -268,10 +329,10 @@ def test_sums_of_two_numbers(toys, record):
             ours=ours,
             **({"baseline": baseline} if baseline else {}),
             holds="yes" if holds else "no",
-            **({} if holds else {"note": THIRD}),
+            **({} if holds or claim.startswith("two codes") else {"note": THIRD}),
             **common,
         )
-    assert holds, claims  # of two codes; how far a third one shrinks is a matter of the seed
+    assert set(active(long3)) == {2} and min(near_long) > 0.95, claims
 
 
 def test_picture(fits, picture):
