@@ -103,10 +103,10 @@ def page(found: dict[str, list]) -> str:
     shown = table(("pair", "code", *TERMS), lines)
     return f"""# Each term on each story and guide
 
-What a term comes to per row, in nats, after training with it, of what it comes to without: means
-over seeds {SEEDS[0]}-{SEEDS[-1]}, with the standard deviation of the former. A term is added to
-the pair's own objective, and is then asked at {ASKED} of the rows. The games `permuted_codes` and
-`predictors_of` take every code that is drawn.
+What a term comes to per row after training with it, of what it comes to without: in nats, its
+weight included, means over seeds {SEEDS[0]}-{SEEDS[-1]} with the standard deviation of the
+former. A term is added to the pair's own objective, and is then asked at {ASKED} of the rows. The
+games `permuted_codes` and `predictors_of` take every code that is drawn.
 
 {shown}
 
