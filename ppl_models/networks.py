@@ -186,7 +186,7 @@ class Net(nn.Module):
 
 
 def lecun_normal(net: nn.Module) -> None:
-    """Draw the weights of dense layers anew: Normal of variance 1 / inputs; biases are 0.
+    """Draw the weights of dense layers anew: Normal of variance 1 / inputs; biases stay.
 
     Kaiming's initialisation with a linear gain, with which layers of SELU keep mean and variance
     of what passes through them (Klambauer et al. 2017, arXiv 1706.02515).
@@ -203,8 +203,6 @@ def lecun_normal(net: nn.Module) -> None:
             continue
         for weight in weights:
             nn.init.normal_(weight, std=1 / math.sqrt(inputs))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class Weightless(nn.Module):

@@ -63,6 +63,7 @@ class VLAE(Pair):
         limits=(
             "which layers are used hangs on the likelihood's weight: at 1 a bottom code may "
             "stay empty",
+            "with the paper's batch norm layers part more clearly than with layer norm",
         ),
         picture="digits as one layer's code moves and the others stay",
     )

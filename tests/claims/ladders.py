@@ -41,14 +41,32 @@ def explained(train, test, g_train, g_test) -> float:
     return KNeighborsRegressor(NEIGHBOURS).fit(train, g_train).score(test, g_test)
 
 
-def layers(seed: int, inked: bool, emphasis: float = 4.0, latent=(2, 2, 2)):
+class BatchNorm(torch.nn.BatchNorm1d):
+    """Over all rows of vectors ``(..., units)``; means of codes are given without rows, too."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        rows = features.reshape(-1, features.shape[-1])
+        return super().forward(rows).reshape(features.shape)
+
+
+def batch_normed(pair: zoo.Pair) -> None:
+    """Put batch norm, which the papers have, in place of layer norm."""
+    for module in list(pair.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.LayerNorm):
+                setattr(module, name, BatchNorm(child.normalized_shape[0]))
+
+
+def layers(seed: int, inked: bool, latent: tuple[int, ...], steps: int, norm: str = "layer"):
     """What each layer of a VLAE tells of digits, what it costs and what it changes."""
     began = time.monotonic()
     rows = data.load("digits", seed=seed, ink=(0.4, 1.0) if inked else None)
-    settings = {**LAYERS, "latent": latent, "emphasis": emphasis, "kl_warmup": 500}
+    settings = {**LAYERS, "latent": latent, "emphasis": 4.0, "kl_warmup": 500}
     pair = zoo.build("vlae", rows, seed=seed, **settings)
+    if norm == "batch":
+        batch_normed(pair)
     inference.fit(
-        pair, rows, seed=seed, steps=STEPS, batch_size=100, learning_rate=1e-3, progress=False
+        pair, rows, seed=seed, steps=steps, batch_size=100, learning_rate=1e-3, progress=False
     )
     train, test = means(pair, rows.train), means(pair, rows.test)
     labels = rows.train.sites["y"].numpy(), rows.test.sites["y"].numpy()
@@ -96,15 +114,17 @@ def splits(train, test, y_train, y_test) -> list[list[float]]:
     return np.asarray(ways).tolist()
 
 
-def chains(seed: int, rounds: int = 50, count: int = 1_000):
+def chains(seed: int, steps: int, norm: str = "layer", rounds: int = 50, count: int = 1_000):
     """Where chains of images from noise end: through z_1 alone, and through both codes."""
     began = time.monotonic()
     rows = data.load("digits", seed=seed)
     settings = {"networks": "dense", "latent": (6, 6), "levels": (128, 128), "hidden": (128,)}
     pair = zoo.build("ladder_vae", rows, seed=seed, kl_warmup=250, **settings)
+    if norm == "batch":
+        batch_normed(pair)
     stage = inference.Stage(pair.objective(), prepare=black_or_white)
     inference.fit(
-        pair, rows, stages=(stage,), seed=seed, steps=STEPS // 2, batch_size=100,
+        pair, rows, stages=(stage,), seed=seed, steps=steps, batch_size=100,
         learning_rate=1e-3, progress=False,
     )  # fmt: skip
     torch.manual_seed(seed)

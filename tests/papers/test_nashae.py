@@ -98,13 +98,14 @@ def test_two_processes_play_the_game_of_one(signals, tmp_path) -> None:
 
 
 def test_weights_start_with_variance_1_over_inputs() -> None:
+    """Biases as layers have them, as in the paper's code: else more codes saturate at 0 or 1."""
     pair = zoo.build("nashae", shape=(1, 400, 1), hidden=(300,), latent=2)
-    first = pair.guide.factors["z"].net.net.first.weights["x"]
+    first = pair.guide.factors["z"].net.net.first
     last = pair.decoder.rest[-1]
-    for weight in (first, last.weight):
+    for weight, bias in ((first.weights["x"], first.bias), (last.weight, last.bias)):
         scaled = weight.detach() * weight.shape[1] ** 0.5
         assert abs(float(scaled.square().mean()) - 1) < 5 * (2 / weight.numel()) ** 0.5
-    assert not last.bias.any()
+        assert 0 < float(bias.detach().abs().max()) <= weight.shape[1] ** -0.5
 
 
 def test_a_share_of_all_is_refused() -> None:

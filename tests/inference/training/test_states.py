@@ -13,6 +13,7 @@ from worlds import run_files
 import ppl_models as zoo
 from ppl_models import data, files, inference
 from ppl_models.inference.training import run_folder
+from ppl_models.inference.training.not_finite import not_finite
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,20 @@ def test_parameters_that_are_not_finite_never_replace_those_that_are(tmp_path, v
     pair = zoo.build("m2", digits, hidden=(4,), latent=2)
     options = {"epochs": 4, "batch_size": 100, "progress": False, "device": "cpu"}
     inference.fit(pair, digits, out=out, resume=True, **options)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_first_parameter_that_is_not_finite_is_named(place, value):
+    """Of several precisions at once; finite numbers may have a sum that overflows."""
+    held = [torch.full((3,), 3e38), torch.ones(2, 2, dtype=torch.float64), torch.ones(())]
+    named = list(zip("abc", held, strict=True))
+    assert not_finite([]) is None
+    assert not bool(held[0].sum().isfinite()) and not_finite(named) is None
+    held[place].view(-1)[-1] = value
+    assert not_finite(named) == "abc"[place]
+    held[-1].fill_(-value)
+    assert not_finite(named) == "abc"[place]
 
 
 def test_parameters_that_are_not_finite_at_the_end_are_told():
