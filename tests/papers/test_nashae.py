@@ -100,7 +100,7 @@ def test_two_processes_play_the_game_of_one(signals, tmp_path) -> None:
 
 
 def test_weights_start_with_variance_1_over_inputs() -> None:
-    """Biases as layers have them, as in the paper's code: else more codes saturate at 0 or 1."""
+    """And biases are as layers have them, as in the paper's code."""
     pair = zoo.build("nashae", shape=(1, 400, 1), hidden=(300,), latent=2)
     first = pair.guide.factors["z"].net.net.first
     last = pair.decoder.rest[-1]
