@@ -34,7 +34,10 @@ SATURATED = (
     "a code near an end of the sigmoid gets little gradient, so that some autoencoders have fewer "
     "than four codes after the recipe's steps"
 )
-SAME_LOSS = "which codes stay differs between seeds; the loss and its gradients are the loop's to ten digits"
+SAME_LOSS = (
+    "which codes stay differs between seeds; "
+    "the loss and its gradients are the loop's to ten digits"
+)
 THIRD = (
     "the third code is driven out slowly: the smaller it is, the smaller its covariances, and "
     "with them what drives it out"
