@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -46,6 +48,10 @@ from ppl_models.inference.objectives.loss_parts import LossByPart, distinct, is_
 from ppl_models.networks import Scalar
 
 DTYPES = [torch.float32, torch.float64]
+QUICK = [
+    *((regime, 10, torch.float64) for regime in ("unlabelled", "labelled", "mixed")),
+    ("mixed", 1, torch.float32),
+]
 PAIR = linear()
 
 # Each with the names of its parts, the same for all batches.
@@ -93,9 +99,15 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", [1, 10])
-@pytest.mark.parametrize("regime", ["unlabelled", "labelled", "mixed"])
+# Every kind of rows, scaled, in double precision, and all kinds at once in single; the rest of
+# the combinations differ by a factor of one or by rounding, and are long.
+COMBINATIONS = [
+    pytest.param(*values, marks=() if values in QUICK else pytest.mark.long)
+    for values in product(["unlabelled", "labelled", "mixed"], [1, 10], DTYPES)
+]
+
+
+@pytest.mark.parametrize(("regime", "scale", "dtype"), COMBINATIONS)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_parts_add_up_to_the_loss(name, regime, scale, dtype):
     objective, names = OBJECTIVES[name]
