@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from worlds import run_files
+from worlds.combinations import in_turn
 
 from ppl_models import files
 from ppl_models.commands.main import main
@@ -70,9 +71,9 @@ def test_a_report_of_a_description_with_any_field_of_another_kind(capsys, folder
         assert not code or str(folder) in text, (path, text)
 
 
-@pytest.mark.parametrize("name", run_files.NAMES)
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("reader", "share", "name"), in_turn(READERS, [0, 0.01, 0.5, 0.99], run_files.NAMES)
+)
 def test_files_that_end_too_soon(capsys, folder, name, share, reader):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(share * len(whole))])
