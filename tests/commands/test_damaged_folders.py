@@ -44,13 +44,14 @@ def told(capsys, line, codes=(0, 1, 2, 3)):
     return code, out
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, *(pytest.param(w, marks=pytest.mark.long) for w in ("x", [[1]], ...))]
+@pytest.mark.parametrize(  # every third field by default, as all are read by one reader
+    ("wrong", "every"),
+    [(None, 3), *(pytest.param(w, 1, marks=pytest.mark.long) for w in (None, "x", [[1]], ...))],
 )
-def test_any_field_of_a_description_with_another_kind(capsys, folder, wrong):
+def test_any_field_of_a_description_with_another_kind(capsys, folder, wrong, every):
     description = run_files.described(folder)
     skip = ("versions", "format", "sha256")
-    for place, path in enumerate(run_files.entries(description)):
+    for place, path in enumerate(list(run_files.entries(description))[::every]):
         if path[0] in skip:
             continue
         run_files.rewrite(folder, run_files.put(description, path, wrong))

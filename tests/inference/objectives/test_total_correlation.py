@@ -160,7 +160,7 @@ class Gaussian(nn.Module):
             pyro.sample("z", dist.Normal(batch["x"] * 0, 1.0).to_event(1))
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("rho", [0.0, pytest.param(0.6, marks=pytest.mark.long), 0.9])
 def test_it_tends_to_the_closed_form_of_a_gaussian(rho):
     """TC = -log(1 - r^2) / 2 with r the correlation of S + s^2 I; rows and own bias shrink it."""
     g = torch.Generator().manual_seed(2)
