@@ -31,11 +31,12 @@ INDEX = "index"
 ALWAYS = ("epochs", "batch_size", "learning_rate")  # shown though they are the defaults
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str, pair: Pair | None = None) -> dict[str, Any]:
     """Card, story, settings and training of a pair, as values that JSON can hold.
 
     Args:
         name: See :func:`ppl_models.catalogue.get`.
+        pair: Its :func:`drawn_pair`, if that is built already.
 
     Returns:
         The card's entries; ``module``, where the pair is written; ``about``, the first line of
@@ -50,7 +51,7 @@ def describe(name: str) -> dict[str, Any]:
     """
     cls = catalogue.get(name)
     about, _, story = _docstring(cls).partition("\n")
-    pair = drawn_pair(name)
+    pair = pair or drawn_pair(name)
     card = dataclasses.asdict(cls.card)
     for sites in ("data", "latents"):  # and those whose names hang on settings
         card[sites] = {**getattr(pair.card, sites), **card[sites]}
@@ -90,7 +91,8 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         records: What was measured of all papers, see :mod:`ppl_models.pages.reproduction`.
     """
     records = records or {}
-    d = describe(name)
+    pair = drawn_pair(name)
+    d = describe(name, pair)
     latents = [
         (f"`{site}`", what, "observed or latent" if site in d["labels"] else "latent")
         for site, what in d["latents"].items()
@@ -104,7 +106,6 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
         for s in d["stages"]
     ]
-    pair = drawn_pair(name)
     story, guide = diagrams(pair)
     of = ", ".join(f"`{key}` {_value(value)}" for key, value in d["drawn"].items())
     parts = [
