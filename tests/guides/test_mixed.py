@@ -208,7 +208,7 @@ def test_a_matrix_of_globals_is_seen_entry_by_entry(in_plate):
     with torch.no_grad():
         first.weights["x"].copy_(torch.tensor([[0.5], [0.0]]))
         first.weights["m"].copy_(torch.tensor([[-0.5], [0.0]]).expand(2, 6))
-        first.bias.copy_(torch.tensor([0.0, -math.log(2)]))
+        first.bias.copy_(torch.tensor([0.0, -math.log(2)], dtype=torch.float64))
         q = poutine.trace(guide).get_trace(batch)
         p = poutine.trace(poutine.replay(model, q)).get_trace(batch)
     q.compute_log_prob()
