@@ -204,6 +204,9 @@ if TYPE_CHECKING:
         null_intervention as null_intervention,
         reversibility as reversibility,
     )
+    from ppl_models.inference.posterior.component_order import (
+        relabelled as relabelled,
+    )
     from ppl_models.inference.posterior.prediction import (
         bound_per_row as bound_per_row,
         error as error,
@@ -404,6 +407,7 @@ _HOMES = {
     "predictors_of": "objectives.code_terms.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
+    "relabelled": "posterior.component_order",
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",

@@ -45,7 +45,7 @@ class Card:
         title: Title of the paper.
         authors: Authors, as printed.
         year: Year of publication.
-        arxiv: arXiv number, a DOI, or ``openreview:NUMBER``.
+        arxiv: arXiv number, a DOI, or ``openreview:NUMBER``; empty of a story without a paper.
         task: The idea in a few words.
         data: Meaning of each site that comes from the data, by site name.
         latents: Meaning of each latent site, by site name.
@@ -73,10 +73,10 @@ class Card:
     title: str
     authors: str
     year: int
-    arxiv: str
-    task: str
-    data: Mapping[str, str]
-    latents: Mapping[str, str]
+    arxiv: str = ""
+    task: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+    latents: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ("elbo",)
     departs: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import inspect
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ppl_models.inference import Run
 
 CHAINS = ("nuts", "hmc")
+KINDS = ("uniform", "guide", "prior")  # of inference.nuts(init=...), which takes values besides
 
 
 def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
@@ -33,6 +35,30 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         choices=("guide", *CHAINS),
         default="guide",
         help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
+    )
+    chains = parser.add_argument_group("options of --method nuts and hmc")
+    suppressed: Any = argparse.SUPPRESS
+    chains.add_argument("--chains", type=positive, default=suppressed, help="chains (default 2)")
+    chains.add_argument(
+        "--target-accept",
+        type=float,
+        default=suppressed,
+        metavar="SHARE",
+        help="mean acceptance rate that the step size is adapted to (default 0.8)",
+    )
+    chains.add_argument(
+        "--max-tree-depth",
+        type=positive,
+        default=suppressed,
+        metavar="DOUBLINGS",
+        help="most doublings of a trajectory of nuts (default 10)",
+    )
+    chains.add_argument(
+        "--init",
+        choices=KINDS,
+        default=suppressed,
+        help="where chains begin: uniform on the real line, or a draw of guide or prior each "
+        "(default uniform)",
     )
     parser.add_argument(
         "--at",
@@ -118,7 +144,11 @@ def write_posterior(
     schema = {} if run.pair.schema is None else run.pair.schema.sites
     classes = {name: site.classes for name, site in schema.items()}
     worlds = _interventions(getattr(options, "counterfactual", []), classes)
+    told = chosen(options, ("chains", "target_accept", "max_tree_depth", "init"))
     if method == "guide":
+        if told:
+            flag = "--" + next(iter(told)).replace("_", "-")
+            raise UsageError(f"{flag} goes with --method nuts or hmc: the guide has no chains")
         kept = None if few is None else rows[:few]
         idata = run.posterior(
             table,
@@ -143,6 +173,8 @@ def write_posterior(
             raise UsageError(
                 f"--draws-for goes with --method guide: chains of {method} are their draws"
             )
+        if method == "hmc" and "max_tree_depth" in told:
+            raise UsageError("--max-tree-depth goes with --method nuts: hmc builds no trees")
         idata = getattr(inference, method)(
             run.pair,
             table,
@@ -150,6 +182,7 @@ def write_posterior(
             draws=options.draws,
             warmup=options.draws,
             progress=not options.quiet,
+            **told,
         )
         save(idata, path)
     judged = verdict(idata)

@@ -24,7 +24,7 @@ from ppl_models.inference.objectives.stage import Training
 from ppl_models.pages import methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
 from ppl_models.pages.metric_papers import METRIC_PAPERS
-from ppl_models.pages.tables import address, picture, points, table
+from ppl_models.pages.tables import link, picture, points, table
 from ppl_models.pair import Pair
 
 INDEX = "index"
@@ -111,7 +111,7 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     parts = [
         f"# {d['name']}",
         d["about"],
-        f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address(d['arxiv'])})",
+        f"{d['authors']}. *{d['title']}*. {d['year']}. {link(d['arxiv'])}".rstrip(),
         f"```\n{d['story']}\n```",
         *picture(name, d["picture"]),
         "## Plate diagrams",

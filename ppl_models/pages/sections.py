@@ -78,7 +78,7 @@ def fitted(fit: Fit) -> str:
     card, config = (json.loads(attrs[key]) for key in ("card_json", "config_json"))
     identity = saved.get("identity", {})
     number = card["arxiv"]
-    where = number if number.startswith("10.") else f"arXiv {number}"
+    where = number if not number or number.startswith("10.") else f"arXiv {number}"
     kinds = ("data", "covariates", "latents")
     sites = [(name, what) for part in kinds for name, what in card.get(part, {}).items()]
     recipe = saved.get("data", {})
@@ -93,7 +93,7 @@ def fitted(fit: Fit) -> str:
     }
     return facts(
         {
-            "Paper": f"{card['authors']}. {card['title']}. {card['year']}. {where}",
+            "Paper": f"{card['authors']}. {card['title']}. {card['year']}. {where}".rstrip(),
             "Idea": card["task"],
             "Story": pre(story) if story else "",
             "Sites": table(("site", "meaning"), sites),
