@@ -49,7 +49,7 @@ def fit(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
 def _flags(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
-    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
+    parser.add_argument("--data", required=True, help="one of ppl-models data list, or a file")
     parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")

@@ -105,7 +105,7 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
         Option of the loader by name of the parsed argument.
     """
     group = parser.add_argument_group(title)
-    names, texts = {}, _argument_texts(loader)
+    names, texts = {}, argument_texts(loader)
     for name, parameter in inspect.signature(loader).parameters.items():
         default = parameter.default
         taken = name == "seed" or _flag(name) in parser.flags()
@@ -140,7 +140,7 @@ def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
 
 
-def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
+def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
     """What the ``Args`` of a docstring say of each argument, in one line."""
     _, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     entries = re.split(r"^    (?=\w+: )", rest.partition("\n\n")[0], flags=re.MULTILINE)
