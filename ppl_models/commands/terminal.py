@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_models.commands.output import say, shown
 
@@ -66,7 +66,7 @@ def put(*blocks: Block) -> None:
     from rich.console import Console
 
     # Without colours nothing but text is written, cut to the width all the same.
-    colours = None if os.environ.get("NO_COLOR") else "auto"
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     console = Console(color_system=colours, highlight=False, markup=False, emoji=False)
     for place, block in enumerate(kept):
         if place:
