@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import os
@@ -121,12 +120,27 @@ def loader(name: str | Path) -> Callable[..., Dataset]:
         ending = Path(name).suffix
         place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
         # Its recipe then leads to it from every folder.
-        return functools.partial(_function(place), os.path.abspath(name))
+        return _of_file(_function(place), os.path.abspath(name))
     if name not in LOADERS:
         raise ValueError(
             f"{unknown('data set', name, LOADERS)}, or the path of an {', '.join(FILES)} file"
         )
     return _function(LOADERS[name])
+
+
+def _of_file(reader: Callable[..., Dataset], path: str) -> Callable[..., Dataset]:
+    """A reader of one file: ``help`` and ``inspect.signature`` show its options."""
+    signature = inspect.signature(reader)
+    options = list(signature.parameters.values())[1:]
+
+    # Not functools.wraps, whose __wrapped__ stands for factors here.
+    def load(*args: Any, **options: Any) -> Dataset:
+        return reader(path, *args, **options)
+
+    load.__name__, load.__qualname__ = reader.__name__, reader.__qualname__
+    load.__module__, load.__doc__ = reader.__module__, reader.__doc__
+    load.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return load
 
 
 def sources(name: str | Path, **options: Any) -> list[Path]:

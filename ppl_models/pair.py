@@ -18,7 +18,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from ppl_models import counterfactuals, interventions
+from ppl_models import counterfactuals, interventions, pair_html
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings, unknown
 from ppl_models.covariates import NothingSaid
@@ -142,6 +142,7 @@ class Pair(nn.Module):
     card: Card  # of the class; an instance whose sites depend on its config has its own
     may_lack: tuple[str, ...] = ()
     guide: Any
+    _repr_html_ = pair_html.of_pair
 
     def __init__(self, config: Settings) -> None:
         super().__init__()

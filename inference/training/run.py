@@ -27,7 +27,7 @@ from ppl_models.inference.objectives.stage import Stage
 from ppl_models.inference.posterior import prediction
 from ppl_models.inference.posterior.confusion import Confusion
 from ppl_models.inference.posterior.points_by_row import points_by_row
-from ppl_models.inference.training import run_folder
+from ppl_models.inference.training import run_facts, run_folder
 from ppl_models.inference.training.saved_pair import build_saved
 from ppl_models.inference.training.state import curves
 from ppl_models.pair import Pair
@@ -78,6 +78,12 @@ class Run:
     def __post_init__(self) -> None:
         """A seed of another library's kind becomes Python's own."""
         self.seed = native(self.seed)
+
+    def __repr__(self) -> str:
+        return run_facts.text(self)
+
+    def _repr_html_(self) -> str:
+        return run_facts.html(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the data, which may be large or lie in a file."""

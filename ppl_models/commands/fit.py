@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
 from ppl_models.commands.flags import (
+    Flags,
     Parser,
     UsageError,
     add_loader,
@@ -28,6 +29,10 @@ OBJECTIVE = (
     "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
     "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
 )
+MORE = (
+    "Settings of a paper and options of a data set are told where both are named: "
+    "ppl-models fit m2 --data digits --help. Papers: ppl-models list; sets: ppl-models data list."
+)
 BASELINE_EPOCHS = 1000  # full-batch steps on the labelled rows, to convergence
 
 
@@ -41,15 +46,17 @@ class _Names(NamedTuple):
 
 def fit(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models fit``, which depend on its paper and data, and what it runs."""
-    _flags(parser)
+    parser.usage = "%(prog)s NAME --data SET --out DIR [options]"
+    parser.epilog = MORE
+    _flags(parser.add_argument_group("the run"))
     posterior_flags(parser)
     names = _further_flags(parser, rest)
     return lambda options: _run(options, names)
 
 
-def _flags(parser: Parser) -> None:
+def _flags(parser: Flags) -> None:
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
-    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
+    parser.add_argument("--data", required=True, help="one of ppl-models data list, or a file")
     parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")

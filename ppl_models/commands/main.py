@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.commands.output import shown
+from ppl_models.commands.output import say, shown
 from ppl_models.config import unknown
+from ppl_models.version import __version__
 
 # Name -> what it does, and the function that adds its flags and returns what it runs. A command
 # is imported when it is asked for, so that the help stays fast.
@@ -91,6 +92,9 @@ def _command(arguments: list[str]) -> tuple[Callable[[Namespace], int], Namespac
     if not arguments or arguments[0] in ("-h", "--help"):
         _help()
         sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        say(f"ppl-models {__version__}")
+        sys.exit(0)
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise UsageError(unknown("command", name, COMMANDS))
@@ -104,6 +108,7 @@ def _command(arguments: list[str]) -> tuple[Callable[[Namespace], int], Namespac
 
 def _help() -> None:
     parser = Parser(prog="ppl-models", description="A zoo of deep generative models on Pyro.")
+    parser.add_argument("--version", action="store_true", help="say the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (text, _) in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

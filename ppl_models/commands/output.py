@@ -40,4 +40,9 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
     for name, value in report.items():
         share = isinstance(value, float) and "error" in name
         for line in value if isinstance(value, list) else [value]:
-            say(f"{name:28} {f'{100 * line:.2f} %' if share else line}")
+            say(f"{name:28} {f'{100 * line:.2f} %' if share else rounded(line)}")
+
+
+def rounded(value: Any) -> Any:
+    """A number as people read it: six digits; machines get all of them."""
+    return f"{value:.6g}" if isinstance(value, float) else value

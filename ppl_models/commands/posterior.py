@@ -108,17 +108,23 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
 def posterior_flags(parser: Parser) -> None:
     """Flags that say which rows a posterior is of, and how many draws it has."""
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
-    parser.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
-    parser.add_argument(
+    group = parser.add_argument_group("the posterior that is written")
+    group.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="rows of which part (default test)",
+    )
+    group.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
+    group.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
+    group.add_argument(
         "--draws-for",
         type=positive,
         metavar="ROWS",
         help="rows whose draws are kept, the first ones; parameters and k-hat are kept for all "
         "(default: draws of all rows)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--oracle",
         action="append",
         default=[],

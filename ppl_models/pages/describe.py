@@ -4,7 +4,8 @@
 
 writes ``docs/papers/<name>.md`` for every paper (those of metrics by
 :mod:`ppl_models.pages.metric_page`), ``docs/papers/index.md``, ``docs/methods.md``,
-the table of objectives and algorithms, and, where ``reproduction.json`` stands beside the docs'
+the table of objectives and algorithms, the index that lists are made of
+(:mod:`ppl_models.pages.index`), and, where ``reproduction.json`` stands beside the docs'
 folder, what it holds of each paper into its page and all of it into ``REPRODUCTION.md``.
 """
 
@@ -21,7 +22,7 @@ from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.files import write_atomically
 from ppl_models.inference.objectives.stage import Training
-from ppl_models.pages import methods, metric_page, reproduction
+from ppl_models.pages import index as listing, methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.pages.tables import link, picture, points, table
@@ -93,21 +94,16 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     records = records or {}
     pair = drawn_pair(name)
     d = describe(name, pair)
-    latents = [
-        (f"`{site}`", what, "observed or latent" if site in d["labels"] else "latent")
-        for site, what in d["latents"].items()
-    ]
-    data = [(f"`{site}`", what, "data") for site, what in d["data"].items()]
-    data += [(f"`{site}`", what, "covariate") for site, what in d["covariates"].items()]
     settings = [
-        (f"`{s['name']}`", f"`{_value(s['default'])}`", s["doc"], _allowed(s)) for s in d["config"]
+        (f"`{s['name']}`", f"`{value_told(s['default'])}`", s["doc"], allowed(s))
+        for s in d["config"]
     ]
     stages = [
-        (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
+        (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", options_told(s["training"]))
         for s in d["stages"]
     ]
     story, guide = diagrams(pair)
-    of = ", ".join(f"`{key}` {_value(value)}" for key, value in d["drawn"].items())
+    of = ", ".join(f"`{key}` {value_told(value)}" for key, value in d["drawn"].items())
     parts = [
         f"# {d['name']}",
         d["about"],
@@ -120,8 +116,8 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
         "## Sites",
-        table(("Site", "Meaning", "Kind"), [*data, *latents]),
-        *_density(d["density"]),
+        table(("Site", "Meaning", "Kind"), [(f"`{site}`", *told) for site, *told in sites(d)]),
+        *density_told(d["density"]),
         "## Limits",
         points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -139,7 +135,20 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _density(density: str) -> list[str]:
+def sites(described: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, meaning and kind of the sites of a pair, as :func:`describe` tells of it."""
+    labels = described["labels"]
+    return [
+        *((site, what, "data") for site, what in described["data"].items()),
+        *((site, what, "covariate") for site, what in described["covariates"].items()),
+        *(
+            (site, what, "observed or latent" if site in labels else "latent")
+            for site, what in described["latents"].items()
+        ),
+    ]
+
+
+def density_told(density: str) -> list[str]:
     """What rows lack where their density is none of data."""
     if density == "data":
         return []
@@ -240,7 +249,8 @@ def _docstring(cls: type[Pair]) -> str:
     return sys.modules[cls.__module__].__doc__ or cls.__doc__ or cls.card.task
 
 
-def _allowed(setting: dict[str, Any]) -> str:
+def allowed(setting: dict[str, Any]) -> str:
+    """What a setting of :func:`describe` may be, in words."""
     parts = []
     if setting["from_data"]:
         parts.append(f"taken from the data's `{setting['from_data']}`")
@@ -255,8 +265,8 @@ def _allowed(setting: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _options(training: dict[str, Any]) -> str:
-    """Those that differ from their defaults, after how long and how fast."""
+def options_told(training: dict[str, Any]) -> str:
+    """Options of a stage that differ from their defaults, after how long and how fast."""
     usual = dataclasses.asdict(Training())
     return ", ".join(
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
@@ -265,18 +275,21 @@ def _options(training: dict[str, Any]) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def value_told(value: Any) -> str:
+    """The default of a setting of :func:`describe`."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
 
 
 def main() -> None:
-    """Write the pages into the folder given as the one argument."""
+    """Write the pages into the folder given as the one argument, and the index of lists."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m ppl_models.pages.describe DOCS_FOLDER")
     try:
         write(Path(sys.argv[1]))
+        records = reproduction.read(Path(sys.argv[1]).parent / reproduction.RECORDS)
+        _write(listing.INDEX, listing.text(listing.made(records)))
     except OSError as error:
         sys.exit(str(error))
 

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models import catalogue
+from ppl_models.html_tables import facts, pre, table
 from ppl_models.inference import Run, plots
 from ppl_models.inference.diagnostics import row_scores, verdict as judged
 from ppl_models.inference.diagnostics.calibration import calibration_error, sbc
@@ -24,7 +25,7 @@ from ppl_models.inference.posterior.importance_weights import khat_threshold
 from ppl_models.inference.posterior.known_rows import covariates_in
 from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.pages.describe import describe
-from ppl_models.pages.html import banner, drawing, facts, figure, figures, paragraph, pre, table
+from ppl_models.pages.html import banner, drawing, figure, figures, paragraph
 
 LEAST_ROWS = 20  # for a calibration error to mean anything
 LONGEST = 300  # letters of what a file of another program says of itself

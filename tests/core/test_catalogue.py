@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import ppl_models as zoo
-from ppl_models import catalogue
-from ppl_models.pages import methods
+from ppl_models import catalogue, data
+from ppl_models.pages import index, methods, reproduction
 from ppl_models.pages.describe import describe, page, write
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.semisupervised.m2 import M2
@@ -167,6 +167,13 @@ def test_committed_pages_are_up_to_date(tmp_path, monkeypatch, traced):
         assert (ROOT / path).read_text() == (tmp_path / path).read_text(), stale
     for folder in (docs, ROOT / "docs"):
         assert {p.name for p in (folder / "papers").iterdir()} == PAGES
+
+
+def test_the_index_of_lists_is_that_of_cards_and_loaders():
+    made = index.made(reproduction.read(ROOT / "reproduction.json"))
+    assert index.read() == made, "run: python -m ppl_models.pages.describe docs/"
+    assert sorted(made["data"]) == data.names() and set(made["papers"]) == set(catalogue.PAPERS)
+    assert made["papers"]["m2"]["family"] == "semisupervised"
 
 
 def test_pictures_that_cards_tell_of_are_there():
