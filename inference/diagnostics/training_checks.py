@@ -55,7 +55,7 @@ def _plan(attrs: Mapping[Any, Any]) -> list[Finding]:
     return [
         Finding(
             "plan", status in ("finished", "stopped"),
-            f"training is {status} after {of} (expected finished)",
+            f"training is {status} after {of} (expected finished or stopped)",
             "go on with it: --resume, or fit(..., resume=True)", figure=taken, limit=planned,
         )
     ]  # fmt: skip

@@ -132,7 +132,7 @@ def _row(run: Run, parts: list[str], place: int) -> list[Any]:
     steps, history = run.history["step"], run.history
     before = steps[place - 1] if place else 0
     looks = zip(run.validation["step"], run.validation["loss"], strict=True)
-    looked = [loss for at, loss in looks if before < at <= steps[place]][-1:]
+    looked: list[Any] = [loss for at, loss in looks if before < at <= steps[place]][-1:]
     rate = run.learning_rate if place == len(steps) - 1 else ""
     told = [history[name][place] for name in ("step", "stage", "seconds", "loss")]
     own = (history[name][place] for name in parts)
