@@ -141,8 +141,8 @@ def _run(options: Namespace, names: _Names) -> int:
         }
         tell(report, options.json)
         if run.status == "interrupted":
-            note = f"{run.reason}, at step {run.taken} of {run.planned} of the stage's plan"
-            print(f"ppl-models: {note}; add --resume to go on from there", file=sys.stderr)
+            note = f"{run.reason}, after {run.taken} of {run.planned} planned steps"
+            print(f"ppl-models: {note}; add --resume to go on", file=sys.stderr)
     return 0
 
 

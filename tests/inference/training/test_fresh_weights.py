@@ -75,10 +75,8 @@ def test_what_cannot_be_made_anew_is_refused_before_any_work(digits, tmp_path):
         if pair is built:
             pair.extra = torch.nn.Linear(3, 2)
         before = {name: value.clone() for name, value in pair.state_dict().items()}
-        with pytest.raises(
-            ValueError, match=f"^fresh=True makes the pair anew as {why}; expected"
-        ):
+        with pytest.raises(ValueError, match=f"^fresh=True makes the pair anew as {why}"):
             fit(pair, digits, fresh=True, out=tmp_path / "r")
         assert same(before, pair.state_dict()) and not (tmp_path / "r").exists()
-    with pytest.raises(ValueError, match="^resume and fresh are both on"):
+    with pytest.raises(ValueError, match=r"^resume and fresh are both on"):
         fit(built, digits, fresh=True, resume=True)

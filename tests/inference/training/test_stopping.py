@@ -38,7 +38,8 @@ def check_same(one, other):
     for name, value in one.pair.state_dict().items():
         assert torch.equal(value, other.pair.state_dict()[name]), name
     for name in set(one.history) - {"seconds"}:
-        assert one.history[name] == other.history[name], name
+        # Not a number in stages that lack the part.
+        assert repr(one.history[name]) == repr(other.history[name]), name
     assert one.validation == other.validation
 
 
@@ -104,7 +105,7 @@ def test_minutes_need_no_folder_and_change_nothing_while_they_last(digits):
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), "9", True])
 def test_minutes_are_a_number_above_0(digits, minutes):
-    with pytest.raises(ValueError, match="max_minutes is .*, expected a number of minutes above"):
+    with pytest.raises(ValueError, match=r"^max_minutes is .*, expected a number"):
         fit(digits, steps=1, max_minutes=minutes)
 
 

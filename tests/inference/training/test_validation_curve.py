@@ -8,10 +8,11 @@ import torch
 import ppl_models as zoo
 from ppl_models import data, inference
 from ppl_models.inference import plots
+from ppl_models.inference.training import validation_curve
 from ppl_models.inference.training.early_stop import Watch
 from ppl_models.inference.training.validation_curve import some_rows, spacing
 
-OPTIONS = {"progress": False, "device": "cpu", "batch_size": 20, "seed": 3, "steps": 120}
+OPTIONS = {"progress": False, "device": "cpu", "batch_size": 20, "seed": 3, "steps": 12}
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +48,36 @@ def test_how_far_apart_they_are(total, every, batch_size, rows, expected):
     assert not expected or expected % every == 0
 
 
-def test_training_is_what_it_was_without_them(digits, tmp_path):
+@pytest.fixture
+def two_looks(monkeypatch):
+    monkeypatch.setattr(validation_curve, "APART", 6)
+    monkeypatch.setattr(validation_curve, "SHARE", 1)
+
+
+def test_training_is_what_it_was_without_them(digits, tmp_path, two_looks):
     alone, run = fit(digits.train), fit(digits)
     assert alone.validation == {"step": [], "loss": []}
-    assert run.validation["step"] == [60, 120]
+    assert run.validation["step"] == [6, 12]
     assert curve(alone) == curve(run)
     for name, value in alone.pair.state_dict().items():
         assert torch.equal(run.pair.state_dict()[name], value), name
     (stage,) = run.pair.stages()
     rows = digits.validation.without("y")
-    assert run.validation["loss"][-1] == Watch(3).loss(run.pair, stage, rows, 120)
+    assert run.validation["loss"][-1] == Watch(3).loss(run.pair, stage, rows, 12)
     lines = plots.training_curve(run).get_lines()
-    assert [60, 120] in [line.get_xdata().tolist() for line in lines if len(line.get_xdata()) == 2]
+    assert [6, 12] in [line.get_xdata().tolist() for line in lines if len(line.get_xdata()) == 2]
 
     def stop(run, step):
-        if step == 60 and run.validation["step"] == [60]:  # the look is there by then
+        if step == 6 and run.validation["step"] == [6]:  # the look is there by then
             raise inference.StopTraining
 
-    assert fit(digits, out=tmp_path, callbacks=(stop,)).taken == 60
+    assert fit(digits, out=tmp_path, callbacks=(stop,)).taken == 6
     again = fit(digits, out=tmp_path, resume=True)
     assert again.validation == run.validation and curve(again) == curve(run)
     assert inference.load(tmp_path)[0].validation == run.validation
 
 
-def test_a_look_that_fails_ends_no_training(digits, caplog):
+def test_a_look_that_fails_ends_no_training(digits, caplog, two_looks):
     class Strict(inference.EnumeratedELBO):
         def rows(self, run):
             if not torch.is_grad_enabled():
@@ -78,7 +85,7 @@ def test_a_look_that_fails_ends_no_training(digits, caplog):
             return super().rows(run)
 
     caplog.set_level("INFO", logger="ppl_models")
-    run = fit(digits, objective=Strict(), steps=100)
+    run = fit(digits, objective=Strict())
     assert run.status == "finished" and not run.validation["step"]
     assert caplog.messages.count("stage 'fit' has no validation curve: no looks") == 1
 
