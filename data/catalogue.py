@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.store.h5_store import is_stored
 from ppl_models.data.tables.supervision import repeat
 from ppl_models.data.tables.table import Dataset
+
+log = logging.getLogger(__name__)
 
 LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
@@ -190,7 +193,10 @@ def load(name: str | Path, **options: Any) -> Dataset:
             raise ValueError(unknown(f"option of {name}", option, known))
     if isinstance(root := options.get("root"), str | Path):
         options["root"] = os.path.abspath(root)
-    return function(**native(options))
+    found: Dataset = function(**native(options))
+    sizes = (len(part) for part in (found.train, found.validation, found.test))
+    log.info("read %s: %d training, %d validation and %d test rows", name, *sizes)
+    return found
 
 
 def remake(recipe: Mapping[str, Any]) -> Dataset:

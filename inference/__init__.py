@@ -270,6 +270,10 @@ if TYPE_CHECKING:
     from ppl_models.inference.training.active_learning import (
         active_learning as active_learning,
     )
+    from ppl_models.inference.training.curve_loggers import (
+        CSVLogger as CSVLogger,
+        TensorBoard as TensorBoard,
+    )
     from ppl_models.inference.training.fit import (
         fit as fit,
     )
@@ -283,6 +287,9 @@ if TYPE_CHECKING:
     from ppl_models.inference.training.run_folder import (
         RunFolderError as RunFolderError,
     )
+    from ppl_models.inference.training.stopping import (
+        StopTraining as StopTraining,
+    )
 
 _HOMES = {
     "Anneal": "objectives.schedule",
@@ -290,6 +297,7 @@ _HOMES = {
     "Balance": "objectives.margins",
     "BlurredError": "objectives.blurred_error",
     "Capacity": "objectives.kl_terms",
+    "CSVLogger": "training.curve_loggers",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
@@ -342,11 +350,13 @@ _HOMES = {
     "SelfNormalisedELBO": "objectives.self_normalised",
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
+    "StopTraining": "training.stopping",
     "Stratified": "objectives.stratified",
     "Subsets": "objectives.subsets",
     "SupportScale": "objectives.code_terms.hausdorff_support",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
+    "TensorBoard": "training.curve_loggers",
     "TotalCorrelation": "objectives.code_terms.total_correlation",
     "Training": "objectives.stage",
     "UnhandledSite": "traces.sites",

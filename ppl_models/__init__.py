@@ -1,5 +1,6 @@
 """A zoo of published deep generative models on Pyro: story + guide + objective + data."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from ppl_models.faces import lazy
@@ -33,5 +34,8 @@ _HOMES = {
     "register": "catalogue",
     "setting": "config",
 }
+# What the library tells is shown where the user asks for it: logging.basicConfig(level="INFO").
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 __all__ = list(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

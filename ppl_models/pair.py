@@ -133,6 +133,7 @@ class Pair(nn.Module):
             and not in a batch for each combination.
         guide: The variational family, called with a batch.
         schema: What it was fitted on; every table that it is asked about is brought to it.
+        fitted: Whether a training has moved its weights: another goes on from them.
     """
 
     Config: ClassVar[type[Settings]]
@@ -141,6 +142,7 @@ class Pair(nn.Module):
     supports: Mapping[str, tuple[Constraint, str]] = MappingProxyType({})
     card: Card  # of the class; an instance whose sites depend on its config has its own
     may_lack: tuple[str, ...] = ()
+    fitted: bool = False
     guide: Any
     _repr_html_ = pair_html.of_pair
 

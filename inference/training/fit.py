@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,22 @@ from ppl_models.inference.posterior.points_by_row import (
     check_points,
     check_training_rows,
     keep_points,
+    points_by_row,
 )
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
+from ppl_models.inference.training.fresh_weights import fresh_weights, put_into
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.merged_rows import merged
 from ppl_models.inference.training.optimisers import optimiser_of
 from ppl_models.inference.training.run import Run, describe_run
 from ppl_models.inference.training.sides import player_groups, trained
+from ppl_models.inference.training.stopping import check_minutes
+from ppl_models.inference.training.validation_curve import some_rows
 from ppl_models.pair import Pair
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -50,6 +58,8 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    fresh: bool = False,
+    max_minutes: float | None = None,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
     callbacks: tuple[Callable[[Run, int], None], ...] = (),
@@ -57,8 +67,9 @@ def fit(
 ) -> Run:
     """Train a pair; labelled and unlabelled rows are drawn apart and their losses added.
 
-    The pair is trained in place and stays on the device. The caller's global random state is
-    left as it was.
+    The pair is trained in place and stays on the device. A pair that was fitted before goes on
+    from its weights, with optimisers that begin anew; ``fresh=True`` gives it its first weights
+    again. The caller's global random state is left as it was.
 
     Started by ``torchrun``, the processes share each batch and train one pair: the curve is
     that of one process up to rounding (see
@@ -82,11 +93,21 @@ def fit(
             may be longer than before, unless objective, learning rate or what comes after a step
             change with the share of the steps that is done; the curve keeps the points it has.
         overwrite: Start over where there is a run in ``out``; its files are removed first.
+        fresh: Begin with the weights that ``build`` gives a pair of these settings with this
+            seed, whatever it has. Networks that only objectives or players hold are not the
+            pair's: players' are drawn anew by every fit, the others stay.
+        max_minutes: End the training after the step at which so many minutes have passed since
+            the call, with the status ``"interrupted"``; with ``out`` it can be resumed.
         checkpoint_seconds: Seconds between two writes of the state.
-        progress: Show a progress bar with loss per row and steps per second.
-        callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
+        progress: Show a progress bar with loss per row, steps per second and the time left.
+        callbacks: Called as ``callback(run, step)`` at every recorded point of the curve, such as
+            :class:`CSVLogger` and :class:`TensorBoard`; one that raises :class:`StopTraining`
+            ends the training.
         training: Fields of :class:`Training` that differ from the paper's; a tuple gives one
-            value per stage. ``steps`` and ``epochs`` take each other's place. ``compile=True``
+            value per stage: ``learning_rate``, ``optimiser="adamw(weight_decay=0.05)"``,
+            ``schedule="cosine"``, ``warmup``, ``clip_norm`` (gradient clipping), ``batch_size``,
+            ``patience`` (early stopping) and more. ``steps`` and ``epochs`` take each other's
+            place. ``compile=True``
             compiles the steps (see
             :mod:`ppl_models.inference.training.compiled_step`; it takes up to a minute per stage
             to start with), ``precision="bf16"`` runs the networks in bfloat16.
@@ -102,8 +123,11 @@ def fit(
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
     seed = check_seed(seed)
-    if resume and overwrite:
-        raise ValueError("resume and overwrite are both on, expected one of them")
+    for other, on in (("overwrite", overwrite), ("fresh", fresh)):
+        if resume and on:
+            raise ValueError(f"resume and {other} are both on, expected one of them")
+    limit = check_minutes(max_minutes)
+    deadline = None if limit is None else time.monotonic() + limit
     where = device_of(device)
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     _check_plan(pair, plan)
@@ -111,6 +135,7 @@ def fit(
     schema, table, validation = _checked(pair, data, plan, watching)
     tables = [_rows_of(pair, stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
+    first = fresh_weights(pair, seed) if fresh else None
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
@@ -125,7 +150,11 @@ def fit(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
             saved = processes.from_first(lambda: held.enter_context(claimed))
-        pair.schema = schema
+        if first is not None:
+            put_into(pair, first)
+        elif pair.fitted and saved is None and processes.first:
+            log.info("the pair was fitted before: training goes on from its weights (fresh=True)")
+        pair.schema, pair.fitted = schema, True
         keep_points(pair, table)
         pair.to(where)
         pair.train()
@@ -140,6 +169,7 @@ def fit(
             checkpoint_seconds=checkpoint_seconds,
             progress=progress,
             callbacks=callbacks,
+            deadline=deadline,
         )
         _carry_out(job, table, tables, watched, saved)
     pair.eval()
@@ -255,8 +285,12 @@ def _carry_out(
         loop = Loop(job)
         if saved is not None:
             loop.restore(saved)
+            if job.processes.first:
+                log.info("goes on from step %d of the run in %s", loop.state.steps, job.folder)
         with job.interruptible():
             for place in range(loop.state.stage, len(job.plan)):
+                if loop.ended:
+                    break
                 rows = tables[place].to(device, pair.like().dtype)
                 loop.run_stage(place, rows, watched[place])
             loop.finish(table)
@@ -275,11 +309,17 @@ def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
-    """The validation rows that decide when a stage stops, if any do."""
-    if not stage.training.patience:
-        return None
+    """The validation rows that a stage is looked at on, by which one with patience stops."""
     if table is None:
-        raise ValueError("patience needs validation rows, got a table without")
+        if stage.training.patience:
+            raise ValueError("patience needs validation rows, got a table without")
+        return None
+    if not stage.training.patience:
+        site = stage.observed
+        none = not len(table) or (site and not table.counts.get(site))
+        if none or points_by_row(pair):  # which has points for the training rows alone
+            return None
+        table = some_rows(table.where_observed(site) if site else table)
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(pair, stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)

@@ -51,8 +51,12 @@ class Run:
             ``bound``. The parts are losses and add up to ``loss``: that of the bound is minus
             the bound. NaN in stages that have no such part. See
             :mod:`ppl_models.inference.objectives.loss_parts`.
-        validation: Validation curve, ``step`` and ``loss``; empty without early stopping.
-        status: ``"running"``, ``"interrupted"`` or ``"finished"``.
+        validation: Validation curve, ``step`` and ``loss`` (nats per row, labels left out): about
+            20 looks a stage at up to 1,000 rows, or those of early stopping; empty without
+            validation rows, and for stages that are too short for it.
+        status: ``"running"``; ``"finished"``, also by early stopping; ``"stopped"`` by a callback
+            (:class:`StopTraining`); or ``"interrupted"``, by hand or ``max_minutes``.
+        reason: Why it was stopped or interrupted, in words; empty for all others.
         planned: Steps that were planned, up to the end of the stage at hand.
         labelled: How the labelled rows that it was trained on are told, by label.
         data: What it was trained on; None for a run from a folder.
@@ -69,6 +73,7 @@ class Run:
     )
     validation: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": []})
     status: str = "running"
+    reason: str = ""
     planned: int = 0
     labelled: dict[str, Confusion] = field(default_factory=dict)
     data: Dataset | Table | None = field(default=None, repr=False)
@@ -152,7 +157,7 @@ class Run:
         runs = (self, *restarts)
         seeds = [run.seed for run in runs]
         # What is said of training is said of the one that is farthest from its end.
-        last = min(runs, key=lambda run: (run.status == "finished", run.share))
+        last = min(runs, key=lambda run: (run.status in ("finished", "stopped"), run.share))
         return posterior(
             [run.pair for run in runs],
             table,
@@ -297,6 +302,7 @@ def load(folder: str | Path, pair: str | None = None) -> tuple[Run, dict[str, An
         objective, seed = description.get("objective", ""), description["identity"]["seed"]
         run = Run(built.eval(), objective, seed, *curves(state))
         run.status, run.planned = description["status"], description.get("planned", 0)
+        run.reason, built.fitted = description.get("reason", ""), True
     with _naming(folder / run_folder.DESCRIPTION, source):
         labelled = description.get("labelled", {})
         run.labelled = {name: Confusion.read(told) for name, told in labelled.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,17 @@ def _flags(parser: Flags) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
+        "--max-minutes",
+        type=float,
+        help="end the training after so many minutes; --resume goes on with it",
+    )
+    parser.add_argument(
+        "--log-csv", type=Path, metavar="FILE", help="write the training curve as it grows"
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write it for TensorBoard, too"
+    )
+    parser.add_argument(
         "--checkpoint-seconds",
         type=float,
         default=60.0,
@@ -116,6 +128,8 @@ def _run(options: Namespace, names: _Names) -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             checkpoint_seconds=options.checkpoint_seconds,
+            max_minutes=options.max_minutes,
+            callbacks=_loggers(options),
             progress=not options.quiet,
             **chosen(options, names.training),
         )
@@ -126,14 +140,26 @@ def _run(options: Namespace, names: _Names) -> int:
             "data": dataset.name,
             "rows": len(dataset.train),
             **_labelled(dataset),
-            "steps": int(run.history["step"][-1]),
-            "seconds": round(run.history["seconds"][-1], 1),
-            "loss": run.history["loss"][-1],
+            "status": run.status,
+            "steps": run.taken,
+            **{name: run.history[name][-1] for name in ("seconds", "loss") if run.taken},
             **errors,
             **write_posterior(run, dataset, options.out, options),
         }
         tell(report, options.json)
+        if run.status == "interrupted":
+            note = f"{run.reason}, after {run.taken} of {run.planned} planned steps"
+            print(f"ppl-models: {note}; add --resume to go on", file=sys.stderr)
     return 0
+
+
+def _loggers(options: Namespace) -> tuple[Callable[[Run, int], None], ...]:
+    found: list[Callable[[Run, int], None]] = []
+    if options.log_csv is not None:
+        found.append(inference.CSVLogger(options.log_csv))
+    if options.tensorboard is not None:
+        found.append(inference.TensorBoard(options.tensorboard))
+    return tuple(found)
 
 
 def _build(options: Namespace, names: list[str], dataset: Dataset) -> Pair:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
 
 from ppl_models.config import unknown
+from ppl_models.inference.objectives.habits import as_flag, ours
 
 SEVERAL = re.compile(r"tuple\[[^|]*\]( \| None)?")  # annotations of options that list values
 
@@ -44,7 +45,11 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(arguments)
         if rest:
             if rest[0].startswith("-"):
-                raise UsageError(unknown("flag", rest[0].split("=")[0], self.flags()))
+                flag, flags = rest[0].split("=")[0], self.flags()
+                name = as_flag(ours(flag))
+                if name.split(" ")[0] in flags:
+                    raise UsageError(f"{self.prog} has no flag {flag}; it is {name}")
+                raise UsageError(unknown("flag", flag, flags))
             raise UsageError(f"unexpected argument {rest[0]!r}")
         return options
 

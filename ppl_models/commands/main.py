@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.commands.output import say, shown
+from ppl_models.commands.output import logged, say, shown
 from ppl_models.config import unknown
 from ppl_models.version import __version__
 
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.ERROR)
     try:
         command, options = _command(arguments)
-        code = command(options)
+        with logged(options.verbose):
+            code = command(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read has seen enough
@@ -101,6 +102,7 @@ def _command(arguments: list[str]) -> tuple[Callable[[Namespace], int], Namespac
     text, place = COMMANDS[name]
     parser = Parser(prog=f"ppl-models {name}", description=text)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--verbose", action="store_true", help="say what is being done meanwhile")
     module, _, function = place.partition(":")
     command = getattr(import_module(f"ppl_models.commands.{module}"), function)(parser, rest)
     return command, parser.parse_all(rest)

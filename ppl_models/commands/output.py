@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ppl_models.printable import printable
@@ -24,6 +28,32 @@ def say(text: object = "", end: str = "\n") -> None:
 def say_json(value: Any) -> None:
     """Print for machines; JSON writes what is not ASCII by its code."""
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
+
+
+class _Lines(logging.Handler):
+    """Lines of the log for people, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"ppl-models: {shown(record.getMessage())}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def logged(verbose: bool) -> Iterator[None]:
+    """Show meanwhile what the library tells of its work, if that is asked for."""
+    log, lines = logging.getLogger("ppl_models"), _Lines(logging.INFO)
+    if not verbose:
+        yield
+        return
+    before = log.level
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(before)
 
 
 def tell(report: dict[str, Any], as_json: bool) -> None:
