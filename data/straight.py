@@ -164,7 +164,7 @@ def _of_frame(frame: Any, schema: Schema) -> Table:
             f"{', '.join(wanted[:8])}{', ...' if len(wanted) > 8 else ''}"
         )
     classes = {name: known[name].classes for name in labels if known[name].classes}
-    index = row_names_of(frame.index)
+    index: Any = row_names_of(frame.index)
     return build(
         sites, name="frame", labels=labels, classes=classes, splits=None, row_names=index
     ).test

@@ -68,7 +68,7 @@ def predict(pair: Pair, table: Table, particles: int = 0, draws: int = 0) -> pd.
         found = label_probabilities(pair, table, site, particles, draws=draws)
         probs = host(found.reshape(len(table), -1))
         classes = _classes(pair, table, site, probs.shape[1])
-        columns[site] = pd.Categorical.from_codes(probs.argmax(1), list(classes))
+        columns[site] = pd.Categorical.from_codes(probs.argmax(1), _texts(classes))
         for place, name in enumerate(classes):
             columns[f"{site}_probs[{name}]"] = probs[:, place]
     return pd.DataFrame(columns, index=_index(table))
@@ -137,14 +137,14 @@ def annotate(pair: Pair, table: Table, adata: Any, particles: int = 0, draws: in
     Raises:
         ValueError: If the pair has neither labels nor codes, and as :func:`predict`.
     """
-    obs, obsm = annotations(pair, table, adata.obs_names, particles, draws)
+    obs, obsm = cell_values(pair, table, adata.obs_names, particles, draws)
     for name, column in obs.items():
         adata.obs[name] = column
     for name, values in obsm.items():
         adata.obsm[name] = values
 
 
-def annotations(
+def cell_values(
     pair: Pair, table: Table, obs_names: Any, particles: int = 0, draws: int = 0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What :func:`annotate` writes, as columns of ``obs`` and entries of ``obsm``.
@@ -159,7 +159,7 @@ def annotations(
     obs: dict[str, Any] = {}
     obsm: dict[str, Any] = {}
     if any(_has_classes(pair, site) for site in pair.card.labels):
-        found = predict(pair, table, particles, draws).set_axis(obs_names, axis=0)
+        found = predict(pair, table, particles, draws).set_axis(_texts(obs_names), axis=0)
         for site in pair.card.labels:
             if site not in found:
                 continue
@@ -202,11 +202,19 @@ def _classes(pair: Pair, table: Table, site: str, count: int) -> Sequence[str]:
 
 
 def _index(table: Table) -> Any:
-    return None if table.row_names is None else list(table.row_names)
+    return None if table.row_names is None else _texts(table.row_names)
+
+
+def _texts(names: Any) -> Any:
+    """Names as an index that anndata writes: it has no form for those of pyarrow yet."""
+    import pandas as pd
+
+    return pd.Index(list(names), dtype=object)
 
 
 def _deviation(factor: Any, like: Tensor) -> Tensor:
     try:
-        return factor.stddev.expand(like.shape)
+        deviation: Tensor = factor.stddev.expand(like.shape)
+        return deviation
     except (NotImplementedError, AttributeError):
         return torch.full_like(like, torch.nan)

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ppl_models import inference
 from ppl_models.commands.flags import Parser, UsageError, chosen, taking
 from ppl_models.commands.output import tell
@@ -94,24 +96,35 @@ def _write(run: Run, table: Table, source: Path, out: Path, how: Mapping[str, in
 def _write_h5ad(run: Run, table: Table, source: Path, out: Path, how: Mapping[str, int]) -> None:
     """Copy the file with predictions and codes in it; nothing else of it is changed."""
     import h5py
-    from anndata.io import read_elem, write_elem
+    from anndata.io import write_elem
 
-    from ppl_models.inference.posterior.row_frames import annotations
+    from ppl_models.inference.posterior.row_frames import cell_values
 
     with h5py.File(source, "r") as file:
-        if not isinstance(file.get("obs"), h5py.Group):
-            raise ValueError(f"{source} has the layout of an old anndata; write it anew with it")
-        obs = read_elem(file["obs"])
-    if len(obs) != len(table):
+        obs = file["obs"]
+        if not isinstance(obs, h5py.Group) or "column-order" not in obs.attrs:
+            raise ValueError(
+                f"{source} has the layout of an old anndata, expected that since 0.7: read and "
+                "write it with anndata"
+            )
+        order = [str(name) for name in obs.attrs["column-order"]]
+        index = obs[obs.attrs["_index"]]
+        cells = len(index["values"] if isinstance(index, h5py.Group) else index)
+    if table.numbers.tolist() != list(range(cells)):
         raise ValueError(
-            f"{source} has {len(obs)} cells, of which {len(table)} were read; expected all of them"
+            f"{len(table)} of the {cells} cells of {source} were read, expected all in their "
+            "order: leave --splits out"
         )
-    columns, entries = annotations(run.pair, table, obs.index, **how)
+    names = table.row_names if table.row_names is not None else map(str, range(cells))
+    columns, entries = cell_values(run.pair, table, list(names), **how)
 
     def into(path: Path) -> None:
         shutil.copyfile(source, path)
         with h5py.File(path, "r+") as file:
-            write_elem(file, "obs", obs.assign(**columns))
+            for name, values in columns.items():
+                write_elem(file["obs"], name, values.array)
+            listed = list(dict.fromkeys([*order, *columns]))
+            file["obs"].attrs["column-order"] = np.array(listed, dtype=object)
             if "obsm" not in file:
                 write_elem(file, "obsm", {})
             for name, values in entries.items():
