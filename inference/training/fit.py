@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ppl_models.config import check_seed, names
+from ppl_models.data import straight
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
@@ -37,7 +38,9 @@ from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.merged_rows import merged
 from ppl_models.inference.training.optimisers import optimiser_of
-from ppl_models.inference.training.run import Run, describe_run
+from ppl_models.inference.training.run import Run
+from ppl_models.inference.training.run_identity import describe_run
+from ppl_models.inference.training.run_rows import keep_rows
 from ppl_models.inference.training.sides import player_groups, trained
 from ppl_models.inference.training.stopping import check_minutes
 from ppl_models.inference.training.validation_curve import some_rows
@@ -48,7 +51,7 @@ log = logging.getLogger(__name__)
 
 def fit(
     pair: Pair,
-    data: Dataset | Table,
+    data: Any,
     objective: Objective | None = None,
     *,
     stages: tuple[Stage, ...] | None = None,
@@ -79,7 +82,10 @@ def fit(
 
     Args:
         pair: The pair.
-        data: A data set (its training rows are used), or the rows themselves.
+        data: A data set (its training rows are used), or the rows themselves: a table; of a pair
+            that has been built for data or fitted before, a ``pandas.DataFrame`` or an
+            ``AnnData`` with the columns of these; or the path of a file, as
+            :func:`ppl_models.data.load` takes it.
         objective: In place of the paper's own, in the last stage.
         stages: In place of the paper's own stages.
         freeze: Prefixes, up to a dot, of the names of parameters that no stage changes, as
@@ -129,6 +135,7 @@ def fit(
     limit = check_minutes(max_minutes)
     deadline = None if limit is None else time.monotonic() + limit
     where = device_of(device)
+    data = straight.training_data(data, pair.schema, (*pair.card.labels, *pair.card.covariates))
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     _check_plan(pair, plan)
     watching = any(stage.training.patience for stage in plan)
@@ -139,10 +146,11 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
-        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
+        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
+        run.description = description
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
-        folder = None if out is None else Path(out)
+        run.folder = folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
             fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
@@ -150,6 +158,7 @@ def fit(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
             saved = processes.from_first(lambda: held.enter_context(claimed))
+            processes.from_first(lambda: keep_rows(folder, data))
         if first is not None:
             put_into(pair, first)
         elif pair.fitted and saved is None and processes.first:
