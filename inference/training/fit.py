@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ppl_models.config import check_seed, names
+from ppl_models.config import check_seed, names, plain
 from ppl_models.data import straight
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
@@ -121,7 +121,7 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
-        description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
+        description = plain({**describe_run(pair, data, plan, seed), "schema": schema.plain()})
         run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         run.description = description
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))

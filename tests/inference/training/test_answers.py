@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from worlds import h5ad_files
 
 import ppl_models as zoo
 from ppl_models import data, inference
@@ -99,7 +101,7 @@ def test_a_saved_run_is_read_as_it_was(run, tmp_path):
     alone.save(tmp_path / "alone")
     for name in ("copy", "alone"):
         read = zoo.load(tmp_path / name)
-        assert read.description == {**run.description} and read.history == run.history
+        assert read.description == run.description and read.history == run.history
         one, other = (r.posterior(FRAME, draws=3, prior_draws=0).posterior for r in (run, read))
         assert one.equals(other)
         assert read.check(draws=5) == run.check(draws=5)  # on the rows beside it
@@ -190,3 +192,49 @@ def test_a_pair_that_knows_its_columns_is_fitted_to_a_frame(run):
     other = inference.fit(again, table_of(FRAME), epochs=1, progress=False)
     assert one.history["loss"] == other.history["loss"] and len(one.data) == 60
     assert torch.equal(one.label_probabilities(FRAME), other.label_probabilities(FRAME))
+
+
+def write_h5ad(path, frame):
+    """Cells of a frame, as anndata lays them out; without labels where it has none."""
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
+        h5ad_files.array(file, "X", frame[COLUMNS].to_numpy())
+        for name, index in (("obs", frame.index), ("var", COLUMNS)):
+            own = h5ad_files.element(file, name, "dataframe", "0.2.0")
+            own.attrs["_index"], own.attrs["column-order"] = "_index", np.array([], dtype=float)
+            h5ad_files.array(own, "_index", np.array(index, dtype=object))
+        if "y" in frame:
+            file["obs"].attrs["column-order"] = np.array(["y"], dtype=object)
+            h5ad_files.array(file["obs"], "y", frame["y"].to_numpy(dtype=object))
+
+
+@pytest.mark.filterwarnings("ignore")  # anndata's own, about pandas
+def test_predictions_and_codes_go_into_a_copy_of_an_h5ad_file(tmp_path):
+    anndata = pytest.importorskip("anndata")
+    told, new, out = (tmp_path / f"{name}.h5ad" for name in ("told", "new", "out"))
+    write_h5ad(told, FRAME)
+    write_h5ad(new, FRAME[::-1].drop(columns="y"))
+    rows = data.load(told, label="y", counts=False)
+    pair = zoo.build("m2", rows, **SMALL)
+    run = inference.fit(pair, rows, epochs=1, progress=False, out=tmp_path / "run")
+    assert main(["predict", str(run.folder), "--data", str(new), "--out", str(out)]) == 0
+    found, adata = anndata.read_h5ad(out), anndata.read_h5ad(new)
+    wanted, codes = run.predict(told)[::-1], run.codes(told)
+    np.testing.assert_array_equal(found.X, adata.X)
+    assert list(found.obs_names) == list(wanted.index) == list(FRAME.index[::-1])
+    run.annotate(adata)
+    for cells in (found, adata):
+        assert list(cells.obs["y_predicted"]) == list(wanted["y"])
+        assert list(cells.obsm["y_probs"].columns) == ["a", "b", "c"]
+        np.testing.assert_allclose(cells.obsm["y_probs"], wanted.iloc[:, 1:], rtol=1e-5)
+        np.testing.assert_allclose(cells.obsm["X_z"], codes.mean[::-1], rtol=1e-5)
+        np.testing.assert_allclose(cells.obsm["X_z_scale"], codes.scale[::-1], rtol=1e-5)
+    adata.layers["more"] = adata.X
+    assert run.predict(adata).equals(run.predict(new))  # in the layer of the fit
+    for ask, words in (
+        (lambda: inference.fit(pair, adata), "has layers/more beside X, and the fit does not say"),
+        (lambda: zoo.build("m2", adata), r"data.from_anndata\(adata, labels=\['y'\]\)$"),
+        (lambda: zoo.build("m2", told), "told.h5ad does not say which of its columns are labels"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ask()
