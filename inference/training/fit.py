@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ppl_models.config import check_seed, names
+from ppl_models.config import check_seed, names, plain
 from ppl_models.data import straight
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
@@ -146,17 +146,14 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
-        description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
-        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
-        run.description = description
+        description = plain({**describe_run(pair, data, plan, seed), "schema": schema.plain()})
+        run = Run(pair, str(plan[-1].objective), seed, data=data, description=description)
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
         run.folder = folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
-            fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
-            claimed = run_folder.claimed(
-                folder, description, resume=resume, overwrite=overwrite, fixed=fixed
-            )
+            how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "fixed": _fixed(plan)}
+            claimed = run_folder.claimed(folder, description, **how)
             saved = processes.from_first(lambda: held.enter_context(claimed))
             processes.from_first(lambda: keep_rows(folder, data))
         if first is not None:
@@ -168,9 +165,9 @@ def fit(
         pair.to(where)
         pair.train()
         job = Job(
-            run=run,
-            plan=plan,
-            seed=seed,
+            run,
+            plan,
+            seed,
             device=where,
             processes=processes,
             folder=folder,
@@ -332,6 +329,11 @@ def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(pair, stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)
+
+
+def _fixed(plan: Sequence[Stage]) -> dict[int, str]:
+    """What keeps stages from being prolonged, by their places."""
+    return {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
 
 
 def _that_follows(stage: Stage) -> str:

@@ -65,8 +65,8 @@ def test_lines_of_the_readme_fit_a_screen():
 @pytest.mark.parametrize(
     "page",
     [
-        *("causal", "covariates", "diagnostics", "games", "guides", "measures", "sets"),
-        *("training", "views", "metrics", "metrics/codes"),
+        *("causal", "covariates", "diagnostics", "games", "guides", "measures", "runs"),
+        *("sets", "training", "views", "metrics", "metrics/codes"),
     ],
 )
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):

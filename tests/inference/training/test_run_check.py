@@ -98,13 +98,15 @@ def test_rows_that_are_checked_by_default():
     assert only.check(**few) == only.check(rows.train, **few)
 
 
-def test_a_run_without_data_asks_for_a_table(folder):
+def test_a_run_without_data_makes_them_again_or_asks_for_rows(folder):
     out, run, rows = folder
-    loaded = inference.load(out)
-    with pytest.raises(ValueError, match=r"does not know its data, expected a table: check\(rows"):
-        loaded.check()
+    few = {"draws": 30}
+    assert inference.load(out).check(**few) == run.check(rows.validation, **few)
     sent = pickle.loads(pickle.dumps(run))
-    assert sent.data is None and sent.check(rows.test, draws=30).findings
+    sent.folder = None
+    with pytest.raises(ValueError, match=r"does not know its data, expected rows: check\(rows"):
+        sent.check()
+    assert sent.data is None and sent.check(rows.test, **few).findings
 
 
 def test_a_run_that_was_interrupted_says_so(tmp_path):
