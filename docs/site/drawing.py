@@ -16,7 +16,9 @@ from latex2mathml.converter import convert
 CHART = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NODE = re.compile(r'(n\d+)\(\("(.*?)"\)\):::(\w+)')
 EDGE = re.compile(r"(n\d+) --> (n\d+)")
-FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
+FORMULA = re.compile(
+    r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL
+)
 HEIGHT, ROW, GAP, MARGIN = 30, 74, 26, 16  # pixels: of a node, between rows, nodes, to the edge
 
 
@@ -104,12 +106,17 @@ def _placed(
     for line, width in zip(lines, widths, strict=True):
 
         def wanted(key: str) -> float:
-            above = [places[parent][0] for parent, child in edges if child == key and parent in places]
+            above = [
+                places[parent][0] for parent, child in edges if child == key and parent in places
+            ]
             return sum(above) / len(above) if above else left + whole / 2
 
         x = left + (whole - width) / 2
         for key in sorted(line, key=wanted):
-            places[key] = (x + _width(nodes[key][0]) / 2, MARGIN + 4 + HEIGHT / 2 + ROW * rows[key])
+            places[key] = (
+                x + _width(nodes[key][0]) / 2,
+                MARGIN + 4 + HEIGHT / 2 + ROW * rows[key],
+            )
             x += _width(nodes[key][0]) + GAP
     return whole
 

@@ -11,6 +11,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[2]
+GROUPS = {"semisupervised": "Semi-supervised", "bio": "Cells and genes"}  # others by their name
 FIRST = ("index", "m2_on_digits", "own_pair", "cells", "when_not_to_trust")  # of the tutorials
 
 
@@ -27,7 +28,9 @@ def _filled(entry: Any, uris: list[str]) -> Any:
         return {title: _filled(inner, uris) for title, inner in entry.items()}
     if isinstance(entry, list):
         inner = (_filled(one, uris) for one in entry)
-        return [one for part in inner for one in (part if isinstance(part, list) else [part]) if one]
+        return [
+            one for part in inner for one in (part if isinstance(part, list) else [part]) if one
+        ]
     if not (isinstance(entry, str) and entry.endswith("/")):
         return entry
     inside = [uri for uri in uris if uri.startswith(entry)]
@@ -45,7 +48,8 @@ def _papers(uris: list[str]) -> list[Any]:
     groups: dict[str, list[str]] = {}
     for name, home in _catalogue().items():
         if (uri := f"papers/{name}.md") in uris:
-            groups.setdefault(home.split(".")[1].capitalize(), []).append(uri)
+            folder = home.split(".")[1]
+            groups.setdefault(GROUPS.get(folder, folder.capitalize()), []).append(uri)
     listed = {uri for group in groups.values() for uri in group} | {"papers/index.md"}
     groups["Metrics"] = sorted(set(uris) - listed)
     return ["papers/index.md", *({title: sorted(group)} for title, group in groups.items())]

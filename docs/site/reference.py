@@ -68,7 +68,9 @@ def on_startup(command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the reference."""
     texts = pages()
-    rows = [f"- [{text.splitlines()[0].removeprefix('# ')}]({name}.md)" for name, text in texts.items()]
+    rows = [
+        f"- [{text.splitlines()[0].removeprefix('# ')}]({name}.md)" for name, text in texts.items()
+    ]
     texts["index"] = (
         "# Reference\n\nPublic names, by the room that they stand in. All are found by `help(name)`, too.\n\n"
         + "\n".join(rows)

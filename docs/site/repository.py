@@ -18,7 +18,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 # Links of Markdown and addresses of raw HTML, but for those to other hosts and in the page.
-LINKS = re.compile(r"(?P<before>\]\(|\bsrc=\")(?P<path>(?![a-z]+:|#)[^)\s\"#]+)(?P<anchor>#[^)\"]*)?")
+LINKS = re.compile(
+    r"(?P<before>\]\(|\bsrc=\")(?P<path>(?![a-z]+:|#)[^)\s\"#]+)(?P<anchor>#[^)\"]*)?"
+)
 FENCES = re.compile(r"(^```.*?^```\s*?$)", re.DOTALL | re.MULTILINE)
 WHOLE = (".md", ".png")  # shown as they are; other files as code
 

@@ -23,6 +23,7 @@ from ppl_models.files import write_atomically
 from ppl_models.inference.objectives.stage import Training
 from ppl_models.pages import methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
+from ppl_models.pages.ideas import IDEAS
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.pages.tables import address, picture, points, table
 from ppl_models.pair import Pair
@@ -111,16 +112,18 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         f"# {d['name']}",
         d["about"],
         f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address(d['arxiv'])})",
-        f"```\n{d['story']}\n```",
+        *_idea(name),
         *picture(name, d["picture"]),
+        "## Sites",
+        table(("Site", "Meaning", "Kind"), [*data, *latents]),
+        *_density(d["density"]),
+        "## Story and guide",
+        f"```\n{d['story']}\n```",
         "## Plate diagrams",
         f"The story{' with ' + of if of else ''}; shaded sites are data, dashed ones are "
         "observed in some rows.",
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
-        "## Sites",
-        table(("Site", "Meaning", "Kind"), [*data, *latents]),
-        *_density(d["density"]),
         "## Limits",
         points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -136,6 +139,14 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         _sources(name, d["module"], reproduction.claims_files(name, records)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _idea(name: str) -> list[str]:
+    """Problem and idea of a paper of the catalogue; nothing of a pair of a user's own."""
+    if name not in IDEAS:
+        return []
+    problem, idea = IDEAS[name]
+    return ["## Problem and idea", f"**The problem.** {problem}", f"**The idea.** {idea}"]
 
 
 def _density(density: str) -> list[str]:
