@@ -72,7 +72,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         f"- [{text.splitlines()[0].removeprefix('# ')}]({name}.md)" for name, text in texts.items()
     ]
     texts["index"] = (
-        "# Reference\n\nPublic names, by the room that they stand in. All are found by `help(name)`, too.\n\n"
+        "# Reference\n\nPublic names, by the room that they stand in; `help(name)` says the "
+        "same.\n\n"
         + "\n".join(rows)
         + "\n"
     )
