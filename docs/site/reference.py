@@ -73,9 +73,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     ]
     texts["index"] = (
         "# Reference\n\nPublic names, by the room that they stand in; `help(name)` says the "
-        "same.\n\n"
-        + "\n".join(rows)
-        + "\n"
+        "same.\n\n" + "\n".join(rows) + "\n"
     )
     for name, text in texts.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
