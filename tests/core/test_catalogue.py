@@ -152,7 +152,7 @@ def test_a_description_holds_card_config_and_stages():
 
 def test_every_paper_tells_its_problem_and_its_idea():
     assert set(IDEAS) == set(catalogue.PAPERS)
-    assert all(text.endswith(".") for told in IDEAS.values() for text in told)
+    assert all(text.endswith((".", "?")) for told in IDEAS.values() for text in told)
 
 
 def test_committed_pages_are_up_to_date(tmp_path):
