@@ -24,6 +24,7 @@ from ppl_models.files import write_atomically
 from ppl_models.inference.objectives.stage import Training
 from ppl_models.pages import index as listing, methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
+from ppl_models.pages.ideas import IDEAS
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.pages.tables import link, picture, points, table
 from ppl_models.pair import Pair
@@ -108,16 +109,18 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         f"# {d['name']}",
         d["about"],
         f"{d['authors']}. *{d['title']}*. {d['year']}. {link(d['arxiv'])}".rstrip(),
-        f"```\n{d['story']}\n```",
+        *_idea(name),
         *picture(name, d["picture"]),
+        "## Sites",
+        table(("Site", "Meaning", "Kind"), [(f"`{site}`", *told) for site, *told in sites(d)]),
+        *density_told(d["density"]),
+        "## Story and guide",
+        f"```\n{d['story']}\n```",
         "## Plate diagrams",
         f"The story{' with ' + of if of else ''}; shaded sites are data, dashed ones are "
         "observed in some rows.",
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
-        "## Sites",
-        table(("Site", "Meaning", "Kind"), [(f"`{site}`", *told) for site, *told in sites(d)]),
-        *density_told(d["density"]),
         "## Limits",
         points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -146,6 +149,14 @@ def sites(described: dict[str, Any]) -> list[tuple[str, str, str]]:
             for site, what in described["latents"].items()
         ),
     ]
+
+
+def _idea(name: str) -> list[str]:
+    """Problem and idea of a paper of the catalogue; nothing of a pair of a user's own."""
+    if name not in IDEAS:
+        return []
+    problem, idea = IDEAS[name]
+    return ["## Problem and idea", f"**The problem.** {problem}", f"**The idea.** {idea}"]
 
 
 def density_told(density: str) -> list[str]:

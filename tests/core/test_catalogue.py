@@ -17,6 +17,7 @@ import ppl_models as zoo
 from ppl_models import catalogue, data
 from ppl_models.pages import index, methods, reproduction
 from ppl_models.pages.describe import describe, page, write
+from ppl_models.pages.ideas import IDEAS
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.semisupervised.m2 import M2
 
@@ -149,6 +150,11 @@ def test_a_description_holds_card_config_and_stages():
         assert word in text
     for s in d["config"]:
         assert f"| `{s['name']}` |" in text
+
+
+def test_every_paper_tells_its_problem_and_its_idea():
+    assert set(IDEAS) == set(catalogue.PAPERS)
+    assert all(text.endswith((".", "?")) for told in IDEAS.values() for text in told)
 
 
 @pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.long)])

@@ -67,6 +67,8 @@ def test_lines_of_the_readme_fit_a_screen():
     [
         *("causal", "covariates", "diagnostics", "games", "guides", "measures", "runs"),
         *("sets", "training", "views", "metrics", "metrics/codes"),
+        *("quick-start", "concepts"),
+        *(f"how-to/{page.stem}" for page in sorted(DOCS.glob("how-to/*.md"))),
     ],
 )
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
