@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ppl_models.batch import Batch as Batch
     from ppl_models.catalogue import build as build, names as names, register as register
     from ppl_models.config import Config as Config, setting as setting
+    from ppl_models.inference.training.run import load as load
     from ppl_models.pair import Card as Card, Pair as Pair
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "elements": "",
     "guides": "",
     "inference": "",
+    "load": "inference.training.run",
     "modalities": "",
     "names": "catalogue",
     "register": "catalogue",

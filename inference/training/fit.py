@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ppl_models.config import check_seed, names
+from ppl_models.data import straight
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
@@ -33,14 +34,16 @@ from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.merged_rows import merged
 from ppl_models.inference.training.optimisers import optimiser_of
-from ppl_models.inference.training.run import Run, describe_run
+from ppl_models.inference.training.run import Run
+from ppl_models.inference.training.run_identity import describe_run
+from ppl_models.inference.training.run_rows import keep_rows
 from ppl_models.inference.training.sides import player_groups, trained
 from ppl_models.pair import Pair
 
 
 def fit(
     pair: Pair,
-    data: Dataset | Table,
+    data: Any,
     objective: Objective | None = None,
     *,
     stages: tuple[Stage, ...] | None = None,
@@ -68,7 +71,10 @@ def fit(
 
     Args:
         pair: The pair.
-        data: A data set (its training rows are used), or the rows themselves.
+        data: A data set (its training rows are used), or the rows themselves: a table; of a pair
+            that has been built for data or fitted before, a ``pandas.DataFrame`` or an
+            ``AnnData`` with the columns of these; or the path of a file, as
+            :func:`ppl_models.data.load` takes it.
         objective: In place of the paper's own, in the last stage.
         stages: In place of the paper's own stages.
         freeze: Prefixes, up to a dot, of the names of parameters that no stage changes, as
@@ -105,6 +111,7 @@ def fit(
     if resume and overwrite:
         raise ValueError("resume and overwrite are both on, expected one of them")
     where = device_of(device)
+    data = straight.training_data(data, pair.schema, (*pair.card.labels, *pair.card.covariates))
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     _check_plan(pair, plan)
     watching = any(stage.training.patience for stage in plan)
@@ -114,10 +121,11 @@ def fit(
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
-        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
         description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
+        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
+        run.description = description
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
-        folder = None if out is None else Path(out)
+        run.folder = folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
             fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
@@ -125,6 +133,7 @@ def fit(
                 folder, description, resume=resume, overwrite=overwrite, fixed=fixed
             )
             saved = processes.from_first(lambda: held.enter_context(claimed))
+            processes.from_first(lambda: keep_rows(folder, data))
         pair.schema = schema
         keep_points(pair, table)
         pair.to(where)

@@ -25,6 +25,7 @@ COMMANDS = {
     "list": ("papers in the zoo", "papers:list_papers"),
     "show": ("a paper's story, settings and training", "papers:show"),
     "fit": ("train a pair and write its posterior", "fit:fit"),
+    "predict": ("predict labels of rows, into a table or an h5ad file", "predict:predict"),
     "export": ("write the posterior of a run again", "posterior:export"),
     "check": ("say whether a run's posterior can be trusted", "posterior:check"),
     "metrics": ("measure a run's codes, by the metrics of disentanglement", "metrics:metrics"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,13 +228,14 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
         loader: See :func:`data_flags`.
 
     Raises:
-        UsageError: If the data were arrays in memory, or have changed since.
+        ValueError: If the data were arrays in memory and are not kept, or have changed since.
     """
     from ppl_models.inference.posterior.support import as_fitted
+    from ppl_models.inference.training.run_rows import rows_of_run
 
     folder: Path = options.folder
-    run, description = inference.load(folder, options.pair)
-    recipe = description["data"]
+    run = inference.load(folder, options.pair)
+    recipe = run.description["data"]
     given = {loader[name]: value for name, value in chosen(options, list(loader)).items()}
     if options.data is not None:
         dataset = _given_data(recipe, options.data, given)
@@ -243,20 +243,9 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
             note = f"{options.data} is not what {folder} was fitted on; these are other rows"
             print(f"ppl-models: {shown(note)}", file=sys.stderr)
         return run, dataset
-    if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
-        raise UsageError(
-            f"{folder} was fitted on arrays in memory ({recipe['name']}); use it from Python with "
-            "inference.load, or name rows of a file (--data)"
-        )
-    with _of_folder(folder):
-        dataset = data.remake(recipe)
-    if dataset.recipe["digest"] != recipe.get("digest"):
-        raise UsageError(
-            f"the data {recipe['name']} have changed since {folder}; name them (--data) to use "
-            "them as they are"
-        )
+    dataset = rows_of_run(folder, recipe)
     try:
-        as_fitted(run.pair, dataset.train)
+        as_fitted(run.pair, next(part for part in (dataset.train, dataset.test) if len(part)))
     except ValueError as error:
         raise ValueError(f"{folder}/run.json does not fit its own data: {error}") from None
     return run, dataset
@@ -271,13 +260,3 @@ def _given_data(recipe: Mapping[str, Any], name: str, given: dict[str, Any]) -> 
         dataset = data.load(name, **{**(told if same else {}), **given})
     steps = recipe.get("steps", [])
     return data.remake({**dataset.recipe, "steps": steps}) if same and steps else dataset
-
-
-@contextlib.contextmanager
-def _of_folder(folder: Path) -> Iterator[None]:
-    """Options of a recipe that no loader takes are the folder's fault."""
-    try:
-        yield
-    except (TypeError, KeyError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{folder}/run.json: its data cannot be made again ({why})") from None

@@ -64,7 +64,7 @@ def test_several_labels_each_on_their_own_rows():
 
 def test_a_run_from_its_folder_says_the_same(folder):
     out, run, rows = folder
-    again, _ = inference.load(out)
+    again = inference.load(out)
     assert again.status == run.status == "finished" and again.planned == run.planned == run.taken
     np.testing.assert_array_equal(again.labelled["y"].counts, run.labelled["y"].counts)
     one, other = (r.posterior(rows.test, draws=30) for r in (run, again))
@@ -100,7 +100,7 @@ def test_rows_that_are_checked_by_default():
 
 def test_a_run_without_data_asks_for_a_table(folder):
     out, run, rows = folder
-    loaded, _ = inference.load(out)
+    loaded = inference.load(out)
     with pytest.raises(ValueError, match=r"does not know its data, expected a table: check\(rows"):
         loaded.check()
     sent = pickle.loads(pickle.dumps(run))
@@ -114,7 +114,8 @@ def test_a_run_that_was_interrupted_says_so(tmp_path):
 
     with contextlib.suppress(KeyboardInterrupt):
         fitted(tmp_path / "run", callbacks=(interrupt,))
-    run, description = inference.load(tmp_path / "run")
+    run = inference.load(tmp_path / "run")
+    description = run.description
     assert run.status == description["status"] == "interrupted"
     (plan,) = (f for f in run.check(digits().test, draws=30).findings if f.name == "plan")
     assert not plan.ok and plan.fact.startswith(f"training is interrupted after {run.taken} of ")
