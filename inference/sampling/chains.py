@@ -22,7 +22,7 @@ from ppl_models.quiet import quiet
 Kernel = Callable[..., HMC]
 Chain = tuple[dict[str, Tensor], dict[str, Array]]
 
-log = logging.getLogger("ppl_models")
+log = logging.getLogger(__name__)
 
 
 def run_chains(
