@@ -31,7 +31,7 @@ from ppl_models.parts.label_prior import LabelPrior
 
 TYPES = np.array(["B cell", "CD4 T cell", "CD8 T cell", "NK cell", "monocyte"])
 BATCHES = np.array(["lab a", "lab b", "lab c"])
-NUMBERS = {"cells": 1500, "genes": 60, "steps": 300, "draws": 200, "seed": 0}
+NUMBERS = {"cells": 2000, "genes": 60, "steps": 600, "draws": 200, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Settings(Config):
     types: int = setting(5, "classes of y", from_data="cell_type", minimum=2)
     batches: int = setting(3, "batches", from_data="batch", minimum=1)
     states: int = setting(2, "L, what cells of a type differ by", minimum=1)
-    hidden: tuple[int, ...] = setting((32,), "units of the guide", minimum=1)
+    hidden: tuple[int, ...] = setting((64,), "units of the guide", minimum=1)
 
 
 @register("annotate_cells")

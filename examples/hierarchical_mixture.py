@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         return inference.fit(pair, rows, steps=steps, **options)
 
     early = fitted(SHORT).check()
-    print(f"After {SHORT} steps:", *early.failed, f"trusted: {early.ok}", sep="\n  ")
+    print(f"After {SHORT} steps:", early, sep="\n")
     run = fitted(asked.steps, schedule="cosine(last=0.01)")
     late, ends = run.check(), intervals(run)
     print(f"After {asked.steps} steps:", late, sep="\n")
