@@ -235,9 +235,8 @@ class Left(Mixture):
     """The same, with the class left to the model."""
 
     card = Card(
-        "left", "-", "-", 2026, "-", "test", {"x": "data"}, {"y": "class", "z": "code"}, ("y",),
-        numbers=("x",),
-    )  # fmt: skip
+        "left", "-", "-", 2026, "-", "test", {"x": "data"}, {"y": "class", "z": "code"}, ("y",)
+    )
 
     def __init__(self, config):
         super().__init__(config)
@@ -247,9 +246,8 @@ class Left(Mixture):
 
 def test_labels_are_told_at_the_centres_of_globals():
     torch.manual_seed(0)
-    x = torch.randn(5, 1).double()
-    rows = data.from_arrays(x=x, y=torch.arange(5) % 3, splits=None).test
-    batch = Batch({"x": x[:, 0].float().double()})
+    rows = data.Table("rows", {"x": torch.randn(5), "y": torch.arange(5) % 3})
+    batch = Batch({"x": rows.sites["x"].double()})
     pair = Mixture(Config()).double()
     shared = pair.guide.centres()
     q = pair.guide.factor("y", {**batch, **shared})

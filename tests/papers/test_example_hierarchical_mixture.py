@@ -40,18 +40,18 @@ def too_short(found):
 
 @pytest.mark.training
 def test_the_truth_is_inside_and_a_short_training_is_told(capsys):
-    found = loaded(f"{FILE}:main", "example")(["--seed", "1"])
+    found = loaded(f"{FILE}:main", "example")(["--seed", "2"])
     assert too_short(found)
     assert found["late"].ok, found["late"]
-    # Of eight numbers at 90 %, four or fewer come out once in 200 times were all independent.
-    assert covered(found) >= 5
+    # Were the kinds known, the intervals in closed form would hold all eight of this seed.
+    assert covered(found) >= 6
     assert "train longer" in capsys.readouterr().out
 
 
 @pytest.mark.long
 @pytest.mark.training
 def test_intervals_cover_over_data_sets(tmp_path):
-    """Of 12 x 8 numbers 86.4 are expected inside at 90 %.
+    """Of 12 x 8 numbers 86.4 are expected inside at 90 %; 84 are, were the kinds known.
 
     The three shares sum to one and the kinds' means and deviations hang together, so the eight
     count as at least four: the deviation is at most sqrt(2 x 96 x 0.9 x 0.1) = 4.2 numbers, and
