@@ -14,12 +14,10 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoNormal
 from torch import nn
 
-from ppl_models import data, guides
+from ppl_models import guides
 from ppl_models.batch import Batch
 from ppl_models.config import Config
 from ppl_models.inference import ELBO, IWELBO, EnumeratedELBO, Evaluation, UnhandledSite
-from ppl_models.inference.posterior.prediction import guide_probabilities, label_probabilities
-from ppl_models.networks import Scalar
 from ppl_models.pair import Card, Pair
 from ppl_models.testing.cases import Case, pick
 from ppl_models.testing.fixed_draws import FixedDraws
@@ -231,54 +229,7 @@ def test_labels_under_globals_are_summed_as_by_a_loop(observed, scale):
     torch.testing.assert_close(total, -scale * bound.sum() - ratio, rtol=1e-6, atol=0)
 
 
-class Left(Mixture):
-    """The same, with the class left to the model."""
-
-    card = Card(
-        "left", "-", "-", 2026, "-", "test", {"x": "data"}, {"y": "class", "z": "code"}, ("y",)
-    )
-
-    def __init__(self, config):
-        super().__init__(config)
-        q = guides.Normal(Scalar(), {"x": Scalar(), "m": 3})
-        self.guide = guides.Mixed(self.guide.globals_, guides.Factored(z=q))
-
-
-def test_labels_are_told_at_the_centres_of_globals():
-    torch.manual_seed(0)
-    rows = data.Table("rows", {"x": torch.randn(5), "y": torch.arange(5) % 3})
-    batch = Batch({"x": rows.sites["x"].double()})
-    pair = Mixture(Config()).double()
-    shared = pair.guide.centres()
-    q = pair.guide.factor("y", {**batch, **shared})
-    torch.testing.assert_close(guide_probabilities(pair, batch, "y"), q.probs)
-
-    left = Left(Config()).double()
-    shared = left.guide.centres()
-    z = left.guide.factor("z", {**batch, **shared}).mean
-    p = dist.Normal(shared["m"].unsqueeze(-1) + z, NOISE).log_prob(batch["x"]).softmax(0).T
-    torch.testing.assert_close(label_probabilities(left, rows), p)
-
-
 # ---- several globals, of several supports ------------------------------------------------
-
-
-@pytest.mark.parametrize("auto", [AutoNormal, LOW_RANK], ids=["normal", "low rank"])
-def test_centres_are_means_and_medians(auto):
-    def model(batch):
-        zero = torch.zeros(())
-        pyro.sample("m", dist.Normal(zero.expand(2, 2), 1.0).to_event(2))
-        pyro.sample("s", dist.LogNormal(zero, 1.0))
-        pyro.sample("w", dist.Dirichlet(zero.new_ones(3)))
-
-    torch.manual_seed(0)
-    guide = guides.Globals(model, Batch({"x": torch.zeros(2)}), auto)
-    found, q = guide.centres(), guide.marginals()
-    torch.testing.assert_close(found["m"], q["m"].mean)
-    drawn = {name: q[name].sample((20_000,)) for name in ("s", "w")}
-    torch.testing.assert_close(found["s"], drawn["s"].median(), rtol=0.01, atol=0)
-    # Of shares that vary by a tenth of themselves the mean is near.
-    torch.testing.assert_close(found["w"], drawn["w"].mean(0), rtol=0.02, atol=0)
 
 
 def regression(batch):
