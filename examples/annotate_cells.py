@@ -50,7 +50,8 @@ class AnnotateCells(Pair):
         name="annotate_cells", title="Names for cells", authors="you", year=2026,
         arxiv="10.15252/msb.20209620", task="annotation", data={"x": "counts of genes (G)"},
         latents={"cell_type": "what it is", "z": "state (L)"}, labels=("cell_type",),
-        covariates={"batch": "who measured it", "library": "all counts of the cell (1)"},
+        covariates={"batch": "who measured it", "library": "all counts of it (1)"},
+        objectives=("enumerated",),
     )  # fmt: skip
 
     def __init__(self, config: Settings) -> None:
@@ -108,8 +109,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--out", type=Path, default=Path("runs/annotate_cells"))
     for name, value in NUMBERS.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    asked = parser.parse_args(argv)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked := parser.parse_args(argv)).out.mkdir(parents=True, exist_ok=True)
     file = asked.data or asked.out / "cells.h5ad"
     if asked.data is None:
         simulate(asked.cells, asked.genes, asked.seed).write_h5ad(file)

@@ -54,6 +54,7 @@ class HierarchicalMixture(Pair):
     card = Card(
         name="hierarchical_mixture", title="Kinds of subjects", authors="you", year=2026,
         arxiv="1312.6114", task="clustering", data={"x": "measurements (D)"}, labels=("kind",),
+        objectives=("enumerated",),
         latents={
             "shares": "of the kinds (C)", "means": "of each kind (C)", "kind": "which (C)",
             "between": "deviation of subjects of a kind", "within": "of visits of a subject",
