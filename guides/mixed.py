@@ -119,6 +119,21 @@ class Globals(nn.Module):
                 found[name] = _copied(site.carry(dist.LowRankMultivariateNormal(*own)))
             return found
 
+    def centres(self) -> dict[str, Tensor]:
+        """What stands for each site where nothing is drawn: its free numbers' mean, carried.
+
+        Of a real site that is the mean, of a positive one the median; shares have neither in
+        closed form.
+        """
+        found = {}
+        for name, q in self.marginals().items():
+            steps = q.transforms if isinstance(q, _Carried) else []
+            value = q.base_dist.mean if steps else q.mean
+            for step in steps:
+                value = step(value)
+            found[name] = value
+        return found
+
     def _independent(self) -> Iterator[tuple[str, dist.TorchDistribution]]:
         for name, site in self.sites.items():
             read = attrgetter(name)
@@ -241,6 +256,10 @@ class Mixed(nn.Module):
         """As of :class:`Globals`."""
         return self.globals_.marginals()
 
+    def centres(self) -> dict[str, Tensor]:
+        """As of :class:`Globals`."""
+        return self.globals_.centres()
+
     def factor(self, name: str, values: Mapping[str, Tensor]) -> dist.TorchDistribution:
         """A row-wise factor, as :meth:`Factored.factor`; globals it needs are in ``values``."""
         return self.locals_.factor(name, values)
@@ -248,8 +267,12 @@ class Mixed(nn.Module):
     def upstream(
         self, name: str, values: Mapping[str, Tensor], draw: bool = False
     ) -> dict[str, Tensor]:
-        """As :meth:`Factored.upstream`; globals that a factor needs are in ``values``."""
-        return self.locals_.upstream(name, values, draw)
+        """As :meth:`Factored.upstream`; globals that are missing take centres, or are drawn."""
+        shared = self.centres()
+        if draw:
+            for site, q in self.globals_.factors(shared):
+                shared[site] = q.rsample() if q.has_rsample else q.sample()
+        return self.locals_.upstream(name, {**shared, **values}, draw)
 
     def scores(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
         """As :meth:`Factored.scores`."""

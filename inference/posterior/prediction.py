@@ -18,9 +18,9 @@ from ppl_models.guides.protocol import listed, offering
 from ppl_models.inference.objectives.arithmetic import log_mean_weight
 from ppl_models.inference.objectives.base import Objective
 from ppl_models.inference.objectives.loss_parts import BOUND, parts_of
-from ppl_models.inference.posterior.draws import Scores, draw_guide, score
+from ppl_models.inference.posterior.draws import Given, Scores, draw_guide, score
 from ppl_models.inference.posterior.label_draws import label_probs
-from ppl_models.inference.posterior.rows import find_sites, undisturbed
+from ppl_models.inference.posterior.rows import Conditioned, find_sites, undisturbed
 from ppl_models.inference.posterior.support import as_fitted, checker
 from ppl_models.inference.traces.evaluation import Evaluation
 from ppl_models.inference.traces.sites import enumerable, latent_sites
@@ -108,7 +108,7 @@ def guide_probabilities(pair: Pair, batch: Batch, site: str) -> Tensor:
     """A label's probabilities ``(B, C)`` under its factor.
 
     Labels that the factor is given, directly or through codes, are summed out; codes take their
-    mean given what is above them.
+    mean given what is above them, and what all rows share the centre of its posterior.
 
     Raises:
         TypeError: If the guide cannot hand out factors.
@@ -117,7 +117,8 @@ def guide_probabilities(pair: Pair, batch: Batch, site: str) -> Tensor:
     guide = offering(pair.guide, site, needs=("factor", "upstream"))
     given = listed(guide)
     logs: list[Tensor] = []  # of the labels above, with a dimension for each
-    values: dict[str, Tensor] = dict(batch) if given else guide.upstream(site, batch)
+    shared: dict[str, Tensor] = getattr(guide, "centres", dict)()
+    values = {**shared, **batch} if given else guide.upstream(site, batch)
     for name in _above(given or {}, site, batch):
         q: Any = guide.factor(name, values)
         if enumerable(q):
@@ -178,16 +179,18 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
     Without draws z takes its mean, which no weight makes right.
     """
     batch = batch.unscaled()
-    sites = find_sites(pair, batch)
+    given = Given(getattr(pair.guide, "centres", dict)())  # of what all rows share
+    program = Conditioned(pair, given(pair.model), given(pair.guide))
+    sites = find_sites(pair, batch, program=program)
     if site not in sites.labels:
         raise ValueError(unknown("missing label", site, sites.labels))
     log_q: Tensor | float = 0.0
     if particles:
-        draws = draw_guide(pair.guide, batch, sites, particles).without(site)
+        draws = draw_guide(program.guide, batch, sites, particles).without(site)
         values, log_q = draws.values, draws.log_q
     else:
         with one_line(), _Means():
-            trace = poutine.trace(pair.guide).get_trace(batch)
+            trace = poutine.trace(program.guide).get_trace(batch)
         values = {
             name: node["value"].reshape(
                 *[1] * (sites.nesting + 1 - len(node["fn"].batch_shape)), *node["value"].shape
@@ -195,7 +198,7 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
             for name, node in latent_sites(trace)
         }
     labels = [name for name in sites.labels if name == site or name not in sites.guided]
-    scores = score(pair.model, batch, values, labels, max(1, particles), sites.nesting)
+    scores = score(program.model, batch, values, labels, max(1, particles), sites.nesting)
     if not isinstance(scores, Scores):  # labels of plates within the rows have no joint tensor
         row = (scores.marginal() - log_q).reshape(-1, *[1] * (sites.nesting - 1), batch.count, 1)
         probs = (scores.probs(site).log() + row).logsumexp(0).softmax(-1)
