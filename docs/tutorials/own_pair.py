@@ -220,7 +220,7 @@ plt.show()
 
 # %%
 chains = inference.nuts(
-    pair, table.train, draws=150, warmup=150, max_tree_depth=4, init="prior", progress=False
+    pair, table.train, draws=100, warmup=100, max_tree_depth=4, init="prior", progress=False
 )
 az.summary(chains, var_names=["means"])
 
@@ -285,6 +285,6 @@ plt.show()
 # ## Where to go on
 #
 # - [Guides](../guides.md) lists the factors that a guide can be written with by hand.
-# - [Own pairs in tests](../repository/CONTRIBUTING.md) shows `PairContract`, which checks a pair
-#   like this one in a second.
+# - [Own pairs in tests](../../CONTRIBUTING.md) shows `PairContract`, which checks a pair like this
+#   one in a second.
 # - [AnnData, batches and counts](cells.py) does the same for cells, with a covariate.
