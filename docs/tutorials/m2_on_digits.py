@@ -30,7 +30,6 @@ from pathlib import Path
 
 import arviz as az
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 import ppl_models as zoo
@@ -259,17 +258,9 @@ plt.show()
 # the style that it has.*
 #
 # Lines differ less than columns. On pictures this small the class says most of what there is to
-# say, and the style is a matter of shades, as the standard deviations above have it. To see what
-# it does, it can be moved further than it is in any one row.
-
-# %%
-figure, ax = plt.subplots(figsize=(7, 3.4))
-plots.traversal(pair, idata, "z", row=2, dims=np.argsort(-style.std().to_numpy())[:4], ax=ax)
-plt.show()
-
-# %% [markdown]
-# *One picture, as each of four numbers of its style is moved over what all rows have: a line for
-# each number. The class stays.*
+# say, and the style is a matter of shades, as the standard deviations above have it. On larger
+# pictures the styles of a hand show: [the page of M2](../papers/m2.md) has the same picture of
+# MNIST.
 #
 # ## Keep it, and show it
 #
