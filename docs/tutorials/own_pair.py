@@ -48,15 +48,15 @@ rng = np.random.default_rng(0)
 VARIETIES = ["arabica", "liberica", "robusta"]
 MEASURED = ["length", "width", "thickness"]
 TRUE_MEANS = np.array([[10.2, 6.8, 4.0], [12.6, 9.2, 5.6], [8.6, 8.0, 5.0]])  # millimetres
-variety = rng.integers(0, 3, 260)
-size = rng.standard_normal(260)
-x = TRUE_MEANS[variety] + size[:, None] * [0.5, 0.4, 0.2] + rng.normal(0, 0.4, (260, 3))
+variety = rng.integers(0, 3, 340)
+size = rng.standard_normal(340)
+x = TRUE_MEANS[variety] + size[:, None] * [0.5, 0.4, 0.2] + rng.normal(0, 0.4, (340, 3))
 
 # %%
 beans = pd.DataFrame(x, columns=MEASURED)
 beans["variety"] = pd.Categorical.from_codes(variety, VARIETIES)
-beans["part"] = np.where(np.arange(260) < 160, "train", "test")
-told = (beans["part"] == "test") | (rng.random(260) < 0.2)
+beans["part"] = np.where(np.arange(340) < 240, "train", "test")
+told = (beans["part"] == "test") | (rng.random(340) < 0.2)
 beans["variety"] = beans["variety"].where(told)
 beans.head()
 
@@ -135,7 +135,7 @@ class Beans(Pair):
         rows = Batch({"x": TEXTBOOK}, observed={"x": 3, "variety": 1})  # a label in some rows
         self.guide = guides.Mixed(
             guides.Globals(self.model, rows),
-            guides.inverse(self.model, rows, hidden=config.hidden, see_globals=True),
+            guides.inverse(self.model, rows, hidden=config.hidden),
         )
 
     def model(self, batch: Batch) -> None:
@@ -165,7 +165,7 @@ inference.debug(pair, table)
 # ## The fit, and what it says
 #
 # Labels that are missing are summed out exactly, which is what `EnumeratedELBO` does;
-# `Classification` teaches the guide's label network by the names that are known. With 160 rows a
+# `Classification` teaches the guide's label network by the names that are known. With 240 rows a
 # step on all of them costs little.
 
 # %%
@@ -175,7 +175,7 @@ run = inference.fit(
     table,
     objective,
     steps=600,
-    batch_size=160,
+    batch_size=240,
     learning_rate=0.02,
     schedule="cosine(last=0.01)",
     progress=False,
@@ -220,7 +220,7 @@ plt.show()
 
 # %%
 chains = inference.nuts(
-    pair, table.train, draws=100, warmup=100, max_tree_depth=4, init="prior", progress=False
+    pair, table.train, draws=100, warmup=100, max_tree_depth=3, init="prior", progress=False
 )
 az.summary(chains, var_names=["means"])
 
