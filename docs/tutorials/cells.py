@@ -189,7 +189,7 @@ run = inference.fit(
     schedule="cosine(last=0.01)",
     progress=False,
 )
-print(run.check())
+run.check()
 
 # %% [markdown]
 # ## Names and codes go back
@@ -210,7 +210,7 @@ cells.obs.head()
 # standard deviations of the codes.
 
 # %%
-run.predict(cells).head()
+run.predict(cells).head().round(3)
 
 # %% [markdown]
 # Since the cells were simulated, we can look up how many of those that had no name got the right

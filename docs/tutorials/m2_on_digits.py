@@ -185,7 +185,7 @@ plt.show()
 # failed says what to try.
 
 # %%
-print(run.check(digits.test))
+run.check(digits.test)
 
 # %% [markdown]
 # One of these lines deserves a picture. The draws come from the guide and not from the posterior

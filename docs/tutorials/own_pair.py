@@ -183,7 +183,7 @@ run = inference.fit(
 print(f"{run.error(table.test, 'variety'):.1%} of the test beans get a wrong name")
 
 # %%
-print(run.check(table.test))
+run.check(table.test)
 
 # %% [markdown]
 # What all beans share has a posterior of its own. It can be laid beside the prior that went in,

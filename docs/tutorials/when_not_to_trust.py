@@ -63,7 +63,7 @@ plt.show()
 
 # %%
 verdict = collapsed.check(digits.test)
-print(verdict)
+verdict
 
 # %% [markdown]
 # Most lines are content, and rightly so. What each of them asks:
@@ -134,7 +134,7 @@ repaired = inference.fit(
 print(repaired.objective)
 
 # %%
-print(repaired.check(digits.test))
+repaired.check(digits.test)
 
 # %% [markdown]
 # The bound is now the one whose weight is 1, and the verdict is about the same model with other
