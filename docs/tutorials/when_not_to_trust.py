@@ -199,13 +199,14 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# *k-hat of the rows in which it was above the threshold, before and after each got parameters of
-# its own.*
+# *k-hat of these rows, told from new draws: of the guide, and after each got parameters of its
+# own.*
 #
-# Some of the fall is luck: k-hat is told from draws, and these rows were picked for having had a
-# large one. The bound says what was gained. Where it moves by a few hundredths of a nat, the guide
-# was as good as a Normal can be; where it moves by whole nats, the draws of the refined row are
-# the ones to use, and `inference.replaced` puts them into the posterior of all rows.
+# Do not read too much into a single dot. k-hat is told from draws, and of a good guide one row in
+# ten is above the threshold by chance; where the guide's dot is low this time, the row was one of
+# these. The bound says what was gained. Where it moves by a few hundredths of a nat, the guide was
+# as good as a Normal can be; where it moves by whole nats, the draws of the refined row are the
+# ones to use, and `inference.replaced` puts them into the posterior of all rows.
 #
 # Not every row can be mended so: a posterior of two humps stays beyond a Normal, however it is
 # fitted. For such rows there is `method="nuts"`, which is slow and needs no guide.
