@@ -20,6 +20,7 @@
 
 # %%
 from dataclasses import dataclass
+from functools import partial
 
 import arviz as az
 import matplotlib.pyplot as plt
@@ -28,6 +29,7 @@ import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.infer.autoguide import AutoNormal, init_to_mean
 from torch import nn
 
 import ppl_models as zoo
@@ -50,7 +52,7 @@ MEASURED = ["length", "width", "thickness"]
 TRUE_MEANS = np.array([[10.2, 6.8, 4.0], [12.6, 9.2, 5.6], [8.6, 8.0, 5.0]])  # millimetres
 variety = rng.integers(0, 3, 340)
 size = rng.standard_normal(340)
-x = TRUE_MEANS[variety] + size[:, None] * [0.5, 0.4, 0.2] + rng.normal(0, 0.4, (340, 3))
+x = TRUE_MEANS[variety] + size[:, None] * [0.7, 0.5, 0.4] + rng.normal(0, 0.25, (340, 3))
 
 # %%
 beans = pd.DataFrame(x, columns=MEASURED)
@@ -130,11 +132,11 @@ class Beans(Pair):
     def __init__(self, config: Settings) -> None:
         super().__init__(config)
         self.textbook = nn.Buffer(TEXTBOOK.clone())
-        self.effect = nn.Parameter(torch.full((config.measured,), 0.3))
-        self.log_noise = nn.Parameter(torch.tensor(-0.5))
+        self.effect = nn.Parameter(torch.full((config.measured,), 0.5))
+        self.log_noise = nn.Parameter(torch.tensor(-1.0))
         rows = Batch({"x": TEXTBOOK}, observed={"x": 3, "variety": 1})  # a label in some rows
         self.guide = guides.Mixed(
-            guides.Globals(self.model, rows),
+            guides.Globals(self.model, rows, partial(AutoNormal, init_loc_fn=init_to_mean)),
             guides.inverse(self.model, rows, hidden=config.hidden),
         )
 
