@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +15,8 @@ from ppl_models.data.factors.grid import FactorData
 from ppl_models.data.store.h5_store import is_stored
 from ppl_models.data.tables.supervision import repeat
 from ppl_models.data.tables.table import Dataset
+
+log = logging.getLogger(__name__)
 
 LOADERS = {
     "ball_in_boxes": "ppl_models.data.render.ball_in_boxes:load",
@@ -121,12 +123,27 @@ def loader(name: str | Path) -> Callable[..., Dataset]:
         ending = Path(name).suffix
         place = STORED if ending == ".h5" and is_stored(name) else FILES[ending]
         # Its recipe then leads to it from every folder.
-        return functools.partial(_function(place), os.path.abspath(name))
+        return _of_file(_function(place), os.path.abspath(name))
     if name not in LOADERS:
         raise ValueError(
             f"{unknown('data set', name, LOADERS)}, or the path of an {', '.join(FILES)} file"
         )
     return _function(LOADERS[name])
+
+
+def _of_file(reader: Callable[..., Dataset], path: str) -> Callable[..., Dataset]:
+    """A reader of one file: ``help`` and ``inspect.signature`` show its options."""
+    signature = inspect.signature(reader)
+    options = list(signature.parameters.values())[1:]
+
+    # Not functools.wraps, whose __wrapped__ stands for factors here.
+    def load(*args: Any, **options: Any) -> Dataset:
+        return reader(path, *args, **options)
+
+    load.__name__, load.__qualname__ = reader.__name__, reader.__qualname__
+    load.__module__, load.__doc__ = reader.__module__, reader.__doc__
+    load.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return load
 
 
 def sources(name: str | Path, **options: Any) -> list[Path]:
@@ -176,7 +193,10 @@ def load(name: str | Path, **options: Any) -> Dataset:
             raise ValueError(unknown(f"option of {name}", option, known))
     if isinstance(root := options.get("root"), str | Path):
         options["root"] = os.path.abspath(root)
-    return function(**native(options))
+    found: Dataset = function(**native(options))
+    sizes = (len(part) for part in (found.train, found.validation, found.test))
+    log.info("read %s: %d training, %d validation and %d test rows", name, *sizes)
+    return found
 
 
 def remake(recipe: Mapping[str, Any]) -> Dataset:

@@ -26,7 +26,7 @@ from ppl_models.guides.factors import (
 )
 from ppl_models.guides.inverse_graph import faithful_inverse
 from ppl_models.guides.supports import support_of
-from ppl_models.networks import Label, Scalar
+from ppl_models.networks import Entries, Label, Scalar
 from ppl_models.quiet import quiet
 from ppl_models.sample_sites import base_of, is_delta, is_local, is_masked, is_of_story
 
@@ -61,7 +61,8 @@ def inverse(
             is faithful with and without them, and then the other discrete sites, so that
             enumerated values stand before the draws that depend on them.
         see_globals: Give factors the sites outside the data plate that they depend on, for
-            use in :class:`Mixed`. Otherwise the guide holds globals and rows independent.
+            use in :class:`Mixed`; of a matrix, such as means of components, every entry.
+            Otherwise the guide holds globals and rows independent.
 
     Raises:
         ValueError: Naming the site that no factor fits or that no network can take.
@@ -277,6 +278,8 @@ def _input_size(name: str, batch: Batch, site: Any) -> int:
             f"site {name!r} holds integers of shape {tuple(value.shape)}, expected labels of a "
             "Categorical site, or floating values"
         )
+    if len(shape) > 1 and site is not None and not is_local(site):
+        return Entries(shape)
     if len(shape) > 1:
         raise ValueError(
             f"site {name!r} has event shape {tuple(shape)}, expected a vector or a number for "

@@ -204,6 +204,9 @@ if TYPE_CHECKING:
         null_intervention as null_intervention,
         reversibility as reversibility,
     )
+    from ppl_models.inference.posterior.component_order import (
+        relabelled as relabelled,
+    )
     from ppl_models.inference.posterior.prediction import (
         bound_per_row as bound_per_row,
         error as error,
@@ -267,6 +270,10 @@ if TYPE_CHECKING:
     from ppl_models.inference.training.active_learning import (
         active_learning as active_learning,
     )
+    from ppl_models.inference.training.curve_loggers import (
+        CSVLogger as CSVLogger,
+        TensorBoard as TensorBoard,
+    )
     from ppl_models.inference.training.fit import (
         fit as fit,
     )
@@ -280,6 +287,9 @@ if TYPE_CHECKING:
     from ppl_models.inference.training.run_folder import (
         RunFolderError as RunFolderError,
     )
+    from ppl_models.inference.training.stopping import (
+        StopTraining as StopTraining,
+    )
 
 _HOMES = {
     "Anneal": "objectives.schedule",
@@ -287,6 +297,7 @@ _HOMES = {
     "Balance": "objectives.margins",
     "BlurredError": "objectives.blurred_error",
     "Capacity": "objectives.kl_terms",
+    "CSVLogger": "training.curve_loggers",
     "CharacteristicELBO": "objectives.characteristic",
     "Check": "diagnostics.debug",
     "Classification": "objectives.classification",
@@ -339,11 +350,13 @@ _HOMES = {
     "SelfNormalisedELBO": "objectives.self_normalised",
     "Stage": "objectives.stage",
     "StopGradient": "objectives.stop_gradient",
+    "StopTraining": "training.stopping",
     "Stratified": "objectives.stratified",
     "Subsets": "objectives.subsets",
     "SupportScale": "objectives.code_terms.hausdorff_support",
     "SwappedLabels": "objectives.swapped_labels",
     "TMC": "objectives.tmc",
+    "TensorBoard": "training.curve_loggers",
     "TotalCorrelation": "objectives.code_terms.total_correlation",
     "Training": "objectives.stage",
     "UnhandledSite": "traces.sites",
@@ -404,6 +417,7 @@ _HOMES = {
     "predictors_of": "objectives.code_terms.predictors",
     "probe_accuracy": "diagnostics.density_checks",
     "refine": "sampling.refine",
+    "relabelled": "posterior.component_order",
     "replaced": "sampling.refine",
     "reversibility": "posterior.axioms",
     "sbc": "diagnostics.calibration",

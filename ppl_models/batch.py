@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_models import html_tables
 from ppl_models.sample_sites import DATA
 
 
@@ -84,6 +85,15 @@ class Batch(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         sites = ", ".join(f"{name} {tuple(v.shape)}" for name, v in self.items())
         return f"Batch({sites or 'nothing observed'}; {self.count} of {self.size} rows)"
+
+    def _repr_html_(self) -> str:
+        kinds = ((v, str(v.dtype).removeprefix("torch."), str(v.device)) for v in self.values())
+        shapes = ((" x ".join(map(str, v.shape)), *kind) for v, *kind in kinds)
+        rows = [(name, *shape) for name, shape in zip(self, shapes, strict=True)]
+        return html_tables.notebook(
+            f"Batch: {self.count:,} of {self.size:,} rows",
+            html_tables.table(("observed", "shape", "type", "device"), rows),
+        )
 
     @property
     def count(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from ppl_models.config import Config, check_seed, native, unknown
+from ppl_models.data.straight import is_straight, training_data
 from ppl_models.data.tables.class_frequencies import class_frequencies
 from ppl_models.data.tables.image_shapes import with_channels
 from ppl_models.data.tables.table import Dataset, Table
@@ -64,6 +65,7 @@ PAPERS: dict[str, str] = {
     "vlae": "ppl_models.hierarchical.vlae:VLAE",
     "ladder_vae": "ppl_models.hierarchical.ladder_vae:LadderVAE",
 }
+REPORT = "ppl_models.pages.report:of_run"  # what writes the page of a run
 
 PairClass = TypeVar("PairClass", bound=type[Pair])
 
@@ -167,6 +169,8 @@ def build(name: str, data: Sized | None = None, *, seed: int = 0, **settings: An
     """
     seed = check_seed(seed)
     cls = get(name)
+    if is_straight(data):
+        data = training_data(data, None, (*cls.card.labels, *cls.card.covariates))
     fields = {f.name: f for f in dataclasses.fields(cls.Config)}
     for key in settings:
         if key not in fields:

@@ -63,6 +63,21 @@ class Scalar(int):
         return ()
 
 
+class Entries(int):
+    """Declares an input as all entries of a matrix or larger array: ``Entries((K, D))``."""
+
+    shape: tuple[int, ...]
+
+    def __new__(cls, shape: Sequence[int]) -> Entries:  # noqa: D102
+        size = super().__new__(cls, math.prod(shape))
+        size.shape = tuple(shape)
+        return size
+
+    def __getnewargs__(self) -> tuple[tuple[int, ...]]:  # type: ignore[override]
+        """The shape, for a copy."""
+        return (self.shape,)
+
+
 class SumLinear(nn.Module):
     r"""A linear layer over several inputs: :math:`b + \sum_i W_i v_i`.
 
@@ -73,9 +88,9 @@ class SumLinear(nn.Module):
 
     Args:
         given: Size by input name; a plain integer is the size of a vector's last dimension,
-            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension. A name
-            that ends in a question mark may be left out of a call: its product is then 0, and
-            so is the vector that marks it as there.
+            ``Label(C)`` an integer label, ``Scalar()`` a number without event dimension,
+            ``Entries((K, D))`` all entries of a matrix. A name that ends in a question mark may be
+            left out of a call: its product is then 0, and so is the vector that marks it as there.
         units: Size of the output.
     """
 
@@ -122,6 +137,8 @@ class SumLinear(nn.Module):
             else:
                 if isinstance(size, Scalar):
                     value = value.unsqueeze(-1)
+                elif isinstance(size, Entries):
+                    value = value.flatten(-len(size.shape))
                 # The bias rides on the first product, which saves a pass over the sum.
                 try:
                     part = F.linear(value, weight, bias)

@@ -18,7 +18,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from ppl_models import counterfactuals, interventions
+from ppl_models import counterfactuals, interventions, pair_html
 from ppl_models.batch import Batch
 from ppl_models.config import Config as Settings, unknown
 from ppl_models.covariates import NothingSaid
@@ -45,7 +45,7 @@ class Card:
         title: Title of the paper.
         authors: Authors, as printed.
         year: Year of publication.
-        arxiv: arXiv number, a DOI, or ``openreview:NUMBER``.
+        arxiv: arXiv number, a DOI, or ``openreview:NUMBER``; empty of a story without a paper.
         task: The idea in a few words.
         data: Meaning of each site that comes from the data, by site name.
         latents: Meaning of each latent site, by site name.
@@ -73,10 +73,10 @@ class Card:
     title: str
     authors: str
     year: int
-    arxiv: str
-    task: str
-    data: Mapping[str, str]
-    latents: Mapping[str, str]
+    arxiv: str = ""
+    task: str = ""
+    data: Mapping[str, str] = field(default_factory=dict)
+    latents: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ("elbo",)
     departs: tuple[str, ...] = ()
@@ -133,6 +133,7 @@ class Pair(nn.Module):
             and not in a batch for each combination.
         guide: The variational family, called with a batch.
         schema: What it was fitted on; every table that it is asked about is brought to it.
+        fitted: Whether a training has moved its weights: another goes on from them.
     """
 
     Config: ClassVar[type[Settings]]
@@ -141,7 +142,9 @@ class Pair(nn.Module):
     supports: Mapping[str, tuple[Constraint, str]] = MappingProxyType({})
     card: Card  # of the class; an instance whose sites depend on its config has its own
     may_lack: tuple[str, ...] = ()
+    fitted: bool = False
     guide: Any
+    _repr_html_ = pair_html.of_pair
 
     def __init__(self, config: Settings) -> None:
         super().__init__()

@@ -104,6 +104,19 @@ def load_file(
         return from_cells(cells, layer, counts, str(path), given, library)
 
 
+def obs_columns(path: str) -> tuple[str, ...]:
+    """Names of the columns of ``obs`` of an h5ad file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, naming it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected an h5ad file")
+    with reading(Path(path), "an h5ad file of AnnData"), opened(path) as file:
+        return tuple(columns_of(file))
+
+
 def _asked(file: h5py.File, label: str | Sequence[str], names: list[str]) -> list[str]:
     # A column's own name may have commas.
     return [label] if isinstance(label, str) and label in columns_of(file) else names

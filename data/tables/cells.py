@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,11 @@ def from_anndata(
         splits=take("splits", _column(adata, known, part[0])) if part else None,
         covariates={name: take(name, _column(adata, known, name)) for name in fixed},
     )
-    return from_cells(cells, layer, counts, "", options, library)
+    made = from_cells(cells, layer, counts, "", options, library)
+    # What other cells are read by, too.
+    how = {"layer": layer, "counts": counts, **({"library": library} if library else {})}
+    recipe = {**made.recipe, "options": {**made.recipe["options"], **how}}
+    return replace(made, recipe=recipe)
 
 
 def from_cells(

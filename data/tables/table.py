@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_models.batch import Batch
 from ppl_models.config import unknown
+from ppl_models.data.tables import notebook
 from ppl_models.data.tables.lazy_column import Values, is_lazy
 from ppl_models.data.tables.names import check_columns, twice_in
 from ppl_models.data.tables.positions import positions
@@ -167,6 +168,9 @@ class Table:
             seen = f", in {self.counts[site]} rows" if site in self.observed else ""
             parts.append(f"{site} ({kind}{seen})")
         return f"Table({self.name}: {len(self)} rows of {', '.join(parts) or 'nothing'})"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_table(self)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -361,6 +365,9 @@ class Dataset:
                 rows = ", ".join(f"{n} of {len(p)}" for n, p in zip(counts, parts, strict=True))
                 lines.append(f"  rows with a label {site}: {rows}")
         return "\n".join(lines) + ")"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_dataset(self)
 
     @property
     def sizes(self) -> dict[str, int]:

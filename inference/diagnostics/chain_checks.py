@@ -11,7 +11,7 @@ not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import arviz as az
 import numpy as np
@@ -63,18 +63,43 @@ def _agreement(posterior: xr.Dataset) -> list[Finding]:
     fact = f"the largest R-hat is {largest:.3f}, of {where} (at most {RHAT:g})"
     passed = largest <= RHAT
     check = Finding("R-hat", passed, fact, "more draws and more warmup", name, largest, RHAT)
-    if name and not passed and (ordered := _ordered(posterior[name])) is not None:
+    return [check] if passed else [check, *_switching(posterior, found)]
+
+
+def _switching(posterior: xr.Dataset, found: Mapping[str, xr.DataArray]) -> Iterator[Finding]:
+    """The first variable whose chains agree once its components stand in one order, if any.
+
+    Those that all rows share come first: by them, components can be put in order.
+    """
+    high = {name: float(values.max()) for name, values in found.items()}
+    high = {name: value for name, value in high.items() if value > RHAT}
+    for name in sorted(high, key=lambda name: ("datum" in posterior[name].dims, -high[name])):
+        if (ordered := _ordered(posterior[name])) is None:
+            continue
         dim, left = ordered
-        switching = Finding(
+        yield Finding(
             "label switching", False,
             f"the chains have the components of {name} along {dim} in different orders: R-hat "
-            f"{largest:.3f}, put in one order {left:.3f} (at most {RHAT:g})",
-            f"order the components in the model (an ordered constraint on {name}), fix one of "
-            "them by labelled rows, or ask only of what no order changes",
-            name, largest, RHAT,
+            f"{high[name]:.3f}, put in one order {left:.3f} (at most {RHAT:g})",
+            f"{_way_out(posterior[name], name, dim)}order the components in the model (an ordered "
+            f"constraint on {name}), fix one of them by labelled rows, or ask only of what no "
+            "order changes",
+            name, high[name], RHAT,
         )  # fmt: skip
-        return [check, switching]
-    return [check]
+        return
+
+
+def _way_out(values: xr.DataArray, name: str, dim: str) -> str:
+    """The call that puts components in order, where the variable can tell one."""
+    own = [str(d) for d in values.dims if d not in ("chain", "draw")]
+    if "datum" in own:
+        return ""
+    call = f'idata, by="{name}"'
+    if len(own) > 1:
+        places = ", ".join("0" * (len(own) - 1))
+        call += f", coordinate={places if len(own) == 2 else f'({places})'}"
+    call += f', components="{dim}"' if own[0] != dim else ""
+    return f"inference.relabelled({call}), "
 
 
 def _effective(posterior: xr.Dataset, chains: int) -> Finding:

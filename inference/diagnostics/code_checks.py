@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.inference.diagnostics.finding import Finding
+from ppl_models.inference.posterior.groups import log_likelihood
 
 ACTIVE = 0.01
 ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted
@@ -75,18 +76,15 @@ def _in_use(posterior: xr.Dataset) -> Iterator[tuple[str, int, int]]:
 
 
 def _heard(groups: Mapping[str, xr.Dataset]) -> Iterator[Finding]:
-    likelihood = groups.get("log_likelihood", xr.Dataset())
-    drawn = [
-        values for values in likelihood.data_vars.values()
-        if set(values.dims) == {"chain", "draw", "datum"} and values.sizes["draw"] > 1
-    ]  # fmt: skip
-    if not drawn or drawn[0].sizes["datum"] < ACTIVE_ROWS[0]:
+    total = log_likelihood(groups)
+    if total is None or set(total.dims) != {"chain", "draw", "datum"}:
         return
-    total = _some(drawn[0]).astype(float)
-    for values in drawn[1:]:
-        total = total + _some(values)
+    if total.sizes["draw"] < 2 or total.sizes["datum"] < ACTIVE_ROWS[0]:
+        return
+    total = _some(total).astype(float)
     deviation = float(total.std("draw", ddof=1).mean("chain").median())
-    names = ", ".join(map(str, likelihood.data_vars))
+    sites = groups.get("log_likelihood_by_site", groups["log_likelihood"])
+    names = ", ".join(map(str, sites.data_vars))
     yield Finding(
         "decoder", deviation >= HEARD,
         f"log p({names} | codes) of the median row changes by {deviation:.2g} nats from draw to "

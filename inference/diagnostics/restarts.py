@@ -208,8 +208,8 @@ def _block(
     probs = {**q.probs, **{name: scores.probs(name).mean(0) for name in own}}
     values |= {n: sites.latents[n].values()[place] for n, place in scores.draw().items()}
     codes = {name: value for name, value in values.items() if name not in sites.labels}
-    summed = score(pair.model, batch, codes, sites.labels, draws).log_likelihood()
-    told = {f"log p({name})": value for name, value in summed.items()}
+    summed = score(pair.model, batch, codes, sites.labels, draws)
+    told = {f"log p({name})": summed.log_likelihood((name,)) for name in summed.data}
     with Many(draws):
         trace = poutine.trace(poutine.condition(pair.model, data=values)).get_trace(batch)
     for name, node in random_sites(trace):

@@ -23,7 +23,7 @@ import numpy as np
 
 from ppl_models.config import unknown
 from ppl_models.inference.diagnostics.calibration import BINS
-from ppl_models.inference.posterior.groups import Array, groups_of
+from ppl_models.inference.posterior.groups import Array, groups_of, log_likelihood
 from ppl_models.inference.posterior.pareto import smoothed
 
 
@@ -153,10 +153,8 @@ def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     (``az.loo(..., reff=1)``).
     """
     groups = groups_of(idata)
-    if "log_likelihood" not in groups:
-        return None
-    total = groups["log_likelihood"].to_dataarray("site").sum("site")
-    if not {"datum", "chain", "draw"} <= set(total.dims):
+    total = log_likelihood(groups)
+    if total is None or not {"datum", "chain", "draw"} <= set(total.dims):
         return None
     log_p = total.stack(sample=("chain", "draw")).transpose("sample", "datum")
     ratios = -log_p.values.astype(float)

@@ -42,7 +42,11 @@ def training_checks(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) 
 
 
 def _plan(attrs: Mapping[Any, Any]) -> list[Finding]:
-    """Whether all steps were taken; runs that stopped by their validation rows are finished."""
+    """Whether all steps were taken that were wanted.
+
+    Runs that stopped by their validation rows are finished; who stops one by a callback wants no
+    more steps.
+    """
     status, steps = attrs.get("training_status"), np.atleast_1d(attrs.get("training_steps", ()))
     if status is None or steps.shape != (2,) or steps.dtype.kind not in "iu":
         return []
@@ -50,8 +54,8 @@ def _plan(attrs: Mapping[Any, Any]) -> list[Finding]:
     of = f"{taken} of {planned} planned steps" if planned else f"{taken} steps"
     return [
         Finding(
-            "plan", status == "finished",
-            f"training is {status} after {of} (expected finished)",
+            "plan", status in ("finished", "stopped"),
+            f"training is {status} after {of} (expected finished or stopped)",
             "go on with it: --resume, or fit(..., resume=True)", figure=taken, limit=planned,
         )
     ]  # fmt: skip

@@ -17,6 +17,7 @@ import arviz as az
 import numpy as np
 import xarray as xr
 
+from ppl_models import html_tables
 from ppl_models.inference.diagnostics.chain_checks import chain_checks
 from ppl_models.inference.diagnostics.code_checks import code_checks
 from ppl_models.inference.diagnostics.counterfactual_checks import (
@@ -61,6 +62,16 @@ class Verdict:
     def __str__(self) -> str:
         lines = [f"{_mark(f)}  {f.sentence}" for f in self.findings]
         return "\n".join([*lines, "trusted" if self.ok else "not to be trusted"])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        rows = [(_mark(found).strip(), found.name, found.sentence) for found in self.findings]
+        return html_tables.notebook(
+            "trusted" if self.ok else "not to be trusted",
+            html_tables.table(("", "check", "what it found"), rows),
+        )
 
 
 def _mark(finding: Finding) -> str:

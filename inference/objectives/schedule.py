@@ -19,8 +19,7 @@ DECAY = 5.0  # time constants that an exponential change takes in all
 class Progress(float):
     """The share of a stage's steps that is done, a number in [0, 1], and how many these are.
 
-    Args:
-        share: The share.
+    Attributes:
         steps: How many steps are done.
     """
 

@@ -13,6 +13,7 @@ from torch import nn
 from ppl_models.batch import Batch
 from ppl_models.config import Config, names, native, native_entry, setting, unknown, whole
 from ppl_models.inference.objectives.base import Objective, check_choice
+from ppl_models.inference.objectives.habits import ours
 from ppl_models.inference.objectives.learning_rate import learning_rate_factor
 from ppl_models.inference.objectives.schedule import Progress, check_range
 from ppl_models.inference.traces.sites import Program
@@ -34,7 +35,9 @@ class Training(Config):
         0, "rows per step of each kind with labels, on top; 0 for their share", minimum=0
     )
     optimiser: str = setting(
-        "adam", "of torch.optim, with options: 'sgd(momentum=0.9)'", added=True
+        "adam",
+        "of torch.optim, with options: 'sgd(momentum=0.9)', 'adamw(weight_decay=0.05)'",
+        added=True,
     )
     learning_rate: float = setting(1e-3, "of the optimiser", minimum=0)
     schedule: str = setting(
@@ -47,7 +50,10 @@ class Training(Config):
         0, "steps in which the learning rate grows from 0", minimum=0, added=True
     )
     clip_norm: float = setting(
-        0.0, "largest norm of the gradient of the loss per row; 0 for any", minimum=0, added=True
+        0.0,
+        "clips the gradient of the loss per row to this norm; 0 for no clipping",
+        minimum=0,
+        added=True,
     )
     beta1: float = setting(0.9, "decay of Adam's mean", minimum=0)
     beta2: float = setting(0.999, "decay of Adam's square", minimum=0)
@@ -59,7 +65,9 @@ class Training(Config):
         "full", "of the networks; densities keep the full one", choices=("full", "bf16")
     )
     patience: int = setting(
-        0, "epochs without a better validation loss before stopping; 0 never stops", minimum=0
+        0,
+        "early stopping: epochs without a better validation loss before it; 0 never stops",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
@@ -155,6 +163,8 @@ def with_training(stages: tuple[Stage, ...], overrides: Mapping[str, Any]) -> tu
     changed = []
     for key, value in overrides.items():
         if key not in known:
+            if name := ours(key):
+                raise ValueError(f"fit has no option {key!r}; it is {name}")
             raise ValueError(unknown("training option", key, known))
         if isinstance(value, tuple | list) and len(value) not in (1, len(stages)):
             raise ValueError(

@@ -5,7 +5,7 @@ Shapes: E one dimension per enumerated label, S draws, B rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -189,8 +189,13 @@ class Scored(Protocol):
         """See the class."""
         ...
 
-    def log_likelihood(self) -> dict[str, Tensor]:
-        """Of each observed site ``(S, B)``, labels summed out."""
+    @property
+    def data(self) -> Sequence[str]:
+        """Names of the observed sites."""
+        ...
+
+    def log_likelihood(self, sites: Collection[str]) -> Tensor:
+        """Of some observed sites together, given all other ``(S, B)``, labels summed out."""
         ...
 
     def marginal(self) -> Tensor:
@@ -210,6 +215,9 @@ class Scored(Protocol):
         ...
 
 
+TOGETHER = "data"  # name of the log-likelihood of several data sites
+
+
 @dataclass
 class Scores:
     """The model's log joint density at given draws, for every value of some labels.
@@ -226,20 +234,15 @@ class Scores:
     logs: dict[str, Tensor]
     data: tuple[str, ...]
 
-    def log_likelihood(self) -> dict[str, Tensor]:
-        """Of each observed site ``(S, B)``, labels summed out.
+    def log_likelihood(self, sites: Collection[str]) -> Tensor:
+        """Of some observed sites together, given all other ``(S, B)``, labels summed out.
 
-        It is log sum_y p(all) - log sum_y p(all but the site).
+        It is log sum_y p(all) - log sum_y p(all but these sites).
         """
-        found = {}
-        for name in self.data:
-            if self.labels:
-                rest = _add({n: v for n, v in self.logs.items() if n != name})
-                rest = rest.expand(self.log_joint.shape)
-                found[name] = self.marginal() - _sum_out(rest)
-            else:
-                found[name] = self.logs[name].expand(self.log_joint.shape)
-        return found
+        if not self.labels:
+            return _add({n: self.logs[n] for n in sites}).expand(self.log_joint.shape)
+        rest = _add({n: v for n, v in self.logs.items() if n not in sites})
+        return self.marginal() - _sum_out(rest.expand(self.log_joint.shape))
 
     def marginal(self) -> Tensor:
         """Log density with the labels summed out ``(S, B)``."""
@@ -332,6 +335,22 @@ def _log_prob(fn: Any, value: Tensor) -> Tensor:
 def _over_plates(value: Tensor, nesting: int) -> Tensor:
     """``(S, P, B)`` with plates within the row summed: ``(S, B)``."""
     return value.sum(tuple(range(-nesting, -1))) if nesting > 1 else value
+
+
+def log_likelihoods(scores: Scored) -> dict[str, dict[str, Tensor]]:
+    """Log-likelihoods ``(S, B)`` by group: one of all data of a row, and where several, of each.
+
+    ``log_likelihood`` holds one variable, as ``az.loo`` and ``az.compare`` expect it: that of the
+    data site, or of all together under the name ``data``. Each by itself, given the others, is in
+    ``log_likelihood_by_site``.
+    """
+    every = tuple(scores.data)
+    if len(every) < 2:
+        return {"log_likelihood": {name: scores.log_likelihood(every) for name in every}}
+    return {
+        "log_likelihood": {TOGETHER: scores.log_likelihood(every)},
+        "log_likelihood_by_site": {name: scores.log_likelihood((name,)) for name in every},
+    }
 
 
 def _add(logs: Mapping[str, Tensor]) -> Tensor:

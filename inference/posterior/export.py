@@ -126,7 +126,9 @@ def posterior(
           :meth:`ppl_models.Pair.structure` gives.
         - ``sample_stats``: ``log_p``, ``log_q``, ``log_weight`` of the draws, per row, given
           what all rows share, whose own densities are ``log_p_outside``, ``log_q_outside``.
-        - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out.
+        - ``log_likelihood``: log p(x | z) of each draw, missing labels summed out; of several
+          data sites one variable, ``data``, that of all together, as ``az.loo`` expects it.
+        - ``log_likelihood_by_site``: where there are several, that of each given the others.
         - ``posterior_predictive``: data sites drawn anew given each draw.
         - ``counterfactual``: over a dimension ``intervention`` as well, the sites that any of the
           interventions sets or moves, as they would have been, abducted at each draw of the

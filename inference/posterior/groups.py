@@ -33,8 +33,8 @@ SAMPLE = ("chain", "draw")
 ROWS = "datum"
 # Groups that hold only the rows whose draws are kept.
 DRAWN = (
-    "posterior", "sample_stats", "log_likelihood", "posterior_predictive", "observed_data",
-    "counterfactual",
+    "posterior", "sample_stats", "log_likelihood", "log_likelihood_by_site",
+    "posterior_predictive", "observed_data", "counterfactual",
 )  # fmt: skip
 ARVIZ = int(version("arviz").split(".")[0])
 
@@ -257,6 +257,18 @@ def groups_of(idata: az.InferenceData | xr.DataTree) -> dict[str, xr.Dataset]:
     if isinstance(idata, xr.DataTree):
         return {str(name): node.to_dataset() for name, node in idata.children.items()}
     return {name: idata[name] for name in idata.groups()}
+
+
+def log_likelihood(groups: Mapping[str, xr.Dataset]) -> xr.DataArray | None:
+    """Log-likelihood of all data of each draw and row, None where there is none.
+
+    Files of earlier versions have a variable for each data site, which are added up.
+    """
+    found = groups.get("log_likelihood", xr.Dataset())
+    parts = [found[name] for name in found.data_vars]
+    if len({part.dims for part in parts}) != 1:
+        return None
+    return sum(parts[1:], parts[0])
 
 
 def with_groups(idata: az.InferenceData, **changed: xr.Dataset) -> az.InferenceData:

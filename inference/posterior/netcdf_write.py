@@ -11,7 +11,7 @@ from typing import Any
 import h5netcdf
 import h5py
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import xarray as xr
 
 from ppl_models.data.store import checked_h5

@@ -7,7 +7,7 @@ per enumerated label, S draws, P plates within the rows, B rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,16 +53,12 @@ class Plated:
         """The enumerated labels."""
         return tuple(label.name for label in self.summed.values())
 
-    def log_likelihood(self) -> dict[str, Tensor]:
-        """Of each observed site ``(S, B)``, labels summed out and plates added up."""
-        found, whole = {}, self.marginal()
-        for name in self.data:
-            rest = [term for term in self.terms if term.name != name]
-            if self.summed:
-                found[name] = whole - self._total(rest)
-            else:
-                found[name] = self._total([t for t in self.terms if t.name == name])
-        return found
+    def log_likelihood(self, sites: Collection[str]) -> Tensor:
+        """Of some observed sites together ``(S, B)``, labels summed out and plates added up."""
+        if not self.summed:
+            return self._total([term for term in self.terms if term.name in sites])
+        rest = [term for term in self.terms if term.name not in sites]
+        return self.marginal() - self._total(rest)
 
     def marginal(self) -> Tensor:
         """Log density with the labels summed out ``(S, B)``."""

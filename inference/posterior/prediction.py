@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pyro import poutine
@@ -30,8 +30,17 @@ from ppl_models.sample_sites import Refused, is_plate, one_line
 ROWS = 500  # rows evaluated at a time
 
 
+class Fitted(Protocol):
+    """What has a pair, such as a run."""
+
+    @property
+    def pair(self) -> Pair:
+        """The pair."""
+        ...
+
+
 def label_probabilities(
-    pair: Pair,
+    pair: Pair | Fitted,
     table: Table,
     site: str = "y",
     particles: int = 0,
@@ -42,9 +51,9 @@ def label_probabilities(
     """Probabilities of a label given the data sites, for every row, other labels summed out.
 
     Args:
-        pair: The pair.
+        pair: The pair, or a run of it.
         table: The rows; their labels are not looked at.
-        site: The label site.
+        site: The label site; a pair's only label, whatever its name, where this is left out.
         particles: 0 asks the guide, q(y | x): labels that y is given are summed out, continuous
             sites take their mean. A number K asks the model instead: softmax over y of log 1/K
             sum_k w_{y,k}, the posterior that K weighted draws per label imply (for a fully
@@ -66,6 +75,7 @@ def label_probabilities(
         ValueError: If a site of the guide that should take its mean has none, there is no such
             label, or draws are to be shared and there are none.
     """
+    pair, site = _pair_and_label(pair, site)
     if shared and particles < 1:
         raise ValueError(f"shared draws need particles of at least 1, got {particles}")
     (draws,) = at_least(draws=(draws, 0))
@@ -84,6 +94,14 @@ def label_probabilities(
     else:
         how = _from_draws_per_label if particles else _from_the_guide
     return by_rows(pair, seen, lambda batch: how(pair, batch, site, particles), seed)
+
+
+def _pair_and_label(pair: Pair | Fitted, site: str) -> tuple[Pair, str]:
+    """The pair, and the label that is meant: its only one where there is none of name y."""
+    pair = pair if isinstance(pair, Pair) else pair.pair
+    labels = pair.card.labels
+    only = site == "y" and len(labels) == 1 and site not in pair.card.latents
+    return pair, labels[0] if only else site
 
 
 def guide_probabilities(pair: Pair, batch: Batch, site: str) -> Tensor:
@@ -187,7 +205,7 @@ def _from_shared_draws(pair: Pair, batch: Batch, site: str, particles: int) -> T
 
 
 def error(
-    pair: Pair,
+    pair: Pair | Fitted,
     table: Table,
     site: str = "y",
     particles: int = 0,
@@ -197,28 +215,33 @@ def error(
     """Share of the rows with a known label whose most probable label is another.
 
     Args:
-        pair: The pair.
+        pair: The pair, or a run of it.
         table: The rows; those in which the label is hidden are left out (``table.counts`` says
             how many are not).
-        site: The label site.
+        site: The label site, as of :func:`label_probabilities`.
         particles: As of :func:`label_probabilities`.
         seed: Seed of draws.
         draws: As of :func:`label_probabilities`; the number of an export is that of its draws.
 
     Raises:
-        ValueError: If no row of the table has the label.
+        ValueError: If there is no such label, no row of the table has it, or it is a number.
     """
     table.check_rows()
+    pair, site = _pair_and_label(pair, site)
+    if site not in pair.card.labels and site not in table.sites:
+        raise ValueError(unknown(f"label of {pair.card.name}", site, pair.card.labels))
     if not table.counts.get(site):
         raise ValueError(f"{table.name} has no row with a label {site!r} to compare with")
     known = as_fitted(pair, table).where_observed(site)
+    if known.sites[site][:].is_floating_point():
+        raise ValueError(f"label {site!r} is a number, which has no share of wrong classes")
     probs = label_probabilities(pair, known, site, particles, seed, draws=draws)
     labels = known.sites[site][:].to(probs.device)
     return float((probs.argmax(-1) != labels).double().mean())
 
 
 def errors(
-    pair: Pair, table: Table, particles: int = 0, seed: int = 0, draws: int = 0
+    pair: Pair | Fitted, table: Table, particles: int = 0, seed: int = 0, draws: int = 0
 ) -> dict[str, float]:
     """The :func:`error` of each of the pair's labels that some row of a table has.
 
@@ -226,7 +249,7 @@ def errors(
     which it is known.
 
     Args:
-        pair: The pair.
+        pair: The pair, or a run of it.
         table: The rows.
         particles: As of :func:`label_probabilities`.
         seed: Seed of draws.
@@ -235,6 +258,7 @@ def errors(
     Returns:
         By label, in the card's order.
     """
+    pair, _ = _pair_and_label(pair, "y")
     # A label that is a number, such as the light of a face, has no share of wrong classes.
     labels = [s for s in pair.card.labels if table.counts.get(s) and s in table.classes]
     return {site: error(pair, table, site, particles, seed, draws) for site in labels}

@@ -21,6 +21,7 @@ from ppl_models.inference.posterior.draws import (
     draw_data,
     draw_guide,
     guide_parameters,
+    log_likelihoods,
     score,
 )
 from ppl_models.inference.posterior.groups import (
@@ -110,6 +111,8 @@ class Rows:
             kept["counterfactual"] = min(draws, PREDICTIVE_CELLS // max(1, drawn * cells))
         if reason := no_evidence(pair, few):
             kept |= {"log_likelihood": 0, "sample_stats": 0}
+        if len(sites.data) > 1:
+            kept["log_likelihood_by_site"] = kept["log_likelihood"]
         asked = {name: read for name, read in (oracle or {}).items() if name in pair.may_lack}
         return cls(pair, sites, outside, draws, kept, reason, worlds, asked)
 
@@ -219,8 +222,9 @@ class Rows:
         for name, site in sites.latents.items():
             stored = site.by_row(places[name]) if name in places else site.stored(q.values[name])
             parts.put("posterior", name, stored)
-        for name, value in scores.log_likelihood().items():
-            parts.put("log_likelihood", name, value)
+        for group, found in log_likelihoods(scores).items():
+            for name, value in found.items():
+                parts.put(group, name, value)
         values = dict(q.values)
         for name in set(places) - set(values):
             values[name] = sites.latents[name].values()[places[name]]

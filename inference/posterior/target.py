@@ -20,7 +20,7 @@ from torch.distributions import Transform, biject_to
 
 from ppl_models.batch import Batch
 from ppl_models.data.tables.table import Table
-from ppl_models.inference.posterior.draws import Scored, score
+from ppl_models.inference.posterior.draws import Scored, log_likelihoods, score
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
     Array,
@@ -40,9 +40,6 @@ from ppl_models.inference.posterior.rows import (
 from ppl_models.inference.traces.sites import family, latent_sites
 from ppl_models.pair import Pair
 from ppl_models.sample_sites import is_local, there
-
-STARTS = 100  # random starts tried before giving up
-RADIUS = 2.0  # of the cube they are drawn from, on the real line
 
 Values = Mapping[str, Tensor]
 
@@ -131,32 +128,10 @@ class Target:
         """With a dimension for draws in the rows' sites."""
         return {n: v if n in self.outside else v.unsqueeze(0) for n, v in values.items()}
 
-    def start(self) -> dict[str, Tensor]:
-        """Uniform numbers on the real line at which density and gradient are finite.
-
-        Raises:
-            ValueError: If there are none among 100 tries.
-        """
-        like = self.pair.like()
-        for _ in range(STARTS):
-            free = {
-                name: like.new_empty(shape).uniform_(-RADIUS, RADIUS).requires_grad_()
-                for name, shape in self.shapes.items()
-            }
-            value = self.joint(free)
-            slopes = torch.autograd.grad(value, list(free.values()), allow_unused=True)
-            known = [slope for slope in slopes if slope is not None]
-            if all(bool(part.isfinite().all()) for part in (value, *known)):
-                return {name: number.detach() for name, number in free.items()}
-        raise ValueError(
-            f"{self.pair.card.name} has no finite log density at {STARTS} random starts of "
-            f"{sorted(self.shapes)}; look at inference.debug(pair, batch)"
-        )
-
     def posterior(
         self, values: Values, chains: int, mode: bool = False
-    ) -> tuple[Variables, Variables, Tensor]:
-        """Draws as variables of ``posterior`` and ``log_likelihood``.
+    ) -> tuple[dict[str, Variables], Tensor]:
+        """Draws as groups of variables, ``posterior`` and those of the log-likelihoods.
 
         Args:
             values: All draws, chain after chain: ``(S, P, B, *event)`` for sites of a row,
@@ -165,10 +140,10 @@ class Target:
             mode: Labels take their most probable values; otherwise they are drawn.
 
         Returns:
-            Latent sites, labels as integers and with their probabilities given the draw;
-            log-likelihoods with labels summed out; and the rows' log densities ``(S, B)``.
+            By group: latent sites, labels as integers and with their probabilities given the
+            draw; log-likelihoods with labels summed out. And the rows' log densities ``(S, B)``.
         """
-        scored = self._in_parts(values, mode)
+        scored, likelihoods = self._in_parts(values, mode)
         dims = (*SAMPLE, "datum")
         there = elements_there(self.pair.model, self.batch, self.sites)
 
@@ -188,14 +163,20 @@ class Target:
             found[label] = (of, split(site.by_row(scored[label]), kept))
             probs = split(site.by_row(scored[f"{label}_probs"], 1), kept, 1)
             found[f"{label}_probs"] = ((*of, f"{label}_class"), probs)
-        likelihood: Variables = {n: (dims, split(scored[f"log {n}"])) for n in self.sites.data}
-        return found, likelihood, scored["log density"]
+        groups: dict[str, Variables] = {"posterior": found}
+        for (group, name), value in likelihoods.items():
+            groups.setdefault(group, {})[name] = (dims, split(value))
+        return groups, scored["log density"]
 
-    def _in_parts(self, values: Values, mode: bool) -> dict[str, Tensor]:
+    def _in_parts(
+        self, values: Values, mode: bool
+    ) -> tuple[dict[str, Tensor], dict[tuple[str, str], Tensor]]:
+        """By name: labels, their probabilities and log densities; by group and name, the rest."""
         total = len(next(iter(values.values())))
         step = self.sites.draws_at_a_time(self.pair, self.batch.count, self.sites.labels)
         step = 1 if self.outside else step
         found: dict[str, list[Tensor]] = {}
+        likelihoods: dict[tuple[str, str], list[Tensor]] = {}
         for first in range(0, total, step):
             count = min(step, total - first)
             part = {
@@ -208,10 +189,12 @@ class Target:
             for label in probs:
                 found.setdefault(label, []).append(drawn[label])
                 found.setdefault(f"{label}_probs", []).append(probs[label])
-            for name, value in scores.log_likelihood().items():
-                found.setdefault(f"log {name}", []).append(value)
+            for group, told in log_likelihoods(scores).items():
+                for name, value in told.items():
+                    likelihoods.setdefault((group, name), []).append(value)
             found.setdefault("log density", []).append(scores.marginal())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+        whole = {name: torch.cat(parts) for name, parts in found.items()}
+        return whole, {place: torch.cat(parts) for place, parts in likelihoods.items()}
 
 
 def target(

@@ -118,7 +118,7 @@ def _mode(found: Target, starts: int, iterations: int, tolerance: float) -> dict
     _warn(found, end, iterations)
     mode = found.constrained(problem.free(end.place))
     with torch.no_grad():
-        posterior, likelihood, _ = found.posterior(
+        groups, _ = found.posterior(
             {name: value.unsqueeze(0) for name, value in mode.items()}, 1, mode=True
         )
     dims = SAMPLE if found.outside else (*SAMPLE, "datum")
@@ -126,7 +126,7 @@ def _mode(found: Target, starts: int, iterations: int, tolerance: float) -> dict
         name: (dims, host(value).reshape((1,) * len(SAMPLE) + value.shape[: len(dims) - 2]))
         for name, value in (("lp", -end.value), ("gradient", end.slope))
     }
-    return {"posterior": posterior, "sample_stats": stats, "log_likelihood": likelihood}
+    return {**groups, "sample_stats": stats}
 
 
 class _Problem:

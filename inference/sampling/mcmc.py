@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import arviz as az
 import numpy as np
 import torch
-from pyro.infer import HMC, MCMC, NUTS
+from pyro.infer import HMC, NUTS
 from torch import Tensor
 
-from ppl_models.config import at_least
+from ppl_models.config import at_least, whole
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
-    Array,
     Groups,
     provenance,
 )
 from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import chosen, positions, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
-    Target,
     check_continuous,
     fixed,
     rows_of,
     target,
 )
+from ppl_models.inference.sampling.chains import Kernel, run_chains
+from ppl_models.inference.sampling.starts import Init, beginning, check_init
 from ppl_models.pair import Pair
 
 ROWS = 10  # sampled by default where rows are independent
-
-Kernel = Callable[..., HMC]
 
 
 def nuts(
@@ -45,16 +44,20 @@ def nuts(
     draws: int = 500,
     warmup: int = 500,
     chains: int = 2,
+    target_accept: float = 0.8,
+    max_tree_depth: int = 10,
+    init: Init = "uniform",
     seed: int = 0,
     progress: bool = True,
+    processes: int | None = None,
 ) -> az.InferenceData:
     """Sample the continuous latent sites from the model's own posterior, by NUTS.
 
     Sites of the rows (codes) and sites outside the data plate (weights or other parameters
     with a prior) are sampled together. Labels are summed out while sampling and then drawn
-    from p(y | x, z) at each draw. The guide plays no part, so the result is what a guide is to
-    be compared with. The rows are sampled together, with one step size; chains run one after
-    another. The networks' parameters are held fixed.
+    from p(y | x, z) at each draw. The guide plays no part (but for ``init="guide"``, where it says
+    where chains begin), so the result is what a guide is to be compared with. The rows are sampled
+    together, with one step size. The networks' parameters are held fixed.
 
     Args:
         pair: The pair; its parameters are left as they were.
@@ -65,23 +68,42 @@ def nuts(
         draws: Draws per chain.
         warmup: Steps before, in which step size and mass matrix adapt.
         chains: Number of chains.
+        target_accept: Mean acceptance rate that the step size is adapted to. Closer to 1 it takes
+            smaller steps, and diverges less.
+        max_tree_depth: Most doublings of a trajectory, of which d take at most 2^d - 1 steps.
+        init: Where a chain begins. ``"uniform"``: between -2 and 2 on the real line, whatever the
+            site's support. ``"guide"``, ``"prior"``: a draw of it, another one for each chain.
+            Or values by site, in the site's own support and in the shape of one draw of
+            ``posterior`` (rows first; one number for all will do), the same for all chains; sites
+            without begin uniformly.
         seed: Seed; the global random state stays as it was.
-        progress: Show a progress bar for each chain.
+        progress: Show a progress bar for each chain, or one of all where they run side by side.
+        processes: Chains that run at a time, each in a process of its own; by default as many as
+            torch has threads, which are divided among the chains. The draws are the same, bit for
+            bit. On a GPU, or where a pair cannot be sent to another process (the logger
+            ``ppl_models`` says so), chains run one after another.
 
     Returns:
         ``posterior``: codes over ``(chain, draw, datum, ...)``, sites outside the plate over
         ``(chain, draw, ...)``, labels as integers, and the labels' probabilities at each draw
         (``y_probs``, whose mean over the draws is p(y | x)); ``sample_stats``: ``lp`` (log
         density, labels summed out, of everything together), ``diverging``,
-        ``acceptance_rate``, ``step_size``; ``log_likelihood`` with labels summed out;
+        ``acceptance_rate``, ``step_size``, ``n_steps`` (leapfrog steps), and of NUTS
+        ``tree_depth``; ``log_likelihood`` with labels summed out, as in an export;
         ``observed_data``; ``constant_data``.
 
     Raises:
-        ValueError: If an option is out of range, the pair has no continuous latent site, a site
-            counts more than once per row or is discrete outside the plate, or the rows do not
-            fit the model.
+        ValueError: If an option is out of range, ``init`` does not fit the sites, the pair has no
+            continuous latent site, a site counts more than once per row or is discrete outside the
+            plate, or the rows do not fit the model.
     """
-    return _sample(pair, table, rows, "nuts", NUTS, given, (draws, warmup, chains), seed, progress)
+    (max_tree_depth,) = at_least(max_tree_depth=(max_tree_depth, 1))
+    kernel = partial(NUTS, target_accept_prob=_rate(target_accept), max_tree_depth=max_tree_depth)
+    told = {"target_accept": target_accept, "max_tree_depth": max_tree_depth}
+    lengths = (draws, warmup, chains)
+    return _sample(
+        pair, table, rows, "nuts", kernel, given, lengths, init, seed, progress, processes, told
+    )
 
 
 def hmc(
@@ -94,8 +116,11 @@ def hmc(
     draws: int = 500,
     warmup: int = 500,
     chains: int = 2,
+    target_accept: float = 0.8,
+    init: Init = "uniform",
     seed: int = 0,
     progress: bool = True,
+    processes: int | None = None,
 ) -> az.InferenceData:
     """The same by Hamiltonian Monte Carlo with trajectories of one length.
 
@@ -110,8 +135,11 @@ def hmc(
         draws: As for :func:`nuts`.
         warmup: As for :func:`nuts`.
         chains: As for :func:`nuts`.
+        target_accept: As for :func:`nuts`.
+        init: As for :func:`nuts`.
         seed: As for :func:`nuts`.
         progress: As for :func:`nuts`.
+        processes: As for :func:`nuts`.
 
     Returns:
         As :func:`nuts`.
@@ -122,12 +150,18 @@ def hmc(
     if not 0 < trajectory < math.inf:
         raise ValueError(f"trajectory is {trajectory}, expected a positive length")
 
-    def kernel(**options: Any) -> HMC:
-        return HMC(trajectory_length=trajectory, **options)
-
+    kernel = partial(HMC, trajectory_length=trajectory, target_accept_prob=_rate(target_accept))
+    told = {"target_accept": target_accept, "trajectory": trajectory}
+    lengths = (draws, warmup, chains)
     return _sample(
-        pair, table, rows, "hmc", kernel, given, (draws, warmup, chains), seed, progress
+        pair, table, rows, "hmc", kernel, given, lengths, init, seed, progress, processes, told
     )
+
+
+def _rate(target_accept: Any) -> float:
+    if not isinstance(target_accept, int | float) or not 0 < target_accept < 1:
+        raise ValueError(f"target_accept is {target_accept!r}, expected a number between 0 and 1")
+    return float(target_accept)
 
 
 def _sample(
@@ -138,11 +172,16 @@ def _sample(
     kernel: Kernel,
     given: Sequence[str] | None,
     lengths: tuple[int, int, int],
+    init: Init,
     seed: int,
     progress: bool,
+    processes: int | None,
+    told: Mapping[str, Any],
 ) -> az.InferenceData:
-    draws, warmup, chains = lengths
-    draws, warmup, chains = at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(chains, 1))
+    draws, warmup, count = lengths
+    draws, warmup, count = at_least(draws=(draws, 1), warmup=(warmup, 1), chains=(count, 1))
+    processes = None if processes is None else whole("processes", processes, 1)
+    check_init(init)
     table, index = chosen(pair, table, range(min(ROWS, len(table))) if rows is None else rows)
     with undisturbed(pair, seed), fixed(pair):
         seen = weighed(pair, table, given, index)
@@ -152,58 +191,24 @@ def _sample(
             seen = weighed(pair, table, given, index)
             found = target(pair, rows_of(seen, pair), plates_within=True)
         check_continuous(found, f"for {method.upper()} to sample")
-        seeds = torch.randint(2**62, (chains,)).tolist()
-        runs = [chain(found, kernel, draws, warmup, s, progress) for s in seeds]
+        seeds = torch.randint(2**62, (count,)).tolist()
+        begin = beginning(found, init)
+        runs = run_chains(found, kernel, draws, warmup, seeds, begin, progress, processes)
         values = {name: torch.cat([run[0][name] for run in runs]) for name in runs[0][0]}
         with torch.no_grad():
-            posterior, likelihood, _ = found.posterior(values, chains)
+            variables, _ = found.posterior(values, count)
     groups = Groups(table.rows(index), found.sites)
-    groups.add("posterior", posterior)
+    for name, part in variables.items():
+        groups.add(name, part)
     stats = {name: np.stack([run[1][name] for run in runs]) for name in runs[0][1]}
     groups.add("sample_stats", {name: (SAMPLE, value) for name, value in stats.items()})
-    groups.add("log_likelihood", likelihood)
     add_known(groups, pair, seen, table.rows(index), found.sites)
     more = {
         "objective": "none",
         "warmup": warmup,
         "tuning_steps": warmup,
+        "init": init if isinstance(init, str) else f"values of {', '.join(init)}",
+        **told,
         "sampled_variables": [*found.outside, *found.sites.latents],
     }
     return groups.finish(provenance(pair, seen, found.sites, method, seed, more))
-
-
-def chain(
-    found: Target, kernel: Kernel, draws: int, warmup: int, seed: int, progress: bool
-) -> tuple[dict[str, Tensor], dict[str, Array]]:
-    """One chain: draws ``(S, ...)`` by site, and statistics ``(S,)`` of each draw."""
-    torch.manual_seed(seed)
-    start = found.start()
-    sampler = kernel(potential_fn=lambda free: -found.joint(free), transforms={})
-    stats: dict[str, list[Any]] = {
-        name: [] for name in ("lp", "acceptance_rate", "step_size", "diverging")
-    }
-
-    def note(kernel: Any, params: Any, stage: str, step: int) -> None:
-        if not stage.startswith("Sample"):
-            return
-        # Pyro keeps the running mean of the acceptance rate: undo the averaging.
-        done = len(stats["lp"])
-        stats["acceptance_rate"].append(
-            (done + 1) * kernel._mean_accept_prob - sum(stats["acceptance_rate"])
-        )
-        stats["lp"].append(-float(kernel._potential_energy_last))
-        stats["step_size"].append(float(kernel.step_size))
-        stats["diverging"].append(done in kernel._divergences)
-
-    run = MCMC(
-        sampler,
-        draws,
-        warmup,
-        initial_params=start,
-        disable_progbar=not progress,
-        hook_fn=note,
-        transforms={},
-    )
-    run.run()
-    free = {name: value.detach() for name, value in run.get_samples().items()}
-    return found.constrained(free), {name: np.asarray(value) for name, value in stats.items()}

@@ -17,7 +17,7 @@ from ppl_models.batch import Batch
 from ppl_models.config import at_least, unknown
 from ppl_models.data.tables.table import Table
 from ppl_models.inference.posterior import importance_weights, pareto
-from ppl_models.inference.posterior.draws import draw_data, draw_guide, score
+from ppl_models.inference.posterior.draws import draw_data, log_likelihoods, score
 from ppl_models.inference.posterior.export import posterior
 from ppl_models.inference.posterior.groups import (
     SAMPLE,
@@ -35,14 +35,13 @@ from ppl_models.inference.posterior.importance_weights import log_mean
 from ppl_models.inference.posterior.known_rows import add_known
 from ppl_models.inference.posterior.rows import Sites, chosen, undisturbed, weighed
 from ppl_models.inference.posterior.target import (
-    Target,
     fixed,
     rows_at_a_time,
     rows_of,
     sites_of_rows,
     target,
 )
-from ppl_models.inference.sampling import mcmc
+from ppl_models.inference.sampling.chains import run_chains
 from ppl_models.inference.sampling.importance import LEAST, propose
 from ppl_models.inference.sampling.row_guide import rowwise
 from ppl_models.pair import Pair
@@ -297,30 +296,19 @@ def _nuts(
 ) -> _Drawn:  # fmt: skip
     warmup, chains = at_least(warmup=(warmup, 1), chains=(chains, 1))
     found = target(pair, rows_of(seen, pair), guide=True, rows_alone=True)
-    found = _FromGuide(**vars(found))
     seeds = torch.randint(2**62, (chains,)).tolist()
-    runs = [mcmc.chain(found, NUTS, draws, warmup, s, progress) for s in seeds]
+    runs = run_chains(found, NUTS, draws, warmup, seeds, "guide", progress)
     values = {name: torch.cat([run[0][name] for run in runs]) for name in found.transforms}
     with torch.no_grad():
-        variables, _, _ = found.posterior(values, chains)
+        groups, _ = found.posterior(values, chains)
     for label in sites.labels:
-        values[label] = torch.from_numpy(variables[label][1]).reshape(-1, len(seen))
+        values[label] = torch.from_numpy(groups["posterior"][label][1]).reshape(-1, len(seen))
     stats: Variables = {
         name: (SAMPLE, np.stack([run[1][name] for run in runs])) for name in runs[0][1]
     }
     nothing = np.full(len(seen), np.nan)
     after = {**before, "khat": nothing, "ess_is": nothing}
     return _Drawn(values, chains, before["iw_bound"], after, stats)
-
-
-class _FromGuide(Target):
-    """Chains start at draws of the guide."""
-
-    def start(self) -> dict[str, Tensor]:
-        """Numbers on the real line ``(B, *free)`` by site."""
-        with torch.no_grad():
-            q = draw_guide(self.pair.guide, self.batch, self.sites, 1)
-            return self.unconstrained({name: q.values[name][0] for name in self.transforms})
 
 
 @torch.no_grad()
@@ -368,7 +356,10 @@ def _block(
     return {
         "posterior": {n: split(v, event_dims(sites.latents[n])) for n, v in values.items()},
         "sample_stats": {name: split(value) for name, value in stats.items()},
-        "log_likelihood": {n: split(v) for n, v in scores.log_likelihood().items()},
+        **{
+            group: {name: split(value) for name, value in found.items()}
+            for group, found in log_likelihoods(scores).items()
+        },
         "posterior_predictive": {
             n: split(sites.data[n].stored(new[n]), event_dims(sites.data[n]))
             for n in sites.data

@@ -10,6 +10,8 @@ ones, and they are those that it would have drawn uncompiled.
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,9 +29,12 @@ from ppl_models.inference.objectives.loss_parts import LossByPart
 from ppl_models.inference.objectives.schedule import Progress, as_progress
 from ppl_models.inference.traces.sites import Program, Untraceable
 from ppl_models.inference.training.live_number import Outcome, live_progress
+from ppl_models.inference.training.pace import spoken
 from ppl_models.inference.training.random_calls import DECOMPOSED, keep_draws, only_torch_draws
 from ppl_models.inference.training.sides import Side
 from ppl_models.quiet import quiet
+
+log = logging.getLogger(__name__)
 
 NOT = "training is not compiled"
 Compiler = Callable[[fx.GraphModule, list[Tensor]], Callable[..., Any]]
@@ -102,14 +107,18 @@ class Compiled:
         progress = as_progress(self.objective.progress)
         graph = next((g for g in known if g.holds(progress)), None)
         if graph is None:
+            log.info("compiling a kind of step, of %s rows", [batch.count for batch in batches])
+            began = time.monotonic()
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # libraries', about themselves
                     graph = self._trace(batches, rows, progress)
             except Exception as error:  # whatever stops a trace or a compiler: go on without
                 self.broken = True
-                warnings.warn(NotCompiled(_reason(error)), stacklevel=2)
+                log.info(why := _reason(error))
+                warnings.warn(NotCompiled(why), stacklevel=2)
                 return None
+            log.info("compiled it in %s", spoken(time.monotonic() - began))
             known.append(graph)
         self.share.fill_(progress)
         self.steps.fill_(progress.steps)

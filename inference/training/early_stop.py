@@ -38,7 +38,15 @@ class Watch:
         self.seed, self.told = seed, False
 
     @torch.no_grad()
-    def loss(self, pair: Pair, stage: Stage, table: Table, step: int, tell: bool = True) -> float:
+    def loss(
+        self,
+        pair: Pair,
+        stage: Stage,
+        table: Table,
+        step: int,
+        tell: bool = True,
+        limit: int = 0,
+    ) -> float:
         """The stage's loss per row, in eval mode; training's own random state stays as it is.
 
         Where rows look at each other, each is looked at in a batch of the size that the stage's
@@ -51,13 +59,14 @@ class Watch:
             table: Validation rows.
             step: Steps that are done.
             tell: Whether this process is the one that speaks.
+            limit: Most rows at a time; 0 for 1,000.
         """
         trained, like = stage.pair or pair, pair.like()
         beside = [player.module for player in stage.players if player.module is not None]
         beside += networks_in(stage.objective)
         with quiet(like.device, self.seed), evaluating(pair, *beside):
             total = 0.0
-            for batch, counted in looks(stage, table):
+            for batch, counted in looks(stage, table, limit or LOOK_ROWS):
                 batch = batch.to(like.device, like.dtype)
                 if (prepare := stage.prepare_validation or stage.prepare) is not None:
                     batch = prepare(batch)
@@ -91,10 +100,10 @@ class Watch:
         )
 
 
-def looks(stage: Stage, table: Table) -> Iterator[tuple[Batch, int]]:
+def looks(stage: Stage, table: Table, limit: int) -> Iterator[tuple[Batch, int]]:
     """The batches in which validation rows are looked at, and how many rows of each count."""
     if not stage.objective.across_rows:
-        for batch in table.batches(limit=LOOK_ROWS):
+        for batch in table.batches(limit=limit):
             yield batch, batch.count
         return
     options = stage.training

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ppl_models.config import check_seed, names
+from ppl_models.config import check_seed, names, plain
+from ppl_models.data import straight
 from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.devices import device_of
@@ -26,21 +29,29 @@ from ppl_models.inference.posterior.points_by_row import (
     check_points,
     check_training_rows,
     keep_points,
+    points_by_row,
 )
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
+from ppl_models.inference.training.fresh_weights import fresh_weights, put_into
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
 from ppl_models.inference.training.merged_rows import merged
 from ppl_models.inference.training.optimisers import optimiser_of
-from ppl_models.inference.training.run import Run, describe_run
+from ppl_models.inference.training.run import Run
+from ppl_models.inference.training.run_identity import describe_run
+from ppl_models.inference.training.run_rows import keep_rows
 from ppl_models.inference.training.sides import player_groups, trained
+from ppl_models.inference.training.stopping import check_minutes
+from ppl_models.inference.training.validation_curve import some_rows
 from ppl_models.pair import Pair
+
+log = logging.getLogger(__name__)
 
 
 def fit(
     pair: Pair,
-    data: Dataset | Table,
+    data: Any,
     objective: Objective | None = None,
     *,
     stages: tuple[Stage, ...] | None = None,
@@ -50,6 +61,8 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    fresh: bool = False,
+    max_minutes: float | None = None,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
     callbacks: tuple[Callable[[Run, int], None], ...] = (),
@@ -57,8 +70,9 @@ def fit(
 ) -> Run:
     """Train a pair; labelled and unlabelled rows are drawn apart and their losses added.
 
-    The pair is trained in place and stays on the device. The caller's global random state is
-    left as it was.
+    The pair is trained in place and stays on the device. A pair that was fitted before goes on
+    from its weights, with optimisers that begin anew; ``fresh=True`` gives it its first weights
+    again. The caller's global random state is left as it was.
 
     Started by ``torchrun``, the processes share each batch and train one pair: the curve is
     that of one process up to rounding (see
@@ -68,7 +82,10 @@ def fit(
 
     Args:
         pair: The pair.
-        data: A data set (its training rows are used), or the rows themselves.
+        data: A data set (its training rows are used), or the rows themselves: a table; of a pair
+            that has been built for data or fitted before, a ``pandas.DataFrame`` or an
+            ``AnnData`` with the columns of these; or the path of a file, as
+            :func:`ppl_models.data.load` takes it.
         objective: In place of the paper's own, in the last stage.
         stages: In place of the paper's own stages.
         freeze: Prefixes, up to a dot, of the names of parameters that no stage changes, as
@@ -82,11 +99,21 @@ def fit(
             may be longer than before, unless objective, learning rate or what comes after a step
             change with the share of the steps that is done; the curve keeps the points it has.
         overwrite: Start over where there is a run in ``out``; its files are removed first.
+        fresh: Begin with the weights that ``build`` gives a pair of these settings with this
+            seed, whatever it has. Networks that only objectives or players hold are not the
+            pair's: players' are drawn anew by every fit, the others stay.
+        max_minutes: End the training after the step at which so many minutes have passed since
+            the call, with the status ``"interrupted"``; with ``out`` it can be resumed.
         checkpoint_seconds: Seconds between two writes of the state.
-        progress: Show a progress bar with loss per row and steps per second.
-        callbacks: Called as ``callback(run, step)`` at every recorded point of the curve.
+        progress: Show a progress bar with loss per row, steps per second and the time left.
+        callbacks: Called as ``callback(run, step)`` at every recorded point of the curve, such as
+            :class:`CSVLogger` and :class:`TensorBoard`; one that raises :class:`StopTraining`
+            ends the training.
         training: Fields of :class:`Training` that differ from the paper's; a tuple gives one
-            value per stage. ``steps`` and ``epochs`` take each other's place. ``compile=True``
+            value per stage: ``learning_rate``, ``optimiser="adamw(weight_decay=0.05)"``,
+            ``schedule="cosine"``, ``warmup``, ``clip_norm`` (gradient clipping), ``batch_size``,
+            ``patience`` (early stopping) and more. ``steps`` and ``epochs`` take each other's
+            place. ``compile=True``
             compiles the steps (see
             :mod:`ppl_models.inference.training.compiled_step`; it takes up to a minute per stage
             to start with), ``precision="bf16"`` runs the networks in bfloat16.
@@ -102,37 +129,45 @@ def fit(
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
     seed = check_seed(seed)
-    if resume and overwrite:
-        raise ValueError("resume and overwrite are both on, expected one of them")
+    for other, on in (("overwrite", overwrite), ("fresh", fresh)):
+        if resume and on:
+            raise ValueError(f"resume and {other} are both on, expected one of them")
+    limit = check_minutes(max_minutes)
+    deadline = None if limit is None else time.monotonic() + limit
     where = device_of(device)
+    data = straight.training_data(data, pair.schema, (*pair.card.labels, *pair.card.covariates))
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
     _check_plan(pair, plan)
     watching = any(stage.training.patience for stage in plan)
     schema, table, validation = _checked(pair, data, plan, watching)
     tables = [_rows_of(pair, stage, table) for stage in plan]
     watched = [_watched(stage, pair, validation) for stage in plan]
+    first = fresh_weights(pair, seed) if fresh else None
 
     with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
-        run = Run(pair=pair, objective=str(plan[-1].objective), seed=seed, data=data)
-        description = {**describe_run(pair, data, plan, seed), "schema": schema.plain()}
+        description = plain({**describe_run(pair, data, plan, seed), "schema": schema.plain()})
+        run = Run(pair, str(plan[-1].objective), seed, data=data, description=description)
         processes.agree("pair, data, training and seed", json.dumps(description["identity"]))
-        folder = None if out is None else Path(out)
+        run.folder = folder = None if out is None else Path(out)
         saved = None
         if folder is not None:
-            fixed = {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
-            claimed = run_folder.claimed(
-                folder, description, resume=resume, overwrite=overwrite, fixed=fixed
-            )
+            how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "fixed": _fixed(plan)}
+            claimed = run_folder.claimed(folder, description, **how)
             saved = processes.from_first(lambda: held.enter_context(claimed))
-        pair.schema = schema
+            processes.from_first(lambda: keep_rows(folder, data))
+        if first is not None:
+            put_into(pair, first)
+        elif pair.fitted and saved is None and processes.first:
+            log.info("the pair was fitted before: training goes on from its weights (fresh=True)")
+        pair.schema, pair.fitted = schema, True
         keep_points(pair, table)
         pair.to(where)
         pair.train()
         job = Job(
-            run=run,
-            plan=plan,
-            seed=seed,
+            run,
+            plan,
+            seed,
             device=where,
             processes=processes,
             folder=folder,
@@ -140,6 +175,7 @@ def fit(
             checkpoint_seconds=checkpoint_seconds,
             progress=progress,
             callbacks=callbacks,
+            deadline=deadline,
         )
         _carry_out(job, table, tables, watched, saved)
     pair.eval()
@@ -255,8 +291,12 @@ def _carry_out(
         loop = Loop(job)
         if saved is not None:
             loop.restore(saved)
+            if job.processes.first:
+                log.info("goes on from step %d of the run in %s", loop.state.steps, job.folder)
         with job.interruptible():
             for place in range(loop.state.stage, len(job.plan)):
+                if loop.ended:
+                    break
                 rows = tables[place].to(device, pair.like().dtype)
                 loop.run_stage(place, rows, watched[place])
             loop.finish(table)
@@ -275,14 +315,25 @@ def _rows_of(pair: Pair, stage: Stage, table: Table) -> Table:
 
 
 def _watched(stage: Stage, pair: Pair, table: Table | None) -> Table | None:
-    """The validation rows that decide when a stage stops, if any do."""
-    if not stage.training.patience:
-        return None
+    """The validation rows that a stage is looked at on, by which one with patience stops."""
     if table is None:
-        raise ValueError("patience needs validation rows, got a table without")
+        if stage.training.patience:
+            raise ValueError("patience needs validation rows, got a table without")
+        return None
+    if not stage.training.patience:
+        site = stage.observed
+        none = not len(table) or (site and not table.counts.get(site))
+        if none or points_by_row(pair):  # which has points for the training rows alone
+            return None
+        table = some_rows(table.where_observed(site) if site else table)
     # Labels of validation rows are looked at only by a stage that trains on labelled rows alone.
     rows = _rows_of(pair, stage, table)
     return rows if stage.observed else rows.without(*pair.card.labels)
+
+
+def _fixed(plan: Sequence[Stage]) -> dict[int, str]:
+    """What keeps stages from being prolonged, by their places."""
+    return {n: what for n, stage in enumerate(plan) if (what := _that_follows(stage))}
 
 
 def _that_follows(stage: Stage) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class Job:
         checkpoint_seconds: Between two writes of the state.
         progress: Whether a bar is shown.
         callbacks: Called at every point of the curve.
+        deadline: When the run should end, by ``time.monotonic()``; None if no limit was set.
         interrupted: Set when the run should end after the step at hand.
     """
 
@@ -45,7 +47,14 @@ class Job:
     checkpoint_seconds: float = 60.0
     progress: bool = True
     callbacks: tuple[Callable[[Run, int], None], ...] = ()
+    deadline: float | None = None
     interrupted: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def ending(self) -> bool:
+        """Whether this process wants the run to end after the step at hand."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.interrupted.is_set()
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ OPTIONAL: dict[str, type] = {
     "versions": dict,
     "schema": dict,
     "planned": int,
+    "reason": str,
     "labelled": dict,
     "data.options": dict,
     "data.digest": str,

@@ -28,6 +28,7 @@ from ppl_models.inference.training.state_file import (
 )
 
 POSTERIOR, REPORT = "posterior.nc", "report.html"  # what the command line adds
+ROWS = "rows.h5"  # rows that were in memory; see run_rows
 
 
 @contextlib.contextmanager
@@ -71,7 +72,8 @@ def claimed(
                 yield saved
             except BaseException:
                 if new and not (folder / STATE).exists():
-                    (folder / DESCRIPTION).unlink(missing_ok=True)
+                    for name in (DESCRIPTION, ROWS):
+                        (folder / name).unlink(missing_ok=True)
                 raise
     except BaseException:
         if made:
@@ -105,6 +107,11 @@ def _enter(
                 "resume it, or overwrite it"
             )
         saved = read_state(folder) if (folder / STATE).exists() else None
+        if saved is not None and saved.get("resumable") is False:
+            raise RunFolderError(
+                f"{folder} holds a run that was saved without the state of its training, and "
+                "cannot be resumed; load it and fit its pair, or overwrite it"
+            )
         stage = -1 if saved is None else saved.get("stage")
         if not isinstance(stage, int):
             raise RunFolderError(f"{folder / STATE} is damaged: its stage is {stage!r}")
@@ -112,7 +119,7 @@ def _enter(
         if saved is not None:
             check_run(folder, saved, there)
         return False, saved
-    for name in (STATE, DESCRIPTION, POSTERIOR, REPORT) if overwrite else ():
+    for name in (STATE, DESCRIPTION, ROWS, POSTERIOR, REPORT) if overwrite else ():
         (folder / name).unlink(missing_ok=True)
     write_description(folder, description)
     return True, None

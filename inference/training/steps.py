@@ -171,7 +171,7 @@ class Steps:
             )
         if processes.count > 1:
             loss.backward()
-            stop = self.job.interrupted.is_set()
+            stop = self.job.ending
             loss, parts = processes.sum_gradients(loss, side.parameters, stop, parts)
         if on_cpu:  # no cost here; on a GPU the curve's points are checked instead
             value = loss.item()

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppl_models import data
-from ppl_models.commands.flags import Parser, UsageError, add_loader, chosen, positive, taking
-from ppl_models.commands.output import say, say_json, tell
+from ppl_models.commands.flags import (
+    Parser,
+    UsageError,
+    add_loader,
+    argument_texts,
+    chosen,
+    positive,
+    taking,
+)
+from ppl_models.commands.output import say_json, tell
+from ppl_models.commands.terminal import Columns, Heading, put
 from ppl_models.config import unknown
+from ppl_models.pages import index
 
 if TYPE_CHECKING:
     from ppl_models.data import Dataset, Table
@@ -40,7 +50,7 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     parser.add_argument("action", metavar=action, help=ACTIONS[action])
     if action == "list":
         return _list
-    parser.add_argument("name", metavar="NAME", help=f"{', '.join(data.names())} or a file")
+    parser.add_argument("name", metavar="NAME", help="one of ppl-models data list, or a file")
     if action == "show":
         return _show
     if action == "build":
@@ -65,11 +75,14 @@ def command(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
 
 
 def _list(options: Options) -> int:
-    lines = {name: _summary(data.loader(name)) for name in data.names()}
+    sets = index.read()["data"]
     if options.json:
-        say_json(lines)
-    else:
-        say("\n".join(f"{name:18} {line}" for name, line in lines.items()))
+        say_json({name: told["about"] for name, told in sets.items()})
+        return 0
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, told in sets.items():
+        groups.setdefault(told["family"], []).append((name, told["about"]))
+    put(Columns(("name", "what it is"), groups, cut=True))
     return 0
 
 
@@ -79,14 +92,15 @@ def _show(options: Options) -> int:
     known = {n: p.default for n, p in inspect.signature(loader).parameters.items()}
     if options.json:
         say_json({"name": options.name, "about": text, "options": known})
-    else:
-        say(f"{options.name}\n\n{text}\n\noptions and defaults:")
-        say("\n".join(f"  --{n.replace('_', '-')} {value}" for n, value in known.items()))
+        return 0
+    texts = argument_texts(loader)
+    rows = [
+        (f"--{name.replace('_', '-')}", str(default), texts.get(name, ""))
+        for name, default in known.items()
+    ]
+    paragraphs = map(index.prose, text.partition("\nArgs:\n")[0].split("\n\n"))
+    put(Heading(options.name), *paragraphs, Columns(("option", "default", "meaning"), {"": rows}))
     return 0
-
-
-def _summary(loader: Callable[..., Any]) -> str:
-    return (inspect.getdoc(loader) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _build(options: Options, load: dict[str, Any]) -> int:

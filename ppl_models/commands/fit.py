@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ppl_models import catalogue, data, inference
 from ppl_models.commands.flags import (
+    Flags,
     Parser,
     UsageError,
     add_loader,
@@ -28,6 +30,10 @@ OBJECTIVE = (
     "other bound, beside the paper's other terms: 'iwelbo(particles=8, lam=0.5)', or a weighted "
     "sum such as 'elbo(beta=4) + 0.5 * emphasis(y, weight=10)'"
 )
+MORE = (
+    "Settings of a paper and options of a data set are told where both are named: "
+    "ppl-models fit m2 --data digits --help. Papers: ppl-models list; sets: ppl-models data list."
+)
 BASELINE_EPOCHS = 1000  # full-batch steps on the labelled rows, to convergence
 
 
@@ -41,15 +47,17 @@ class _Names(NamedTuple):
 
 def fit(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
     """Flags of ``ppl-models fit``, which depend on its paper and data, and what it runs."""
-    _flags(parser)
+    parser.usage = "%(prog)s NAME --data SET --out DIR [options]"
+    parser.epilog = MORE
+    _flags(parser.add_argument_group("the run"))
     posterior_flags(parser)
     names = _further_flags(parser, rest)
     return lambda options: _run(options, names)
 
 
-def _flags(parser: Parser) -> None:
+def _flags(parser: Flags) -> None:
     parser.add_argument("name", metavar="NAME", help="paper, or path/to/file.py:Class")
-    parser.add_argument("--data", required=True, help=f"{', '.join(data.names())} or a file")
+    parser.add_argument("--data", required=True, help="one of ppl-models data list, or a file")
     parser.add_argument("--objective", help=OBJECTIVE)
     parser.add_argument("--out", type=Path, required=True, help="folder for the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
@@ -59,6 +67,17 @@ def _flags(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws (default 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        help="end the training after so many minutes; --resume goes on with it",
+    )
+    parser.add_argument(
+        "--log-csv", type=Path, metavar="FILE", help="write the training curve as it grows"
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write it for TensorBoard, too"
+    )
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,
@@ -109,6 +128,8 @@ def _run(options: Namespace, names: _Names) -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             checkpoint_seconds=options.checkpoint_seconds,
+            max_minutes=options.max_minutes,
+            callbacks=_loggers(options),
             progress=not options.quiet,
             **chosen(options, names.training),
         )
@@ -119,14 +140,26 @@ def _run(options: Namespace, names: _Names) -> int:
             "data": dataset.name,
             "rows": len(dataset.train),
             **_labelled(dataset),
-            "steps": int(run.history["step"][-1]),
-            "seconds": round(run.history["seconds"][-1], 1),
-            "loss": run.history["loss"][-1],
+            "status": run.status,
+            "steps": run.taken,
+            **{name: run.history[name][-1] for name in ("seconds", "loss") if run.taken},
             **errors,
             **write_posterior(run, dataset, options.out, options),
         }
         tell(report, options.json)
+        if run.status == "interrupted":
+            note = f"{run.reason}, after {run.taken} of {run.planned} planned steps"
+            print(f"ppl-models: {note}; add --resume to go on", file=sys.stderr)
     return 0
+
+
+def _loggers(options: Namespace) -> tuple[Callable[[Run, int], None], ...]:
+    found: list[Callable[[Run, int], None]] = []
+    if options.log_csv is not None:
+        found.append(inference.CSVLogger(options.log_csv))
+    if options.tensorboard is not None:
+        found.append(inference.TensorBoard(options.tensorboard))
+    return tuple(found)
 
 
 def _build(options: Namespace, names: list[str], dataset: Dataset) -> Pair:

@@ -9,11 +9,21 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from ppl_models.config import unknown
+from ppl_models.inference.objectives.habits import as_flag, ours
 
 SEVERAL = re.compile(r"tuple\[[^|]*\]( \| None)?")  # annotations of options that list values
+
+METAVARS = {int: "N", float: "X", str: "NAME"}  # by the type of a setting's default
+
+
+class Flags(Protocol):
+    """What takes flags: a parser, or a group of its help."""
+
+    def add_argument(self, *names: str, **how: Any) -> Any:
+        """Add one."""
 
 
 class UsageError(ValueError):
@@ -35,7 +45,11 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(arguments)
         if rest:
             if rest[0].startswith("-"):
-                raise UsageError(unknown("flag", rest[0].split("=")[0], self.flags()))
+                flag, flags = rest[0].split("=")[0], self.flags()
+                name = as_flag(ours(flag))
+                if name.split(" ")[0] in flags:
+                    raise UsageError(f"{self.prog} has no flag {flag}; it is {name}")
+                raise UsageError(unknown("flag", flag, flags))
             raise UsageError(f"unexpected argument {rest[0]!r}")
         return options
 
@@ -87,7 +101,7 @@ def add_settings(parser: Parser, config: type, title: str, several: bool = False
             type=_name_or_number if named else _typed(type(one)),
             action=_NameOrNumbers if named else "store",
             nargs="+" if many else None,
-            metavar=field.name.upper(),
+            metavar=METAVARS.get(type(one), "VALUE"),
             default=argparse.SUPPRESS,
             help=f"{field.metadata['doc']} (default {shown})".replace("%", "%%"),
         )
@@ -105,7 +119,7 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
         Option of the loader by name of the parsed argument.
     """
     group = parser.add_argument_group(title)
-    names, texts = {}, _argument_texts(loader)
+    names, texts = {}, argument_texts(loader)
     for name, parameter in inspect.signature(loader).parameters.items():
         default = parameter.default
         taken = name == "seed" or _flag(name) in parser.flags()
@@ -117,7 +131,7 @@ def add_loader(parser: Parser, loader: Callable[..., Any], title: str) -> dict[s
             dest=dest,
             type=_literal,
             nargs="+" if many else None,
-            metavar=dest.upper(),
+            metavar="VALUE",
             default=argparse.SUPPRESS,
             help=f"{texts.get(name, '')} (default {shown})".replace("%", "%%").strip(),
         )
@@ -140,7 +154,7 @@ def chosen(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
     return {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
 
 
-def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
+def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
     """What the ``Args`` of a docstring say of each argument, in one line."""
     _, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
     entries = re.split(r"^    (?=\w+: )", rest.partition("\n\n")[0], flags=re.MULTILINE)

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ppl_models.commands.flags import Parser, UsageError
-from ppl_models.commands.output import shown
+from ppl_models.commands.output import logged, say, shown
 from ppl_models.config import unknown
+from ppl_models.version import __version__
 
 # Name -> what it does, and the function that adds its flags and returns what it runs. A command
 # is imported when it is asked for, so that the help stays fast.
@@ -25,6 +26,7 @@ COMMANDS = {
     "list": ("papers in the zoo", "papers:list_papers"),
     "show": ("a paper's story, settings and training", "papers:show"),
     "fit": ("train a pair and write its posterior", "fit:fit"),
+    "predict": ("predict labels of rows, into a table or an h5ad file", "predict:predict"),
     "export": ("write the posterior of a run again", "posterior:export"),
     "check": ("say whether a run's posterior can be trusted", "posterior:check"),
     "metrics": ("measure a run's codes, by the metrics of disentanglement", "metrics:metrics"),
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.ERROR)
     try:
         command, options = _command(arguments)
-        code = command(options)
+        with logged(options.verbose):
+            code = command(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read has seen enough
@@ -91,12 +94,16 @@ def _command(arguments: list[str]) -> tuple[Callable[[Namespace], int], Namespac
     if not arguments or arguments[0] in ("-h", "--help"):
         _help()
         sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        say(f"ppl-models {__version__}")
+        sys.exit(0)
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise UsageError(unknown("command", name, COMMANDS))
     text, place = COMMANDS[name]
     parser = Parser(prog=f"ppl-models {name}", description=text)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--verbose", action="store_true", help="say what is being done meanwhile")
     module, _, function = place.partition(":")
     command = getattr(import_module(f"ppl_models.commands.{module}"), function)(parser, rest)
     return command, parser.parse_all(rest)
@@ -104,6 +111,7 @@ def _command(arguments: list[str]) -> tuple[Callable[[Namespace], int], Namespac
 
 def _help() -> None:
     parser = Parser(prog="ppl-models", description="A zoo of deep generative models on Pyro.")
+    parser.add_argument("--version", action="store_true", help="say the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, (text, _) in COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ppl_models.printable import printable
@@ -26,6 +30,32 @@ def say_json(value: Any) -> None:
     print(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
 
 
+class _Lines(logging.Handler):
+    """Lines of the log for people, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"ppl-models: {shown(record.getMessage())}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def logged(verbose: bool) -> Iterator[None]:
+    """Show meanwhile what the library tells of its work, if that is asked for."""
+    log, lines = logging.getLogger("ppl_models"), _Lines(logging.INFO)
+    if not verbose:
+        yield
+        return
+    before = log.level
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(before)
+
+
 def tell(report: dict[str, Any], as_json: bool) -> None:
     """Print what came out, for people or for machines.
 
@@ -40,4 +70,9 @@ def tell(report: dict[str, Any], as_json: bool) -> None:
     for name, value in report.items():
         share = isinstance(value, float) and "error" in name
         for line in value if isinstance(value, list) else [value]:
-            say(f"{name:28} {f'{100 * line:.2f} %' if share else line}")
+            say(f"{name:28} {f'{100 * line:.2f} %' if share else rounded(line)}")
+
+
+def rounded(value: Any) -> Any:
+    """A number as people read it: six digits; machines get all of them."""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import inspect
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ppl_models.inference import Run
 
 CHAINS = ("nuts", "hmc")
+KINDS = ("uniform", "guide", "prior")  # of inference.nuts(init=...), which takes values besides
 
 
 def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
@@ -33,6 +34,30 @@ def export(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
         choices=("guide", *CHAINS),
         default="guide",
         help="draws from the guide, or chains with labels summed out (--draws of warm-up first)",
+    )
+    chains = parser.add_argument_group("options of --method nuts and hmc")
+    suppressed: Any = argparse.SUPPRESS
+    chains.add_argument("--chains", type=positive, default=suppressed, help="chains (default 2)")
+    chains.add_argument(
+        "--target-accept",
+        type=float,
+        default=suppressed,
+        metavar="SHARE",
+        help="mean acceptance rate that the step size is adapted to (default 0.8)",
+    )
+    chains.add_argument(
+        "--max-tree-depth",
+        type=positive,
+        default=suppressed,
+        metavar="DOUBLINGS",
+        help="most doublings of a trajectory of nuts (default 10)",
+    )
+    chains.add_argument(
+        "--init",
+        choices=KINDS,
+        default=suppressed,
+        help="where chains begin: uniform on the real line, or a draw of guide or prior each "
+        "(default uniform)",
     )
     parser.add_argument(
         "--at",
@@ -82,17 +107,23 @@ def check(parser: Parser, rest: list[str]) -> Callable[[Namespace], int]:
 
 def posterior_flags(parser: Parser) -> None:
     """Flags that say which rows a posterior is of, and how many draws it has."""
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
-    parser.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
-    parser.add_argument(
+    group = parser.add_argument_group("the posterior that is written")
+    group.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="rows of which part (default test)",
+    )
+    group.add_argument("--rows", type=positive, default=1000, help="rows exported (default 1000)")
+    group.add_argument("--draws", type=positive, default=200, help="draws per row (default 200)")
+    group.add_argument(
         "--draws-for",
         type=positive,
         metavar="ROWS",
         help="rows whose draws are kept, the first ones; parameters and k-hat are kept for all "
         "(default: draws of all rows)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--oracle",
         action="append",
         default=[],
@@ -118,7 +149,11 @@ def write_posterior(
     schema = {} if run.pair.schema is None else run.pair.schema.sites
     classes = {name: site.classes for name, site in schema.items()}
     worlds = _interventions(getattr(options, "counterfactual", []), classes)
+    told = chosen(options, ("chains", "target_accept", "max_tree_depth", "init"))
     if method == "guide":
+        if told:
+            flag = "--" + next(iter(told)).replace("_", "-")
+            raise UsageError(f"{flag} goes with --method nuts or hmc: the guide has no chains")
         kept = None if few is None else rows[:few]
         idata = run.posterior(
             table,
@@ -143,6 +178,8 @@ def write_posterior(
             raise UsageError(
                 f"--draws-for goes with --method guide: chains of {method} are their draws"
             )
+        if method == "hmc" and "max_tree_depth" in told:
+            raise UsageError("--max-tree-depth goes with --method nuts: hmc builds no trees")
         idata = getattr(inference, method)(
             run.pair,
             table,
@@ -150,6 +187,7 @@ def write_posterior(
             draws=options.draws,
             warmup=options.draws,
             progress=not options.quiet,
+            **told,
         )
         save(idata, path)
     judged = verdict(idata)
@@ -229,13 +267,14 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
         loader: See :func:`data_flags`.
 
     Raises:
-        UsageError: If the data were arrays in memory, or have changed since.
+        ValueError: If the data were arrays in memory and are not kept, or have changed since.
     """
     from ppl_models.inference.posterior.support import as_fitted
+    from ppl_models.inference.training.run_rows import rows_of_run
 
     folder: Path = options.folder
-    run, description = inference.load(folder, options.pair)
-    recipe = description["data"]
+    run = inference.load(folder, options.pair)
+    recipe = run.description["data"]
     given = {loader[name]: value for name, value in chosen(options, list(loader)).items()}
     if options.data is not None:
         dataset = _given_data(recipe, options.data, given)
@@ -243,20 +282,9 @@ def run_and_data(options: Namespace, loader: Mapping[str, str]) -> tuple[Run, Da
             note = f"{options.data} is not what {folder} was fitted on; these are other rows"
             print(f"ppl-models: {shown(note)}", file=sys.stderr)
         return run, dataset
-    if recipe["name"] not in data.names() and not data.is_file(recipe["name"]):
-        raise UsageError(
-            f"{folder} was fitted on arrays in memory ({recipe['name']}); use it from Python with "
-            "inference.load, or name rows of a file (--data)"
-        )
-    with _of_folder(folder):
-        dataset = data.remake(recipe)
-    if dataset.recipe["digest"] != recipe.get("digest"):
-        raise UsageError(
-            f"the data {recipe['name']} have changed since {folder}; name them (--data) to use "
-            "them as they are"
-        )
+    dataset = rows_of_run(folder, recipe)
     try:
-        as_fitted(run.pair, dataset.train)
+        as_fitted(run.pair, next(part for part in (dataset.train, dataset.test) if len(part)))
     except ValueError as error:
         raise ValueError(f"{folder}/run.json does not fit its own data: {error}") from None
     return run, dataset
@@ -271,13 +299,3 @@ def _given_data(recipe: Mapping[str, Any], name: str, given: dict[str, Any]) -> 
         dataset = data.load(name, **{**(told if same else {}), **given})
     steps = recipe.get("steps", [])
     return data.remake({**dataset.recipe, "steps": steps}) if same and steps else dataset
-
-
-@contextlib.contextmanager
-def _of_folder(folder: Path) -> Iterator[None]:
-    """Options of a recipe that no loader takes are the folder's fault."""
-    try:
-        yield
-    except (TypeError, KeyError, AttributeError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{folder}/run.json: its data cannot be made again ({why})") from None

@@ -29,13 +29,9 @@ def report(parser: Parser, rest: list[str]) -> Callable[[Options], int]:
     )
 
     def run(options: Options) -> int:
-        from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
-        from ppl_models.pages.report import check_page, put, read, render
+        from ppl_models.pages.report import check_page, check_simulations, put, read, render
 
-        if options.simulations and options.simulations < LEAST_ROWS:
-            raise UsageError(
-                f"simulations is {options.simulations}, expected 0 or at least {LEAST_ROWS}"
-            )
+        check_simulations(options.simulations)
         source: Path = options.folder
         beside = source / REPORT if source.is_dir() else source.with_suffix(".html")
         path = options.file or beside

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ppl_models.html_tables import table
 from ppl_models.inference import plots
 from ppl_models.inference.plots.caused_worlds import ENDS, effects
 from ppl_models.inference.plots.samples import data_sites, image_shape
-from ppl_models.pages.html import drawing, figure, figures, paragraph, table
+from ppl_models.pages.html import drawing, figure, figures, paragraph
 from ppl_models.pages.sections import Fit
 
 ROWS = 200  # whose mean changes are told

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import xarray as xr
 
+from ppl_models.html_tables import table
 from ppl_models.inference import plots
 from ppl_models.inference.metrics.disentanglement.results import CODE, FACTOR
 from ppl_models.inference.metrics.disentanglement.suite import GROUP, numbers
 from ppl_models.inference.posterior.groups import groups_of
-from ppl_models.pages.html import drawing, figure, figures, paragraph, table
+from ppl_models.pages.html import drawing, figure, figures, paragraph
 from ppl_models.pages.sections import Fit
 
 MATRICES = {

@@ -4,7 +4,8 @@
 
 writes ``docs/papers/<name>.md`` for every paper (those of metrics by
 :mod:`ppl_models.pages.metric_page`), ``docs/papers/index.md``, ``docs/methods.md``,
-the table of objectives and algorithms, and, where ``reproduction.json`` stands beside the docs'
+the table of objectives and algorithms, the index that lists are made of
+(:mod:`ppl_models.pages.index`), and, where ``reproduction.json`` stands beside the docs'
 folder, what it holds of each paper into its page and all of it into ``REPRODUCTION.md``.
 """
 
@@ -21,21 +22,23 @@ from ppl_models import catalogue
 from ppl_models.config import plain
 from ppl_models.files import write_atomically
 from ppl_models.inference.objectives.stage import Training
-from ppl_models.pages import methods, metric_page, reproduction
+from ppl_models.pages import index as listing, methods, metric_page, reproduction
 from ppl_models.pages.diagram import diagrams
+from ppl_models.pages.ideas import IDEAS
 from ppl_models.pages.metric_papers import METRIC_PAPERS
-from ppl_models.pages.tables import address, picture, points, table
+from ppl_models.pages.tables import link, picture, points, table
 from ppl_models.pair import Pair
 
 INDEX = "index"
 ALWAYS = ("epochs", "batch_size", "learning_rate")  # shown though they are the defaults
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str, pair: Pair | None = None) -> dict[str, Any]:
     """Card, story, settings and training of a pair, as values that JSON can hold.
 
     Args:
         name: See :func:`ppl_models.catalogue.get`.
+        pair: Its :func:`drawn_pair`, if that is built already.
 
     Returns:
         The card's entries; ``module``, where the pair is written; ``about``, the first line of
@@ -50,7 +53,7 @@ def describe(name: str) -> dict[str, Any]:
     """
     cls = catalogue.get(name)
     about, _, story = _docstring(cls).partition("\n")
-    pair = drawn_pair(name)
+    pair = pair or drawn_pair(name)
     card = dataclasses.asdict(cls.card)
     for sites in ("data", "latents"):  # and those whose names hang on settings
         card[sites] = {**getattr(pair.card, sites), **card[sites]}
@@ -90,37 +93,34 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
         records: What was measured of all papers, see :mod:`ppl_models.pages.reproduction`.
     """
     records = records or {}
-    d = describe(name)
-    latents = [
-        (f"`{site}`", what, "observed or latent" if site in d["labels"] else "latent")
-        for site, what in d["latents"].items()
-    ]
-    data = [(f"`{site}`", what, "data") for site, what in d["data"].items()]
-    data += [(f"`{site}`", what, "covariate") for site, what in d["covariates"].items()]
+    pair = drawn_pair(name)
+    d = describe(name, pair)
     settings = [
-        (f"`{s['name']}`", f"`{_value(s['default'])}`", s["doc"], _allowed(s)) for s in d["config"]
+        (f"`{s['name']}`", f"`{value_told(s['default'])}`", s["doc"], allowed(s))
+        for s in d["config"]
     ]
     stages = [
-        (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", _options(s["training"]))
+        (s["name"], f"`{s['objective']}`", f"`{s['formula']}`", options_told(s["training"]))
         for s in d["stages"]
     ]
-    pair = drawn_pair(name)
     story, guide = diagrams(pair)
-    of = ", ".join(f"`{key}` {_value(value)}" for key, value in d["drawn"].items())
+    of = ", ".join(f"`{key}` {value_told(value)}" for key, value in d["drawn"].items())
     parts = [
         f"# {d['name']}",
         d["about"],
-        f"{d['authors']}. *{d['title']}*. {d['year']}. [{d['arxiv']}]({address(d['arxiv'])})",
-        f"```\n{d['story']}\n```",
+        f"{d['authors']}. *{d['title']}*. {d['year']}. {link(d['arxiv'])}".rstrip(),
+        *_idea(name),
         *picture(name, d["picture"]),
+        "## Sites",
+        table(("Site", "Meaning", "Kind"), [(f"`{site}`", *told) for site, *told in sites(d)]),
+        *density_told(d["density"]),
+        "## Story and guide",
+        f"```\n{d['story']}\n```",
         "## Plate diagrams",
         f"The story{' with ' + of if of else ''}; shaded sites are data, dashed ones are "
         "observed in some rows.",
         f"```mermaid\n{story}\n```",
         *(("The guide.", f"```mermaid\n{guide}\n```") if guide else ()),
-        "## Sites",
-        table(("Site", "Meaning", "Kind"), [*data, *latents]),
-        *_density(d["density"]),
         "## Limits",
         points(d["limits"]),
         *reproduction.measured_here(name, records),
@@ -138,7 +138,28 @@ def page(name: str, records: reproduction.Records | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _density(density: str) -> list[str]:
+def sites(described: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, meaning and kind of the sites of a pair, as :func:`describe` tells of it."""
+    labels = described["labels"]
+    return [
+        *((site, what, "data") for site, what in described["data"].items()),
+        *((site, what, "covariate") for site, what in described["covariates"].items()),
+        *(
+            (site, what, "observed or latent" if site in labels else "latent")
+            for site, what in described["latents"].items()
+        ),
+    ]
+
+
+def _idea(name: str) -> list[str]:
+    """Problem and idea of a paper of the catalogue; nothing of a pair of a user's own."""
+    if name not in IDEAS:
+        return []
+    problem, idea = IDEAS[name]
+    return ["## Problem and idea", f"**The problem.** {problem}", f"**The idea.** {idea}"]
+
+
+def density_told(density: str) -> list[str]:
     """What rows lack where their density is none of data."""
     if density == "data":
         return []
@@ -239,7 +260,8 @@ def _docstring(cls: type[Pair]) -> str:
     return sys.modules[cls.__module__].__doc__ or cls.__doc__ or cls.card.task
 
 
-def _allowed(setting: dict[str, Any]) -> str:
+def allowed(setting: dict[str, Any]) -> str:
+    """What a setting of :func:`describe` may be, in words."""
     parts = []
     if setting["from_data"]:
         parts.append(f"taken from the data's `{setting['from_data']}`")
@@ -254,8 +276,8 @@ def _allowed(setting: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _options(training: dict[str, Any]) -> str:
-    """Those that differ from their defaults, after how long and how fast."""
+def options_told(training: dict[str, Any]) -> str:
+    """Options of a stage that differ from their defaults, after how long and how fast."""
     usual = dataclasses.asdict(Training())
     return ", ".join(
         f"{key.replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
@@ -264,18 +286,21 @@ def _options(training: dict[str, Any]) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def value_told(value: Any) -> str:
+    """The default of a setting of :func:`describe`."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
 
 
 def main() -> None:
-    """Write the pages into the folder given as the one argument."""
+    """Write the pages into the folder given as the one argument, and the index of lists."""
     if len(sys.argv) != 2:
         sys.exit("usage: python -m ppl_models.pages.describe DOCS_FOLDER")
     try:
         write(Path(sys.argv[1]))
+        records = reproduction.read(Path(sys.argv[1]).parent / reproduction.RECORDS)
+        _write(listing.INDEX, listing.text(listing.made(records)))
     except OSError as error:
         sys.exit(str(error))
 

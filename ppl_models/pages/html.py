@@ -6,14 +6,12 @@ import base64
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape as escaped
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from ppl_models.printable import printable
+from ppl_models.html_tables import escape
 
 # What is drawn in this colour takes that of the page's text, light or dark.
 INK = "#010203"
@@ -61,17 +59,6 @@ footer{margin-top:2rem;font-size:.85rem;opacity:.8}
 """
 
 
-def escape(text: str) -> str:
-    """Text as a page shows it; what would not show, or turns what follows around, by its code."""
-    return escaped(printable(text, "\n\t"))
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
 def page(title: str, *blocks: str) -> str:
     """A whole page; nothing in it is fetched from elsewhere."""
     return (
@@ -114,58 +101,6 @@ def listing(lines: Sequence[tuple[str, bool]]) -> str:
         for line, good in lines
     )
     return f"<ul>{''.join(entries)}</ul>"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
-    """A table; numbers stand to the right, floating ones with three digits after the point."""
-    if not rows:
-        return Markup()
-    numeric = [isinstance(cell, int | float) for cell in rows[0]]
-    top = "".join(
-        f"<th{' class=number' if n else ''}>{escape(name)}</th>"
-        for name, n in zip(head, numeric, strict=True)
-    )
-    lines = ("".join(map(_cell, row)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    inside = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
-    return Markup(f'<div class="scroll"><table>{inside}</table></div>')
-
-
-def facts(entries: Mapping[str, Any]) -> str:
-    """A table of names and values; what is empty is left out."""
-    lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{_fact(value)}</td></tr>'
-        for name, value in entries.items()
-        if not (isinstance(value, str | Mapping | list | tuple) and not value)
-    )
-    return f'<div class="scroll facts"><table><tbody>{lines}</tbody></table></div>'
-
-
-def pre(text: str) -> Markup:
-    """Text whose line breaks and spaces count."""
-    return Markup(f"<pre>{escape(text)}</pre>")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.3f}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value}</td>'
-    return f"<td>{escape(str(value))}</td>"
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, Mapping):
-        return escape(", ".join(f"{key} {_plain(entry)}" for key, entry in value.items()))
-    return escape(_plain(value))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(_plain, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def figures(*drawn: str) -> str:

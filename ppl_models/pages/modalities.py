@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import xarray as xr
 
+from ppl_models.html_tables import table
 from ppl_models.inference.metrics import modality_scores
-from ppl_models.pages.html import paragraph, table
+from ppl_models.pages.html import paragraph
 from ppl_models.pages.sections import Fit
 
 COLUMNS = {

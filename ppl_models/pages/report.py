@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppl_models import catalogue
 from ppl_models.files import write_atomically
-from ppl_models.inference import load
+from ppl_models.inference import Run, load
+from ppl_models.inference.diagnostics.calibration import LEAST_ROWS
 from ppl_models.inference.training import run_folder
 from ppl_models.pages import causes, code_metrics, modalities, sections
 from ppl_models.pages.html import heading, page, paragraph, section
 from ppl_models.pages.posterior_file import posterior_of, reading, with_metrics
 from ppl_models.pages.sections import Fit
+
+if TYPE_CHECKING:
+    import arviz as az
 
 
 def write(
@@ -48,6 +53,34 @@ def write(
     return trusted
 
 
+def of_run(
+    run: Run, path: Path, posterior: Callable[[], az.InferenceData], simulations: int = 200
+) -> bool:
+    """Write the page of a run in memory; see :meth:`ppl_models.inference.Run.report`.
+
+    Args:
+        run: The run.
+        path: The page.
+        posterior: Makes the run's posterior, once all else is in order.
+        simulations: As of :func:`write`.
+    """
+    check_page(path)
+    check_simulations(simulations)
+    trusted, text = render(Fit(posterior(), run, run.description, ""), simulations)
+    put(path, text)
+    return trusted
+
+
+def check_simulations(count: int) -> None:
+    """Refuse too few simulated rows to tell anything.
+
+    Raises:
+        ValueError: Naming how many are needed.
+    """
+    if count and count < LEAST_ROWS:
+        raise ValueError(f"simulations is {count}, expected 0 or at least {LEAST_ROWS}")
+
+
 def check_page(path: Path) -> None:
     """Refuse a page that has no folder, before any work.
 
@@ -76,8 +109,8 @@ def read(source: Path, pair: str | None = None) -> Fit:
     description = run_folder.read_description(source)
     if pair is None and catalogue.published(description["paper"]) is None:
         return Fit(idata, None, description, f"name your pair: --pair {description['paper']}")
-    run, description = load(source, pair)
-    return Fit(idata, run, description, "")
+    run = load(source, pair)
+    return Fit(idata, run, run.description, "")
 
 
 def render(fit: Fit, simulations: int = 200) -> tuple[bool, str]:

@@ -142,15 +142,19 @@ def measured_here(name: str, records: Records) -> list[str]:
     own = of_paper(name, records)
     if not own:
         return []
-    counts = {kind: count for kind, count in _counts(own).items() if count}
-    words = {"yes": "held", "no": "missed"}
-    told = ", ".join(f"{count} {words.get(kind, kind)}" for kind, count in counts.items())
+    told = ", ".join(f"{count} {kind}" for kind, count in counted(own).items())
     return [
         "## Measured here",
         f"Of {len(own)} claims: {told}. Mean and standard deviation over the seeds; numbers of "
         rf"the paper marked \* are recalled, not read. All papers: [{PAGE}](../../{PAGE}).",
         paper_table(name, records),
     ]
+
+
+def counted(records: Records) -> dict[str, int]:
+    """How many claims ``held``, ``missed`` or were ``not judged``, of kinds that there are."""
+    words = {"yes": "held", "no": "missed"}
+    return {words.get(kind, kind): count for kind, count in _counts(records).items() if count}
 
 
 def claims_files(name: str, records: Records) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models import catalogue
+from ppl_models.html_tables import facts, pre, table
 from ppl_models.inference import Run, plots
 from ppl_models.inference.diagnostics import row_scores, verdict as judged
 from ppl_models.inference.diagnostics.calibration import calibration_error, sbc
@@ -24,7 +25,7 @@ from ppl_models.inference.posterior.importance_weights import khat_threshold
 from ppl_models.inference.posterior.known_rows import covariates_in
 from ppl_models.inference.posterior.netcdf_read import OURS
 from ppl_models.pages.describe import describe
-from ppl_models.pages.html import banner, drawing, facts, figure, figures, paragraph, pre, table
+from ppl_models.pages.html import banner, drawing, figure, figures, paragraph
 
 LEAST_ROWS = 20  # for a calibration error to mean anything
 LONGEST = 300  # letters of what a file of another program says of itself
@@ -78,7 +79,7 @@ def fitted(fit: Fit) -> str:
     card, config = (json.loads(attrs[key]) for key in ("card_json", "config_json"))
     identity = saved.get("identity", {})
     number = card["arxiv"]
-    where = number if number.startswith("10.") else f"arXiv {number}"
+    where = number if not number or number.startswith("10.") else f"arXiv {number}"
     kinds = ("data", "covariates", "latents")
     sites = [(name, what) for part in kinds for name, what in card.get(part, {}).items()]
     recipe = saved.get("data", {})
@@ -93,7 +94,7 @@ def fitted(fit: Fit) -> str:
     }
     return facts(
         {
-            "Paper": f"{card['authors']}. {card['title']}. {card['year']}. {where}",
+            "Paper": f"{card['authors']}. {card['title']}. {card['year']}. {where}".rstrip(),
             "Idea": card["task"],
             "Story": pre(story) if story else "",
             "Sites": table(("site", "meaning"), sites),

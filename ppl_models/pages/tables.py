@@ -37,6 +37,11 @@ def address(number: str) -> str:
     return f"https://arxiv.org/abs/{number}"
 
 
+def link(number: str) -> str:
+    """A paper's number with its address; nothing of a story without a paper."""
+    return f"[{number}]({address(number)})" if number else ""
+
+
 def picture(name: str, caption: str) -> list[str]:
     """The picture of a paper with what it shows below; nothing without a caption."""
     if not caption:

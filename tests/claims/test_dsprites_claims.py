@@ -77,7 +77,7 @@ def measured(name: str, strength: float, seed: int, rate: float = RATE) -> dict[
             child.join()
             codes.append(child.exitcode)
         assert codes == [-signal.SIGKILL, 0], codes
-        run, _ = inference.load(out)
+        run = inference.load(out)
         known = rows()
         pair, test = run.pair, known.test
         some = test.rows(range(IMAGES))

@@ -17,6 +17,7 @@ from ppl_models.commands import fit
 from ppl_models.commands.flags import Parser, add_loader, add_settings
 from ppl_models.commands.main import COMMANDS, main
 from ppl_models.inference import Training
+from ppl_models.version import __version__
 
 FIT = "fit m2 --data digits --train 200 --validation 20 --test 30 --labelled 30"
 FIT += " --hidden 8 --latent 2"
@@ -38,15 +39,32 @@ def error(capsys, line, code=2):
 
 def test_list_and_show(capsys):
     code, out, _ = run(capsys, "list --json")
-    assert code == 0 and sorted(json.loads(out)) == catalogue.names()
-    code, out, _ = run(capsys, "list")
-    assert [line.split()[0] for line in out.splitlines()] == catalogue.names()
+    papers = json.loads(out)
+    assert code == 0 and sorted(papers) == catalogue.names()
+    code, out, _ = run(capsys, "list")  # by family, then by name
+    assert [line.split()[:2] for line in out.splitlines()] == sorted(
+        ([name, papers[name]["family"]] for name in papers), key=lambda row: (row[1], row[0])
+    )
     code, out, _ = run(capsys, "show m2 --json")
     shown = json.loads(out)
     assert shown["arxiv"] == "1406.5298"
     assert {f["name"]: f["default"] for f in shown["config"]}["alpha"] == 0.1
     code, out, _ = run(capsys, "show m2")
-    assert "q(y | x) q(z | x, y)" in out
+    assert "q(y | x) q(z | x, y)" in out and "| ---" not in out and "mermaid" not in out
+    assert "\nz  style (L)        latent\n" in out
+    code, out, _ = run(capsys, "show m2 --markdown")
+    assert "| `z` | style (L) | latent |" in out and "```mermaid" in out
+    code, out, _ = run(capsys, "show fid")
+    assert out.startswith("fid\n\n") and "\nLimits\n" in out
+
+
+def test_papers_are_found_by_family_and_task(capsys):
+    assert run(capsys, "list --family bio")[1] == (
+        "svae_plus  bio  2023  which latents of a cell a perturbation shifts  Learning Causal "
+        "Representations of Single Cells via Sparse Mechanism Shift Modeling\n"
+    )
+    out = run(capsys, "list --family causal --task COUNTERFACTUAL")[1]
+    assert [line.split()[0] for line in out.splitlines()] == ["deepscm", "imagecfgen"]
 
 
 def test_fit_export_check(capsys, tmp_path):
@@ -145,6 +163,8 @@ def test_a_prior_over_labels_is_a_name_or_numbers(capsys, tmp_path, words, kept)
         ("fit m2 --data digits --label-prior learnt 0.5 --out {out}", "or a number per class"),
         ("lst", "did you mean 'list'"),
         ("show m22", "did you mean 'm2'"),
+        ("list --family casual", "unknown family 'casual': did you mean 'causal'"),
+        ("list --family bio --task poetry", "no task of the family bio has the words 'poetry'"),
         ("fit va --data digits --out {out}", "did you mean 'vae'"),
         ("fit m2 --data digit --out {out}", "did you mean 'digits'"),
         ("fit m2 --data digits --labeled 9 --out {out}", "did you mean '--labelled'"),
@@ -251,19 +271,24 @@ def test_flags_are_read_off_the_dataclasses():
     assert not hasattr(given, "latent")
 
 
-def test_help_needs_no_torch():
+def test_lists_and_help_are_light():
+    """They read the index: no array library, no paper, and, as they are piped, no rich."""
     code = """
 import contextlib, sys
 from ppl_models.commands.main import COMMANDS, main
-for name in ["", *COMMANDS.keys() - {"fit"}]:  # fit names data sets and training options
+helps = [f"{name} --help" for name in COMMANDS if name != "fit"]  # which names training options
+for line in ["--help", "--version", "list", "list --json", "data list", *helps]:
     with contextlib.suppress(SystemExit):
-        main([name, "--help"] if name else ["--help"])
-    heavy = {"torch", "numpy", "arviz", "matplotlib"} & sys.modules.keys()
-    assert not heavy, f"the help of {name or 'the program'} imports {heavy}"
+        main(line.split())
+    heavy = {"torch", "pyro", "numpy", "pandas", "arviz", "matplotlib", "rich"}
+    heavy &= sys.modules.keys()
+    heavy |= {name for name in sys.modules if name.startswith("ppl_models.semisupervised")}
+    assert not heavy, f"{line} imports {heavy}"
 """
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    assert made.stdout.count("--help") == len(COMMANDS)
+    assert made.stdout.count("-h, --help") == len(COMMANDS)
+    assert f"ppl-models {__version__}\n" in made.stdout
 
 
 def test_help_names_every_setting_with_its_symbol(capsys):

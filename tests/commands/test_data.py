@@ -40,7 +40,11 @@ def test_list_and_show(capsys):
         "ink": None,
     }  # fmt: skip
     assert "64 pixels" in shown["about"]
-    assert "--labelled None" in run(capsys, "data show digits")[1]
+    code, out, _ = run(capsys, "data show digits")
+    assert out.startswith("digits\n\nSites x (64 pixels, 0 white to 1 black) and y (the digit).\n")
+    assert "\n--test        400   Test rows.\n" in out
+    code, out, _ = run(capsys, "data show cells.h5ad")  # there need be no such file
+    assert "\n--layer " in out and "--path" not in out
 
 
 def test_build_is_load_and_is_kept(capsys, tmp_path):

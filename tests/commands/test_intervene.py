@@ -28,7 +28,7 @@ def test_values_are_those_of_the_pair(folder, tmp_path, capsys):
     assert main(line.split()) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == {"file": str(out), "rows": 4, "columns": ["row", "3, 0.5", "7, 0.5"]}
-    run, _ = inference.load(folder)
+    run = inference.load(folder)
     found = np.load(out)
     for place, label in enumerate((3, 7)):
         with torch.no_grad():
@@ -49,7 +49,7 @@ def test_at_the_mean_no_seed_matters_and_draws_come_first(folder, tmp_path, line
     drawn = made("--draws", "5")
     assert not np.array_equal(made()["z"], made("--seed", "4")["z"])
     run, dataset = (
-        inference.load(folder)[0],
+        inference.load(folder),
         data.load("digits", train=200, validation=20, test=30),
     )
     (batch,) = dataset.test.only("x").batches(torch.arange(3))

@@ -35,7 +35,8 @@ def test_it_measures_rows_and_a_report_shows_it(capsys, folder):
     code, out, _ = told(capsys, f"metrics {folder} --metrics {QUICK} --json --seed 2")
     found = json.loads(out)
     assert code == 0 and found["metrics"] == str(folder / "metrics.nc")
-    run, description = inference.load(folder)
+    run = inference.load(folder)
+    description = run.description
     rows = metrics.encode(run.pair, data.remake(description["data"]).test)
     exact = metrics.evaluate(rows, metrics=QUICK.split(","), seed=2)
     assert found["mig"] == pytest.approx(float(exact.mig), abs=1e-6)
@@ -73,7 +74,8 @@ def test_a_paper_that_is_a_metric_is_shown(capsys):
 def test_votes_may_be_of_images_that_are_drawn_anew(capsys, folder, tmp_path):
     line = f"metrics {folder} --cells --redrawn --metrics factor_vae_score --votes 100"
     code, out, _ = told(capsys, f"{line} --file {tmp_path}/m.nc --json")
-    run, description = inference.load(folder)
+    run = inference.load(folder)
+    description = run.description
     fresh = metrics.sampler_of(run.pair, data.factors_of(description["data"]))
     exact = metrics.factor_vae_score(fresh, votes=100, test_votes=50)
     assert code == 0 and json.loads(out)["factor_vae"] == float(exact.factor_vae)

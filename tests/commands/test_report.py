@@ -14,6 +14,7 @@ from worlds.exact_guides import FAULTS, exact, table_of
 
 from ppl_models import inference
 from ppl_models.commands.main import main
+from ppl_models.html_tables import facts, pre, table
 from ppl_models.inference.diagnostics import calibration, verdict
 from ppl_models.inference.posterior import export
 from ppl_models.pages import html, sections
@@ -209,9 +210,9 @@ def test_vectors_without_labels(tmp_path):
 
 
 def test_text_of_others_is_no_markup():
-    assert "<b>" not in html.facts({"<b>": "<b>"}) + html.table(["<b>"], [["<b>"]])
+    assert "<b>" not in facts({"<b>": "<b>"}) + table(["<b>"], [["<b>"]])
     assert "<b>" not in html.page("<b>", html.heading("<b>"), html.paragraph("<b>"))
-    assert html.facts({"a": html.pre("<b>")}).count("<pre>&lt;b&gt;</pre>") == 1
+    assert facts({"a": pre("<b>")}).count("<pre>&lt;b&gt;</pre>") == 1
     assert html.section("none", "", "") == "" and html.figures("") == ""
 
 

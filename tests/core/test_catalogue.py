@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 import ppl_models as zoo
-from ppl_models import catalogue
+from ppl_models import catalogue, data
+from ppl_models.pages import index, methods, reproduction
 from ppl_models.pages.describe import describe, page, write
+from ppl_models.pages.ideas import IDEAS
 from ppl_models.pages.metric_papers import METRIC_PAPERS
 from ppl_models.semisupervised.m2 import M2
 
@@ -149,7 +152,18 @@ def test_a_description_holds_card_config_and_stages():
         assert f"| `{s['name']}` |" in text
 
 
-def test_committed_pages_are_up_to_date(tmp_path):
+def test_every_paper_tells_its_problem_and_its_idea():
+    assert set(IDEAS) == set(catalogue.PAPERS)
+    assert all(text.endswith((".", "?")) for told in IDEAS.values() for text in told)
+
+
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_committed_pages_are_up_to_date(tmp_path, monkeypatch, traced):
+    """What compiles is traced by the long test alone: tests of compiled steps hold it, too."""
+    if not traced:
+        committed = (ROOT / "docs" / "methods.md").read_text()
+        told = re.findall(r"^\| `(\w+)` \|.*\| yes \|$", committed, re.MULTILINE)
+        monkeypatch.setattr(methods, "_compiles", lambda name, row: name in told)
     docs = tmp_path / "docs"
     docs.mkdir()
     shutil.copy(ROOT / "reproduction.json", tmp_path)
@@ -159,6 +173,13 @@ def test_committed_pages_are_up_to_date(tmp_path):
         assert (ROOT / path).read_text() == (tmp_path / path).read_text(), stale
     for folder in (docs, ROOT / "docs"):
         assert {p.name for p in (folder / "papers").iterdir()} == PAGES
+
+
+def test_the_index_of_lists_is_that_of_cards_and_loaders():
+    made = index.made(reproduction.read(ROOT / "reproduction.json"))
+    assert index.read() == made, "run: python -m ppl_models.pages.describe docs/"
+    assert sorted(made["data"]) == data.names() and set(made["papers"]) == set(catalogue.PAPERS)
+    assert made["papers"]["m2"]["family"] == "semisupervised"
 
 
 def test_pictures_that_cards_tell_of_are_there():

@@ -89,7 +89,8 @@ def test_all_of_the_wheel_imports_beside_modules_of_the_same_names(installed, tm
 
 
 def test_the_wheel_holds_nothing_but_the_package(installed):
-    assert (installed / "ppl_models" / "py.typed").exists()
+    for file in ("py.typed", "pages/index.json"):
+        assert (installed / "ppl_models" / file).exists()
     top = {p.name for p in installed.iterdir() if not p.name.endswith(".dist-info")}
     assert top - {"bin"} == {"ppl_models"}
     (info,) = installed.glob("*.dist-info")

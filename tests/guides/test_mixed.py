@@ -185,6 +185,39 @@ def test_globals_and_rows_that_do_not_see_them_become_the_best_product():
     assert sd == pytest.approx(closed_form(x, spread=1.0)[1], rel=0.06)
 
 
+@pytest.mark.parametrize("in_plate", [False, True], ids=["event", "plate"])
+def test_a_matrix_of_globals_is_seen_entry_by_entry(in_plate):
+    """z ~ N(0, 1), x ~ N(z + sum of m, 1): q(z | x, m) = N((x - sum of m) / 2, 1 / 2)."""
+
+    def model(batch):
+        zero = torch.zeros(2, 3, dtype=torch.float64)
+        if in_plate:
+            with pyro.plate("components", 2):
+                m = pyro.sample("m", dist.Normal(zero, 1.0).to_event(1))
+        else:
+            m = pyro.sample("m", dist.Normal(zero, 1.0).to_event(2))
+        with batch.plate():
+            z = pyro.sample("z", dist.Normal(zero[0, 0], 1.0))
+            pyro.sample("x", dist.Normal(z + m.sum(), 1.0), obs=batch["x"])
+
+    batch = Batch({"x": torch.randn(N, dtype=torch.float64)})
+    seen = guides.inverse(model, batch, hidden=(), see_globals=True)
+    assert set(seen.given["z"]) == {"m", "x"}
+    guide = copy.deepcopy(guides.Mixed(guides.Globals(model, batch), seen)).double()
+    first = guide.locals_.factors["z"].net.first
+    with torch.no_grad():
+        first.weights["x"].copy_(torch.tensor([[0.5], [0.0]]))
+        first.weights["m"].copy_(torch.tensor([[-0.5], [0.0]]).expand(2, 6))
+        first.bias.copy_(torch.tensor([0.0, -math.log(2)], dtype=torch.float64))
+        q = poutine.trace(guide).get_trace(batch)
+        p = poutine.trace(poutine.replay(model, q)).get_trace(batch)
+    q.compute_log_prob()
+    p.compute_log_prob()
+    bound = p.nodes["z"]["log_prob"] + p.nodes["x"]["log_prob"] - q.nodes["z"]["log_prob"]
+    exact = dist.Normal(q.nodes["m"]["value"].sum(), 2**0.5).log_prob(batch["x"])
+    torch.testing.assert_close(bound, exact, rtol=0, atol=1e-12)
+
+
 class Mixture(Pair):
     """Class means as a global; a class and a code explain each row."""
 

@@ -197,7 +197,7 @@ def test_a_run_comes_back_without_its_data(tmp_path, label_prior):
     saved = json.loads((tmp_path / "run" / "run.json").read_text())["config"]["label_prior"]
     if label_prior is None:
         assert saved == [0.1, 0.9, 0.5, 0.5, 0.9, 0.1]
-    run, _ = inference.load(tmp_path / "run")
+    run = inference.load(tmp_path / "run")
     assert run.pair.config == pair.config
     ones = {name: [1] for name in COUNTS}
     assert torch.equal(log_prior(run.pair, **ones), log_prior(pair, **ones))

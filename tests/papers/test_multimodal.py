@@ -84,7 +84,7 @@ def test_an_export_keeps_what_each_row_has(name):
         shown = np.where(there[:, None], rows.sites[site].numpy(), np.nan)
         np.testing.assert_array_equal(idata.observed_data[site].values, shown)
         assert (idata.observed_data[mark(site)].values == there).all()
-        likelihood = idata.log_likelihood[site].values[0]
+        likelihood = idata.log_likelihood_by_site[site].values[0]
         assert (likelihood[:, ~there] == 0).all() and (likelihood[:, there] != 0).all()
         # What rows lack is predicted, too: about the decoder's means at the codes.
         made = idata.posterior_predictive[site].values[0]

@@ -54,7 +54,8 @@ def test_rows_of_the_command_are_those_of_the_pair(folder, tmp_path, capsys):
     line = f"counterfactual {{}} --split train --rows 30 --set a=-1,2 --set k=1 --out {out} --json"
     code, said = asked(folder, line, capsys)
     assert code == 0 and json.loads(said)["columns"] == ["row", "-1, 1", "2, 1"]
-    run, description = inference.load(folder, CAUSES)
+    run = inference.load(folder, CAUSES)
+    description = run.description
     table = data.remake(description["data"]).train
     assert len(list(table.batches(torch.arange(30)))) == 2
     seen = {name: value[:30].numpy() for name, value in table.sites.items()}
@@ -127,7 +128,7 @@ def test_the_export_has_a_group_and_the_page_a_grid(folder, tmp_path):
     text = "".join(causes(report.read(folder, CAUSES)))
     assert "change of b" in text and "what they would have been" in text and "<svg" not in text
     assert not list(causes(report.read(folder / "posterior.nc")))  # a file has no mechanisms
-    run, _ = inference.load(folder, CAUSES)
+    run = inference.load(folder, CAUSES)
     idata = load(folder / "posterior.nc")
     told = effects(run.pair, idata, range(10))
     assert [cause for cause, _, _ in told] == ["a", "a", "b", "b", "c", "c"]
@@ -142,7 +143,7 @@ def test_the_export_has_a_group_and_the_page_a_grid(folder, tmp_path):
 
 
 def test_a_class_as_a_cause(folder, monkeypatch):
-    run, _ = inference.load(folder, CAUSES)
+    run = inference.load(folder, CAUSES)
     idata = load(folder / "posterior.nc")
     monkeypatch.setattr(
         run.pair, "card", type(run.pair.card)(**{**vars(run.pair.card), "causes": ("k", "z")})

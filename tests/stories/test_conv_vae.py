@@ -51,7 +51,7 @@ def test_the_whole_life(networks, tmp_path):
     )
     assert run.pair.config.shape == (6, 5, 3)
     assert found.attrs["x_shape"].tolist() == [6, 5, 3]
-    again, _ = inference.load(tmp_path / "run", NAME)
+    again = inference.load(tmp_path / "run", NAME)
     assert asdict(again.pair.config) == asdict(run.pair.config)
     assert again.pair.schema.sites["x"].image == (6, 5, 3)
 
@@ -116,7 +116,7 @@ def test_the_command_line_takes_a_shape(tmp_path, capsys):
     assert main(words) != 0
     assert "needs images at the site 'x'" in capsys.readouterr().err
     assert main([*words, "--shape", "7", "8", "1"]) == 0
-    run, _ = inference.load(tmp_path / "run", NAME)
+    run = inference.load(tmp_path / "run", NAME)
     assert run.pair.config.shape == (7, 8, 1)
     with pytest.raises(SystemExit):
         main(["fit", NAME, "--data", "digits", "--help"])

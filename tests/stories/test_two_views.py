@@ -101,7 +101,7 @@ def test_a_file_on_the_command_line(tmp_path, capsys):
     assert main(["report", out, *pair]) == 0 and (tmp_path / "run" / "report.html").exists()
     assert main(["export", out, *pair, "--draws", "5"]) == 0
     assert "density of codes" in capsys.readouterr().out
-    run, _ = inference.load(tmp_path / "run", NAME)
+    run = inference.load(tmp_path / "run", NAME)
     assert run.pair.config.shape == (6, 5, 1) and run.status == "finished"
 
 

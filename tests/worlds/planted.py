@@ -200,7 +200,7 @@ def broken_off(recipe: Recipe, seed: int) -> inference.Run:
         out = Path(folder) / "run"
         with contextlib.suppress(KeyboardInterrupt):
             recipe.fit(seed, out=out, callbacks=(interrupt,))
-        return inference.load(out, None if ":" not in recipe.pair else recipe.pair)[0]
+        return inference.load(out, None if ":" not in recipe.pair else recipe.pair)
 
 
 def wrong_labels(recipe: Recipe, seed: int) -> inference.Run:

@@ -37,7 +37,8 @@ def read(folder: Path, name: str) -> Any:
         idata = export.load(folder / name)
         groups = {g: idata[g] for g in ("posterior", "diagnostics", "training")}
         return {f"{g}/{n}": v.values.tolist() for g, d in groups.items() for n, v in d.items()}
-    run, description = inference.load(folder)
+    run = inference.load(folder)
+    description = run.description
     weights = {n: v.tolist() for n, v in run.pair.state_dict().items()}
     return weights, run.history, run.objective, description
 

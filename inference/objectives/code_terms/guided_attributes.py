@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,7 +38,8 @@ class _Read(Objective):
         plate_nesting: Number of plate dimensions, the data plate included; the pair's by default.
 
     Raises:
-        ValueError: If the weight is below 0, or labels, networks and places do not fit.
+        ValueError: If the weight is below 0, or labels, networks and places do not fit; in the
+            first step of a fit, if a label is neither 0 nor 1.
     """
 
     def __init__(
@@ -82,11 +84,20 @@ class _Read(Objective):
             logit = self._logit(label, coordinates(z, self.places[label], others))
             target = torch.full_like(logit, CONFUSED)
             if not confused:
-                target = run.batch[label].reshape(-1).to(logit).expand_as(logit)
+                target = self._target(label, run.batch[label]).to(logit).expand_as(logit)
             losses.append(
                 functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
             )
         return weight * codes.mean(torch.stack(losses).sum(0))
+
+    def _target(self, label: str, value: Tensor) -> Tensor:
+        # In the first step of a fit: the look reads values on the host.
+        if is_validation_enabled() and len(other := value[(value != 0) & (value != 1)]):
+            raise ValueError(
+                f"label {label!r} has the value {other[0].item():g}, expected 0 or 1: "
+                f"{type(self).__name__} reads attributes that are there or not"
+            )
+        return value.reshape(-1)
 
     def _logit(self, label: str, part: Tensor) -> Tensor:
         network = self.networks[label]

@@ -9,6 +9,7 @@ import http.server
 import inspect
 import json
 import os
+import pydoc
 import subprocess
 import sys
 import threading
@@ -100,6 +101,14 @@ def test_unknown_names_and_options():
 def test_digits_options_out_of_range(options, words):
     with pytest.raises(ValueError, match=words):
         data.load("digits", **options)
+
+
+def test_the_loader_of_a_file_shows_the_options_of_its_reader():
+    loader = data.loader("cells.h5ad")
+    options = inspect.signature(loader).parameters
+    assert list(options)[:3] == ["label", "layer", "counts"] and options["layer"].default == "X"
+    text = pydoc.plain(pydoc.render_doc(loader))
+    assert "load_file(label: " in text and "library: A site of this name" in text
 
 
 def test_importing_data_is_light():

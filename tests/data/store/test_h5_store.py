@@ -166,17 +166,23 @@ def test_every_row_once_per_epoch_and_a_fresh_stream_resumes(folder, batch, seed
             assert torch.equal(again["y"], again.rows % 7)
 
 
-def small_blocks(path, rows=4000):
-    """Blocks of few rows, so that windows are many."""
-    wide = np.random.default_rng(0).integers(0, 2, (rows, 32_000)).astype(bool)
-    source = data.Blocks("wide", iter([{"x": wide}]), splits=(0.98, 0.01, 0.01))
-    data.write(source, path)
-    return wide
+@pytest.fixture(scope="module")
+def small_blocks(tmp_path_factory):
+    """A file with blocks of few rows, so that windows are many, and its rows."""
+    path = tmp_path_factory.mktemp("blocks") / "w.h5"
+    wide = np.random.default_rng(0).integers(0, 2, (4000, 32_000), dtype=bool)
+    data.write(data.Blocks("wide", iter([{"x": wide}]), splits=(0.98, 0.01, 0.01)), path)
+    return path, wide
 
 
-def test_windows_are_shuffled_and_bounded(tmp_path):
-    wide = small_blocks(tmp_path / "w.h5")
-    table = data.open(tmp_path / "w.h5", memory=4 << 20).train
+def holds(batch, wide):
+    """Whether a batch has the rows that it says."""
+    return bool((batch["x"] == torch.from_numpy(wide[batch.rows])).all())
+
+
+def test_windows_are_shuffled_and_bounded(small_blocks):
+    path, wide = small_blocks
+    table = data.open(path, memory=4 << 20).train
     windows = Windows(table, table.regimes()[0], 0, 0, 1)
     per_block = table.sites["x"].source.block
     assert per_block == 65
@@ -194,15 +200,15 @@ def test_windows_are_shuffled_and_bounded(tmp_path):
     held = 0
     for step in range(100):
         batch = windows.take(40 * step, 40)
-        assert torch.equal(batch["x"], torch.from_numpy(wide[batch.rows]).float())
+        assert holds(batch, wide)
         held = max(held, sum(f.result()[2]["x"].nbytes for f in windows._read.values()))
     assert held <= 4 << 20
 
 
 @pytest.mark.parametrize("every", [1, 3, 10])
-def test_few_rows_of_many_blocks(tmp_path, every):
-    wide = small_blocks(tmp_path / "w.h5")
-    table = data.open(tmp_path / "w.h5", memory=5 << 18).train
+def test_few_rows_of_many_blocks(small_blocks, every):
+    path, wide = small_blocks
+    table = data.open(path, memory=5 << 18).train
     table = table.rows((table.numbers % every == 0).nonzero().flatten())
     windows = Windows(table, table.regimes()[0], 0, 0, 1)
     assert not windows.resident
@@ -212,16 +218,15 @@ def test_few_rows_of_many_blocks(tmp_path, every):
         for start in range(0, len(table), 50):
             count = min(50, len(table) - start)
             batch = windows.take(epoch * len(table) + start, count)
-            assert torch.equal(batch["x"], torch.from_numpy(wide[batch.rows]).float())
+            assert holds(batch, wide)
             rows.append(batch.rows)
             held = max(held, sum(f.result()[1]["x"][0].nbytes for f in windows._read.values()))
         assert torch.equal(torch.cat(rows).sort().values, table.numbers.sort().values)
         assert held <= 5 << 18
 
 
-def test_processes_share_each_batch(tmp_path):
-    small_blocks(tmp_path / "w.h5")
-    table = data.open(tmp_path / "w.h5", memory=4 << 20).train
+def test_processes_share_each_batch(small_blocks):
+    table = data.open(small_blocks[0], memory=4 << 20).train
     alone = Stream(table, 50, seed=1)
     together = [Stream(table, 50, seed=1, process=p, processes=3) for p in range(3)]
     for i in (0, 11, 85):

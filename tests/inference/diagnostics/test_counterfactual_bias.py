@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from worlds.combinations import in_turn
 from worlds.stories.causes import causes, rows
 
 from ppl_models import Batch
@@ -41,11 +42,12 @@ def moved_by_hand(pair, batch, do, effect):
 SET = [{"a": 1.5}, {"b": -2.0}, {"c": 0.25}, {"a": -1.0, "c": 2.0}]
 
 
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
-@pytest.mark.parametrize("made", [True, False])
-@pytest.mark.parametrize("effect", ["total", "direct"])
-@pytest.mark.parametrize("do", SET)
-def test_flips_and_their_sign_are_those_of_the_arrows(dtype, close, made, effect, do):
+@pytest.mark.parametrize(
+    ("do", "effect", "made", "dtype"),
+    in_turn(SET, ["total", "direct"], [True, False], [torch.float32, torch.float64]),
+)
+def test_flips_and_their_sign_are_those_of_the_arrows(do, effect, made, dtype):
+    close = 1e-4 if dtype == torch.float32 else 1e-9
     pair, batch = world(dtype, made), rows(dtype, count=60)
     weigh = classifier(dtype)
     torch.manual_seed(3)
@@ -128,10 +130,10 @@ def test_the_difference_of_logits_and_its_gradient(column):
     assert found.flips == 0 and abs(found.change) < 1e-3
 
 
-@pytest.mark.parametrize("made", [True, False])
-@pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("effect", ["total", "direct"])
-@pytest.mark.parametrize("do", ["distribution", "callable", "both"])
+@pytest.mark.parametrize(
+    ("do", "effect", "draws", "made"),
+    in_turn(["distribution", "callable", "both"], ["total", "direct"], [1, 3], [True, False]),
+)
 def test_the_noise_is_the_same_whatever_kind_of_value_is_set(do, effect, draws, made):
     """Draws of what is set, and runs of their own for each draw, leave the guide's as they are."""
     pair, batch = world(made=made), rows()

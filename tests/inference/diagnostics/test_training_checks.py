@@ -63,6 +63,7 @@ def test_each_chain_has_a_slope_of_its_own():
     [
         ("finished", [40, 40], True, "training is finished after 40 of 40 planned steps"),
         ("finished", [30, 40], True, "training is finished after 30 of 40 planned steps"),
+        ("stopped", [30, 40], True, "training is stopped after 30 of 40 planned steps"),
         ("interrupted", [3, 40], False, "training is interrupted after 3 of 40 planned steps"),
         ("running", [3, 0], False, "training is running after 3 steps"),
     ],
@@ -70,7 +71,7 @@ def test_each_chain_has_a_slope_of_its_own():
 def test_steps_against_the_plan(status, steps, ok, fact):
     found = checks({"training_status": status, "training_steps": steps}, loss=noise(40))[0]
     assert (found.name, found.ok) == ("plan", ok)
-    assert found.fact == f"{fact} (expected finished)"
+    assert found.fact == f"{fact} (expected finished or stopped)"
     assert ok or "--resume" in found.sentence
 
 

@@ -159,3 +159,13 @@ def test_codes_that_do_not_fit_are_one_line(nets, places, message) -> None:
     term = Excitation(nn.ModuleDict(nets).double(), "z", places)
     with pytest.raises(ValueError, match=message):
         term.per_datum(pair.model, pair.guide, batch)
+
+
+@pytest.mark.parametrize("reader", [Excitation, AttributeReaders])
+@pytest.mark.parametrize("value", [2, -1, 0.5])
+def test_a_label_of_more_classes_is_one_line(reader, value) -> None:
+    pair, batch = GivenCodes(D), rows_of(("a",), 1, torch.float64)
+    batch = batch.replace({"x": batch["x"], "a": torch.tensor([0, 1, value, 1, 0])})
+    term = reader(nn.ModuleDict({"a": nn.Linear(1, 1)}).double(), "z", {"a": 0})
+    with pytest.raises(ValueError, match=f"label 'a' has the value {value}, expected 0 or 1"):
+        term.per_datum(pair.model, pair.guide, batch)

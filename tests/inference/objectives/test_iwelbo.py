@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from torch.distributions import Normal
+from worlds.combinations import in_turn
 from worlds.linear import (
     ROWS as B,
     LinearPair,
@@ -29,11 +30,16 @@ def tolerance(dtype):
     return {"rtol": 0, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 2e-5, "atol": 2e-4}
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["f64", "f32"])
-@pytest.mark.parametrize("scale", [1, 10])
-@pytest.mark.parametrize("regime", ["unlabelled", "labelled", "mixed"])
-@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("particles", [1, 5, 50])
+@pytest.mark.parametrize(
+    ("particles", "lam", "regime", "scale", "dtype"),
+    in_turn(
+        [1, 5, 50],
+        [0.0, 0.5, 1.0],
+        ["unlabelled", "labelled", "mixed"],
+        [1, 10],
+        [torch.float64, torch.float32],
+    ),
+)
 def test_iwelbo_is_the_hand_sum(particles, lam, regime, scale, dtype):
     pair = linear(dtype=dtype)
     objective = IWELBO(particles, lam=lam, distil=0.0)

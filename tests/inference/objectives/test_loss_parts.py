@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from worlds.combinations import in_turn
 from worlds.exact_guides import exact
 from worlds.linear import ROWS, batches, hand_bound, hand_loss, hand_weights, linear
 
@@ -46,6 +47,7 @@ from ppl_models.inference.objectives.loss_parts import LossByPart, distinct, is_
 from ppl_models.networks import Scalar
 
 DTYPES = [torch.float32, torch.float64]
+REGIMES = ["unlabelled", "labelled", "mixed"]
 PAIR = linear()
 
 # Each with the names of its parts, the same for all batches.
@@ -93,9 +95,7 @@ OBJECTIVES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", [1, 10])
-@pytest.mark.parametrize("regime", ["unlabelled", "labelled", "mixed"])
+@pytest.mark.parametrize(("regime", "scale", "dtype"), in_turn(REGIMES, [1, 10], DTYPES))
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_parts_add_up_to_the_loss(name, regime, scale, dtype):
     objective, names = OBJECTIVES[name]
@@ -133,9 +133,7 @@ def addends(told):
     return {name: value for name, value in parts if is_addend(name)}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", [1, 10])
-@pytest.mark.parametrize("regime", ["unlabelled", "labelled", "mixed"])
+@pytest.mark.parametrize(("regime", "scale", "dtype"), in_turn(REGIMES, [1, 10], DTYPES))
 @pytest.mark.parametrize(("lam", "distil"), [(0.0, 1.0), (0.3, 1.0), (0.6, 2.5)])
 @pytest.mark.parametrize("particles", [1, 5])
 def test_the_distillation_is_the_cross_entropy_by_hand(

@@ -32,7 +32,7 @@ from ppl_models.inference import (
 from ppl_models.inference.objectives.by_name import BOUNDS, TERMS, parse_objective
 from ppl_models.inference.objectives.options import ADDRESS, identity, text
 from ppl_models.inference.objectives.stage import with_training
-from ppl_models.inference.training.run import describe_run
+from ppl_models.inference.training.run_identity import describe_run
 
 # Options of other values, together where one goes with the other; the first is a name.
 CHANGED = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from worlds.combinations import in_turn
 from worlds.two_codes import C, L, TwoCodes, rows
 
 from ppl_models.batch import Batch
@@ -93,11 +94,12 @@ def by_loops(world, run, site, estimator):
 BOUNDS = {"one": EnumeratedELBO(kl="analytic"), "three": IWELBO(3)}
 
 
-@pytest.mark.parametrize(("scale", "dtype"), [(1, torch.float64), (10, torch.float32)])
-@pytest.mark.parametrize("bound", BOUNDS)
-@pytest.mark.parametrize("site", ["a", "b"], ids=["free", "given a label"])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_the_term_by_loops(estimator, scale, site, bound, dtype):
+@pytest.mark.parametrize(  # a is free, b is given a label
+    ("estimator", "site", "bound", "sized"),
+    in_turn(ESTIMATORS, ["a", "b"], [*BOUNDS], [(1, torch.float64), (10, torch.float32)]),
+)
+def test_the_term_by_loops(estimator, site, bound, sized):
+    scale, dtype = sized
     world, batch = TwoCodes(given=True).to(dtype), rows("x", count=4, scale=scale).to(dtype)
     torch.manual_seed(0)
     run = BOUNDS[bound].run(world.model, world.guide, batch)
@@ -158,7 +160,7 @@ class Gaussian(nn.Module):
             pyro.sample("z", dist.Normal(batch["x"] * 0, 1.0).to_event(1))
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+@pytest.mark.parametrize("rho", [0.0, pytest.param(0.6, marks=pytest.mark.long), 0.9])
 def test_it_tends_to_the_closed_form_of_a_gaussian(rho):
     """TC = -log(1 - r^2) / 2 with r the correlation of S + s^2 I; rows and own bias shrink it."""
     g = torch.Generator().manual_seed(2)
@@ -177,10 +179,10 @@ def test_it_tends_to_the_closed_form_of_a_gaussian(rho):
     assert abs(float(found.mean()) - exact) < 4 * error + bias
 
 
-@pytest.mark.parametrize("scale", [1, 10])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("bound", BOUNDS)
-@pytest.mark.parametrize("site", ["a", "b"])
+@pytest.mark.parametrize(
+    ("site", "bound", "estimator", "scale"),
+    in_turn(["a", "b"], [*BOUNDS], ESTIMATORS, [1, 10]),
+)
 def test_the_parts_add_up_to_the_kl(site, bound, estimator, scale):
     """An identity, draw by draw; at B = N and the in-batch form each part is the mixture's own."""
     world, batch = TwoCodes(given=True), rows("x", count=5, scale=scale)

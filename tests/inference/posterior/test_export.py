@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -155,11 +156,16 @@ def test_given_labels_are_observed():
     assert set(idata.observed_data.data_vars) == {"x", "y"}
     assert "constant_data" not in groups_of(idata)
     log_prior = pair.prior_logits.log_softmax(0)[y].detach()
-    of_label = drawn(idata, "y", "log_likelihood")
+    of_label = drawn(idata, "y", "log_likelihood_by_site")
     torch.testing.assert_close(of_label, log_prior.expand(30, -1), rtol=0, atol=1e-12)
     mean = drawn(idata, "z") @ pair.A.T + pair.means[y]
     of_x = Normal(mean, pair.noise).log_prob(x).sum(-1).detach()
-    torch.testing.assert_close(drawn(idata, "x", "log_likelihood"), of_x, rtol=0, atol=1e-10)
+    close = {"rtol": 0, "atol": 1e-10}
+    torch.testing.assert_close(drawn(idata, "x", "log_likelihood_by_site"), of_x, **close)
+    # Of all data together there is one, which ArviZ finds by itself.
+    together = drawn(idata, "data", "log_likelihood")
+    torch.testing.assert_close(together, of_x + log_prior, **close)
+    assert az.loo(idata).n_data_points == N
     torch.testing.assert_close(
         drawn(idata, "log_p", "sample_stats"),
         of_x + log_prior + Normal(0.0, 1.0).log_prob(drawn(idata, "z")).sum(-1),

@@ -96,7 +96,7 @@ def test_a_saved_run_knows_its_rows(tmp_path):
     train, test = parts()
     data = Dataset("world", train, test, test, {"name": "world", "options": {}})
     run = inference.fit(make(40), data, out=tmp_path / "run", **OPTIONS)
-    loaded = inference.load(tmp_path / "run", pair=f"{FILE}:Factors")[0]
+    loaded = inference.load(tmp_path / "run", pair=f"{FILE}:Factors")
     found, expected = codes(loaded, train), wanted(run, train.numbers)
     assert all((found[n] == expected[n]).all() for n in expected)
     with pytest.raises(ValueError, match="is none of them"):
@@ -250,7 +250,7 @@ def test_the_command_exports_training_rows_and_refuses_others_before_work(tmp_pa
     assert "--split is test, expected train: site 'z' has a point for each row it was" in told
     assert main([*line.split(), "--split", "train"]) == 0
     dataset = zoo.data.load("digits", train=100, validation=20, test=30, labelled=30)
-    run, _ = inference.load(out, pair=f"{file}:Auto")
+    run = inference.load(out, pair=f"{file}:Auto")
     idata = load(out / "posterior.nc")
     numbers, values = idata.posterior["datum"].values, idata.posterior["z"].values[0, 0]
     expected = wanted(run, run.pair.guide.factors["z"].numbers)

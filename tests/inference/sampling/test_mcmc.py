@@ -22,6 +22,7 @@ from ppl_models.inference.diagnostics import verdict
 from ppl_models.inference.posterior import export
 from ppl_models.inference.posterior.target import target
 from ppl_models.inference.sampling import mcmc
+from ppl_models.inference.sampling.starts import start
 
 pytestmark = pytest.mark.training
 
@@ -169,12 +170,12 @@ def test_the_potential_is_pyros(kind):
     pair.__class__ = kind
     batch = Batch({"x": rows.sites["x"]})
     found = target(pair, batch)
-    start = found.start()
+    begun = start(found)
     marked = config_enumerate(pair.model)
     _, pyros, _, _ = initialize_model(marked, (batch,), max_plate_nesting=1)
     results = []
     for energy in (lambda free: -found.joint(free), pyros):
-        free = {name: value.clone().requires_grad_() for name, value in start.items()}
+        free = {name: value.clone().requires_grad_() for name, value in begun.items()}
         value = energy(free)
         slopes = torch.autograd.grad(value, list(free.values()))
         results.append((value.detach(), *slopes))

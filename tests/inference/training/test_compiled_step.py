@@ -103,7 +103,10 @@ def test_every_stage_on_every_kind_of_rows(name, dtype):
         EnumeratedELBO(2, kl="analytic")
         + TotalCorrelation("z", Anneal(0, 2), "mss")
         + CodeCovariance("z", Anneal(0, 2), 1.0, "aggregate"),
-        EnumeratedELBO(2, kl="analytic") + TotalCorrelation("z", Anneal(0, 2), "mss"),
+        pytest.param(  # the one before, without its last term
+            EnumeratedELBO(2, kl="analytic") + TotalCorrelation("z", Anneal(0, 2), "mss"),
+            marks=pytest.mark.long,
+        ),
         EnumeratedELBO() + HausdorffSupport("z", Anneal(0, 2), pairs=1),
         pytest.param(
             Consistency(EnumeratedELBO(), "x", data.Noise(), weight=Anneal(0, 2)),
@@ -196,7 +199,7 @@ def own_rows(pair):
     return data.Table("rows", dict(rows), observed=labels)
 
 
-SHORT = ("m2", "citris_nf")  # several kinds of rows, plates
+SHORT = ("m2", "citris_vae")  # several kinds of rows, plates
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,8 @@ def test_schedules_are_not_frozen_into_the_graph(digits, traced):
     assert len(traced) == 3
 
 
-@pytest.mark.parametrize("paper", ["m2", "m1m2"])
+# The second stage of m1m2 is m2 on its codes.
+@pytest.mark.parametrize("paper", [pytest.param("m2", marks=pytest.mark.long), "m1m2"])
 def test_an_interrupted_compiled_run_resumes_bit_for_bit(digits, traced, tmp_path, paper):
     whole, part, again = (build(paper, digits) for _ in range(3))
     options = {"epochs": 3, "seed": 3, "compile": True}
@@ -283,7 +287,8 @@ def test_inductor_and_all_of_it_at_once(digits, tmp_path):
     """Kernels of the real compiler: dropout, buffers, a schedule, equality and resume."""
     rows = digits.train.only("x")
     width = rows.sites["x"].shape[1]
-    options = {"objective": IWELBO(2, lam=Anneal(1, 0)), "epochs": 2}
+    # Between its ends, so that the compiler has one graph to make, of a number that moves.
+    options = {"objective": IWELBO(2, lam=Anneal(0.9, 0.1)), "epochs": 2}
     plain, whole, part, again = (normed(width) for _ in range(4))
     fit(plain, rows, **options)
     options["compile"] = True

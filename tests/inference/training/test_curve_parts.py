@@ -188,7 +188,8 @@ def test_an_interrupted_curve_goes_on_with_the_same_parts(digits, tmp_path, stop
         fit(m2(digits), digits, out=tmp_path / "run", callbacks=(interrupt,), **options)
     run = fit(m2(digits), digits, out=tmp_path / "run", resume=True, **options)
     same(curves(run), curves(whole))
-    loaded, description = inference.load(tmp_path / "run")
+    loaded = inference.load(tmp_path / "run")
+    description = loaded.description
     same(loaded.history, run.history)
     assert description["stages"][0]["parts"] == ["bound", "distillation", "classification(y)"]
 
@@ -223,7 +224,7 @@ def test_a_state_of_the_version_before_loads_and_goes_on(digits, tmp_path, count
         state["count"], state["sum"] = count, count * 40.0
 
     run_files.restate(out, change)
-    loaded, _ = inference.load(out)
+    loaded = inference.load(out)
     assert list(loaded.history) == ["step", "stage", "loss", "seconds"]
     run = fit(m2(digits), digits, out=out, epochs=3, resume=True)
     lacks = np.isnan(run.history["bound"])

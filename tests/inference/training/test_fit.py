@@ -254,7 +254,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(digits, tmp_path, paper, stop):
     run = fit(again, digits, epochs=3, seed=3, out=tmp_path / "run", resume=True)
     assert same(whole.state_dict(), again.state_dict())
     assert curve(run.history) == curve(reference.history)
-    loaded, description = inference.load(tmp_path / "run")
+    loaded = inference.load(tmp_path / "run")
+    description = loaded.description
     assert description["status"] == "finished"
     assert same(whole.state_dict(), loaded.pair.state_dict())
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["run.json", "state.pt"]

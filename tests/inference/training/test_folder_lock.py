@@ -217,7 +217,7 @@ def test_all_writers_go_to_the_disk(tmp_path, monkeypatch, what):
     elif what == "posterior":
         digits = data.load("digits", train=200, validation=20, test=20, labelled=30)
         path = tmp_path / "p.nc"
-        run, _ = inference.load(out)
+        run = inference.load(out)
         run.posterior(digits.test, path=path, draws=20, prior_draws=0)
     else:
         path = tmp_path / "d.h5"

@@ -183,7 +183,7 @@ def test_a_run_folder_keeps_the_schema(fitted, tmp_path):
     x, y = rows()
     pair = build("m2", Sizes, hidden=(8,), latent=2)
     run = inference.fit(pair, table(x, y), out=tmp_path / "run", **QUICK)
-    read, _ = inference.load(tmp_path / "run")
+    read = inference.load(tmp_path / "run")
     assert read.pair.schema == run.pair.schema == fitted.pair.schema
     assert read.error(moved()) == run.error(table(x, y))
     description = run_description.read_description(tmp_path / "run")

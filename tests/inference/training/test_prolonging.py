@@ -57,7 +57,8 @@ def test_a_run_of_more_epochs_goes_on_from_the_fewer(digits, tmp_path, paper, fi
     fit(digits, paper, out, epochs=first)
     rest = fit(digits, paper, out, epochs=then, resume=True)
     same(rest, whole)
-    loaded, description = inference.load(out)
+    loaded = inference.load(out)
+    description = loaded.description
     same(loaded, whole)
     assert description["status"] == "finished"
     told = [stage["epochs"] for stage in description["stages"]]
@@ -78,11 +79,11 @@ def test_the_best_weights_are_kept_and_the_last_ones_go_on(digits, tmp_path):
     stop = next(n for n in range(1, len(losses)) if losses[n] > losses[n - 1])  # not at its best
     few = fit(digits, out=out, epochs=stop + 1, **options)
     best = losses[: stop + 1].index(min(losses[: stop + 1]))
-    same(inference.load(out)[0], few)
+    same(inference.load(out), few)
     same(few, fit(digits, epochs=stop + 1, **options))
     assert best < stop
     same(fit(digits, out=out, epochs=12, resume=True, **options), whole)
-    same(inference.load(out)[0], whole)
+    same(inference.load(out), whole)
 
 
 def test_a_stage_that_has_not_begun_may_have_any_length(digits, tmp_path):
@@ -171,7 +172,7 @@ def test_overwrite_starts_over_and_leaves_other_files(digits, tmp_path, damage):
     if damage:
         (out / damage).write_bytes(b"x")
     run = fit(digits, out=out, epochs=1, overwrite=True)
-    same(inference.load(out)[0], run)
+    same(inference.load(out), run)
     assert sorted(p.name for p in out.iterdir()) == ["notes.txt", "run.json", "state.pt"]
 
 

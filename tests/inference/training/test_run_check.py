@@ -64,7 +64,7 @@ def test_several_labels_each_on_their_own_rows():
 
 def test_a_run_from_its_folder_says_the_same(folder):
     out, run, rows = folder
-    again, _ = inference.load(out)
+    again = inference.load(out)
     assert again.status == run.status == "finished" and again.planned == run.planned == run.taken
     np.testing.assert_array_equal(again.labelled["y"].counts, run.labelled["y"].counts)
     one, other = (r.posterior(rows.test, draws=30) for r in (run, again))
@@ -98,13 +98,15 @@ def test_rows_that_are_checked_by_default():
     assert only.check(**few) == only.check(rows.train, **few)
 
 
-def test_a_run_without_data_asks_for_a_table(folder):
+def test_a_run_without_data_makes_them_again_or_asks_for_rows(folder):
     out, run, rows = folder
-    loaded, _ = inference.load(out)
-    with pytest.raises(ValueError, match=r"does not know its data, expected a table: check\(rows"):
-        loaded.check()
+    few = {"draws": 30}
+    assert inference.load(out).check(**few) == run.check(rows.validation, **few)
     sent = pickle.loads(pickle.dumps(run))
-    assert sent.data is None and sent.check(rows.test, draws=30).findings
+    sent.folder = None
+    with pytest.raises(ValueError, match=r"does not know its data, expected rows: check\(rows"):
+        sent.check()
+    assert sent.data is None and sent.check(rows.test, **few).findings
 
 
 def test_a_run_that_was_interrupted_says_so(tmp_path):
@@ -114,7 +116,8 @@ def test_a_run_that_was_interrupted_says_so(tmp_path):
 
     with contextlib.suppress(KeyboardInterrupt):
         fitted(tmp_path / "run", callbacks=(interrupt,))
-    run, description = inference.load(tmp_path / "run")
+    run = inference.load(tmp_path / "run")
+    description = run.description
     assert run.status == description["status"] == "interrupted"
     (plan,) = (f for f in run.check(digits().test, draws=30).findings if f.name == "plan")
     assert not plan.ok and plan.fact.startswith(f"training is interrupted after {run.taken} of ")

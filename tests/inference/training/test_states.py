@@ -230,7 +230,7 @@ def test_seeds_outside_their_range_are_refused_before_the_folder_is_taken(folder
     assert not out.exists()
     with pytest.raises(ValueError, match=expected):
         zoo.build("m2", seed=seed)
-    run, _ = inference.load(folder)
+    run = inference.load(folder)
     digits = data.load("digits", train=200, validation=20, test=20, labelled=30)
     with pytest.raises(ValueError, match=expected):
         run.posterior(digits.test, path=out, seed=seed)
