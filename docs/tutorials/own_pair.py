@@ -178,7 +178,7 @@ run = inference.fit(
     objective,
     steps=600,
     batch_size=240,
-    learning_rate=0.05,
+    learning_rate=0.02,
     schedule="cosine(last=0.01)",
     progress=False,
 )
