@@ -7,6 +7,7 @@ link one between pages, which MkDocs then checks with its anchor.
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -16,13 +17,16 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
 
 # Links of Markdown and addresses of raw HTML, but for those to other hosts and in the page.
 LINKS = re.compile(
     r"(?P<before>\]\(|\bsrc=\")(?P<path>(?![a-z]+:|#)[^)\s\"#]+)(?P<anchor>#[^)\"]*)?"
 )
 FENCES = re.compile(r"(^```.*?^```\s*?$)", re.DOTALL | re.MULTILINE)
+HREFS = re.compile(r"\bhref=\"(?P<path>(?![a-z]+:|#)[^\"#]+)(?P<anchor>#[^\"]*)?\"")
 WHOLE = (".md", ".png")  # shown as they are; other files as code
+LOG = logging.getLogger("mkdocs.hooks.repository")  # a warning stops a strict build
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -57,6 +61,25 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         return f"{found['before']}{posixpath.relpath(uri, here)}{found['anchor'] or ''}"
 
     return _outside_code(markdown, lambda text: LINKS.sub(lead, text))
+
+
+def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Lead links of the tutorials, which come as HTML, to the pages of the site."""
+    if not page.file.src_uri.startswith("tutorials/") or page.file.src_uri.endswith(".md"):
+        return html
+    root, docs = _folders(config)
+
+    def lead(found: re.Match[str]) -> str:
+        target = Path(os.path.normpath(docs / "tutorials" / found["path"]))
+        inside = docs in target.parents
+        uri = target.relative_to(docs).as_posix() if inside else _uri(target, root)
+        there = files.get_file_from_path(uri)
+        if there is None:
+            LOG.warning("%s links to %s, which is no page", page.file.src_uri, found["path"])
+            return found[0]
+        return f'href="{get_relative_url(there.url, page.file.url)}{found["anchor"] or ""}"'
+
+    return HREFS.sub(lead, html)
 
 
 def _folders(config: MkDocsConfig) -> tuple[Path, Path]:

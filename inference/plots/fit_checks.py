@@ -85,6 +85,8 @@ def training_curve(
         _frame(right, list(others.values()), chosen)
         right.set_ylabel("smaller parts, nats per row" if bounds else "parts")
         told |= dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
+        ax.set_zorder(right.get_zorder() + 1)  # no curve of the right axes crosses the legend
+        ax.patch.set_visible(False)
     if len(told) > 1:
         ax.legend(told.values(), told.keys(), fontsize=TEXT - 1)
     return ax

@@ -12,7 +12,14 @@ from worlds.pages import blocks, run_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *DOCS.rglob("*.md"),
+        *DOCS.glob("tutorials/*.py"),
+        *ROOT.glob("benchmarks/*.md"),
+    ]
+)
 PUBLIC = ("_exit",)  # of os: documented, whatever its name looks like
 BORROWED = DOCS / "how-a-step-runs.md"
 SOURCES = [
