@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_models.inference.diagnostics.finding import Finding
-from ppl_models.inference.posterior.groups import log_likelihood
+from ppl_models.inference.diagnostics.row_scores import log_likelihood
 
 ACTIVE = 0.01
 ACTIVE_ROWS = 20, 1000  # least and most rows from which units in use are counted

@@ -16,14 +16,16 @@ differences, are those of a mean of rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import arviz as az
 import numpy as np
+import xarray as xr
 
 from ppl_models.config import unknown
 from ppl_models.inference.diagnostics.calibration import BINS
-from ppl_models.inference.posterior.groups import Array, groups_of, log_likelihood
+from ppl_models.inference.posterior.groups import Array, groups_of
 from ppl_models.inference.posterior.pareto import smoothed
 
 
@@ -165,3 +167,15 @@ def loo(idata: az.InferenceData) -> tuple[Array, Array] | None:
     log_weights, shapes = smoothed(ratios)
     found: Array = np.logaddexp.reduce(log_weights + log_p.values, 0)
     return found, shapes
+
+
+def log_likelihood(groups: Mapping[str, xr.Dataset]) -> xr.DataArray | None:
+    """Log-likelihood of all data of each draw and row, None where there is none.
+
+    Files of earlier versions have a variable for each data site, which are added up.
+    """
+    found = groups.get("log_likelihood", xr.Dataset())
+    parts = [found[name] for name in found.data_vars]
+    if len({part.dims for part in parts}) != 1:
+        return None
+    return sum(parts[1:], parts[0])

@@ -259,18 +259,6 @@ def groups_of(idata: az.InferenceData | xr.DataTree) -> dict[str, xr.Dataset]:
     return {name: idata[name] for name in idata.groups()}
 
 
-def log_likelihood(groups: Mapping[str, xr.Dataset]) -> xr.DataArray | None:
-    """Log-likelihood of all data of each draw and row, None where there is none.
-
-    Files of earlier versions have a variable for each data site, which are added up.
-    """
-    found = groups.get("log_likelihood", xr.Dataset())
-    parts = [found[name] for name in found.data_vars]
-    if len({part.dims for part in parts}) != 1:
-        return None
-    return sum(parts[1:], parts[0])
-
-
 def with_groups(idata: az.InferenceData, **changed: xr.Dataset) -> az.InferenceData:
     """The same with other groups, which replace those of their name; arrays are shared."""
     return as_inference_data(groups_of(idata) | changed, idata.attrs)

@@ -159,12 +159,12 @@ def _in_process(
 ) -> str | tuple[dict[str, Array], dict[str, Array]]:
     """A chain as arrays, or why what was sent cannot be read."""
     try:
-        found, options, begin, dtype = pickle.loads(sent)
+        found, (kernel, draws, warmup), begin, dtype = pickle.loads(sent)
     except Exception as error:
         return _first_line(error)
     torch.set_default_dtype(dtype)
     with _alone(found, threads):
-        values, stats = chain(found, *options, seed, begin)
+        values, stats = chain(found, kernel, draws, warmup, seed, begin)
     return {name: host(value) for name, value in values.items()}, stats
 
 

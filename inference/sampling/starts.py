@@ -112,12 +112,11 @@ def _trace(found: Target, kind: str) -> dict[str, Tensor]:
 
 def _free(found: Target, name: str, value: Tensor) -> Tensor:
     """Numbers on the real line for a site's values as a trace has them, ``(P, B, *event)``."""
-    free = found.transforms[name].inv(value)
+    free: Tensor = found.transforms[name].inv(value)
     there = found.there.get(name)
-    if there is None:
-        return free.reshape(found.shapes[name])
-    places = free.reshape(-1, *found.shapes[name][1:])  # entries that there are not, too
-    return places[there.flatten()]
+    if there is not None:  # among entries that there are not
+        free = free.reshape(-1, *found.shapes[name][1:])[there.flatten()]
+    return free.reshape(found.shapes[name])
 
 
 def _given(found: Target, name: str, value: Any) -> Tensor:

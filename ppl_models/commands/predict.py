@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ppl_models import inference
 from ppl_models.commands.flags import Parser, UsageError, chosen, taking
 from ppl_models.commands.output import tell
@@ -96,6 +94,7 @@ def _write(run: Run, table: Table, source: Path, out: Path, how: Mapping[str, in
 def _write_h5ad(run: Run, table: Table, source: Path, out: Path, how: Mapping[str, int]) -> None:
     """Copy the file with predictions and codes in it; nothing else of it is changed."""
     import h5py
+    import numpy as np
     from anndata.io import write_elem
 
     from ppl_models.inference.posterior.row_frames import cell_values
