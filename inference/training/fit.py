@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from ppl_models.inference.training.run import Run
 from ppl_models.inference.training.run_identity import describe_run
 from ppl_models.inference.training.run_rows import keep_rows
 from ppl_models.inference.training.sides import player_groups, trained
-from ppl_models.inference.training.stopping import check_minutes
+from ppl_models.inference.training.stopping import deadline_in
 from ppl_models.inference.training.validation_curve import some_rows
 from ppl_models.pair import Pair
 
@@ -129,11 +128,8 @@ def fit(
         KeyboardInterrupt: If interrupted; with ``out`` the state has been written.
     """
     seed = check_seed(seed)
-    for other, on in (("overwrite", overwrite), ("fresh", fresh)):
-        if resume and on:
-            raise ValueError(f"resume and {other} are both on, expected one of them")
-    limit = check_minutes(max_minutes)
-    deadline = None if limit is None else time.monotonic() + limit
+    _check_beginning(resume, overwrite=overwrite, fresh=fresh)
+    deadline = deadline_in(max_minutes)
     where = device_of(device)
     data = straight.training_data(data, pair.schema, (*pair.card.labels, *pair.card.covariates))
     plan = _plan(pair.stages() if stages is None else stages, objective, freeze, training)
@@ -160,18 +156,9 @@ def fit(
             put_into(pair, first)
         elif pair.fitted and saved is None and processes.first:
             log.info("the pair was fitted before: training goes on from its weights (fresh=True)")
-        pair.schema, pair.fitted = schema, True
-        keep_points(pair, table)
-        pair.to(where)
-        pair.train()
+        _begin(pair, schema, table, where)
         job = Job(
-            run,
-            plan,
-            seed,
-            device=where,
-            processes=processes,
-            folder=folder,
-            description=description,
+            *(run, plan, seed, where, processes, folder, description),
             checkpoint_seconds=checkpoint_seconds,
             progress=progress,
             callbacks=callbacks,
@@ -180,6 +167,21 @@ def fit(
         _carry_out(job, table, tables, watched, saved)
     pair.eval()
     return run
+
+
+def _check_beginning(resume: bool, **others: bool) -> None:
+    """Refuse to go on with a run and to begin anew at once."""
+    for other, on in others.items():
+        if resume and on:
+            raise ValueError(f"resume and {other} are both on, expected one of them")
+
+
+def _begin(pair: Pair, schema: Schema, table: Table, where: torch.device) -> None:
+    """Make a pair ready to be trained on these rows, in place."""
+    pair.schema, pair.fitted = schema, True
+    keep_points(pair, table)
+    pair.to(where)
+    pair.train()
 
 
 def _checked(

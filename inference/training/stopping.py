@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from ppl_models.config import native_entry
 
@@ -16,8 +17,8 @@ class StopTraining(Exception):
     """
 
 
-def check_minutes(minutes: object) -> float | None:
-    """The option ``max_minutes`` as seconds; None where there is no limit.
+def deadline_in(minutes: object) -> float | None:
+    """When so many minutes are over, by ``time.monotonic()``; None where there is no limit.
 
     Raises:
         ValueError: If it is no number above 0.
@@ -28,4 +29,4 @@ def check_minutes(minutes: object) -> float | None:
     known = isinstance(number, int | float) and not isinstance(number, bool)
     if not known or not 0 < number < math.inf:
         raise ValueError(f"max_minutes is {minutes!r}, expected a number of minutes above 0")
-    return 60.0 * float(number)
+    return time.monotonic() + 60.0 * float(number)
