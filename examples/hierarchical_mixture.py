@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data", type=Path, help="CSV file; simulated if left out")
     parser.add_argument("--out", type=Path, help="folder for the run, labels.csv and report.html")
     parser.add_argument("--subjects", type=int, default=300)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(argv)
     simulated = simulate(asked.subjects, asked.seed)

@@ -41,11 +41,12 @@ def too_short(found):
 
 @pytest.mark.training
 def test_the_truth_is_inside_and_a_short_training_is_told(capsys):
-    found = loaded(f"{FILE}:main", "example")(["--seed", "1"])
+    found = loaded(f"{FILE}:main", "example")(["--subjects", "200", "--seed", "3"])
     assert too_short(found)
     assert found["late"].ok, found["late"]
-    # Were the kinds known, the intervals in closed form would hold seven of this seed's eight.
-    assert covered(found) >= 5
+    # Over ten seeds 4, 7, 7, 8, 7, 7, 8, 7, 8, 8: 71 of 80, where 72 are expected at 90 %. Of
+    # this seed all eight, one of which may be near an end.
+    assert covered(found) >= 7
     assert "train longer" in capsys.readouterr().out
 
 
