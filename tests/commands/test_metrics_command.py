@@ -65,7 +65,7 @@ def test_what_cannot_be_told_says_why(capsys, folder, tmp_path):
 
 
 def test_a_paper_that_is_a_metric_is_shown(capsys):
-    code, out, _ = told(capsys, "show med")
+    code, out, _ = told(capsys, "show med --markdown")
     assert code == 0 and out.startswith("# med") and "`med(table, bins=20" in out
     code, out, _ = told(capsys, "show med --json")
     assert json.loads(out)["arxiv"] == "2206.04756" and json.loads(out)["functions"][0] == "med"

@@ -21,7 +21,7 @@ from ppl_models.data import Table
 from ppl_models.inference.diagnostics import verdict
 from ppl_models.inference.posterior import export
 from ppl_models.inference.posterior.target import target
-from ppl_models.inference.sampling import mcmc
+from ppl_models.inference.sampling import chains, mcmc
 from ppl_models.inference.sampling.starts import start
 
 pytestmark = pytest.mark.training
@@ -217,7 +217,7 @@ def test_parameters_come_back_after_an_interrupt(monkeypatch):
         seen.extend(p.requires_grad for p in pair.parameters())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mcmc.MCMC, "run", interrupted)
+    monkeypatch.setattr(chains.MCMC, "run", interrupted)
     state = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
         mcmc.nuts(pair, table(pair), progress=False)

@@ -38,7 +38,7 @@ def test_a_second_fit_goes_on_and_says_so_and_a_fresh_one_does_not(digits, caplo
     parameters = list(pair.parameters())
     second = fit(pair, digits)
     assert caplog.messages.count(GOES_ON) == 1
-    loaded = inference.load(tmp_path)[0].pair
+    loaded = inference.load(tmp_path).pair
     assert same(fit(loaded, digits), second) and not same(first, second)
     assert caplog.messages.count(GOES_ON) == 2
     # Whoever holds its parts goes on holding them.

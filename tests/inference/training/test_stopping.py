@@ -69,7 +69,7 @@ def test_a_stop_with_patience_leaves_the_best_weights(digits, tmp_path):
     best = 1 + run.validation["loss"].index(min(run.validation["loss"]))
     assert run.status == "stopped" and best < run.taken
     expected = fit(digits, **{**options, "epochs": best, "patience": 0})
-    loaded, _ = inference.load(tmp_path / "r")
+    loaded = inference.load(tmp_path / "r")
     for name, value in expected.pair.state_dict().items():
         assert torch.equal(run.pair.state_dict()[name], value), name
         assert torch.equal(loaded.pair.state_dict()[name], value), name
@@ -81,13 +81,13 @@ def test_no_later_stage_is_begun_and_all_can_be_resumed(digits, tmp_path, stop):
     options = {"paper": "m1", "steps": (4, 4)}
     run = fit(digits, out=tmp_path, callbacks=(at(stop, "a\nlong day"),), **options)
     assert run.history["stage"] == [int(step > 4) for step in range(1, stop + 1)]
-    loaded, description = inference.load(tmp_path)
+    loaded = inference.load(tmp_path)
     assert (loaded.status, loaded.reason) == ("stopped", "a long day")
-    assert description["planned"] == run.planned == (4 if stop <= 4 else 8)
+    assert loaded.description["planned"] == run.planned == (4 if stop <= 4 else 8)
     again = fit(digits, out=tmp_path, resume=True, **options)
     check_same(again, fit(digits, **options))
     assert (again.status, again.reason) == ("finished", "")
-    assert inference.load(tmp_path)[0].reason == ""
+    assert inference.load(tmp_path).reason == ""
 
 
 def test_minutes_end_it_after_a_step_and_it_goes_on_bit_for_bit(digits, tmp_path):

@@ -74,7 +74,7 @@ def test_training_is_what_it_was_without_them(digits, tmp_path, two_looks):
     assert fit(digits, out=tmp_path, callbacks=(stop,)).taken == 6
     again = fit(digits, out=tmp_path, resume=True)
     assert again.validation == run.validation and curve(again) == curve(run)
-    assert inference.load(tmp_path)[0].validation == run.validation
+    assert inference.load(tmp_path).validation == run.validation
 
 
 def test_a_look_that_fails_ends_no_training(digits, caplog, two_looks):
