@@ -286,6 +286,10 @@ plt.show()
 # *Left: the probability of each variety of each bean, by NUTS and by the guide. Right: the mean of
 # each bean's size. On the dotted lines the two say the same.*
 #
+# A bean that stands at one half by NUTS is one that is either a large bean of one variety or a
+# small one of another: the two sizes lie apart, and each chain has stayed with the one in which it
+# began. There the guide, which weighs both, is the better judge. No algorithm is right by name.
+#
 # ## Where to go on
 #
 # - [Guides](../guides.md) lists the factors that a guide can be written with by hand.
