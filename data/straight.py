@@ -26,7 +26,7 @@ from ppl_models.data.tables.schema import Schema
 from ppl_models.data.tables.table import Dataset, Table
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-OF_READERS = ("label", "layer", "counts", "classes", "covariates", "library", "memory", "site")
+OF_READERS = ("labels", "layer", "counts", "classes", "covariates", "library", "memory", "site")
 CELLS = (".h5ad", ".h5mu")  # files of many columns, of which some are labels
 
 
@@ -248,7 +248,7 @@ def _of_file(
         if "covariates" not in asked:
             with naming(path):
                 _check_covariates(fixed, there)
-        options |= {"label": labels, "covariates": fixed, "library": library}
+        options |= {"labels": labels, "covariates": fixed, "library": library}
         if "classes" in options:
             kept = {*labels, *fixed}
             options["classes"] = {s: c for s, c in options["classes"].items() if s in kept}

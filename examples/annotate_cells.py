@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if asked.data is None:
         simulate(asked.cells, asked.genes, asked.seed).write_h5ad(file)
 
-    cells = data.load(file, label="cell_type", covariates="batch", library="library")
+    cells = data.load(file, labels="cell_type", covariates="batch", library="library")
     print(cells)
     pair = zoo.build("annotate_cells", cells)
     how = {"batch_size": 200, "learning_rate": 0.01, "schedule": "cosine(last=0.01)"}

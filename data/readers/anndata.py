@@ -23,7 +23,7 @@ MEMORY = modalities.MEMORY
 
 def load_file(
     path: str,
-    label: str | Sequence[str] = "",
+    labels: str | Sequence[str] = "",
     layer: str = "X",
     counts: bool = True,
     labelled: int | None = None,
@@ -47,7 +47,7 @@ def load_file(
 
     Args:
         path: The file; read with h5py, in the layouts of anndata before and since 0.7.
-        label: Column of ``obs`` that says what was done to a cell, such as ``gene``; several
+        labels: Column of ``obs`` that says what was done to a cell, such as ``gene``; several
             with commas between, or a list. Each becomes a label site of its name.
         layer: Where the values are: ``X``, ``raw/X`` or ``layers/NAME``; dense, CSR or CSC.
         counts: Whether values must be counts, whole and not negative.
@@ -73,16 +73,16 @@ def load_file(
         if library:
             raise ValueError(f"library is {library!r} beside other files, expected none there")
         return modalities.load_files(
-            {site: path, **beside}, label, layer, counts, labelled, splits, seed, classes,
+            {site: path, **beside}, labels, layer, counts, labelled, splits, seed, classes,
             covariates, memory,
         )  # fmt: skip
     if site != "x":
         raise ValueError(f"site is {site!r} and there are no files beside it, expected 'x'")
-    cells = _cells(path, layer, label, covariates, splits, memory)
+    cells = _cells(path, layer, labels, covariates, splits, memory)
     names, fixed = list(cells.labels), list(cells.covariates)
-    options = {"label": ",".join(names), "layer": layer, "counts": counts, "splits": splits}
+    options = {"labels": ",".join(names), "layer": layer, "counts": counts, "splits": splits}
     if any("," in name for name in names):
-        options["label"] = names
+        options["labels"] = names
     if fixed:
         options["covariates"] = fixed if any("," in name for name in fixed) else ",".join(fixed)
     if library:
@@ -117,20 +117,20 @@ def obs_columns(path: str) -> tuple[str, ...]:
         return tuple(columns_of(file))
 
 
-def _asked(file: h5py.File, label: str | Sequence[str], names: list[str]) -> list[str]:
+def _asked(file: h5py.File, labels: str | Sequence[str], names: list[str]) -> list[str]:
     # A column's own name may have commas.
-    return [label] if isinstance(label, str) and label in columns_of(file) else names
+    return [labels] if isinstance(labels, str) and labels in columns_of(file) else names
 
 
 def _cells(
     path: str,
     layer: str,
-    label: str | Sequence[str],
+    labels: str | Sequence[str],
     covariates: str | Sequence[str],
     splits: Splits,
     memory: int,
 ) -> Cells:
-    names, fixed = modalities.listed(label), modalities.listed(covariates)
+    names, fixed = modalities.listed(labels), modalities.listed(covariates)
     columns = f" and obs columns {', '.join([*names, *fixed])}" if names or fixed else ""
     with reading(Path(path), f"an h5ad file of AnnData with {layer!r}{columns}"):
         with opened(path) as file:
@@ -138,7 +138,7 @@ def _cells(
                 sites = ", ".join(file["sites"])
                 raise ValueError(f"it is a file of data.write with sites {sites}: name it .h5")
             x = values_of(file, layer, path, memory)
-            names, fixed = _asked(file, label, names), _asked(file, covariates, fixed)
+            names, fixed = _asked(file, labels, names), _asked(file, covariates, fixed)
             cells = Cells(
                 x=x if isinstance(x, Column) else Given(x),
                 genes=names_along(file, "raw/var" if layer == "raw/X" else "var"),

@@ -52,7 +52,7 @@ class Modality:
 def load_file(
     path: str,
     modalities: str | Sequence[str] = "",
-    label: str | Sequence[str] = "",
+    labels: str | Sequence[str] = "",
     layer: Layer = "X",
     counts: Counts = True,
     labelled: int | None = None,
@@ -72,7 +72,7 @@ def load_file(
         path: The file; read with h5py, in the layout of mudata 0.1 to 0.3.
         modalities: Which ones, in which order: several with commas between, or a list; all in the
             file's order if empty.
-        label: Columns that become label sites of their names: of the file's ``obs``, or of a
+        labels: Columns that become label sites of their names: of the file's ``obs``, or of a
             modality's as ``rna:celltype``; several with commas between, or a list.
         layer: Where values are, ``X``, ``raw/X`` or ``layers/NAME``; or that by modality, ``X``
             where it is left out.
@@ -90,7 +90,7 @@ def load_file(
         ValueError: If it is damaged, or has no such modality, column or layer, naming it.
     """
     _there(path)
-    wanted = _wanted(label, covariates, splits)
+    wanted = _wanted(labels, covariates, splits)
     what = "an h5mu file of MuData with cells along its first axis"
     with reading(Path(path), what), opened(path) as file:
         if int(file.attrs.get("axis", 0)) == 1:
@@ -116,7 +116,7 @@ def load_file(
             if told is not None and (told[()].ravel() != places + 1).any():
                 raise ValueError(f"obsmap/{name} and the names of the cells do not agree")
     options = {"modalities": chosen, "layer": layer, "counts": counts, "splits": splits}
-    given = _given(path, options, label, covariates, labelled, splits, seed, classes, memory)
+    given = _given(path, options, labels, covariates, labelled, splits, seed, classes, memory)
     with naming(path):
         _check_columns(wanted, own, found)
         return _joined(found, at, cells, shared, layers, given, memory)
@@ -124,7 +124,7 @@ def load_file(
 
 def load_files(
     files: Mapping[str, str],
-    label: str | Sequence[str] = "",
+    labels: str | Sequence[str] = "",
     layer: Layer = "X",
     counts: Counts = True,
     labelled: int | None = None,
@@ -141,7 +141,7 @@ def load_files(
 
     Args:
         files: Paths by the names of their sites.
-        label: See :func:`load_file`; and so all else.
+        labels: See :func:`load_file`; and so all else.
         layer: See there.
         counts: See there.
         labelled: See there.
@@ -151,7 +151,7 @@ def load_files(
         covariates: See there.
         memory: See there.
     """
-    wanted, found = _wanted(label, covariates, splits), {}
+    wanted, found = _wanted(labels, covariates, splits), {}
     layers = _by_site("layer", layer, list(files))
     for site, path in files.items():
         _there(path)
@@ -169,7 +169,7 @@ def load_files(
         "beside": {site: os.path.abspath(files[site]) for site in others},
     }
     path = files[first]
-    given = _given(path, options, label, covariates, labelled, splits, seed, classes, memory)
+    given = _given(path, options, labels, covariates, labelled, splits, seed, classes, memory)
     with naming(", ".join(files.values())):
         _check_columns(wanted, (), found)
         return _joined(found, at, cells, {}, layers, given, memory)
@@ -185,9 +185,9 @@ def _there(path: str) -> None:
         raise FileNotFoundError(f"{path}: no such file, expected an {Path(path).suffix} file")
 
 
-def _wanted(label: Any, covariates: Any, splits: Splits) -> list[str]:
+def _wanted(labels: Any, covariates: Any, splits: Splits) -> list[str]:
     part = [splits] if isinstance(splits, str) else []
-    return [*listed(label), *listed(covariates), *part]
+    return [*listed(labels), *listed(covariates), *part]
 
 
 def _by_site(what: str, given: Layer, sites: Sequence[str]) -> dict[str, str]:
@@ -243,13 +243,13 @@ def _places(name: str, cells: Sequence[str], own: Sequence[str]) -> Array:
 
 
 def _given(
-    path: str, options: Mapping[str, Any], label: Any, covariates: Any, labelled: int | None,
+    path: str, options: Mapping[str, Any], labels: Any, covariates: Any, labelled: int | None,
     splits: Splits, seed: int, classes: Mapping[str, Classes] | None, memory: int,
 ) -> dict[str, Any]:  # fmt: skip
     """What is built of the cells, and how the recipe says it."""
     said = {
         **options,
-        "label": listed(label),
+        "labels": listed(labels),
         **({"covariates": listed(covariates)} if listed(covariates) else {}),
         **({"classes": classes} if classes else {}),
         **({"memory": memory} if memory != MEMORY else {}),
@@ -277,7 +277,7 @@ def _joined(
     """All cells, with their sites."""
     options = given["options"]
     fixed = options.get("covariates", [])
-    labels = options["label"]
+    labels = options["labels"]
     if (twice := twice_in([*found, *labels, *fixed])) is not None:
         raise ValueError(f"two sites are called {twice!r}, expected different names")
     counts = options["counts"]

@@ -35,7 +35,7 @@ def cells(path, kinds=KINDS, genes=GENES, rows=range(N)):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells")
     code = main(
-        f"fit m2 --data {cells(folder / 'fit.h5ad')} --label y --hidden 4 --latent 2 --epochs 2 "
+        f"fit m2 --data {cells(folder / 'fit.h5ad')} --labels y --hidden 4 --latent 2 --epochs 2 "
         f"--batch-size 20 --quiet --draws 5 --out {folder / 'run'}".split()
     )
     assert code == 0
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 
 def exported(run, path):
     file = path.with_suffix(".nc")
-    line = f"export {run} --data {path} --label y --splits None --draws 5 --file {file}"
+    line = f"export {run} --data {path} --labels y --splits None --draws 5 --file {file}"
     assert main([*line.split()]) == 0
     return load(file)
 
@@ -84,14 +84,14 @@ def test_what_was_not_fitted_on_is_one_line(run, tmp_path, capsys, kinds, genes,
         with h5py.File(path, "a") as file:
             file["obs/y/categories"][1] = "dog"
     capsys.readouterr()
-    code = main(f"export {run} --data {path} --label y --splits None --draws 5".split())
+    code = main(f"export {run} --data {path} --labels y --splits None --draws 5".split())
     said = capsys.readouterr().err.splitlines()
     assert code == 2 and words in said[-1] and said[-1].startswith("ppl-models: error: ")
 
 
 def test_interventions_take_names_of_the_fit_from_the_shell(run, tmp_path, capsys):
     path, out = cells(tmp_path / "o.h5ad", KINDS[::-1], GENES[::-1]), tmp_path / "o.npz"
-    line = f"intervene {run} --data {path} --label y --splits None --rows 3 --out {out}"
+    line = f"intervene {run} --data {path} --labels y --splits None --rows 3 --out {out}"
     assert main([*line.split(), "--set", "y=c,a"]) == 0
     assert np.load(out)["y"][0].tolist() == [2, 0]
 

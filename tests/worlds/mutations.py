@@ -328,7 +328,7 @@ def _beside_read(folder: Path) -> Any:
     beside = {"prot": str(folder / "prot.h5ad")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing labels
-        return tables(data.load(str(folder / "rna.h5ad"), site="rna", beside=beside, label="kind"))
+        return tables(data.load(str(folder / "rna.h5ad"), site="rna", beside=beside, labels="kind"))
 
 
 def _store(folder: Path) -> Path:
@@ -372,17 +372,17 @@ TARGETS = {
     "own npz": Target(_npz, lambda f: tables(data.load(str(f / "own.npz"))), True),
     "own h5": Target(_arrays, lambda f: tables(data.load(str(f / "own.h5"))), False),
     "h5ad, sparse": Target(
-        _h5ad("new"), lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene")), False
+        _h5ad("new"), lambda f: tables(data.load(str(f / "cells.h5ad"), labels="gene")), False
     ),
     "h5ad, by blocks": Target(
         _h5ad("new"),
-        lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene", memory=64)),
+        lambda f: tables(data.load(str(f / "cells.h5ad"), labels="gene", memory=64)),
         False,
     ),
     "h5ad, old": Target(
-        _h5ad("old"), lambda f: tables(data.load(str(f / "cells.h5ad"), label="gene")), False
+        _h5ad("old"), lambda f: tables(data.load(str(f / "cells.h5ad"), labels="gene")), False
     ),
-    "h5mu": Target(_h5mu, lambda f: tables(data.load(str(f / "two.h5mu"), label="lane")), False),
+    "h5mu": Target(_h5mu, lambda f: tables(data.load(str(f / "two.h5mu"), labels="lane")), False),
     "h5ad beside another": Target(_beside("prot"), _beside_read, False),
     "store": Target(_store, _stored, True),
 }

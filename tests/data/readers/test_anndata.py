@@ -43,7 +43,7 @@ def test_every_kind_of_column(tmp_path) -> None:
     assert len(expected) == 8
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing labels
-        table = data.load(str(path), label=list(expected), splits=None).test
+        table = data.load(str(path), labels=list(expected), splits=None).test
     for name, (codes, classes) in expected.items():
         assert table.classes[name] == classes, name
         seen = table.observed.get(name, torch.ones(CELLS, dtype=torch.bool))
@@ -91,7 +91,7 @@ def test_files_that_anndata_writes(tmp_path, form) -> None:
         labels = list(obs.columns)
         for layer in ("X", "layers/twice", "raw/X"):
             options = {"layer": layer, "splits": None}
-            found = data.load(str(path), label=labels, **options).test
+            found = data.load(str(path), labels=labels, **options).test
             expected = data.from_anndata(cells, labels, **options).test
             assert found.classes == expected.classes and found.columns == expected.columns
             for site, values in expected.sites.items():

@@ -106,9 +106,9 @@ def test_digits_options_out_of_range(options, words):
 def test_the_loader_of_a_file_shows_the_options_of_its_reader():
     loader = data.loader("cells.h5ad")
     options = inspect.signature(loader).parameters
-    assert list(options)[:3] == ["label", "layer", "counts"] and options["layer"].default == "X"
+    assert list(options)[:3] == ["labels", "layer", "counts"] and options["layer"].default == "X"
     text = pydoc.plain(pydoc.render_doc(loader))
-    assert "load_file(label: " in text and "library: A site of this name" in text
+    assert "load_file(labels: " in text and "library: A site of this name" in text
 
 
 def test_importing_data_is_light():

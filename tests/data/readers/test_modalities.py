@@ -83,7 +83,7 @@ def test_cells_are_matched_by_name_and_may_lack_a_modality(tmp_path, form, memor
 
 
 def test_columns_of_all_cells_and_of_a_modality(path):
-    options = {"label": "lane,rna:kind", "splits": "part"}
+    options = {"labels": "lane,rna:kind", "splits": "part"}
     d = load(path, **options)
     assert [len(t) for t in (d.train, d.validation, d.test)] == [20, 20, 20]
     t = d.test
@@ -94,7 +94,7 @@ def test_columns_of_all_cells_and_of_a_modality(path):
     assert torch.equal(t.observed["rna:kind"], seen)
     assert torch.equal(t.sites["rna:kind"][seen], rows[seen] % 3)
     remade_quietly(d)
-    plain = load(path, label="kind", covariates="lane", splits=None)
+    plain = load(path, labels="kind", covariates="lane", splits=None)
     assert plain.roles == {"lane": "covariate"}
     assert plain.test.counts["kind"] == 45
     remade_quietly(plain)
@@ -126,7 +126,7 @@ def test_files_beside_each_other_are_the_same(path, tmp_path):
             modality(file, **given)
     d = load(
         tmp_path / "rna.h5ad", site="rna", beside={"prot": str(tmp_path / "prot.h5ad")},
-        splits=None, label="kind", covariates="prot:depth",
+        splits=None, labels="kind", covariates="prot:depth",
     )  # fmt: skip
     # Cells of the first file, then those that are in the second alone, in its order.
     names = [CELLS[k] for k in (*OF["rna"], *OF["prot"][:15])]
@@ -173,9 +173,9 @@ def test_cells_that_stay_in_the_file_are_streamed_and_stored(path, tmp_path):
         ({"modalities": "rna,port"}, "unknown modality 'port': did you mean 'prot'"),
         ({"layer": {"port": "X"}}, "layer: unknown modality 'port'"),
         ({"layer": "layers/x"}, "no 'layers/x'; there is X, layers/half"),
-        ({"label": "kid"}, "unknown obs column 'kid': did you mean 'kind'"),
-        ({"label": "prot:kind"}, "unknown obs column 'prot:kind'"),
-        ({"label": "kind", "covariates": "kind"}, "two sites are called 'kind'"),
+        ({"labels": "kid"}, "unknown obs column 'kid': did you mean 'kind'"),
+        ({"labels": "prot:kind"}, "unknown obs column 'prot:kind'"),
+        ({"labels": "kind", "covariates": "kind"}, "two sites are called 'kind'"),
         ({"counts": "port"}, "unknown modality with counts 'port'"),
         ({"splits": "parts"}, "unknown obs column 'parts'"),
     ],
@@ -242,7 +242,7 @@ def test_files_that_mudata_writes(tmp_path):
         whole = mudata.MuData(made)
         whole.obs["lane"] = [LANE[CELLS.index(name)] for name in whole.obs_names]
         whole.write(tmp_path / "two.h5mu")
-    table = load(tmp_path / "two.h5mu", splits=None, label="lane,rna:kind").test
+    table = load(tmp_path / "two.h5mu", splits=None, labels="lane,rna:kind").test
     names = list(table.row_names)
     order = torch.tensor([names.index(cell) for cell in CELLS])
     check(table.rows(order))

@@ -302,7 +302,7 @@ def write_h5ad(path, form, counts=COUNTS):
 def test_h5ad(tmp_path, form):
     path = tmp_path / "cells.h5ad"
     write_h5ad(path, form)
-    d = data.load(str(path), label="gene", seed=1)
+    d = data.load(str(path), labels="gene", seed=1)
     assert torch.equal(rows(d, "x"), torch.from_numpy(COUNTS).float())
     assert d.train.classes["gene"] == ("myc", "non-targeting", "tp53")
     codes = np.unique(GENES, return_inverse=True)[1]
@@ -312,7 +312,7 @@ def test_h5ad(tmp_path, form):
     assert d.train.counts["gene"] == len(d.train) - 1
     remade(d)
     if not form.startswith("old"):
-        both = data.load(str(path), label="gene,batch", layer="layers/scaled", counts=False)
+        both = data.load(str(path), labels="gene,batch", layer="layers/scaled", counts=False)
         torch.testing.assert_close(rows(both, "x"), torch.from_numpy(COUNTS).float() / 2)
         assert both.sizes == {"x": 8, "gene": 3, "batch": 2}
 
@@ -321,7 +321,7 @@ def test_bad_h5ad(tmp_path):
     path = tmp_path / "cells.h5ad"
     write_h5ad(path, "csr_matrix")
     for options, words in (
-        ({"label": "gen"}, "unknown obs column 'gen': did you mean 'gene'"),
+        ({"labels": "gen"}, "unknown obs column 'gen': did you mean 'gene'"),
         ({"layer": "layers/x"}, "no 'layers/x'; there is X, layers/scaled"),
         ({"layer": "layers/scaled"}, r"holds 0\.5 at row .*, expected counts"),
     ):

@@ -125,7 +125,7 @@ def test_files_of_others_truncated_at_every_sixteenth(tmp_path, ending):
     path = tmp_path / f"set{ending}"
     y = np.arange(200) % 3
     write_other(path, grey(np.arange(200))[:, :50].astype(np.float32), y)
-    options = {"label": "gene"} if ending == ".h5ad" else {}
+    options = {"labels": "gene"} if ending == ".h5ad" else {}
     whole = path.read_bytes()
     data.load(str(path), **options)
     for sixteenth in range(16):

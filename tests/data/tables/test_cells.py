@@ -109,7 +109,7 @@ def test_covariates_and_library_sizes(form, covariates, tmp_path):
           ("batch", "dose", "score", "seen", "splits")})  # fmt: skip
     with h5py.File(tmp_path / "cells.h5ad", "a") as file:
         file["X"][...] = counts
-    of_file = data.load(tmp_path / "cells.h5ad", label="seen", **how)
+    of_file = data.load(tmp_path / "cells.h5ad", labels="seen", **how)
     assert of_file.recipe["digest"] == made.recipe["digest"] and of_file.roles == made.roles
     assert data.remake(of_file.recipe).recipe == of_file.recipe
 
@@ -174,7 +174,7 @@ def test_a_file_of_anndata_is_what_it_holds(tmp_path):
     anndata.settings.allow_write_nullable_strings = True
     adata.write_h5ad(tmp_path / "cells.h5ad")
     names = ["gene", "leiden", "dose", "batch", "seen", "nullable", "truth", "text", "ordered"]
-    of_file = data.load(tmp_path / "cells.h5ad", label=names, splits="splits")
+    of_file = data.load(tmp_path / "cells.h5ad", labels=names, splits="splits")
     of_memory = data.from_anndata(adata, names, splits="splits")
     assert of_file.recipe["digest"] == of_memory.recipe["digest"]
     for part in ("train", "test"):
@@ -239,10 +239,10 @@ CODES = np.array([0, 1, 2, -1] * 3, np.int8)
 def test_columns_of_files(tmp_path, column, codes, names, words):
     write(tmp_path / "cells.h5ad", g=column)
     if words is None:
-        t = data.load(tmp_path / "cells.h5ad", label="g", splits=None).test
+        t = data.load(tmp_path / "cells.h5ad", labels="g", splits=None).test
     else:
         with pytest.warns(UserWarning, match=f"^site 'g': {words}, read as missing"):
-            t = data.load(tmp_path / "cells.h5ad", label="g", splits=None).test
+            t = data.load(tmp_path / "cells.h5ad", labels="g", splits=None).test
     assert t.sites["g"].tolist() == codes * 3
     assert t.classes == {"g": names}
     assert t.columns == {"x": tuple(GENES)}
@@ -251,7 +251,7 @@ def test_columns_of_files(tmp_path, column, codes, names, words):
 
 def test_a_word_that_is_a_class(tmp_path):
     write(tmp_path / "cells.h5ad", g={"codes": CODES, "categories": np.array([b"a", b"NA", b"c"])})
-    d = data.load(tmp_path / "cells.h5ad", label="g", classes={"g": ["NA", "a", "c"]}, splits=None)
+    d = data.load(tmp_path / "cells.h5ad", labels="g", classes={"g": ["NA", "a", "c"]}, splits=None)
     assert d.test.sites["g"].tolist() == [1, 0, 2, -1] * 3
     assert data.remake(d.recipe).recipe == d.recipe
 
@@ -259,7 +259,7 @@ def test_a_word_that_is_a_class(tmp_path):
 @pytest.mark.parametrize("name", ["name", "seed", "labelled", "classes", "splits", "u,v", "file"])
 def test_a_column_of_a_file_may_have_any_name(tmp_path, name):
     write(tmp_path / "cells.h5ad", **{name: np.array([b"u", b"v", b"w"] * 4)})
-    d = data.load(tmp_path / "cells.h5ad", label=name, splits=None)
+    d = data.load(tmp_path / "cells.h5ad", labels=name, splits=None)
     assert d.test.classes == {name: ("u", "v", "w")}
     assert data.remake(d.recipe).recipe == d.recipe
 
@@ -269,4 +269,4 @@ def test_a_label_never_replaces_the_counts(tmp_path):
     write(path, x=np.array([b"u", b"v", b"w"] * 4))
     line = f"{path}: obs column 'x' has the name of the site of the X values; rename it"
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
-        data.load(path, label="x")
+        data.load(path, labels="x")

@@ -214,7 +214,7 @@ def test_predictions_and_codes_go_into_a_copy_of_an_h5ad_file(tmp_path):
     told, new, out = (tmp_path / f"{name}.h5ad" for name in ("told", "new", "out"))
     write_h5ad(told, FRAME)
     write_h5ad(new, FRAME[::-1].drop(columns="y"))
-    rows = data.load(told, label="y", counts=False)
+    rows = data.load(told, labels="y", counts=False)
     pair = zoo.build("m2", rows, **SMALL)
     run = inference.fit(pair, rows, epochs=1, progress=False, out=tmp_path / "run")
     assert main(["predict", str(run.folder), "--data", str(new), "--out", str(out)]) == 0
