@@ -84,7 +84,8 @@ class HierarchicalMixture(Pair):
         between = pyro.sample("between", dist.LogNormal(zero, 1.0))
         within = pyro.sample("within", dist.LogNormal(zero, 1.0))
         with self.plate(batch):
-            y = pyro.sample("kind", dist.Categorical(shares), obs=batch.get("kind"))  # E x B
+            kind, listed = dist.Categorical(shares), {"enumerate": "parallel"}
+            y = pyro.sample("kind", kind, obs=batch.get("kind"), infer=listed)  # E x B
             z = pyro.sample("z", dist.Normal(means[y], between))  # E x B
             x = dist.Normal(z.unsqueeze(-1), within).expand((*z.shape, D)).to_event(1)
             pyro.sample("x", x, obs=batch.get("x"))  # E x B x D

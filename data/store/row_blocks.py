@@ -94,7 +94,7 @@ def of_dataset(dataset: Dataset) -> Blocks:
         row_names=_row_names(tables),
         splits={part: np.arange(ends[place], ends[place + 1]) for place, part in enumerate(PARTS)},
         numbers=torch.cat([t.numbers.cpu() for t in tables]),
-        seed=dataset.recipe["seed"],
+        seed=dataset.recipe.get("seed", 0),
         recipe=dataset.recipe,
     )
 

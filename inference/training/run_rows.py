@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ppl_models.data import catalogue
 from ppl_models.data.store.h5_store import open as open_rows, write
 from ppl_models.data.tables.table import Dataset, Table
 from ppl_models.inference.training.run_folder import ROWS
+
+log = logging.getLogger(__name__)
 
 LARGEST = 256 << 20  # bytes of rows in memory that are kept beside a run
 
@@ -41,6 +44,8 @@ def can_be_made(recipe: Any) -> bool:
 def keep_rows(folder: Path, data: Dataset | Table) -> None:
     """Write rows that no recipe names beside their run, unless they are larger than ``LARGEST``.
 
+    Rows that no file can hold are not kept, which is logged: training does not need it.
+
     Args:
         folder: The run's, which is held.
         data: What it is fitted on; the rows of a table are training rows.
@@ -57,7 +62,10 @@ def keep_rows(folder: Path, data: Dataset | Table) -> None:
     parts = (data.train, data.validation, data.test)
     values = [value for part in parts for value in part.sites.values()]
     if sum(value.shape.numel() * value.dtype.itemsize for value in values) <= LARGEST:
-        write(data, folder / ROWS)
+        try:
+            write(data, folder / ROWS)
+        except ValueError as error:  # such as parts that have rows of the same number
+            log.warning("rows are not kept beside the run in %s: %s", folder, error)
 
 
 def rows_of_run(folder: Path, recipe: Mapping[str, Any]) -> Dataset:

@@ -328,7 +328,9 @@ def _beside_read(folder: Path) -> Any:
     beside = {"prot": str(folder / "prot.h5ad")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of missing labels
-        return tables(data.load(str(folder / "rna.h5ad"), site="rna", beside=beside, labels="kind"))
+        return tables(
+            data.load(str(folder / "rna.h5ad"), site="rna", beside=beside, labels="kind")
+        )
 
 
 def _store(folder: Path) -> Path:

@@ -251,7 +251,9 @@ def test_columns_of_files(tmp_path, column, codes, names, words):
 
 def test_a_word_that_is_a_class(tmp_path):
     write(tmp_path / "cells.h5ad", g={"codes": CODES, "categories": np.array([b"a", b"NA", b"c"])})
-    d = data.load(tmp_path / "cells.h5ad", labels="g", classes={"g": ["NA", "a", "c"]}, splits=None)
+    d = data.load(
+        tmp_path / "cells.h5ad", labels="g", classes={"g": ["NA", "a", "c"]}, splits=None
+    )
     assert d.test.sites["g"].tolist() == [1, 0, 2, -1] * 3
     assert data.remake(d.recipe).recipe == d.recipe
 

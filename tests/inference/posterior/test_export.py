@@ -147,6 +147,7 @@ def test_labels_of_the_table_are_not_looked_at():
     np.testing.assert_array_equal(a.constant_data["y_true"], rows.sites["y"])
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of high k-hats
 def test_given_labels_are_observed():
     pair = linear()
     rows = table(pair)
