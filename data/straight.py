@@ -239,7 +239,7 @@ def _of_file(
     if Path(path).suffix in CELLS and told and not schema.sites:
         raise ValueError(
             f"{path} does not say which of its columns are labels, and no fit has yet: load it "
-            f"first, data.load({path!r}, label={','.join(told)!r})"
+            f"first, data.load({path!r}, labels={','.join(told)!r})"
         )
     if Path(path).suffix == ".h5ad" and schema.sites:
         there = obs_columns(path)
