@@ -63,10 +63,10 @@ def _check_out(out: Path, source: str) -> None:
         raise UsageError(f"--out is {out}, expected a name that ends in {', '.join(ENDINGS)}")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"cannot write {out}: {out.parent} is no folder")
-    if find_spec(library := ENDINGS[out.suffix]) is None:
-        raise UsageError(f"--out is {out}, which {library} writes: pip install {library}")
     if out.suffix == ".h5ad" and Path(source).suffix != ".h5ad":
         raise UsageError(f"--out is {out}, expected an h5ad file as --data, got {source}")
+    if find_spec(library := ENDINGS[out.suffix]) is None:
+        raise UsageError(f"--out is {out}, which {library} writes: pip install {library}")
 
 
 def _rows(run: Run, source: str, given: Mapping[str, Any]) -> Table:

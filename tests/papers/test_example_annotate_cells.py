@@ -45,7 +45,6 @@ def agrees(found):
     assert found["label distance"] < 0.05
 
 
-@pytest.mark.training
 def test_cells_get_their_names(tmp_path, written, capsys):
     import anndata
     import pandas as pd

@@ -39,7 +39,6 @@ def too_short(found):
     return not found["early"].ok and "slope" in [check.name for check in found["early"].failed]
 
 
-@pytest.mark.training
 def test_the_truth_is_inside_and_a_short_training_is_told(capsys):
     found = loaded(f"{FILE}:main", "example")(["--subjects", "200", "--seed", "3"])
     assert too_short(found)
