@@ -121,7 +121,6 @@ class Beans(Pair):
         title="Varieties of coffee beans",
         authors="you",
         year=2026,
-        arxiv="1712.00287",  # of the algorithm that inverts the model
         task="classification with few labels",
         data={"x": "measurements (mm)"},
         latents={"means": "of a variety (mm)", "variety": "its name", "size": "of the bean"},
