@@ -27,7 +27,10 @@ def table_of(pair, times=4):
     return data.Table("rows", values(pair, batch.count), observed=masks)
 
 
-@PAPERS
+@pytest.mark.parametrize(  # they share stories' plates and masks, which is what is traced
+    "name",
+    ["mvae", *(pytest.param(n, marks=pytest.mark.long) for n in ("mmvae", "mopoe", "meme"))],
+)
 def test_a_killed_and_a_compiled_run_are_the_same(name, tmp_path):
     rows = table_of(two(name, torch.float32))
     options = {"epochs": 2, "batch_size": 6, "seed": 1, **QUIET}

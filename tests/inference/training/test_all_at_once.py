@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from worlds.combinations import in_turn
 from worlds.compiled_steps import as_traced
 from worlds.games import normalised, vae
 from worlds.processes import together
@@ -68,8 +69,7 @@ def agree(one: dict, other: dict, **tolerance: float) -> None:
         assert_close(other[name], value, msg=lambda m, n=name: f"{n}: {m}", **tolerance)
 
 
-@pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize("simultaneous", [False, True])
+@pytest.mark.parametrize(("normed", "simultaneous"), in_turn([False, True], [False, True]))
 def test_compiled_and_resumed(digits, simultaneous, normed, tmp_path) -> None:
     expected = told(digits, simultaneous, normed)
     with warnings.catch_warnings(), patch.object(compiled_step, "inductor", as_traced):
