@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoLowRankMultivariateNormal, AutoNormal
 from torch import nn
+from worlds.global_means import LOW_RANK, Mixture
 
 from ppl_models import guides
 from ppl_models.batch import Batch
@@ -24,7 +25,6 @@ from ppl_models.testing.fixed_draws import FixedDraws
 from ppl_models.testing.loops import bound_by_loop
 
 N, NOISE, PRIOR = 40, 0.5, 2.0
-LOW_RANK = functools.partial(AutoLowRankMultivariateNormal, rank=1)
 
 
 class Mean(Pair):
@@ -216,30 +216,6 @@ def test_a_matrix_of_globals_is_seen_entry_by_entry(in_plate):
     bound = p.nodes["z"]["log_prob"] + p.nodes["x"]["log_prob"] - q.nodes["z"]["log_prob"]
     exact = dist.Normal(q.nodes["m"]["value"].sum(), 2**0.5).log_prob(batch["x"])
     torch.testing.assert_close(bound, exact, rtol=0, atol=1e-12)
-
-
-class Mixture(Pair):
-    """Class means as a global; a class and a code explain each row."""
-
-    Config = Config
-    card = Card("mixture", "-", "-", 2026, "-", "test", {"x": "data"}, {}, ("y",))
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.anchor = nn.Parameter(torch.zeros(()))
-        rows = Batch({"x": torch.zeros(2)})
-        self.guide = guides.Mixed(
-            guides.Globals(self.model, rows, LOW_RANK),
-            guides.inverse(self.model, rows, hidden=(5,), see_globals=True),
-        )
-
-    def model(self, batch):
-        zero = self.like().new_zeros(())
-        m = pyro.sample("m", dist.Normal(zero.expand(3), 2.0).to_event(1))
-        with self.plate(batch):
-            y = pyro.sample("y", dist.Categorical(logits=zero.expand(3)), obs=batch.get("y"))
-            z = pyro.sample("z", dist.Normal(zero, 1.0))
-            pyro.sample("x", dist.Normal(m[y] + z, NOISE), obs=batch.get("x"))
 
 
 @pytest.mark.parametrize("observed", [(), ("y",)], ids=["unlabelled", "labelled"])
