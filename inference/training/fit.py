@@ -32,6 +32,7 @@ from ppl_models.inference.posterior.points_by_row import (
 )
 from ppl_models.inference.posterior.support import check_covariates, check_data, check_unprepared
 from ppl_models.inference.training import processes as distributed, run_folder
+from ppl_models.inference.training.denormals import flushed_denormals
 from ppl_models.inference.training.fresh_weights import fresh_weights, put_into
 from ppl_models.inference.training.job import Job
 from ppl_models.inference.training.loop import Loop
@@ -140,7 +141,11 @@ def fit(
     watched = [_watched(stage, pair, validation) for stage in plan]
     first = fresh_weights(pair, seed) if fresh else None
 
-    with distributed.group(device) as processes, contextlib.ExitStack() as held:
+    with (
+        distributed.group(device) as processes,
+        flushed_denormals(),
+        contextlib.ExitStack() as held,
+    ):
         _check_modules(pair, plan, processes)
         description = plain({**describe_run(pair, data, plan, seed), "schema": schema.plain()})
         run = Run(pair, str(plan[-1].objective), seed, data=data, description=description)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import itertools
+import json
 import math
 import os
 import pickle
 import re
+import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,7 +26,10 @@ import ppl_models as zoo
 from ppl_models import Batch, data, inference
 from ppl_models.files import write_atomically
 from ppl_models.inference.plots.samples import mosaic
+from ppl_models.quiet import evaluating, quiet
 
+ROOT = Path(__file__).parents[2]
+ROOMS = ("ppl_models", "guides", "inference", "data")
 MNIST = Path(os.environ.get("PPL_DATA", ".")) / "mnist"
 needs_mnist = pytest.mark.skipif(
     not MNIST.is_dir(), reason="needs MNIST's idx files in $PPL_DATA/mnist"
@@ -66,28 +74,123 @@ def run_all(
 ) -> list[Any]:
     """A job at each tuple of arguments, in processes of one thread each.
 
-    In the folder ``CLAIMS_RESUME``, if that is named, what each came to is kept until the folder
-    is deleted: a run of hours that was stopped goes on with those that are missing.
-    ``CLAIMS_PROCESSES`` is the number of processes.
+    What each came to is kept, so that a run of hours that was stopped goes on with the jobs that
+    are missing, and those within :func:`resumed_fit` from the last state of their fit; see
+    :func:`kept_in`. ``CLAIMS_PROCESSES`` is the number of processes.
     """
     processes = int(os.environ.get("CLAIMS_PROCESSES", processes))
+    folder, found = kept_in(job), []
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(_kept, itertools.repeat(job), arguments))
+        calls = pool.map(_kept, itertools.repeat(folder), itertools.repeat(job), arguments)
+        for seconds_before, result in calls:
+            SAVED.append(seconds_before / processes)
+            found.append(result)
+    return found
 
 
-def _kept(job: Callable[..., Any], arguments: Sequence[Any]) -> Any:
-    folder = os.environ.get("CLAIMS_RESUME")
-    if folder is None:
-        return job(*arguments)
+SAVED: list[float] = []  # seconds of earlier runs whose results were found again
+
+
+def kept_in(job: Callable[..., Any]) -> Path:
+    """The folder in which the results of a job are kept.
+
+    It is named by the code that they hang on: a change in the packages, in what claims share or
+    in the job's own module begins anew. ``CLAIMS_RESUME`` names another one, which is used
+    whatever has changed. Results stay until the folder is deleted.
+    """
+    chosen = os.environ.get("CLAIMS_RESUME")
+    if chosen is not None:
+        return Path(chosen)
+    shared = (p for p in Path(__file__).parent.glob("*.py") if not p.name.startswith("test_"))
+    packages = (p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
+    module = Path(inspect.getfile(job))
+    code = hashlib.sha256(torch.__version__.encode())
+    for path in sorted({*shared, *packages, module}):
+        code.update(f"{os.path.relpath(path, ROOT)}\n".encode() + path.read_bytes())
+    return ROOT / ".claims" / code.hexdigest()[:12]
+
+
+def _kept(folder: Path, job: Callable[..., Any], arguments: Sequence[Any]) -> tuple[float, Any]:
+    """Seconds of an earlier run, and what the job came to, then or now."""
+    global _folder, _fits
     module = job.__module__.removeprefix("tests.")
     name = f"{module}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
-    path = Path(folder) / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
+    path = folder / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
     if path.is_file():
-        return pickle.loads(path.read_bytes())
-    found = job(*arguments)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: temporary.write_bytes(pickle.dumps(found)))
-    return found
+        seconds, found = pickle.loads(path.read_bytes())
+        return seconds, found
+    began, outer = time.monotonic(), (_folder, _fits)
+    _folder, _fits = folder, path.with_suffix(".fits")
+    try:
+        found = job(*arguments)
+        done = pickle.dumps((time.monotonic() - began, found))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_bytes(done))
+        shutil.rmtree(_fits, ignore_errors=True)
+    finally:
+        _folder, _fits = outer
+    return 0.0, found
+
+
+def kept(job: Callable[..., Any], *arguments: Any) -> Any:
+    """What another job comes to, asked within a job: from what is kept, or done now."""
+    if _folder is None:
+        raise RuntimeError("kept is called within a job of run_all")
+    return _kept(_folder, job, arguments)[1]
+
+
+_folder: Path | None = None  # of the results of the job at hand
+_fits: Path | None = None  # where fits of the job at hand keep their states
+
+
+def resumed_fit(
+    name: str, pair: zoo.Pair, rows: data.Dataset, looks: int = 30, **options: Any
+) -> tuple[inference.Run, dict[str, Any]]:
+    """A fit that goes on from its last state after a stop, and its errors by pass.
+
+    Args:
+        name: Of the fit, within its job.
+        pair: What is fitted.
+        rows: The data set.
+        looks: Times at which errors are taken.
+        options: Of the fit; the passes are given as ``epochs``, per stage or of the only one.
+
+    Returns:
+        The run; and the ``minutes`` of training, before and after stops, the ``passes`` of the
+        last stage at each look, and the errors on ``validation`` and ``test`` rows then.
+    """
+    if _fits is None:
+        raise RuntimeError("resumed_fit is called within a job of run_all")
+    out = _fits / name
+    kept = out.with_suffix(".json")
+    found: dict[str, list[float]] = json.loads(kept.read_text()) if kept.is_file() else {}
+
+    def look(run: inference.Run, step: int) -> None:
+        steps = run.history["step"]
+        before = steps[-2] if len(steps) > 1 else 0
+        if step * looks // run.planned == before * looks // run.planned:
+            return
+        with quiet(torch.device("cpu")), evaluating(pair):
+            found[str(step)] = [run.error(table) for table in (rows.validation, rows.test)]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, lambda path: path.write_text(json.dumps(found)))
+
+    run = inference.fit(
+        pair, rows, out=out, resume=True, callbacks=(look,), progress=False, **options
+    )
+    steps, stages = run.history["step"], run.history["stage"]
+    first = max((s for s, k in zip(steps, stages, strict=True) if k < stages[-1]), default=0)
+    epochs = options["epochs"][-1] if isinstance(options["epochs"], tuple) else options["epochs"]
+    seen = sorted((int(step), *errors) for step, errors in found.items() if int(step) > first)
+    passes = [(step - first) / (steps[-1] - first) * epochs for step, *_ in seen]
+    if looks and (not seen or seen[-1][0] != steps[-1]):
+        raise RuntimeError(f"{out} has errors of {len(seen)} looks, expected one at step {steps[-1]}")
+    return run, {
+        "minutes": run.history["seconds"][-1] / 60,
+        "passes": passes,
+        "validation": [validated for _, validated, _ in seen],
+        "test": [tested for *_, tested in seen],
+    }
 
 
 def by_class(pair: zoo.Pair, rows: data.Table, count: int = 8) -> Any:

@@ -1,0 +1,173 @@
+"""Fits of the semi-supervised family on MNIST as the papers have it: 28 x 28, 50,000 images.
+
+A fit takes many minutes, goes on from its last state after a stop, and keeps its errors by pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from claims.measuring import kept, mnist, resumed_fit, supervised
+from torch import Tensor
+
+import ppl_models as zoo
+from ppl_models import inference
+
+IMAGES, HIDDEN, LATENT = 50_000, 300, 50
+Found = dict[str, Any]  # errors by pass, the last ones by name, and the minutes of training
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a pair is built and trained here.
+
+    Attributes:
+        paper: The pair's name in the catalogue.
+        told: Settings in words.
+        settings: Of the pair, given the number of labels.
+        training: Options of the fit.
+    """
+
+    paper: str
+    told: str
+    settings: Callable[[int], Mapping[str, Any]]
+    training: Mapping[str, Any]
+
+
+def _passes(epochs: int, rows: int, **options: Any) -> dict[str, Any]:
+    return {
+        "epochs": epochs, "batch_size": rows, "labelled_batch_size": 100, "compile": True, **options
+    }  # fmt: skip
+
+
+SIZES = {"hidden": (HIDDEN,), "latent": LATENT}
+FITS = {
+    "m2": Fit(
+        "m2",
+        "alpha 1, Adam 2e-3 on a cosine, 30 passes of 50 + 100 rows",
+        lambda labels: {**SIZES, "alpha": 1.0},
+        _passes(30, 50, learning_rate=2e-3, schedule="cosine"),
+    ),
+    "partially_specified": Fit(
+        "partially_specified",
+        "label first, S 1, rate 0.3, alpha 0.1, Adam 2e-3 on a cosine, 30 passes of 50 + 100 rows",
+        lambda labels: {
+            **SIZES, "particles": 1, "gamma": inference.supervision(0.3, labels, IMAGES - labels)
+        },
+        _passes(30, 50, learning_rate=2e-3, schedule="cosine"),
+    ),
+    "ccvae": Fit(
+        "ccvae",
+        "code of the digit 10, style 40, K 32, classifier 30 N / N_labelled, Adam 2e-3 on a cosine, "
+        "30 passes of 50 + 100 rows",
+        lambda labels: {
+            "hidden": (HIDDEN,), "labels": ("y",), "characteristic": (10,), "style": LATENT - 10,
+            "likelihood": "soft_bernoulli", "particles": 32, "alpha": 30 * IMAGES / labels,
+        },
+        _passes(30, 50, learning_rate=2e-3, schedule="cosine"),
+    ),
+    "mmdcgm": Fit(
+        "mmdcgm",
+        "weights of the terms as in the paper, Adam 2e-3 on a cosine, 30 passes of 50 + 100 rows",
+        lambda labels: SIZES,
+        _passes(30, 50, learning_rate=2e-3, schedule="cosine"),
+    ),
+    "bayesian_ssl": Fit(
+        "bayesian_ssl",
+        "alpha 1, Adam 2e-3 on a cosine, 30 passes of 50 + 100 rows",
+        lambda labels: {**SIZES, "alpha": 1.0},
+        _passes(30, 50, learning_rate=2e-3, schedule="cosine"),
+    ),
+}  # fmt: skip
+
+
+def fitted(name: str, labels: int, seed: int) -> Found:
+    """A pair of :data:`FITS` on so many labels."""
+    fit = FITS[name]
+    rows = mnist(seed, labels)
+    pair = zoo.build(fit.paper, rows, seed=seed, **fit.settings(labels))
+    run, found = resumed_fit(name, pair, rows, seed=seed, **fit.training)
+    if name == "bayesian_ssl":
+        draws = inference.gibbs_predict(pair, rows.test, weights=5, steps=5).mean((0, 1))
+        found["Gibbs"] = float((draws.argmax(-1) != rows.test.sites["y"]).double().mean())
+    return found
+
+
+def alone(labels: int, seed: int) -> float:
+    """Test error of M2's label network, trained on the labelled rows until it converges."""
+    rows = mnist(seed, labels)
+    return supervised(rows, seed, (HIDDEN,), 1000).error(rows.test)
+
+
+# ---- M1, and the stack on it ----------------------------------------------------------------
+
+M1_TOLD = "M1 784-500-500-50, Adam 1e-3, 60 passes of 100 rows"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """The second stage: M2 on M1's codes; the defaults are what was fixed on validation rows."""
+
+    alpha: float = 0.3
+    passes: int = 60
+    units: int = 500
+    learning_rate: float = 1e-3
+    weight_prior: float = 0.0
+    schedule: str = "cosine"
+    code: int = 50
+
+    def __str__(self) -> str:
+        """What differs from the defaults, also as a part of a file's name."""
+        own, usual = dataclasses.asdict(self), dataclasses.asdict(Stack())
+        return " ".join(f"{k} {v}" for k, v in own.items() if v != usual[k]) or "as fixed"
+
+
+def autoencoder(seed: int, code: int) -> dict[str, Tensor]:
+    """Weights of M1, which sees no labels, by their names in the stack."""
+    rows = mnist(seed)
+    pair = zoo.build("m1m2", rows, seed=seed, code=code)
+    resumed_fit(
+        "m1", pair, rows, looks=0, stages=pair.stages()[:1], seed=seed, epochs=60,
+        batch_size=100, compile=True,
+    )  # fmt: skip
+    m1 = ("decoder.", "guide.factors.z1.")
+    return {name: value for name, value in pair.state_dict().items() if name.startswith(m1)}
+
+
+def stacked(how: Stack, labels: int, seed: int) -> Found:
+    """M2 on the codes of the seed's M1."""
+    rows = mnist(seed, labels)
+    pair = zoo.build(
+        "m1m2", rows, seed=seed, hidden_top=(how.units,), alpha=how.alpha, code=how.code
+    )
+    pair.load_state_dict(kept(autoencoder, seed, how.code), strict=False)
+    _, found = resumed_fit(
+        "m2", pair, rows, stages=pair.stages()[1:], seed=seed,
+        **_passes(
+            how.passes, 100, learning_rate=how.learning_rate, weight_prior=how.weight_prior,
+            schedule=how.schedule,
+        ),
+    )  # fmt: skip
+    return found
+
+
+def m1_of(stack: zoo.Pair, rows: Any, seed: int, **sizes: Any) -> zoo.Pair:
+    """An M1 with the stack's autoencoder, and a classifier yet to be trained."""
+    m1 = zoo.build("m1", rows, seed=seed, **sizes)
+    m1.decoder.load_state_dict(stack.decoder.state_dict())
+    m1.guide.factors["z"].load_state_dict(stack.guide.factors["z1"].state_dict())
+    return m1
+
+
+def classified(labels: int, seed: int) -> float:
+    """Test error of a perceptron on draws of M1's codes."""
+    rows = mnist(seed, labels)
+    stack = zoo.build("m1m2", rows, seed=seed)
+    stack.load_state_dict(kept(autoencoder, seed, 50), strict=False)
+    m1 = m1_of(stack, rows, seed)
+    run = inference.fit(
+        m1, rows, stages=m1.stages()[1:], seed=seed, epochs=1000, progress=False
+    )
+    return run.error(rows.test)
