@@ -141,11 +141,7 @@ def fit(
     watched = [_watched(stage, pair, validation) for stage in plan]
     first = fresh_weights(pair, seed) if fresh else None
 
-    with (
-        distributed.group(device) as processes,
-        flushed_denormals(),
-        contextlib.ExitStack() as held,
-    ):
+    with distributed.group(device) as processes, contextlib.ExitStack() as held:
         _check_modules(pair, plan, processes)
         description = plain({**describe_run(pair, data, plan, seed), "schema": schema.plain()})
         run = Run(pair, str(plan[-1].objective), seed, data=data, description=description)
@@ -300,7 +296,7 @@ def _carry_out(
             loop.restore(saved)
             if job.processes.first:
                 log.info("goes on from step %d of the run in %s", loop.state.steps, job.folder)
-        with job.interruptible():
+        with job.interruptible(), flushed_denormals():
             for place in range(loop.state.stage, len(job.plan)):
                 if loop.ended:
                     break

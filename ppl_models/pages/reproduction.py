@@ -10,6 +10,7 @@ number, if there is one, orders the claims and is not shown. Its values are word
     settings, command        how it was measured
     minutes                  of the test, or of the ``fixture`` of the test's module, if that is
                              named: then all rows of the module with this fixture are one run
+    figure, shows            a picture in ``docs/images``, by its stem, and what it shows
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 from ppl_models import catalogue
 from ppl_models.config import unknown
 from ppl_models.pages.metric_papers import METRIC_PAPERS
-from ppl_models.pages.tables import plain, table
+from ppl_models.pages.tables import picture, plain, table
 
 PAPERS = (*catalogue.PAPERS, *METRIC_PAPERS)
 RECORDS, PAGE = "reproduction.json", "REPRODUCTION.md"
@@ -148,7 +149,13 @@ def measured_here(name: str, records: Records) -> list[str]:
         f"Of {len(own)} claims: {told}. Mean and standard deviation over the seeds; numbers of "
         rf"the paper marked \* are recalled, not read. All papers: [{PAGE}](../../{PAGE}).",
         paper_table(name, records),
+        *(part for figure, shows in figures(own).items() for part in picture(figure, shows)),
     ]
+
+
+def figures(records: Records) -> dict[str, str]:
+    """What each picture of what was measured shows, by its stem in ``docs/images``."""
+    return {r["figure"]: r.get("shows", "") for r in records.values() if "figure" in r}
 
 
 def counted(records: Records) -> dict[str, int]:

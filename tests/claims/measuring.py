@@ -162,8 +162,8 @@ def resumed_fit(
     if _fits is None:
         raise RuntimeError("resumed_fit is called within a job of run_all")
     out = _fits / name
-    kept = out.with_suffix(".json")
-    found: dict[str, list[float]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    told = out.with_suffix(".json")
+    found: dict[str, list[float]] = json.loads(told.read_text()) if told.is_file() else {}
 
     def look(run: inference.Run, step: int) -> None:
         steps = run.history["step"]
@@ -172,11 +172,12 @@ def resumed_fit(
             return
         with quiet(torch.device("cpu")), evaluating(pair):
             found[str(step)] = [run.error(table) for table in (rows.validation, rows.test)]
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, lambda path: path.write_text(json.dumps(found)))
+        told.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(told, lambda path: path.write_text(json.dumps(found)))
 
+    callbacks = (look, *options.pop("callbacks", ()))
     run = inference.fit(
-        pair, rows, out=out, resume=True, callbacks=(look,), progress=False, **options
+        pair, rows, out=out, resume=True, callbacks=callbacks, progress=False, **options
     )
     steps, stages = run.history["step"], run.history["stage"]
     first = max((s for s, k in zip(steps, stages, strict=True) if k < stages[-1]), default=0)
@@ -184,7 +185,7 @@ def resumed_fit(
     seen = sorted((int(step), *errors) for step, errors in found.items() if int(step) > first)
     passes = [(step - first) / (steps[-1] - first) * epochs for step, *_ in seen]
     if looks and (not seen or seen[-1][0] != steps[-1]):
-        raise RuntimeError(f"{out} has errors of {len(seen)} looks, expected one at step {steps[-1]}")
+        raise RuntimeError(f"{out} has {len(seen)} looks, expected one at step {steps[-1]}")
     return run, {
         "minutes": run.history["seconds"][-1] / 60,
         "passes": passes,

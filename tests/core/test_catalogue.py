@@ -186,6 +186,7 @@ def test_pictures_that_cards_tell_of_are_there():
     images = {path.stem for path in (ROOT / "docs" / "images").glob("*.png")}
     told = {name for name in catalogue.PAPERS if catalogue.get(name).card.picture}
     told |= {name for name, paper in METRIC_PAPERS.items() if paper.picture}
+    told |= set(reproduction.figures(reproduction.read(ROOT / "reproduction.json")))
     assert told <= images, f"no docs/images/*.png for {sorted(told - images)}"
 
 

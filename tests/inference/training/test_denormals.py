@@ -47,4 +47,3 @@ def test_a_training_runs_so():
     assert seen
     assert all(seen)
     assert not flushes()
-
