@@ -47,9 +47,9 @@ SIZES = {"hidden": (HIDDEN,), "latent": LATENT}
 FITS = {
     "m2": Fit(
         "m2",
-        "alpha 1, Adam 1e-3, 40 passes of 50 + 100 rows",
+        "alpha 1, Adam 1e-3, 60 passes of 50 + 100 rows",
         lambda labels: {**SIZES, "alpha": 1.0},
-        _passes(40, 50),
+        _passes(60, 50),
     ),
     "partially_specified": Fit(
         "partially_specified",
