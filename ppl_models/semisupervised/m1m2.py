@@ -39,6 +39,7 @@ class M1M2Config(Config):
     likelihood: str = setting("soft_bernoulli", "p(x | z1)", choices=LIKELIHOODS)
     alpha: float = setting(0.1, "alpha, weight of log q(y | z1); N / N_lab inside", minimum=0)
     dead: float = setting(0.1, "codes whose mean varies less than this are dropped", minimum=0)
+    warm_up: float = setting(0.0, "share of M1 over which its KL grows", minimum=0, added=True)
 
 
 class M1M2(Pair):
@@ -84,8 +85,7 @@ class M1M2(Pair):
         with self.plate(batch):
             y = pyro.sample("y", self.label_prior("y"), obs=batch.get("y"))  # E x B
             z2 = pyro.sample("z2", dist.Normal(zero, zero + 1).to_event(1))  # E x B x L2
-            loc, log_variance = (self.top(y=y, z2=z2) * self.active.repeat(2)).chunk(2, -1)
-            z1 = dist.Normal(loc, (0.5 * log_variance).exp()).to_event(1)
+            z1 = LIKELIHOODS["normal"](self.top(y=y, z2=z2) * self.active.repeat(2))
             z1 = pyro.sample("z1", z1, obs=batch.get("z1"))  # E x B x L1
             if "x" in batch or "z1" not in batch:  # where the code is the data, x is a leaf
                 x = self.m1.likelihood(self.decoder(z=z1))  # E x B x D
@@ -109,12 +109,11 @@ class M1M2(Pair):
 
     def stages(self, bound: inference.Objective | None = None) -> tuple[inference.Stage, ...]:
         """M1 on every row, then M2 on its codes with M1 frozen."""
-        m1 = inference.Stage(self.m1.objective(), name="m1", pair=self.m1, sites=("x",))
+        beta = inference.Anneal(0.0, 1.0, 0.0, w) if (w := self.config.warm_up) else 1.0
+        first = inference.ELBO(kl="analytic", beta=beta)
+        m1 = inference.Stage(first, name="m1", pair=self.m1, sites=("x",))
         m2 = inference.Stage(
-            self.objective(bound),
-            name="m2",
-            start=self.drop_dead,
-            prepare=self.encode,
+            self.objective(bound), name="m2", start=self.drop_dead, prepare=self.encode,
             freeze=("decoder", "guide.factors.z1"),
-        )
+        )  # fmt: skip
         return m1, m2

@@ -104,12 +104,25 @@ def alone(labels: int, seed: int) -> float:
 
 # ---- M1, and the stack on it ----------------------------------------------------------------
 
-M1_TOLD = "M1 784-500-500-50, Adam 1e-3, 60 passes of 100 rows"
+M1_TOLD = (
+    "M1 784-500-500-50, Adam 1e-3, 60 passes of 100 rows, its KL's weight growing in the first 30"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """The second stage: M2 on M1's codes; the defaults are what was fixed on validation rows."""
+    """M2 on M1's codes; the defaults are what was fixed on validation rows.
+
+    Attributes:
+        passes: Of M2.
+        learning_rate: Of M2, falling on a cosine.
+        weight_prior: Precision of the prior on M2's weights.
+        alpha: See the pair.
+        units: Of M2's hidden layer.
+        code: Size of M1's code.
+        warm_up: Share of M1's training in which its KL's weight grows to 1; without, M1 keeps 10
+            of 50 numbers in use.
+    """
 
     passes: int = 120
     learning_rate: float = 3e-3
@@ -117,6 +130,7 @@ class Stack:
     alpha: float = 0.3
     units: int = 500
     code: int = 50
+    warm_up: float = 0.5
 
     def __str__(self) -> str:
         """As a part of a file's name."""
@@ -136,13 +150,14 @@ VARIANTS = {
     "60 passes at the paper's Adam 3e-4": Stack(SHORT, learning_rate=3e-4),
     "60 passes with the paper's 300 units": Stack(SHORT, units=300),
     "60 passes on a code of 100": Stack(SHORT, code=100),
+    "60 passes on an M1 without warm-up": Stack(SHORT, warm_up=0.0),
 }
 
 
-def autoencoder(seed: int, code: int) -> dict[str, Tensor]:
+def autoencoder(seed: int, code: int, warm_up: float) -> dict[str, Tensor]:
     """Weights of M1, which sees no labels, by their names in the stack."""
     rows = mnist(seed)
-    pair = zoo.build("m1m2", rows, seed=seed, code=code)
+    pair = zoo.build("m1m2", rows, seed=seed, code=code, warm_up=warm_up)
     resumed_fit(
         "m1", pair, rows, looks=0, stages=pair.stages()[:1], seed=seed, epochs=60,
         batch_size=100, compile=True,
@@ -157,7 +172,7 @@ def stacked(how: Stack, labels: int, seed: int) -> Found:
     pair = zoo.build(
         "m1m2", rows, seed=seed, hidden_top=(how.units,), alpha=how.alpha, code=how.code
     )
-    pair.load_state_dict(kept(autoencoder, seed, how.code), strict=False)
+    pair.load_state_dict(kept(autoencoder, seed, how.code, how.warm_up), strict=False)
     _, found = resumed_fit(
         "m2", pair, rows, stages=pair.stages()[1:], seed=seed,
         **_passes(
@@ -180,7 +195,7 @@ def classified(labels: int, seed: int) -> float:
     """Test error of a perceptron on draws of M1's codes."""
     rows = mnist(seed, labels)
     stack = zoo.build("m1m2", rows, seed=seed)
-    stack.load_state_dict(kept(autoencoder, seed, 50), strict=False)
+    stack.load_state_dict(kept(autoencoder, seed, 50, 0.5), strict=False)
     m1 = m1_of(stack, rows, seed)
     run = inference.fit(m1, rows, stages=m1.stages()[1:], seed=seed, epochs=1000, progress=False)
     return run.error(rows.test)

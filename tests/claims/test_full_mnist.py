@@ -56,7 +56,7 @@ def found_of(paper: str, labels: int, seeds: tuple[int, ...]) -> list[Found]:
     """Errors by pass of a paper's pair at each seed."""
     if paper != "m1m2":
         return run_all(fitted, [(paper, labels, seed) for seed in seeds])
-    run_all(autoencoder, [(seed, Stack().code) for seed in seeds])
+    run_all(autoencoder, [(seed, Stack().code, Stack().warm_up) for seed in seeds])
     return run_all(stacked, [(Stack(), labels, seed) for seed in seeds])
 
 
@@ -150,7 +150,7 @@ def drawn(paper: str, found: dict[int, list[Found]]) -> Any:
 
 def test_m1_alone(record):
     """A perceptron on draws of M1's codes, 100 labels."""
-    run_all(autoencoder, [(seed, Stack().code) for seed in SEEDS])
+    run_all(autoencoder, [(seed, Stack().code, Stack().warm_up) for seed in SEEDS])
     errors = run_all(classified, [(100, seed) for seed in SEEDS])
     supervised = run_all(alone, [(100, seed) for seed in SEEDS])
     holds = statistics.mean(errors) < statistics.mean(supervised)
@@ -167,7 +167,8 @@ def test_m1_alone(record):
 
 def test_what_parts_the_stack_from_the_paper(record):
     """One setting at a time towards the paper's, on validation rows of seed 10."""
-    run_all(autoencoder, [(10, code) for code in sorted({how.code for how in VARIANTS.values()})])
+    firsts = sorted({(10, how.code, how.warm_up) for how in VARIANTS.values()})
+    run_all(autoencoder, firsts)
     found = run_all(stacked, [(how, 100, 10) for how in VARIANTS.values()])
     last = {name: one["validation"][-1] for name, one in zip(VARIANTS, found, strict=True)}
     ours, *others = (f"{name} {100 * error:.2f} %" for name, error in last.items())

@@ -150,6 +150,14 @@ def test_m1m2_shares_its_autoencoder_without_two_names(digits):
     assert copy.m1.decoder is copy.decoder is not pair.decoder
 
 
+def test_m1_is_warmed_up_where_that_is_asked_for():
+    kept, grown = (zoo.build("m1m2", warm_up=share).stages()[0].objective for share in (0.0, 0.5))
+    assert str(kept) == str(zoo.build("vae").objective())
+    assert grown.beta == inference.Anneal(0.0, 1.0, 0.0, 0.5)
+    with pytest.raises(ValueError, match="warm_up is -1"):
+        zoo.build("m1m2", warm_up=-1.0)
+
+
 @pytest.mark.training
 def test_early_stop_keeps_the_best_weights(digits):
     pair = m2(digits)
