@@ -77,9 +77,9 @@ FITS = {
     ),
     "bayesian_ssl": Fit(
         "bayesian_ssl",
-        "alpha 1, Adam 1e-3, 40 passes of 50 + 100 rows",
+        "alpha 1, Adam 1e-3, 25 passes of 50 + 100 rows",
         lambda labels: {**SIZES, "alpha": 1.0},
-        _passes(40, 50),
+        _passes(25, 50),
     ),
 }  # fmt: skip
 
@@ -146,9 +146,7 @@ VARIANTS = {
     "120 passes": Stack(),
     "60 passes": Stack(SHORT),
     "60 passes without the weight prior": Stack(SHORT, weight_prior=0.0),
-    "60 passes at the paper's alpha 0.1": Stack(SHORT, alpha=0.1),
     "60 passes at the paper's Adam 3e-4": Stack(SHORT, learning_rate=3e-4),
-    "60 passes with the paper's 300 units": Stack(SHORT, units=300),
     "60 passes on a code of 100": Stack(SHORT, code=100),
     "60 passes on an M1 without warm-up": Stack(SHORT, warm_up=0.0),
 }

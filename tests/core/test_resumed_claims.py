@@ -5,28 +5,36 @@ from __future__ import annotations
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+import torch
 from claims import measuring
 from worlds import killed_fit
 
 
-def test_a_killed_fit_goes_on_to_the_same_errors(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLAIMS_PROCESSES", "1")
-    monkeypatch.setenv("CLAIMS_RESUME", str(tmp_path / "whole"))
-    [(whole, first)] = measuring.run_all(killed_fit.job, [(0,)])
+@pytest.fixture
+def one_thread():
+    """As in the processes of claims, whose rounding is that of one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_killed_fit_goes_on_to_the_same_errors(tmp_path, monkeypatch, one_thread):
+    _, (whole, first) = measuring._kept(tmp_path / "whole", killed_fit.job, (0,))
     assert first == 1
     assert len(whole["test"]) == len(whole["validation"]) == len(whole["passes"]) == 6
     assert whole["passes"][-1] == 3
-    monkeypatch.setenv("CLAIMS_RESUME", str(tmp_path / "killed"))
+    killed = tmp_path / "killed"
+    monkeypatch.setenv("CLAIMS_RESUME", str(killed))
     monkeypatch.setenv("KILLED_AT", "20")
     with pytest.raises(BrokenProcessPool):
-        measuring.run_all(killed_fit.job, [(0,)])
+        measuring.run_all(killed_fit.job, [(0,)], 1)
     monkeypatch.delenv("KILLED_AT")
-    [(found, first)] = measuring.run_all(killed_fit.job, [(0,)])
+    _, (found, first) = measuring._kept(killed, killed_fit.job, (0,))
     assert 1 < first <= 20
-    assert {k: v for k, v in found.items() if k != "minutes"} == {
-        k: v for k, v in whole.items() if k != "minutes"
-    }
-    assert [path.suffix for path in (tmp_path / "killed").iterdir()] == [".pkl"]
+    told = ("passes", "validation", "test")
+    assert [found[name] for name in told] == [whole[name] for name in told]
+    assert [path.suffix for path in killed.iterdir()] == [".pkl"]
 
 
 CALLS: list[int] = []
