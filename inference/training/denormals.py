@@ -14,7 +14,7 @@ def flushed_denormals() -> Iterator[None]:
 
     A weight that only its prior moves, such as one into a code that is not used, goes to 0 by
     ever smaller steps, and stays among these numbers: a step of M1+M2 with ``weight_prior=1``
-    then takes seven times as long. It holds for the calling thread and for threads that start
+    then takes several times as long. It holds for the calling thread and for threads that start
     meanwhile; processors that cannot do it go on as before.
     """
     before = _flushes()

@@ -31,7 +31,7 @@ def record(request):
     began, earlier = time.monotonic(), len(SAVED)
 
     def write(claim: str, **row) -> None:
-        seconds = time.monotonic() - began + sum(SAVED[earlier:])
+        seconds = time.monotonic() - began + sum(list(SAVED.values())[earlier:])
         row.setdefault("minutes", round(seconds / 60, 1))
         row["command"] = f"pytest -m claims {request.node.nodeid}"
         with RECORDS.open("a+") as file:

@@ -79,16 +79,16 @@ def run_all(
     :func:`kept_in`. ``CLAIMS_PROCESSES`` is the number of processes.
     """
     processes = int(os.environ.get("CLAIMS_PROCESSES", processes))
-    folder, found = kept_in(job), []
+    folder, arguments, found = kept_in(job), list(arguments), []
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         calls = pool.map(_kept, itertools.repeat(folder), itertools.repeat(job), arguments)
-        for seconds_before, result in calls:
-            SAVED.append(seconds_before / processes)
+        for given, (seconds_before, result) in zip(arguments, calls, strict=True):
+            SAVED.setdefault(f"{job.__qualname__}{given}", seconds_before / processes)
             found.append(result)
     return found
 
 
-SAVED: list[float] = []  # seconds of earlier runs whose results were found again
+SAVED: dict[str, float] = {}  # seconds of earlier runs that were found again, each once
 
 
 def kept_in(job: Callable[..., Any]) -> Path:

@@ -24,13 +24,11 @@ class Fit:
     """How a pair is built and trained here.
 
     Attributes:
-        paper: The pair's name in the catalogue.
         told: Settings in words.
         settings: Of the pair, given the number of labels.
         training: Options of the fit.
     """
 
-    paper: str
     told: str
     settings: Callable[[int], Mapping[str, Any]]
     training: Mapping[str, Any]
@@ -44,15 +42,13 @@ def _passes(epochs: int, rows: int, **options: Any) -> dict[str, Any]:
 
 
 SIZES = {"hidden": (HIDDEN,), "latent": LATENT}
-FITS = {
+FITS = {  # by the name in the catalogue
     "m2": Fit(
-        "m2",
         "alpha 1, Adam 1e-3, 60 passes of 50 + 100 rows",
         lambda labels: {**SIZES, "alpha": 1.0},
         _passes(60, 50),
     ),
     "partially_specified": Fit(
-        "partially_specified",
         "label first, S 1, rate 0.3, alpha 0.1, Adam 1e-3, 40 passes of 50 + 100 rows",
         lambda labels: {
             **SIZES, "particles": 1, "gamma": inference.supervision(0.3, labels, IMAGES - labels)
@@ -60,7 +56,6 @@ FITS = {
         _passes(40, 50),
     ),
     "ccvae": Fit(
-        "ccvae",
         "code of the digit 10, style 40, K 32, classifier 30 N / N_labelled, Adam 1e-3, "
         "40 passes of 50 + 100 rows",
         lambda labels: {
@@ -70,13 +65,11 @@ FITS = {
         _passes(40, 50),
     ),
     "mmdcgm": Fit(
-        "mmdcgm",
         "weights of the terms as in the paper, Adam 1e-3, 40 passes of 50 + 100 rows",
         lambda labels: SIZES,
         _passes(40, 50),
     ),
     "bayesian_ssl": Fit(
-        "bayesian_ssl",
         "alpha 1, Adam 1e-3, 25 passes of 50 + 100 rows",
         lambda labels: {**SIZES, "alpha": 1.0},
         _passes(25, 50),
@@ -88,7 +81,7 @@ def fitted(name: str, labels: int, seed: int) -> Found:
     """A pair of :data:`FITS` on so many labels."""
     fit = FITS[name]
     rows = mnist(seed, labels)
-    pair = zoo.build(fit.paper, rows, seed=seed, **fit.settings(labels))
+    pair = zoo.build(name, rows, seed=seed, **fit.settings(labels))
     _, found = resumed_fit(name, pair, rows, seed=seed, **fit.training)
     if name == "bayesian_ssl":
         draws = inference.gibbs_predict(pair, rows.test, weights=5, steps=5).mean((0, 1))
