@@ -13,6 +13,7 @@ import matplotlib
 import pytest
 from claims.measuring import needs_mnist, percent, run_all
 from claims.mnist_fits import (
+    AGAIN,
     FITS,
     HIDDEN,
     IMAGES,
@@ -73,12 +74,7 @@ def test_a_hundred_labels(paper, record, picture):
     if paper not in MANY:  # else it is drawn with that of 1,000 labels
         picture(drawn(paper, {100: found}), f"{paper}_by_pass")
     errors = [one["test"][-1] for one in found]
-    mean = statistics.mean(errors)
-    claims = {"below supervised only": mean < statistics.mean(supervised)}
-    if paper == "m2":
-        claims["at most a standard deviation above the paper's"] = mean <= 0.1197 + 0.0171
-    if paper == "m1m2":
-        claims["at most 5 %"] = mean <= 0.05
+    claims = claims_on(paper, 100, errors, supervised)
     gibbs = [one["Gibbs"] for one in found if "Gibbs" in one]
     for claim, holds in claims.items():
         record(
@@ -94,6 +90,20 @@ def test_a_hundred_labels(paper, record, picture):
     assert claims["below supervised only"], errors
 
 
+def claims_on(
+    paper: str, labels: int, errors: list[float], supervised: list[float]
+) -> dict[str, bool]:
+    """What is claimed of the mean test error, and whether it holds."""
+    mean = statistics.mean(errors)
+    claims = {"below supervised only": mean < statistics.mean(supervised)}
+    if paper == "m2":
+        most = sum(TOLD[paper][labels]) / 100
+        claims["at most a standard deviation above the paper's"] = mean <= most
+    if paper == "m1m2":
+        claims["at most 5 %"] = mean <= 0.05
+    return claims
+
+
 def minutes(found: list[Found]) -> str:
     least, most = (f(one["minutes"] for one in found) for f in (min, max))
     return f"{least:.0f}" if f"{least:.0f}" == f"{most:.0f}" else f"{least:.0f} to {most:.0f}"
@@ -105,15 +115,23 @@ def test_a_thousand_labels(paper, record, picture):
     [found] = found_of(paper, 1000, SEEDS[:1])
     few = found_of(paper, 100, SEEDS)
     picture(drawn(paper, {100: few, 1000: [found]}), f"{paper}_by_pass")
-    record(
-        f"{paper}: MNIST 28 x 28, 1,000 labels, test error below supervised only",
-        paper=told(paper, 1000),
-        ours=f"{100 * found['test'][-1]:.2f} %",
-        baseline=f"supervised only {100 * supervised:.1f} %",
-        holds="yes" if found["test"][-1] < supervised else "no",
-        settings=f"{settings(paper)}{minutes([found])} minutes; seed 0",
-    )
-    assert found["test"][-1] < supervised
+    again = {
+        fit.told: run_all(fitted, [(name, 1000, 0)])[0]["test"][-1]
+        for name, fit in AGAIN.items()
+        if name.split()[0] == paper
+    }
+    others = (f"; {how} {100 * error:.2f} %" for how, error in again.items())
+    claims = claims_on(paper, 1000, found["test"][-1:], [supervised])
+    for claim, holds in claims.items():
+        record(
+            f"{paper}: MNIST 28 x 28, 1,000 labels, test error {claim}",
+            paper=told(paper, 1000),
+            ours=f"{100 * found['test'][-1]:.2f} %",
+            baseline=f"supervised only {100 * supervised:.1f} %{''.join(others)}",
+            holds="yes" if holds else "no",
+            settings=f"{settings(paper)}{minutes([found])} minutes; seed 0",
+        )
+    assert claims["below supervised only"], found
 
 
 CAPTION = (
@@ -166,17 +184,18 @@ def test_m1_alone(record):
 
 
 def test_what_parts_the_stack_from_the_paper(record):
-    """One setting at a time towards the paper's, on validation rows of seed 10."""
-    firsts = sorted({(10, how.code, how.warm_up) for how in VARIANTS.values()})
-    run_all(autoencoder, firsts)
-    found = run_all(stacked, [(how, 100, 10) for how in VARIANTS.values()])
-    last = {name: one["validation"][-1] for name, one in zip(VARIANTS, found, strict=True)}
-    ours, *others = (f"{name} {100 * error:.2f} %" for name, error in last.items())
+    """One setting at a time towards the paper's, on validation rows of the seed."""
+    firsts = {(seed, how.code, how.warm_up) for how, seed in VARIANTS.values()}
+    run_all(autoencoder, sorted(firsts))
+    found = run_all(stacked, [(how, 100, seed) for how, seed in VARIANTS.values()])
+    ours, *others = (
+        f"{name} {100 * one['validation'][-1]:.2f} % (seed {seed})"
+        for (name, (_, seed)), one in zip(VARIANTS.items(), found, strict=True)
+    )
     record(
         "m1m2: what parts M1+M2 from 3.33, validation error, 100 labels",
         paper="3.33 (0.14)*",
         ours=ours,
         baseline="; ".join(others),
-        settings=f"{settings('m1m2')}{minutes(found)} minutes; one setting changed at a time; "
-        "seed 10",
+        settings=f"{settings('m1m2')}{minutes(found)} minutes; one setting changed at a time",
     )
