@@ -71,6 +71,7 @@ class CCVAE(Pair):
         limits=(
             "a sharp likelihood drowns the labels: keep Laplace of scale 1, or raise alpha",
             "what goes with a label in the data goes with its code",
+            "a few labels in many rows tell it little: SelfNormalisedELBO(gamma=...) weighs them",
         ),
         picture="glyphs of the test set along the code of each label, all else as it was",
     )
@@ -96,9 +97,8 @@ class CCVAE(Pair):
             factors[z] = guides.Normal(size, {"codes": numbers}, net=Part(first, 2 * size))
             first += 2 * size
         for n, values, size in zip(names, c.classes, own, strict=True):
-            self.priors[n] = prior = Characteristic(values, size)
-            net = classifier(prior, f"z_{n}")
-            factors[n] = guides.Categorical(values, {f"z_{n}": size}, net=net)
+            self.priors[n] = p = Characteristic(values, size)
+            factors[n] = guides.Categorical(values, {f"z_{n}": size}, net=classifier(p, f"z_{n}"))
         encoder = Net({"x": c.data_dim}, c.hidden, numbers, "relu")
         self.guide = guides.Factored({"codes": encoder}, **factors)
 
