@@ -82,17 +82,16 @@ FITS = {  # by the name in the catalogue
         _passes(25, 50),
     ),
 }  # fmt: skip
-SETTLED = {"learning_rate": 1e-3, "schedule": "cosine", "weight_prior": 1.0}
 AGAIN = {  # further attempts, by the name of the pair and a word
     "m2 settled": Fit(
         "300 units, alpha 1, weight prior 1, Adam 1e-3 on a cosine, 40 passes",
         FITS["m2"].settings,
-        _passes(40, 50, **SETTLED),
+        _passes(40, 50, schedule="cosine", weight_prior=1.0),
     ),
-    "m2 paper": Fit(
-        "the paper's 500 units, alpha 0.1 and weight prior 1, Adam 1e-3 on a cosine, 30 passes",
-        lambda labels: {"hidden": (500,), "latent": LATENT, "alpha": 0.1},
-        _passes(30, 50, **SETTLED),
+    "m2 wide": Fit(
+        "500 units, alpha 0.3, weight prior 1, Adam 3e-3 on a cosine, 40 passes",
+        lambda labels: {"hidden": (500,), "latent": LATENT, "alpha": 0.3},
+        _passes(40, 50, schedule="cosine", weight_prior=1.0, learning_rate=3e-3),
     ),
 }
 

@@ -43,6 +43,10 @@ TOLD = {
 }
 REMARKS = {"mmdcgm": ", convolutions"}
 MANY = ("m2", "m1m2", "partially_specified")  # with 1,000 labels, too
+MISS = (  # M2 with 1,000 labels
+    "passes, of which the paper has 3,000: the error falls until the end of 60, and a higher rate "
+    "with 500 units and a smaller alpha is better in 40; a cosine at the same rate ends too early"
+)
 
 
 def told(paper: str, labels: int) -> str:
@@ -130,6 +134,7 @@ def test_a_thousand_labels(paper, record, picture):
             baseline=f"supervised only {100 * supervised:.1f} %{''.join(others)}",
             holds="yes" if holds else "no",
             settings=f"{settings(paper)}{minutes([found])} minutes; seed 0",
+            note="" if holds else MISS,
         )
     assert claims["below supervised only"], found
 
