@@ -80,11 +80,15 @@ def run_all(
     """
     processes = int(os.environ.get("CLAIMS_PROCESSES", processes))
     folder, arguments, found = kept_in(job), list(arguments), []
+    missing = [given for given in arguments if not _file(folder, job, given).is_file()]
+    # Without a call no process is started.
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        calls = pool.map(_kept, itertools.repeat(folder), itertools.repeat(job), arguments)
-        for given, (seconds_before, result) in zip(arguments, calls, strict=True):
-            SAVED.setdefault(f"{job.__qualname__}{given}", seconds_before / processes)
-            found.append(result)
+        list(pool.map(_kept, itertools.repeat(folder), itertools.repeat(job), missing))
+    for given in arguments:
+        seconds, result = _kept(folder, job, given)
+        before = 0.0 if given in missing else seconds / processes
+        SAVED.setdefault(f"{job.__qualname__}{given}", before)
+        found.append(result)
     return found
 
 
@@ -110,12 +114,17 @@ def kept_in(job: Callable[..., Any]) -> Path:
     return ROOT / ".claims" / code.hexdigest()[:12]
 
 
+def _file(folder: Path, job: Callable[..., Any], arguments: Sequence[Any]) -> Path:
+    """Where a job's result is kept."""
+    module = job.__module__.removeprefix("tests.")
+    name = f"{module}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
+    return folder / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
+
+
 def _kept(folder: Path, job: Callable[..., Any], arguments: Sequence[Any]) -> tuple[float, Any]:
     """Seconds of an earlier run, and what the job came to, then or now."""
     global _folder, _fits
-    module = job.__module__.removeprefix("tests.")
-    name = f"{module}.{job.__qualname__}-{'-'.join(map(str, arguments))}"
-    path = folder / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)}.pkl"
+    path = _file(folder, job, arguments)
     if path.is_file():
         seconds, found = pickle.loads(path.read_bytes())
         return seconds, found
