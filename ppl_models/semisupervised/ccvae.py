@@ -71,7 +71,7 @@ class CCVAE(Pair):
         limits=(
             "a sharp likelihood drowns the labels: keep Laplace of scale 1, or raise alpha",
             "what goes with a label in the data goes with its code",
-            "a few labels in many rows tell it little: SelfNormalisedELBO(gamma=...) weighs them",
+            "a few labels get lost among many rows: SelfNormalisedELBO(gamma=...) weighs them",
         ),
         picture="glyphs of the test set along the code of each label, all else as it was",
     )
