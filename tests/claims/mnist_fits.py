@@ -127,9 +127,8 @@ def alone(labels: int, seed: int) -> float:
 
 # ---- M1, and the stack on it ----------------------------------------------------------------
 
-M1_TOLD = (
-    "M1 784-500-500-50, Adam 1e-3, 60 passes of 100 rows, its KL's weight growing in the first 30"
-)
+M1_TOLD = "M1 784-500-500-50, Adam 1e-3, 60 passes of 100 rows"
+WARMED = ", its KL's weight growing in the first 30"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,11 +212,11 @@ def m1_of(stack: zoo.Pair, rows: Any, seed: int, **sizes: Any) -> zoo.Pair:
     return m1
 
 
-def classified(labels: int, seed: int) -> float:
+def classified(labels: int, seed: int, warm_up: float) -> float:
     """Test error of a perceptron on draws of M1's codes."""
     rows = mnist(seed, labels)
     stack = zoo.build("m1m2", rows, seed=seed)
-    stack.load_state_dict(kept(autoencoder, seed, 50, 0.5), strict=False)
+    stack.load_state_dict(kept(autoencoder, seed, 50, warm_up), strict=False)
     m1 = m1_of(stack, rows, seed)
     run = inference.fit(m1, rows, stages=m1.stages()[1:], seed=seed, epochs=1000, progress=False)
     return run.error(rows.test)
