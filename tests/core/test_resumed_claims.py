@@ -53,6 +53,21 @@ def test_what_a_job_came_to_is_found_again_with_its_time(tmp_path):
     assert CALLS == [3]
 
 
+def test_where_all_is_kept_no_process_starts(tmp_path, monkeypatch):
+    def submit(*arguments, **options):
+        raise AssertionError("a process was asked for")
+
+    monkeypatch.setenv("CLAIMS_RESUME", str(tmp_path))
+    monkeypatch.setattr(measuring.ProcessPoolExecutor, "submit", submit)
+    for number in (2, -3):
+        measuring._kept(tmp_path, abs, (number,))
+    monkeypatch.setattr(measuring, "SAVED", {})
+    assert measuring.run_all(abs, [(-3,), (2,)]) == [3, 2]
+    assert list(measuring.SAVED) == ["abs(-3,)", "abs(2,)"]
+    with pytest.raises(AssertionError, match="a process was asked for"):
+        measuring.run_all(abs, [(-3,), (-4,)])
+
+
 def test_another_code_begins_anew(tmp_path, monkeypatch):
     monkeypatch.delenv("CLAIMS_RESUME", raising=False)
     monkeypatch.setattr(measuring, "ROOT", tmp_path)
